@@ -1,0 +1,1 @@
+"""Event streaming behind a gRPC API: the client library."""

@@ -1,0 +1,1 @@
+"""Streams, retry and routing of the client."""

@@ -1,0 +1,1 @@
+"""The public API as generated from proto/riverrun/v1."""

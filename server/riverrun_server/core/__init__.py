@@ -1,0 +1,1 @@
+"""Pure machines: every decision of the broker, without clock, loop, wire or disk."""

@@ -1,0 +1,1 @@
+"""Partitions and tables on RocksDB, and their twin in memory."""

@@ -1,0 +1,1 @@
+"""Between protobuf bytes and the values that the machines speak of."""

@@ -1,0 +1,1 @@
+"""Internal messages as generated from proto/riverrun_server/wire/v1."""

@@ -1,0 +1,206 @@
+"""How a service reaches a partition, wherever it is led: here, or through a gateway elsewhere."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from riverrun_server.core.errors import Refusal
+from riverrun_server.core.log.batch import IncomingBatch, PartitionId, StoredBatch
+
+
+class Acks(enum.IntEnum):
+    """When an append is answered, numbered as on the wire."""
+
+    ALL = 1
+    LEADER = 2
+    NONE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """The answer to an append.
+
+    Attributes:
+        base_offset: the first record's offset; None where it failed, or where it is a duplicate so
+            old that its offset is forgotten.
+        record_count: of the batch.
+        duplicate: it had been written before and was not written again.
+        log_start_offset: the first offset that can be read.
+        error: why it was not appended, or why nobody knows.
+    """
+
+    base_offset: int | None
+    record_count: int
+    log_start_offset: int = 0
+    duplicate: bool = False
+    error: Refusal | None = None
+
+
+@dataclass(slots=True)
+class Append:
+    """One batch on its way into a partition.
+
+    Attributes:
+        batch: validated, without a stamp yet.
+        acks: when `done` is called.
+        done: called exactly once, on the loop; calls of one partition come in the order of appends.
+            It may come before `submit` returns.
+        expected_offset: append only if the log end is this.
+    """
+
+    batch: IncomingBatch
+    acks: Acks
+    done: Callable[[Appended], None]
+    expected_offset: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Watermarks:
+    """The offsets that bound a partition.
+
+    Attributes:
+        log_start_offset: the first offset that can be read.
+        high_watermark: what lies below it is committed and can be read.
+        log_end_offset: what the next record gets.
+        leader_epoch: the current one.
+        size_bytes: of the stored batches from the log start on.
+    """
+
+    log_start_offset: int
+    high_watermark: int
+    log_end_offset: int
+    leader_epoch: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A run of committed batches, read in one step.
+
+    Attributes:
+        first_offset: the position it was read from; the first batch may begin before it.
+        next_offset: the position to go on from. Batches end at or before it.
+        batches: in order; may be empty only where offsets have a gap.
+        high_watermark: at the time of reading.
+        log_start_offset: at the time of reading.
+    """
+
+    first_offset: int
+    next_offset: int
+    batches: list[StoredBatch]
+    high_watermark: int
+    log_start_offset: int
+
+
+class Cursor(Protocol):
+    """One reader's place in one partition.
+
+    A cursor never buffers more than one chunk. `wake`, given to `PartitionAccess.cursor`, is called
+    on the loop whenever `take` is worth calling again after it returned None; it may be called
+    without need.
+    """
+
+    @property
+    def position(self) -> int:
+        """The next offset to be read."""
+        ...
+
+    def take(self, max_bytes: int) -> Chunk | None:
+        """Return the next chunk and move behind it, or None where nothing is ready.
+
+        At least one batch is returned where there is one, then as many as fit into `max_bytes`.
+
+        Raises:
+            Refusal: OFFSET_OUT_OF_RANGE, LOG_TRUNCATED, CORRUPT_DATA, PARTITION_OFFLINE; the cursor
+                stays where it is and may be moved by `seek`.
+        """
+        ...
+
+    def seek(self, offset: int, leader_epoch: int | None = None) -> None:
+        """Go elsewhere; what was being read is dropped.
+
+        `leader_epoch` is that of the record before `offset`, where the reader has read it.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of everything; `wake` is not called again."""
+        ...
+
+
+class PartitionAccess(Protocol):
+    """One partition as a service sees it."""
+
+    @property
+    def topic(self) -> str:
+        """The topic's name."""
+        ...
+
+    @property
+    def id(self) -> PartitionId:
+        """The partition for good."""
+        ...
+
+    @property
+    def max_batch_bytes(self) -> int:
+        """The largest batch that the topic allows, also expanded."""
+        ...
+
+    def submit(self, append: Append) -> None:
+        """Append a batch; never raises, the answer comes through `append.done`."""
+        ...
+
+    async def watermarks(self) -> Watermarks:
+        """Return the partition's offsets.
+
+        Raises:
+            Refusal: PARTITION_OFFLINE, OFFSET_NOT_AVAILABLE.
+        """
+        ...
+
+    async def offset_at_time(self, time_ms: int) -> tuple[int, int] | None:
+        """Return (offset, timestamp) of the first record at or after a time, or None.
+
+        Raises:
+            Refusal: as `watermarks`.
+        """
+        ...
+
+    def cursor(self, offset: int, wake: Callable[[], None]) -> Cursor:
+        """Begin to read at an offset."""
+        ...
+
+    async def trim(self, before_offset: int) -> int:
+        """Delete the records before an offset (-1: all that is committed); return the log start.
+
+        Raises:
+            Refusal: OFFSET_OUT_OF_RANGE above the high watermark; storage reasons.
+        """
+        ...
+
+
+class Directory(Protocol):
+    """Finds partitions by name."""
+
+    def partition(self, topic: str, topic_id: bytes, partition: int) -> PartitionAccess:
+        """Return one partition; `topic` or `topic_id` may be empty, not both.
+
+        Raises:
+            Refusal: TOPIC_NOT_FOUND, PARTITION_NOT_FOUND, TOPIC_ID_MISMATCH, INVALID_REQUEST.
+        """
+        ...
+
+    def partitions(self, topic: str, topic_id: bytes = b"") -> list[PartitionAccess]:
+        """Return all partitions of a topic in order.
+
+        Raises:
+            Refusal: as `partition`.
+        """
+        ...
+
+    def is_internal(self, topic: str) -> bool:
+        """Return whether a topic belongs to the brokers."""
+        ...

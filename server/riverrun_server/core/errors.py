@@ -121,7 +121,7 @@ MEANINGS: dict[Reason, Meaning] = {
 }
 
 
-class Refusal(Exception):  # noqa: N818 - it is an answer, not an accident
+class Refusal(Exception):
     """A request that was not carried out, or of which nobody knows, as a client will be told.
 
     Args:

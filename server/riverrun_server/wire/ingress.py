@@ -1,0 +1,205 @@
+"""Everything that is checked of a batch, once, by the broker that it reaches first.
+
+A malformed record that got in would stop its consumers for ever, so the whole record set is parsed
+here once; from then on its bytes are opaque.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from google.protobuf.message import DecodeError
+from google.protobuf.unknown_fields import UnknownFieldSet
+
+from riverrun.v1.records_pb2 import Record, RecordBatch, RecordSet
+from riverrun_server.core.errors import Reason, Refusal
+from riverrun_server.core.log.batch import BatchHeader, PartitionId, Stamp
+from riverrun_server.wire import codecs
+from riverrun_server.wire.placement import placement_crc
+
+MAX_BATCH_RECORDS = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class IngressLimits:
+    """What a batch must keep to.
+
+    Attributes:
+        max_batch_bytes: of the record set, as it stands and expanded.
+        timestamp_ahead_max_ms: how far beyond the broker's clock a timestamp may lie. One batch
+            stamped in microseconds would poison every later lookup by time.
+    """
+
+    max_batch_bytes: int
+    timestamp_ahead_max_ms: int = 3_600_000
+
+
+class AcceptedBatch:
+    """A validated batch; implements core.log.batch.IncomingBatch."""
+
+    __slots__ = ("_batch", "header")
+
+    def __init__(self, batch: RecordBatch, header: BatchHeader) -> None:
+        self._batch = batch
+        self.header = header
+
+    def stamped(self, partition: PartitionId, stamp: Stamp) -> bytes:
+        """Return the bytes to store: the batch with its stamp and the checksum over its place."""
+        batch = self._batch
+        batch.base_offset = stamp.base_offset
+        batch.last_offset_delta = stamp.last_offset_delta
+        batch.leader_epoch = stamp.leader_epoch
+        batch.append_time_ms = stamp.append_time_ms
+        batch.partition_max_timestamp_ms = stamp.partition_max_timestamp_ms
+        batch.attributes = stamp.attributes
+        batch.format_version = stamp.format_version
+        batch.placement_crc = placement_crc(partition, batch)
+        return batch.SerializeToString()
+
+
+def accept(batch: RecordBatch, limits: IngressLimits, now_ms: int) -> AcceptedBatch:
+    """Validate a batch; the caller gives it up, for the stamp is set in place.
+
+    Compressed batches cost milliseconds: call it in a thread for those.
+
+    Raises:
+        Refusal: INVALID_RECORD, INVALID_TIMESTAMP, BATCH_TOO_LARGE, UNSUPPORTED_CODEC,
+            INVALID_REQUEST for impossible producer fields.
+    """
+    _refuse_foreign_fields(batch)
+    records = batch.records
+    size = len(records)
+    _check_size(size, limits)
+    if batch.HasField("records_crc"):
+        actual = zlib.crc32(records)
+        if actual != batch.records_crc:
+            raise Refusal(
+                Reason.INVALID_RECORD,
+                f"records_crc is {batch.records_crc:#010x} but the CRC-32 of the {size} bytes of "
+                f"records is {actual:#010x}; they were damaged on the way, or the checksum was not "
+                "taken from the bytes as they stand (after compression)",
+            )
+    else:
+        batch.records_crc = zlib.crc32(records)
+    record_set = _parse(codecs.expand(batch.codec, records, limits.max_batch_bytes))
+    count = len(record_set.records)
+    _check_count(count, batch.record_count)
+    batch.record_count = count
+    if not batch.max_timestamp_ms:
+        _fill_timestamps(batch, record_set.records, now_ms)
+    _check_timestamps(batch, limits, now_ms)
+    return AcceptedBatch(batch, _header(batch, size))
+
+
+def pack(records: Sequence[Record], limits: IngressLimits, now_ms: int) -> AcceptedBatch:
+    """Make a batch of typed records, as validated as one that came as bytes.
+
+    Raises:
+        Refusal: INVALID_RECORD, INVALID_TIMESTAMP, BATCH_TOO_LARGE.
+    """
+    _check_count(len(records), 0)
+    data = RecordSet(records=records).SerializeToString()
+    _check_size(len(data), limits)
+    batch = RecordBatch(records=data, records_crc=zlib.crc32(data), record_count=len(records))
+    _fill_timestamps(batch, records, now_ms)
+    _check_timestamps(batch, limits, now_ms)
+    return AcceptedBatch(batch, _header(batch, len(data)))
+
+
+def _refuse_foreign_fields(batch: RecordBatch) -> None:
+    if (
+        batch.base_offset
+        or batch.last_offset_delta
+        or batch.leader_epoch
+        or batch.append_time_ms
+        or batch.partition_max_timestamp_ms
+        or batch.attributes
+        or batch.format_version
+        or batch.placement_crc
+    ):
+        names = [field.name for field, _ in batch.ListFields() if field.number >= 100]
+        raise Refusal(
+            Reason.INVALID_RECORD,
+            f"fields {', '.join(names)} are the broker's stamp; leave them out",
+        )
+    if unknown := len(UnknownFieldSet(batch)):
+        raise Refusal(
+            Reason.INVALID_RECORD,
+            f"the batch has {unknown} fields that this broker does not know and could not keep; "
+            "leave them out or ask GetServerInfo for the broker's version",
+        )
+    if batch.producer_id < 0 or batch.producer_epoch < 0 or batch.base_sequence < 0:
+        raise Refusal(
+            Reason.INVALID_REQUEST,
+            f"producer_id {batch.producer_id}, producer_epoch {batch.producer_epoch} and "
+            f"base_sequence {batch.base_sequence} must not be negative",
+        )
+
+
+def _check_size(size: int, limits: IngressLimits) -> None:
+    if size > limits.max_batch_bytes:
+        raise Refusal(
+            Reason.BATCH_TOO_LARGE,
+            f"the batch has {size} bytes of records and the topic allows {limits.max_batch_bytes} "
+            "(max.batch.bytes); send smaller batches or raise the setting",
+        )
+
+
+def _parse(data: bytes) -> RecordSet:
+    try:
+        return RecordSet.FromString(data)
+    except DecodeError as error:
+        raise Refusal(
+            Reason.INVALID_RECORD,
+            f"the records are no serialised RecordSet: {error}; if they are compressed, say so in "
+            "`codec`",
+        ) from error
+
+
+def _check_count(count: int, declared: int) -> None:
+    if not count:
+        raise Refusal(Reason.INVALID_RECORD, "the batch has no records; send at least one")
+    if count > MAX_BATCH_RECORDS:
+        raise Refusal(
+            Reason.BATCH_TOO_LARGE,
+            f"the batch has {count} records and {MAX_BATCH_RECORDS} are allowed; send smaller ones",
+        )
+    if declared and declared != count:
+        raise Refusal(
+            Reason.INVALID_RECORD,
+            f"record_count is {declared} but there are {count} records; leave it out or count them",
+        )
+
+
+def _fill_timestamps(batch: RecordBatch, records: Iterable[Record], now_ms: int) -> None:
+    """Look at each record's time; those without one count as now beside others that have one."""
+    times = [record.timestamp_ms if record.HasField("timestamp_ms") else None for record in records]
+    if all(time is None for time in times):
+        batch.first_timestamp_ms = 0
+        return
+    known = [now_ms if time is None else time for time in times]
+    batch.first_timestamp_ms, batch.max_timestamp_ms = known[0], max(known)
+
+
+def _check_timestamps(batch: RecordBatch, limits: IngressLimits, now_ms: int) -> None:
+    latest = max(batch.max_timestamp_ms, batch.first_timestamp_ms)
+    if latest > now_ms + limits.timestamp_ahead_max_ms:
+        raise Refusal(
+            Reason.INVALID_TIMESTAMP,
+            f"timestamp {latest} lies {latest - now_ms} ms ahead of the broker's clock and "
+            f"{limits.timestamp_ahead_max_ms} ms are allowed (timestamp_ahead_max); timestamps are "
+            "milliseconds since 1970",
+        )
+
+
+def _header(batch: RecordBatch, size: int) -> BatchHeader:
+    return BatchHeader(
+        batch.record_count,
+        size,
+        batch.producer_id,
+        batch.producer_epoch,
+        batch.base_sequence,
+        batch.max_timestamp_ms,
+    )

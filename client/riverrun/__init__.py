@@ -1,1 +1,126 @@
-"""Event streaming behind a gRPC API: the client library."""
+"""Event streaming behind a gRPC API: the client library.
+
+Whatever needs grpc is imported when it is first used, so that a shell's completion stays quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from riverrun._core.descriptions import (
+    BrokerInfo,
+    ClusterInfo,
+    ConfigEntry,
+    Limits,
+    PartitionDescription,
+    PartitionOffset,
+    ServerInfo,
+    TopicDescription,
+    TopicInfo,
+    TopicLeaders,
+    TrimResult,
+)
+from riverrun._core.records import (
+    CommittedOffset,
+    From,
+    Headers,
+    Last,
+    NewRecord,
+    Offset,
+    OffsetAndTimestamp,
+    OffsetReset,
+    Record,
+    RecordMetadata,
+    SendSummary,
+    Time,
+    TopicPartition,
+)
+from riverrun.errors import (
+    BufferFullError,
+    ClosedError,
+    CorruptDataError,
+    FatalError,
+    NoBrokerError,
+    OffsetOutOfRangeError,
+    OffsetRange,
+    ProducerFencedError,
+    Reason,
+    RetriableError,
+    RiverrunError,
+    TimedOutError,
+    TopicExistsError,
+    TopicNotFoundError,
+    UsageError,
+)
+
+if TYPE_CHECKING:
+    from riverrun.admin import Admin
+    from riverrun.client import Client
+    from riverrun.consumer import Consumer, RecordBatchView
+    from riverrun.producer import Producer
+
+_LATE = {
+    "Admin": "riverrun.admin",
+    "Client": "riverrun.client",
+    "Consumer": "riverrun.consumer",
+    "Producer": "riverrun.producer",
+    "RecordBatchView": "riverrun.consumer",
+}
+
+__all__ = [
+    "Admin",
+    "BrokerInfo",
+    "BufferFullError",
+    "Client",
+    "ClosedError",
+    "ClusterInfo",
+    "CommittedOffset",
+    "ConfigEntry",
+    "Consumer",
+    "CorruptDataError",
+    "FatalError",
+    "From",
+    "Headers",
+    "Last",
+    "Limits",
+    "NewRecord",
+    "NoBrokerError",
+    "Offset",
+    "OffsetAndTimestamp",
+    "OffsetOutOfRangeError",
+    "OffsetRange",
+    "OffsetReset",
+    "PartitionDescription",
+    "PartitionOffset",
+    "Producer",
+    "ProducerFencedError",
+    "Reason",
+    "Record",
+    "RecordBatchView",
+    "RecordMetadata",
+    "RetriableError",
+    "RiverrunError",
+    "SendSummary",
+    "ServerInfo",
+    "Time",
+    "TimedOutError",
+    "TopicDescription",
+    "TopicExistsError",
+    "TopicInfo",
+    "TopicLeaders",
+    "TopicNotFoundError",
+    "TopicPartition",
+    "TrimResult",
+    "UsageError",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATE:
+        raise AttributeError(f"module 'riverrun' has no attribute {name!r}")
+    return getattr(importlib.import_module(_LATE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

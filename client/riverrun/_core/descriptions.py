@@ -1,0 +1,203 @@
+"""What brokers tell about themselves, topics and partitions, as frozen values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class TopicInfo:
+    """What defines a topic.
+
+    Attributes:
+        name: of the topic.
+        topic_id: 16 bytes; a topic made anew under the same name has another one.
+        partitions: how many it has.
+        replication_factor: how many replicas each of them has.
+        configs: what was set for this topic; the broker's defaults hold for the rest.
+        internal: True for topics that belong to the brokers.
+        create_time_ms: when it was made, in ms since 1970.
+        created: False where `create_topic` found it there already, or only checked.
+    """
+
+    name: str
+    topic_id: bytes
+    partitions: int
+    replication_factor: int
+    configs: Mapping[str, str] = field(default_factory=dict)
+    internal: bool = False
+    create_time_ms: int = 0
+    created: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigEntry:
+    """One setting that holds for a topic, and where it comes from."""
+
+    key: str
+    value: str
+    source: Literal["default", "topic", "unknown"]
+    documentation: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionDescription:
+    """Everything about one partition.
+
+    Attributes:
+        partition: its number.
+        leader: the broker that leads it; -1 where nobody does.
+        leader_epoch: of its leadership.
+        replicas: the brokers that hold it.
+        in_sync_replicas: those of them that are in sync.
+        log_start_offset: the first offset that can be read.
+        high_watermark: what lies below it is committed.
+        log_end_offset: what the next record will have.
+        size_bytes: of its batches.
+        error: why it cannot be used; empty where it can.
+    """
+
+    partition: int
+    leader: int
+    leader_epoch: int
+    replicas: tuple[int, ...]
+    in_sync_replicas: tuple[int, ...]
+    log_start_offset: int = 0
+    high_watermark: int = 0
+    log_end_offset: int = 0
+    size_bytes: int = 0
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TopicDescription:
+    """Everything about one topic: its definition, partitions and settings."""
+
+    topic: TopicInfo
+    partitions: tuple[PartitionDescription, ...]
+    configs: tuple[ConfigEntry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerInfo:
+    """One broker and where clients reach it, as host:port."""
+
+    broker_id: int
+    endpoint: str
+    rack: str = ""
+    host: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TopicLeaders:
+    """Who leads the partitions of one topic."""
+
+    name: str
+    topic_id: bytes
+    partitions: tuple[PartitionDescription, ...]
+    internal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterInfo:
+    """A cluster at one revision of its metadata.
+
+    Attributes:
+        cluster_id: of the cluster.
+        revision: of the metadata; it only grows.
+        brokers: all of them.
+        served_by: the broker that answered.
+        topics: by name, with who leads what; of each partition only leader and replicas are told.
+    """
+
+    cluster_id: str
+    revision: int
+    brokers: tuple[BrokerInfo, ...]
+    served_by: int
+    topics: tuple[TopicLeaders, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """A broker's bounds. Calls beyond them fail with an error that names the limit.
+
+    Attributes:
+        max_batch_bytes: the largest batch that a topic may allow, also expanded.
+        max_batch_records: the most records in a batch.
+        max_request_bytes: the largest message that it accepts.
+        max_frame_bytes: the largest message that it sends.
+        max_partitions_per_call: the most partitions in one call.
+        max_unacknowledged_batches: of one producer, waiting for their answer in one partition.
+        max_in_flight_bytes_per_connection: that may wait for their answer.
+        timestamp_ahead_max_s: how far ahead of its clock a timestamp may lie.
+        default_produce_timeout_s: how long it waits for the ack condition by default.
+        max_produce_timeout_s: how long it waits at the most.
+        max_fetch_wait_s: how long a fetch waits at the most.
+    """
+
+    max_batch_bytes: int
+    max_batch_records: int
+    max_request_bytes: int
+    max_frame_bytes: int
+    max_partitions_per_call: int
+    max_unacknowledged_batches: int
+    max_in_flight_bytes_per_connection: int
+    timestamp_ahead_max_s: float
+    default_produce_timeout_s: float
+    max_produce_timeout_s: float
+    max_fetch_wait_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """What a broker says of itself.
+
+    Attributes:
+        version: of the broker's software.
+        broker_id: its id.
+        cluster_id: its cluster's id.
+        features: what it can do beyond the first version of the API.
+        limits: its bounds.
+        now_ms: its clock, in ms since 1970.
+        endpoint: the address that answered, as host:port.
+    """
+
+    version: str
+    broker_id: int
+    cluster_id: str
+    features: tuple[str, ...]
+    limits: Limits
+    now_ms: int
+    endpoint: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrimResult:
+    """Where a partition begins after a trim; `error` says why nothing was deleted, if so."""
+
+    partition: int
+    log_start_offset: int
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionOffset:
+    """A place found in one partition.
+
+    Attributes:
+        topic: of the partition.
+        partition: the partition.
+        offset: what was found; None where no record is that late.
+        timestamp_ms: of the record found by time, in ms since 1970.
+        high_watermark: of the partition.
+        leader_epoch: the current one.
+    """
+
+    topic: str
+    partition: int
+    offset: int | None
+    timestamp_ms: int | None
+    high_watermark: int
+    leader_epoch: int

@@ -1,0 +1,148 @@
+"""Records and places in logs, as applications see them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, TypeAlias
+
+Headers: TypeAlias = Sequence[tuple[str, bytes]]
+"""Names and values beside a record's own; names may repeat and their order is kept."""
+
+
+class TopicPartition(NamedTuple):
+    """One partition of one topic."""
+
+    topic: str
+    partition: int
+
+    def __str__(self) -> str:
+        """Name it for messages."""
+        return f"{self.topic}[{self.partition}]"
+
+
+class Record(NamedTuple):
+    """A record as it was read.
+
+    Attributes:
+        topic: where it stands.
+        partition: where it stands.
+        offset: its place in the partition.
+        timestamp_ms: when it happened, in ms since 1970: the producer's time, else the append's.
+        key: None where it has none.
+        value: None for a tombstone, which is not the same as empty.
+        headers: what travelled with it, in order.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NewRecord:
+    """A record to be written by `send_many`, with all that `send` takes.
+
+    Attributes:
+        value: the payload; None is a tombstone, which is not the same as empty.
+        key: keeps records together and in order: equal keys go to one partition.
+        headers: anything else that travels with it.
+        timestamp_ms: when it happened, in ms since 1970; None is now.
+    """
+
+    value: bytes | None
+    key: bytes | None = None
+    headers: Headers = ()
+    timestamp_ms: int | None = None
+
+
+class RecordMetadata(NamedTuple):
+    """Where a record went.
+
+    Attributes:
+        topic: the topic.
+        partition: the partition.
+        offset: its place there; None for a record that had been written before so long ago that
+            the broker has forgotten where.
+        timestamp_ms: the timestamp that it carries.
+    """
+
+    topic: str
+    partition: int
+    offset: int | None
+    timestamp_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class SendSummary:
+    """What `send_many` has written.
+
+    Attributes:
+        topic: the topic.
+        records: how many records were acknowledged.
+        bytes: how many bytes they took, encoded and compressed.
+        batches: in how many batches.
+        offsets: per partition the first offset, and the one behind the last. Other producers'
+            records may stand in between.
+    """
+
+    topic: str
+    records: int = 0
+    bytes: int = 0
+    batches: int = 0
+    offsets: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Offset:
+    """Start at this offset."""
+
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Time:
+    """Start at the first record whose timestamp is this or later, in ms since 1970."""
+
+    time_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Last:
+    """Start so many records before the end of each partition."""
+
+    records: int
+
+
+From: TypeAlias = Literal["earliest", "latest", "committed"] | Offset | Time | Last
+"""A place in a log. "committed" is where the group has come to, else the earliest."""
+
+OffsetReset: TypeAlias = Literal["earliest", "latest", "error"]
+"""Where to go on from a position that is out of range."""
+
+
+class OffsetAndTimestamp(NamedTuple):
+    """A record found by its time: its offset and its timestamp, in ms since 1970."""
+
+    offset: int
+    timestamp_ms: int
+
+
+class CommittedOffset(NamedTuple):
+    """How far a group has come in one partition.
+
+    Attributes:
+        offset: the next offset to read.
+        metadata: what the application stored beside it.
+        leader_epoch: of the last record read, where it was given.
+        commit_time_ms: when it was committed, in ms since 1970.
+    """
+
+    offset: int
+    metadata: str = ""
+    leader_epoch: int | None = None
+    commit_time_ms: int = 0

@@ -1,0 +1,182 @@
+"""What can go wrong, as one small tree of exceptions.
+
+Every error says what was wrong, the actual and the expected value, and what to do. It carries a
+`reason` to program against and says whether the outcome is known: where `outcome_known` is False
+the request may have taken effect, or may still, and only an idempotent one may be made again.
+
+    RiverrunError
+    ├── RetriableError          the same call may succeed a little later
+    │   ├── NoBrokerError         nobody answers at any bootstrap address
+    │   ├── TimedOutError         no answer in time
+    │   └── BufferFullError       the producer's buffer has no room just now
+    ├── FatalError              this object cannot go on; make a new one
+    │   ├── ProducerFencedError   a newer epoch of this producer has written
+    │   └── CorruptDataError      data fails its checksum, or deliveries do not continue each other
+    └── UsageError              the call is wrong; change it
+        ├── TopicNotFoundError    no such topic or partition
+        ├── TopicExistsError      the name is taken
+        ├── OffsetOutOfRangeError the offset cannot be read; `available` says what can
+        └── ClosedError           the object was closed
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import NamedTuple
+
+
+class Reason(enum.StrEnum):
+    """Why something failed: the broker's reasons by their names on the wire, then our own."""
+
+    INVALID_REQUEST = "INVALID_REQUEST"
+    INVALID_RECORD = "INVALID_RECORD"
+    INVALID_TIMESTAMP = "INVALID_TIMESTAMP"
+    BATCH_TOO_LARGE = "BATCH_TOO_LARGE"
+    UNSUPPORTED_CODEC = "UNSUPPORTED_CODEC"
+    INVALID_NAME = "INVALID_NAME"
+    INVALID_CONFIG = "INVALID_CONFIG"
+    TOPIC_NOT_FOUND = "TOPIC_NOT_FOUND"
+    PARTITION_NOT_FOUND = "PARTITION_NOT_FOUND"
+    TOPIC_EXISTS = "TOPIC_EXISTS"
+    TOPIC_ID_MISMATCH = "TOPIC_ID_MISMATCH"
+    TOPIC_RESERVED = "TOPIC_RESERVED"
+    NOT_ENOUGH_BROKERS = "NOT_ENOUGH_BROKERS"
+    CONFLICT = "CONFLICT"
+    OFFSET_OUT_OF_RANGE = "OFFSET_OUT_OF_RANGE"
+    LOG_TRUNCATED = "LOG_TRUNCATED"
+    OFFSET_NOT_AVAILABLE = "OFFSET_NOT_AVAILABLE"
+    CORRUPT_DATA = "CORRUPT_DATA"
+    UNKNOWN_PRODUCER = "UNKNOWN_PRODUCER"
+    OUT_OF_ORDER_SEQUENCE = "OUT_OF_ORDER_SEQUENCE"
+    PRODUCER_FENCED = "PRODUCER_FENCED"
+    PRECEDING_FAILED = "PRECEDING_FAILED"
+    EXPECTED_OFFSET_MISMATCH = "EXPECTED_OFFSET_MISMATCH"
+    NOT_LEADER = "NOT_LEADER"
+    FENCED_LEADER_EPOCH = "FENCED_LEADER_EPOCH"
+    UNKNOWN_LEADER_EPOCH = "UNKNOWN_LEADER_EPOCH"
+    NOT_ENOUGH_REPLICAS = "NOT_ENOUGH_REPLICAS"
+    NOT_ENOUGH_REPLICAS_AFTER_APPEND = "NOT_ENOUGH_REPLICAS_AFTER_APPEND"
+    PARTITION_OFFLINE = "PARTITION_OFFLINE"
+    STORAGE_FULL = "STORAGE_FULL"
+    STORAGE_STALLED = "STORAGE_STALLED"
+    STORAGE_FAILED = "STORAGE_FAILED"
+    OVERLOADED = "OVERLOADED"
+    LIMIT_EXCEEDED = "LIMIT_EXCEEDED"
+    SHUTTING_DOWN = "SHUTTING_DOWN"
+    NOT_READY = "NOT_READY"
+    REQUEST_TIMED_OUT = "REQUEST_TIMED_OUT"
+    COORDINATOR_LOADING = "COORDINATOR_LOADING"
+    INTERNAL = "INTERNAL"
+
+    NO_BROKER = "NO_BROKER"
+    """No bootstrap address answers."""
+    CONNECTION_LOST = "CONNECTION_LOST"
+    """The connection broke before the answer came."""
+    TIMED_OUT = "TIMED_OUT"
+    """The client's own deadline passed."""
+    BUFFER_FULL = "BUFFER_FULL"
+    """The producer's buffer has no room."""
+    BATCH_FAILED_BEFORE = "BATCH_FAILED_BEFORE"
+    """An earlier batch of the same partition failed, and order forbids sending this one."""
+    CLOSED = "CLOSED"
+    """The object was closed."""
+    PROTOCOL_BROKEN = "PROTOCOL_BROKEN"
+    """The other side said something that the protocol does not allow."""
+    UNKNOWN = "UNKNOWN"
+    """A reason that this version does not know; the message has it."""
+
+
+class OffsetRange(NamedTuple):
+    """The offsets that can be read: from `earliest` up to, and without, `latest`."""
+
+    earliest: int
+    latest: int
+
+
+class RiverrunError(Exception):
+    """Anything that this library raises of itself.
+
+    Attributes:
+        reason: what went wrong, to program against.
+        message: what was wrong, the actual and the expected value, and what to do.
+        outcome_known: True where nothing happened and nothing will; False where nobody knows.
+        retry_after_s: how long to wait before the same call; None where waiting does not help.
+        available: the offsets that can be read, where the call named one that cannot.
+        expected_sequence: what the partition expects next from this producer, if it said so.
+        diverging_offset: where the log departs from what the reader saw, if it does.
+        acknowledged_records: how many records `send_many` had acknowledged before it failed.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: Reason,
+        outcome_known: bool = True,
+        retry_after_s: float | None = None,
+        available: OffsetRange | None = None,
+        expected_sequence: int | None = None,
+        diverging_offset: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.reason = reason
+        self.outcome_known = outcome_known
+        self.retry_after_s = retry_after_s
+        self.available = available
+        self.expected_sequence = expected_sequence
+        self.diverging_offset = diverging_offset
+        self.acknowledged_records = 0
+
+    def __str__(self) -> str:
+        """Say the message, the reason and, where it matters, that the outcome is unknown."""
+        doubt = "" if self.outcome_known else "; the outcome is unknown"
+        return f"{self.message} [{self.reason}{doubt}]"
+
+
+class RetriableError(RiverrunError):
+    """The same call may succeed a little later."""
+
+
+class NoBrokerError(RetriableError):
+    """Nobody answers at any bootstrap address."""
+
+
+class TimedOutError(RetriableError):
+    """No answer came in time."""
+
+
+class BufferFullError(RetriableError):
+    """The producer's buffer has no room just now: await `Producer.drain()` and call again."""
+
+
+class FatalError(RiverrunError):
+    """This object cannot go on; make a new one."""
+
+
+class ProducerFencedError(FatalError):
+    """A newer epoch of this producer has written; this one has ended."""
+
+
+class CorruptDataError(FatalError):
+    """Data fails its checksum, or deliveries do not continue each other."""
+
+
+class UsageError(RiverrunError):
+    """The call is wrong; change it."""
+
+
+class TopicNotFoundError(UsageError):
+    """No topic has this name, or it has fewer partitions than that."""
+
+
+class TopicExistsError(UsageError):
+    """A topic has this name already."""
+
+
+class OffsetOutOfRangeError(UsageError):
+    """The offset cannot be read; `available` says what can."""
+
+
+class ClosedError(UsageError):
+    """The object was closed."""

@@ -1,0 +1,52 @@
+"""`riverrun completion`: print the script that makes a shell complete commands and topics."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+import click
+from click.shell_completion import CompletionItem, get_completion_class
+
+from riverrun.cli.settings import Command, Settings
+
+_VARIABLE = "_RIVERRUN_COMPLETE"
+TOPICS_TIMEOUT_S = 1.0
+
+
+@click.command(cls=Command, short_help="Print completion for a shell.")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the script that completes commands, options and topics in SHELL.
+
+    \b
+    bash  eval "$(riverrun completion bash)"      in ~/.bashrc (bash 4.4 or newer)
+    zsh   eval "$(riverrun completion zsh)"       in ~/.zshrc
+    fish  riverrun completion fish > ~/.config/fish/completions/riverrun.fish
+    """
+    from riverrun.cli.app import PROGRAM, cli  # noqa: PLC0415 - the root imports this module
+
+    kind = get_completion_class(shell)
+    assert kind is not None, f"click completes {shell}"
+    completer = kind(cli, {}, PROGRAM, _VARIABLE)
+    # Not completer.source(): for bash it starts one to look at its version, and complains of it.
+    click.echo(completer.source_template % completer.source_vars())
+
+
+def complete_topics(
+    ctx: click.Context, _: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Offer the topics of the cluster, or nothing where it does not answer at once."""
+    from riverrun.cli.session import new_client  # noqa: PLC0415 - imports grpc
+    from riverrun.errors import RiverrunError  # noqa: PLC0415
+
+    root = ctx.find_root().obj
+    chosen = root if isinstance(root, Settings) else Settings()
+
+    async def names() -> list[str]:
+        async with asyncio.timeout(TOPICS_TIMEOUT_S), new_client(chosen) as client:
+            return [topic.name async for topic in client.admin().list_topics()]
+
+    with suppress(RiverrunError, TimeoutError):
+        return [CompletionItem(name) for name in asyncio.run(names()) if name.startswith(incomplete)]
+    return []

@@ -1,0 +1,188 @@
+"""A record as one JSON object a line: what `consume --output json` writes and `produce` reads.
+
+    {"topic": "t", "partition": 0, "offset": 7, "timestamp": 1700000000000,
+     "key": "k", "value": "v", "headers": [{"key": "h", "value": "x"}]}
+
+Bytes that are not UTF-8 stand in base64 under `key_base64` and `value_base64` instead, so that
+every record survives the way out and back in. `null` is an absent key, or a tombstone.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from riverrun.cli.places import PlaceError, parse_time_ms
+from riverrun.cli.template import Printable
+
+_KNOWN = frozenset(
+    "topic partition offset timestamp key key_base64 value value_base64 headers".split()
+)
+_INT64_MAX = 2**63 - 1
+
+
+class JsonLineError(ValueError):
+    """A line that is not a record; the message says why and what is."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedRecord:
+    """A record as a line of JSON gives it; None where it says nothing."""
+
+    value: bytes | None
+    key: bytes | None = None
+    headers: Sequence[tuple[str, bytes]] = ()
+    timestamp_ms: int | None = None
+    partition: int | None = None
+
+
+def write_record(record: Printable) -> bytes:
+    """Write a record as one JSON object without a line break."""
+    fields: dict[str, object] = {
+        "topic": record.topic,
+        "partition": record.partition,
+        "offset": record.offset,
+        "timestamp": record.timestamp_ms,
+    }
+    _put(fields, "key", record.key)
+    _put(fields, "value", record.value)
+    headers: list[dict[str, object]] = []
+    for name, value in record.headers:
+        header: dict[str, object] = {"key": name}
+        _put(header, "value", value)
+        headers.append(header)
+    fields["headers"] = headers
+    return json.dumps(fields, ensure_ascii=False).encode()
+
+
+def read_record(line: bytes) -> ParsedRecord:
+    """Read one line; `topic` and `offset` are passed over, so that consumed lines can be produced.
+
+    Raises:
+        JsonLineError: it is not an object, a field is unknown, or a value has the wrong type.
+    """
+    try:
+        fields = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise JsonLineError(f"not JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise JsonLineError(
+            f"a JSON {_kind(fields)}, not an object such as {{\"key\": \"k\", \"value\": \"v\"}}"
+        )
+    unknown = sorted(fields.keys() - _KNOWN)
+    if unknown:
+        raise JsonLineError(f"unknown field {unknown[0]!r}; there are {', '.join(sorted(_KNOWN))}")
+    if "value" not in fields and "value_base64" not in fields:
+        raise JsonLineError('no "value" or "value_base64"; null is a tombstone')
+    return ParsedRecord(
+        value=_data(fields, "value"),
+        key=_data(fields, "key"),
+        headers=_headers(fields.get("headers")),
+        timestamp_ms=_timestamp(fields.get("timestamp")),
+        partition=_integer(fields.get("partition"), "partition", 2**31 - 1),
+    )
+
+
+def _put(fields: dict[str, object], name: str, data: bytes | None) -> None:
+    """Set a field as text, or under another name in base64 where it is not UTF-8."""
+    if data is None:
+        fields[name] = None
+        return
+    try:
+        fields[name] = data.decode()
+    except UnicodeDecodeError:
+        fields[f"{name}_base64"] = base64.b64encode(data).decode()
+
+
+def _data(fields: dict[str, object], name: str) -> bytes | None:
+    """Read a field of bytes from whichever of its two names it has."""
+    text, encoded = fields.get(name), fields.get(f"{name}_base64")
+    if text is not None and encoded is not None:
+        raise JsonLineError(f'both "{name}" and "{name}_base64"; give one')
+    if encoded is not None:
+        if not isinstance(encoded, str):
+            raise JsonLineError(f'"{name}_base64" is a {_kind(encoded)}, not a string')
+        try:
+            return base64.b64decode(encoded, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise JsonLineError(f'"{name}_base64" is not base64: {error}') from None
+    if text is None:
+        return None
+    if not isinstance(text, str):
+        raise JsonLineError(
+            f'"{name}" is a {_kind(text)}, not a string; write JSON payloads as a quoted string'
+        )
+    return _utf8(text, name)
+
+
+def _headers(given: object) -> Sequence[tuple[str, bytes]]:
+    """Read headers from an object of strings, or from a list where order and repeats count."""
+    match given:
+        case None:
+            return ()
+        case dict():
+            pairs: list[dict[str, object]] = [{"key": k, "value": v} for k, v in given.items()]
+        case list():
+            pairs = given
+        case _:
+            raise JsonLineError(f'"headers" is a {_kind(given)}, not an object or a list')
+    headers = []
+    for pair in pairs:
+        name = pair.get("key") if isinstance(pair, dict) else None
+        if not isinstance(name, str):
+            raise JsonLineError('a header in a list is {"key": "name", "value": "text"}')
+        value = _data(pair, "value")
+        if value is None:
+            raise JsonLineError(f'header {name!r} has no "value"; it may be empty, but not absent')
+        _utf8(name, "header name")
+        headers.append((name, value))
+    return headers
+
+
+def _timestamp(given: object) -> int | None:
+    """Read a timestamp from ms since 1970 or from ISO 8601."""
+    if isinstance(given, str):
+        try:
+            return parse_time_ms(given, 0)
+        except PlaceError as error:
+            raise JsonLineError(f'"timestamp": {error}') from None
+    return _integer(given, "timestamp", _INT64_MAX)
+
+
+def _integer(given: object, name: str, highest: int) -> int | None:
+    """Read an integer from 0 to `highest`."""
+    if given is None:
+        return None
+    if not isinstance(given, int) or isinstance(given, bool):
+        raise JsonLineError(f'"{name}" is a {_kind(given)}, not an integer')
+    if not 0 <= given <= highest:
+        raise JsonLineError(f'"{name}" is {given}; it goes from 0 to {highest}')
+    return given
+
+
+def _utf8(text: str, name: str) -> bytes:
+    """Encode text; JSON can escape lone surrogates, which UTF-8 cannot hold."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise JsonLineError(f'"{name}" has a lone surrogate; use "{name}_base64"') from None
+
+
+def _kind(value: object) -> str:
+    """Name a JSON type as JSON does."""
+    match value:
+        case bool():
+            return "boolean"
+        case int() | float():
+            return "number"
+        case str():
+            return "string"
+        case list():
+            return "list"
+        case dict():
+            return "object"
+        case _:
+            return "null"

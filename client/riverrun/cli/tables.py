@@ -1,0 +1,98 @@
+"""Tables and lists of fields: plain and aligned for programs and pipes, fitted for a terminal."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+Cell: TypeAlias = str | int
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows under headings; numbers stand to the right."""
+
+    headings: Sequence[str]
+    rows: Sequence[Sequence[Cell]] = field(default_factory=list)
+
+
+def render_plain(table: Table) -> str:
+    """Align columns with two spaces between; nothing is cut, so pipes see every character."""
+    lines = [[str(cell) for cell in row] for row in (table.headings, *table.rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(table.headings))]
+    right = _numeric_columns(table)
+    return "".join(
+        "  ".join(
+            cell.rjust(width) if number else cell.ljust(width)
+            for cell, width, number in zip(line, widths, right, strict=True)
+        ).rstrip()
+        + "\n"
+        for line in lines
+    )
+
+
+def render_fields(fields: Mapping[str, Cell]) -> str:
+    """Write one `name  value` a line, values aligned."""
+    width = max(map(len, fields), default=0)
+    return "".join(f"{name.ljust(width)}  {value}".rstrip() + "\n" for name, value in fields.items())
+
+
+def print_table(table: Table) -> None:
+    """Write a table to standard output: by rich on a terminal that has it, else plain."""
+    if not (sys.stdout.isatty() and _print_rich(table)):
+        sys.stdout.write(render_plain(table))
+
+
+def print_fields(fields: Mapping[str, Cell]) -> None:
+    """Write a list of fields to standard output."""
+    sys.stdout.write(render_fields(fields))
+
+
+def print_json(value: object) -> None:
+    """Write one JSON document on one line to standard output."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+
+
+def shown_bytes(count: int) -> str:
+    """Write a number of bytes for people: 1023 B, 4.0 KiB, 1.5 GiB."""
+    size = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{count} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
+
+
+def joined(items: Iterable[object]) -> str:
+    """Write a list in one cell; a dash where it is empty."""
+    return ",".join(map(str, items)) or "-"
+
+
+def _numeric_columns(table: Table) -> list[bool]:
+    """Say of each column whether all its cells are numbers."""
+    return [
+        bool(table.rows) and all(isinstance(row[column], int) for row in table.rows)
+        for column in range(len(table.headings))
+    ]
+
+
+def _print_rich(table: Table) -> bool:
+    """Draw a table that fits the terminal; False where rich is not installed."""
+    try:
+        from rich import box  # noqa: PLC0415 - an optional extra, and 60 ms
+        from rich.console import Console  # noqa: PLC0415
+        from rich.table import Table as RichTable  # noqa: PLC0415
+        from rich.text import Text  # noqa: PLC0415
+    except ImportError:
+        return False
+    drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for heading, number in zip(table.headings, _numeric_columns(table), strict=True):
+        drawn.add_column(heading, justify="right" if number else "left", overflow="fold")
+    for row in table.rows:
+        drawn.add_row(*(Text(str(cell)) for cell in row))
+    Console(width=shutil.get_terminal_size().columns).print(drawn)
+    return True

@@ -1,0 +1,1 @@
+"""What the cluster agrees on: topics, who may lead a partition, brokers, and how these change."""

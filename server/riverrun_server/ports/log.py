@@ -9,60 +9,25 @@ bounded step and run in a thread.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from riverrun_server.core.log.batch import PartitionId, ScannedBatch, StoredBatch
+from riverrun_server.core.log.epochs import EpochEntry
+from riverrun_server.core.log.state import IndexRow, LogState
 
-
-@dataclass(frozen=True, slots=True)
-class LogState:
-    """What is stored of a partition beside its batches, replaced by every write.
-
-    Attributes:
-        log_start_offset: the first offset that can be read; what lies below is gone or going.
-        log_end_offset: the offset that the next record gets.
-        high_watermark: as last known; persisted lazily with other writes.
-        max_timestamp_ms: the largest record timestamp ever appended.
-        last_append_time_ms: the newest append; the next one is never earlier.
-        appended_bytes: of all batches ever appended, as stored, deleted ones included.
-        accepted_epoch: the largest leader epoch ever accepted.
-    """
-
-    log_start_offset: int = 0
-    log_end_offset: int = 0
-    high_watermark: int = 0
-    max_timestamp_ms: int = 0
-    last_append_time_ms: int = 0
-    appended_bytes: int = 0
-    accepted_epoch: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class EpochEntry:
-    """Where a leader epoch begins."""
-
-    leader_epoch: int
-    start_offset: int
-
-
-@dataclass(frozen=True, slots=True)
-class IndexRow:
-    """A signpost at about one batch a MiB, written together with that batch.
-
-    Attributes:
-        base_offset: of the batch that it stands at.
-        append_time_ms: of that batch.
-        bytes_before: all bytes ever appended before that batch.
-        max_timestamp_before_ms: the largest record timestamp of all batches before it.
-        interval_max_timestamp_ms: the same, of the batches since the previous row only.
-    """
-
-    base_offset: int
-    append_time_ms: int
-    bytes_before: int
-    max_timestamp_before_ms: int
-    interval_max_timestamp_ms: int
+__all__ = [
+    "CorruptData",
+    "EpochEntry",
+    "IndexRow",
+    "Log",
+    "LogState",
+    "LogStore",
+    "StorageError",
+    "StorageFailed",
+    "StorageFull",
+    "StorageStalled",
+    "Table",
+]
 
 
 class StorageError(Exception):
@@ -124,7 +89,7 @@ class Log(Protocol):
         ...
 
     def trim(self, state: LogState, *, snapshot: tuple[int, bytes] | None = None) -> None:
-        """Delete the batches below `state.log_start_offset`, one range at a time.
+        """Delete the batches below `state.log_start_offset` in one range, and write the state.
 
         The batch in which the log start lies stays whole. Index rows and epoch entries that no
         remaining batch needs go with them.

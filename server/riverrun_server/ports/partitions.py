@@ -46,8 +46,8 @@ class Append:
     Attributes:
         batch: validated, without a stamp yet.
         acks: when `done` is called.
-        done: called exactly once, on the loop; calls of one partition come in the order of appends.
-            It may come before `submit` returns.
+        done: called exactly once, on the loop, perhaps before `submit` returns. Refusals overtake
+            appends that wait for their acks: who promises an order keeps it.
         expected_offset: append only if the log end is this.
     """
 

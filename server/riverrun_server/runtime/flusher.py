@@ -1,0 +1,150 @@
+"""The one flusher of a store: everything that arrived during a sync is the next group.
+
+What a sync proves is captured on the loop *before* the sync begins: an append that lands while the
+disk works belongs to the next one. A sync that fails proves nothing about what is on the disk
+(fsync errors are not retryable, the kernel may have dropped the pages), so nothing is answered any
+more and the process ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+from riverrun_server.ports.clock import Clock
+from riverrun_server.ports.log import StorageError, StorageFailed
+
+
+class Syncable(Protocol):
+    """What has a log end that a sync can prove."""
+
+    @property
+    def log_end_offset(self) -> int:
+        """The offset up to which everything has been written."""
+        ...
+
+    def synced(self, offset: int) -> None:
+        """Learn that everything below an offset is on disk."""
+        ...
+
+
+class SyncedStore(Protocol):
+    """What a flusher needs of a store; both methods block and run in its thread."""
+
+    def sync(self) -> None:
+        """Make everything written before this call durable."""
+        ...
+
+    def write_watermark(self, *, clean: bool) -> None:
+        """Note outside of the store how far it is durable."""
+        ...
+
+
+class Flusher:
+    """Syncs a store whenever something was written, and tells who waits.
+
+    Transitions: idle -> syncing (touched) -> idle | syncing (touched meanwhile); any -> failed.
+    """
+
+    WATERMARK_INTERVAL_S = 1.0
+
+    def __init__(
+        self,
+        store: SyncedStore,
+        clock: Clock,
+        *,
+        observe_sync: Callable[[float], None] = lambda _seconds: None,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._observe_sync = observe_sync
+        self._dirty: dict[int, Syncable] = {}
+        self._waiters: list[asyncio.Future[None]] = []
+        self._work = asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="flusher")
+        self._failure: StorageFailed | None = None
+        self._marked_at = clock.monotonic()
+        self.last_sync_at = clock.monotonic()
+
+    def touch(self, partition: Syncable) -> None:
+        """Have a partition told how much of it the next sync proves."""
+        self._dirty[id(partition)] = partition
+        self._work.set()
+
+    def forget(self, partition: Syncable) -> None:
+        """Tell a partition nothing any more; it is closed."""
+        self._dirty.pop(id(partition), None)
+
+    async def durable(self) -> None:
+        """Return once everything written to the store before this call is on disk.
+
+        Raises:
+            StorageFailed: nobody knows what is on the disk.
+        """
+        if self._failure:
+            raise self._failure
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        self._work.set()
+        await waiter
+
+    def fail(self, error: StorageError) -> None:
+        """End the process: a write failed in a way that says nothing good about the disk."""
+        if self._failure is None:
+            self._failure = StorageFailed(str(error))
+        self._work.set()
+
+    async def run(self) -> None:
+        """Sync until cancelled.
+
+        Raises:
+            StorageFailed: a sync failed; end the process without answering anything.
+        """
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            if self._failure:
+                self._fail(self._failure, [])
+            captured = [(each, each.log_end_offset) for each in self._dirty.values()]
+            waiters, self._waiters = self._waiters, []
+            self._dirty.clear()
+            try:
+                await loop.run_in_executor(self._thread, self._sync)
+            except StorageError as error:
+                self._fail(error, waiters)
+            except asyncio.CancelledError:
+                for waiter in waiters:
+                    waiter.cancel()
+                raise
+            self.last_sync_at = self._clock.monotonic()
+            for partition, offset in captured:
+                partition.synced(offset)
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    def close(self) -> None:
+        """Wait for the thread; call it after `run` has ended."""
+        self._thread.shutdown(wait=True)
+        for waiter in self._waiters:
+            waiter.cancel()
+
+    def _sync(self) -> None:
+        began = self._clock.monotonic()
+        self._store.sync()
+        ended = self._clock.monotonic()
+        self._observe_sync(ended - began)
+        if ended - self._marked_at >= self.WATERMARK_INTERVAL_S:
+            self._store.write_watermark(clean=False)
+            self._marked_at = ended
+
+    def _fail(self, error: StorageError, waiters: list[asyncio.Future[None]]) -> None:
+        self._failure = StorageFailed(f"the store could not be synced: {error}")
+        for waiter in [*waiters, *self._waiters]:
+            if not waiter.done():
+                waiter.set_exception(self._failure)
+        self._waiters.clear()
+        raise self._failure from error

@@ -1,0 +1,330 @@
+"""One partition that is led here, from opening to closing: its two halves and everyone who waits.
+
+Not here: what is decided (core/log/partition), writing (runtime/appender), a reader's place
+(runtime/cursor), when the disk is synced (runtime/flusher).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import TypeVar, TypeVarTuple, Unpack
+
+from riverrun_server.core.cluster.topic_config import TopicConfig
+from riverrun_server.core.errors import Reason, Refusal
+from riverrun_server.core.log.batch import PartitionId, StoredBatch
+from riverrun_server.core.log.epochs import EpochEntry, EpochMap
+from riverrun_server.core.log.hot_tail import HotTail, TailBudget
+from riverrun_server.core.log.partition import PartitionMachine
+from riverrun_server.core.producers import ProducerTable
+from riverrun_server.ports.log import CorruptData, LogStore, StorageError
+from riverrun_server.ports.partitions import Append, Appended, Watermarks
+from riverrun_server.runtime.appender import Appender, storage_refusal
+from riverrun_server.runtime.cursor import LocalCursor
+from riverrun_server.runtime.flusher import Flusher
+from riverrun_server.runtime.lookup import find_time
+from riverrun_server.runtime.recovery import recover_producers
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionServices:
+    """What all partitions of a broker share.
+
+    Attributes:
+        store: where they are stored.
+        flusher: makes it durable.
+        now_ms: the broker's guarded clock.
+        tails: the memory that all hot tails may take.
+        threads: where short reads of the disk run.
+        admits_produce: None, or why nothing may be appended just now (the disk is full).
+        max_producers: how many idempotent producers a partition knows at once.
+        producer_retention_ms: after how long a silent one may be forgotten.
+    """
+
+    store: LogStore
+    flusher: Flusher
+    now_ms: Callable[[], int]
+    tails: TailBudget
+    threads: Executor
+    admits_produce: Callable[[], Refusal | None] = lambda: None
+    max_producers: int = 10_000
+    producer_retention_ms: int = 7 * 86_400_000
+
+
+class LocalPartition:
+    """Implements ports.partitions.PartitionAccess.
+
+    Transitions: opening -> online | offline (damage); online -> offline (damage found by a read);
+    any -> closed | dropped.
+    """
+
+    def __init__(
+        self,
+        topic: str,
+        partition: PartitionId,
+        config: TopicConfig,
+        leader_epoch: int,
+        services: PartitionServices,
+    ) -> None:
+        self.topic = topic
+        self.id = partition
+        self._services = services
+        self._config = config
+        self._log = services.store.open(partition)
+        self._epochs = EpochMap(self._log.epochs())
+        self._machine = PartitionMachine(
+            self._log.state, ProducerTable(services.max_producers), leader_epoch=leader_epoch
+        )
+        self._tail = HotTail(services.tails)
+        self._appender = Appender(
+            partition,
+            self._log,
+            self._machine,
+            self._tail,
+            services.now_ms,
+            services.producer_retention_ms,
+            services.flusher.fail,
+        )
+        self._wakes: set[Callable[[], None]] = set()
+        self._closed: Refusal | None = Refusal(
+            Reason.NOT_READY, f"{self} is being opened; ask again after a moment"
+        )
+
+    def __str__(self) -> str:
+        """Name it as people do."""
+        return f"{self.topic}-{self.id.partition}"
+
+    @property
+    def offline(self) -> Refusal | None:
+        """Why nothing can be done with the partition, or None."""
+        return self._closed
+
+    @property
+    def config(self) -> TopicConfig:
+        """The topic's configuration."""
+        return self._config
+
+    async def open(self) -> None:
+        """Bring the producers back and begin the leader epoch; damage leaves it offline."""
+        machine, log = self._machine, self._log
+        try:
+            if log.damage:
+                raise CorruptData(log.damage)
+            await self._in_thread(recover_producers, self.id, log, machine.producers)
+        except CorruptData as damage:
+            self.go_offline(str(damage))
+            return
+        self._epochs.begin(machine.leader_epoch, machine.log_end)
+        # What was recovered is on disk (opening the store wrote it into tables) and there is one
+        # replica, so all of it is committed.
+        machine.synced(machine.log_end)
+        log.save(machine.state, epoch=EpochEntry(machine.leader_epoch, machine.log_end))
+        self._services.flusher.touch(self)
+        self._closed = None
+
+    def configure(self, config: TopicConfig) -> None:
+        """Take a changed configuration."""
+        self._config = config
+
+    async def close(self) -> None:
+        """Answer everyone, and write a snapshot so that the next start reads nothing again."""
+        if self._closed is None:
+            self._closed = Refusal(Reason.SHUTTING_DOWN, "the broker is shutting down")
+            await self._services.flusher.durable()
+            known = self._log.snapshot()
+            if known is None or known[0] != self._machine.log_end:
+                self._log.save(self._machine.state, snapshot=self._appender.snapshot())
+        self._let_go()
+
+    async def drop(self) -> None:
+        """Delete everything that is stored of the partition."""
+        self._closed = Refusal(
+            Reason.TOPIC_NOT_FOUND, f"topic {self.topic!r} has been deleted"
+        )
+        self._let_go()
+        self._services.store.drop(self.id)
+
+    def go_offline(self, damage: str) -> None:
+        """Serve nothing any more, for what is stored cannot be trusted."""
+        self._closed = Refusal(
+            Reason.PARTITION_OFFLINE,
+            f"{self} is offline on this broker: {damage}. Restore the data, or stop the broker and "
+            "accept the loss: riverrun-server recover --data-dir DIR "
+            f"--topic {self.topic} --partition {self.id.partition} --accept-loss",
+        )
+        self._wake_readers()
+
+    def _let_go(self) -> None:
+        self._services.flusher.forget(self)
+        self._tail.clear()
+        self._appender.fail_waiting(
+            Refusal(
+                Reason.STORAGE_FAILED,
+                f"{self} was closed before the append was known to be on disk; it may be there",
+            )
+        )
+        self._wake_readers()
+
+    # Appending.
+
+    @property
+    def max_batch_bytes(self) -> int:
+        """The largest batch that the topic allows, also expanded."""
+        return self._config.max_batch_bytes
+
+    def submit(self, append: Append) -> None:
+        """Append a batch; never raises, the answer comes through `append.done`."""
+        try:
+            self._check_online()
+            if (full := self._services.admits_produce()) is not None:
+                raise full
+            self._appender.append(append, fsync=self._config.fsync)
+        except Refusal as refusal:
+            count = append.batch.header.record_count
+            append.done(Appended(None, count, self._machine.log_start, error=refusal))
+            return
+        self._services.flusher.touch(self)
+
+    @property
+    def log_end_offset(self) -> int:
+        """The offset that the next record gets."""
+        return self._machine.log_end
+
+    def synced(self, offset: int) -> None:
+        """Answer what waited for this much to be on disk, and wake readers."""
+        if self._appender.synced(offset):
+            self._wake_readers()
+
+    # Reading.
+
+    @property
+    def high_watermark(self) -> int:
+        """What lies below it is committed."""
+        return self._machine.high_watermark
+
+    @property
+    def log_start_offset(self) -> int:
+        """The first offset that can be read."""
+        return self._machine.log_start
+
+    async def watermarks(self) -> Watermarks:
+        """Return the partition's offsets."""
+        self._check_online()
+        machine = self._machine
+        return Watermarks(
+            machine.log_start,
+            machine.high_watermark,
+            machine.log_end,
+            machine.leader_epoch,
+            machine.size_bytes,
+        )
+
+    async def offset_at_time(self, time_ms: int) -> tuple[int, int] | None:
+        """Return (offset, timestamp) of the first record at or after a time, or None."""
+        self._check_online()
+        return await self._in_thread(find_time, self._log, self._machine.state, time_ms)
+
+    def cursor(self, offset: int, wake: Callable[[], None]) -> LocalCursor:
+        """Begin to read at an offset."""
+        return LocalCursor(self, offset, wake)
+
+    def check_readable(self, offset: int, leader_epoch: int | None) -> None:
+        """Raise the Refusal for an offset that cannot be read (KIP-320 for truncated ones)."""
+        self._check_online()
+        self._machine.readable(offset)
+        if leader_epoch is None:
+            return
+        diverging = self._epochs.diverges(offset, leader_epoch)
+        if diverging is not None:
+            raise Refusal(
+                Reason.LOG_TRUNCATED,
+                f"the record before offset {offset} was read in leader epoch {leader_epoch}, which "
+                f"ended at offset {diverging}: what came behind was truncated after an accepted "
+                f"loss; go on from offset {diverging} or choose where to",
+                diverging_offset=diverging,
+            )
+
+    def read_tail(self, offset: int, max_bytes: int) -> list[StoredBatch] | None:
+        """Return committed batches from memory, or None where they are not there."""
+        return self._tail.read(offset, self._machine.high_watermark, max_bytes)
+
+    def read_disk(self, offset: int, max_bytes: int) -> asyncio.Future[list[StoredBatch]]:
+        """Return committed batches from the disk, read in a thread."""
+        reading = asyncio.get_running_loop().run_in_executor(
+            self._services.threads, self._read, offset, self.high_watermark, max_bytes
+        )
+        reading.add_done_callback(self._stop_at_damage)
+        return reading
+
+    def _read(self, offset: int, end: int, max_bytes: int) -> list[StoredBatch]:
+        try:
+            return self._log.read(offset, end, max_bytes)
+        except CorruptData as damage:
+            raise Refusal(
+                Reason.CORRUPT_DATA, f"{self} is damaged at or behind offset {offset}: {damage}"
+            ) from damage
+
+    def _stop_at_damage(self, reading: asyncio.Future[list[StoredBatch]]) -> None:
+        error = None if reading.cancelled() else reading.exception()
+        if isinstance(error, Refusal) and error.reason is Reason.CORRUPT_DATA:
+            self.go_offline(error.message)
+
+    def wait(self, wake: Callable[[], None]) -> None:
+        """Call `wake` once, when the high watermark has moved."""
+        self._wakes.add(wake)
+
+    def unwait(self, wake: Callable[[], None]) -> None:
+        """Take a `wait` back."""
+        self._wakes.discard(wake)
+
+    def _wake_readers(self) -> None:
+        wakes, self._wakes = self._wakes, set()
+        for wake in wakes:
+            wake()
+
+    def _check_online(self) -> None:
+        if self._closed is not None:
+            raise self._closed
+
+    # Deleting.
+
+    async def trim(self, before_offset: int) -> int:
+        """Delete the records before an offset (-1: all that is committed); return the log start.
+
+        The producers' state never loses what the deleted records said: a snapshot at or above the
+        new log start goes into the same write.
+        """
+        self._check_online()
+        machine = self._machine
+        target = machine.high_watermark if before_offset == -1 else before_offset
+        machine.trim_plan(target, 0)
+        snapshot = self._appender.snapshot()
+        row = await self._in_thread(self._log.index_before, target)
+        if machine.high_watermark < snapshot[0]:
+            await self._services.flusher.durable()
+        self._check_online()
+        below = row.bytes_before if row is not None else machine.state.trimmed_bytes
+        if target == machine.log_end:
+            below = machine.state.appended_bytes
+        plan = machine.trim_plan(target, below)
+        if plan is None:
+            return machine.log_start
+        assert plan.log_start_offset <= snapshot[0] <= machine.high_watermark, (snapshot[0], plan)
+        try:
+            self._log.trim(plan, snapshot=snapshot)
+        except StorageError as error:
+            raise storage_refusal(error) from error
+        machine.trimmed(plan)
+        self._epochs.trim_to(plan.log_start_offset)
+        await self._services.flusher.durable()
+        return machine.log_start
+
+    async def _in_thread(self, function: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(
+            self._services.threads, function, *args
+        )

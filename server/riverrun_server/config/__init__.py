@@ -1,0 +1,1 @@
+"""Settings: what there is, where each value came from, and what is wrong with it."""

@@ -1,0 +1,81 @@
+"""What settings must hold together, each sentence with the values at fault and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from riverrun_server.config.settings import Settings
+from riverrun_server.rpc.listener import Protocol
+
+
+def problems(settings: Settings) -> list[str]:
+    """Return one sentence for each thing that does not fit, or nothing."""
+    return [*_listeners(settings), *_ports(settings), *_pairs(settings)]
+
+
+def _listeners(settings: Settings) -> Iterator[str]:
+    names = [listener.name for listener in settings.listeners]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield f"listeners: {name!r} names several listeners; give each a name of its own"
+    for listener in settings.listeners:
+        bind = listener.bind
+        plain = listener.protocol is Protocol.PLAINTEXT
+        if plain and not bind.is_loopback and not settings.insecure:
+            yield (
+                f"listener {listener.name!r}: plaintext on {bind} lets every machine that reaches "
+                "it read, write and delete everything; listen on 127.0.0.1, or allow it with "
+                "--insecure (RIVERRUN_INSECURE=true, insecure = true)"
+            )
+        if listener.advertised.is_wildcard:
+            yield (
+                f"listener {listener.name!r}: clients cannot connect to {listener.advertised}; "
+                "say under which address they reach this broker with --advertise HOST:PORT "
+                "(RIVERRUN_ADVERTISE, advertised in [[listeners]])"
+            )
+
+
+def _ports(settings: Settings) -> Iterator[str]:
+    for key, address in (("http", settings.http_address), ("peer", settings.peer_address)):
+        if address.port > 65535:
+            yield f"{key}.listen: {address} lies beyond port 65535; set it with --{key}-listen"
+    taken = {"http.listen": settings.http_address}
+    for listener in settings.listeners:
+        label = f"listener {listener.name!r}"
+        for other, address in taken.items():
+            if address == listener.bind and address.port:
+                yield f"{label} and {other} both want {address}; choose another port for one"
+        taken[label] = listener.bind
+
+
+def _pairs(settings: Settings) -> Iterator[str]:
+    """Yield each pair of settings of which the first must not be the larger."""
+    limits, storage = settings.limits, settings.storage
+    ordered = [
+        (
+            ("storage.disk_low_water_bytes", storage.disk_low_water_bytes),
+            ("storage.disk_high_water_bytes", storage.disk_high_water_bytes),
+        ),
+        (
+            ("produce.default_timeout_ms", settings.produce.default_timeout_ms),
+            ("produce.max_timeout_ms", settings.produce.max_timeout_ms),
+        ),
+        (
+            ("topic_defaults.max_batch_bytes", settings.topic_defaults.max_batch_bytes),
+            ("limits.max_batch_bytes", limits.max_batch_bytes),
+        ),
+        (
+            ("limits.max_batch_bytes", limits.max_batch_bytes),
+            ("limits.connection_in_flight_bytes", limits.connection_in_flight_bytes),
+        ),
+        (
+            ("limits.connection_in_flight_bytes", limits.connection_in_flight_bytes),
+            ("limits.broker_in_flight_bytes", limits.broker_in_flight_bytes),
+        ),
+        (
+            ("limits.connection_streams", limits.connection_streams),
+            ("limits.principal_streams", limits.principal_streams),
+        ),
+    ]
+    for (small, low), (large, high) in ordered:
+        if low > high:
+            yield f"{small} is {low}, but must not be above {large}, which is {high}"

@@ -25,8 +25,9 @@ A broker takes its settings from, each outranking the one before it:
 `riverrun-server print-config` takes the same options and shows each value and where it came from
 (`--output json` for programs). An unknown name is an error, not a surprise later.
 
-A size is a number of bytes or text with a unit (`B`, `KiB`, `MiB`, `GiB`, `TiB`). A time is a number in
-the unit that the name ends in, or text with a unit of its own (`ms`, `s`, `m`, `h`, `d`).
+A size is a number of bytes or text with a unit (`B`, `KiB`, `MiB`, `GiB`, `TiB`, or `kB`, `MB`, `GB`,
+`TB`). A time is a number in the unit that the name ends in, or text with a unit of its own (`ms`,
+`s`, `m`, `h`, `d`).
 
 ```toml
 data_dir = "/var/lib/riverrun"
@@ -40,7 +41,7 @@ bind = "127.0.0.1:7171"
 retention_ms = "3d"
 
 [limits]
-broker_in_flight_bytes = "256MiB"
+max_in_flight_bytes = "256MiB"
 ```
 
 ## Listeners

@@ -29,7 +29,7 @@ TIME = Millis(0, 10**15, unlimited=True)
         (Integer(1, 10), "1_0", 10),
         (Integer(-5, 10), "-5", -5),
         (SIZE, "64MiB", 64 << 20),
-        (SIZE, "64 KiB", 64 << 10),
+        (SIZE, "64kB", 64_000),
         (SIZE, 12, 12),
         (SIZE, "-1", -1),
         (SIZE, -1, -1),
@@ -58,7 +58,7 @@ def test_a_value_is_read_from_text_and_toml_alike(kind, raw, value):
         (Integer(0, 10), False),
         (Size(0, 10), -1),
         (Size(0, 10), "-1"),
-        (SIZE, "64MB"),
+        (SIZE, "64mb"),
         (SIZE, "1.5MiB"),
         (SIZE, "9" * 5000 + "MiB"),
         (TIME, "7 weeks"),
@@ -88,9 +88,9 @@ def test_what_is_not_accepted_is_refused(kind, raw):
         kind.read(raw)
 
 
-def test_an_unknown_unit_is_named():
-    with pytest.raises(ValueError, match="unknown unit 'MB', there are B, KiB"):
-        SIZE.read("64MB")
+def test_an_unknown_unit_is_answered_with_those_there_are():
+    with pytest.raises(ValueError, match=r"one with a unit \(B, kB, .*KiB"):
+        SIZE.read("64mb")
 
 
 @settings(deadline=None)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from riverrun_server.config.load import ConfigError, all_settings, load
 from riverrun_server.config.settings import Settings
+from riverrun_server.core.cluster.topic_config import TopicConfig, resolve
+from riverrun_server.core.limits import Limits
 from riverrun_server.rpc.listener import Address
 
 
@@ -40,16 +43,16 @@ def test_a_flag_outranks_the_environment_and_that_the_file(file):
     loaded = load(
         path,
         {"RIVERRUN_RACK": "env", "RIVERRUN_HOST": "env", "UNRELATED": "x"},
-        {"host": "flag", "limits.calls": "9"},
+        {"host": "flag", "limits.max_calls": "9"},
     )
     settings = loaded.settings
     assert (settings.broker_id, settings.rack, settings.host) == (2, "env", "flag")
-    assert (settings.storage.slots, settings.limits.calls) == (7, 9)
+    assert (settings.storage.slots, settings.limits.max_calls) == (7, 9)
     assert loaded.origin("broker_id") == f"file {path}"
     assert loaded.origin("storage.slots") == f"file {path}"
     assert loaded.origin("rack") == "environment RIVERRUN_RACK"
     assert loaded.origin("host") == "flag --host"
-    assert loaded.origin("limits.calls") == "flag --set limits.calls"
+    assert loaded.origin("limits.max_calls") == "flag --set limits.max_calls"
     assert loaded.origin("data_dir") == "default"
 
 
@@ -170,9 +173,14 @@ def test_advertise_alone_cannot_choose_among_the_tables_of_a_file(file):
         ({"storage.disk_low_water_bytes": "2GiB"}, "which is 1073741824"),
         ({"produce.default_timeout_ms": "1h"}, "must not be above produce.max_timeout_ms"),
         ({"limits.max_batch_bytes": "512KiB"}, "must not be above limits.max_batch_bytes"),
-        ({"limits.connection_in_flight_bytes": "1MiB"}, "limits.max_batch_bytes is 3145728"),
-        ({"limits.broker_in_flight_bytes": "31MiB"}, "limits.connection_in_flight_bytes is"),
-        ({"limits.principal_streams": "255"}, "limits.connection_streams is 256"),
+        (
+            {"limits.max_in_flight_bytes_per_connection": "1MiB"},
+            "limits.max_batch_bytes is 3145728",
+        ),
+        ({"limits.max_in_flight_bytes": "31MiB"}, "per_connection is 67108864, but must not"),
+        ({"limits.max_streams_per_principal": "255"}, "max_streams_per_connection is 256"),
+        ({"topic_defaults.partitions": "1001"}, "above limits.max_partitions_per_topic"),
+        ({"limits.max_partitions": "999"}, "must not be above limits.max_partitions, which is"),
     ],
 )
 def test_settings_that_do_not_fit_together_are_refused(flags, said):
@@ -212,3 +220,38 @@ def test_port_zero_keeps_the_other_default_ports_free_too():
     settings = load(flags={"listen": "127.0.0.1:0"}).settings
     assert settings.http_address == Address("127.0.0.1", 0)
     assert settings.listeners[0].bound(4711).advertised == Address("127.0.0.1", 4711)
+
+
+def test_the_defaults_are_those_of_the_machines():
+    assert Settings().core_limits() == Limits()
+    assert resolve({}, Settings().topic_configs(), 1) == TopicConfig()
+
+
+def test_limits_and_topic_defaults_that_were_set_reach_the_machines():
+    settings = load(
+        flags={
+            "limits.max_batch_bytes": "2MiB",
+            "limits.max_partitions_per_call": "7",
+            "limits.max_in_flight_bytes_per_connection": "5MiB",
+            "limits.timestamp_ahead_max_ms": "1s",
+            "limits.max_partitions_per_topic": "8",
+            "limits.max_partitions": "9",
+            "produce.default_timeout_ms": "1",
+            "produce.max_timeout_ms": "2",
+            "fetch.max_wait_ms": "3",
+            "topic_defaults.retention_ms": "1h",
+            "topic_defaults.retention_bytes": "1GiB",
+            "topic_defaults.max_batch_bytes": "2MiB",
+        }
+    ).settings
+    limits = settings.core_limits()
+    untouched = {"max_batch_records", "max_request_bytes", "max_frame_bytes"}
+    untouched |= {"max_unacknowledged_batches", "max_metadata_watchers"}
+    untouched |= {"max_waiting_topic_changes", "topic_change_timeout_ms"}
+    for field in dataclasses.fields(Limits):
+        same = getattr(limits, field.name) == getattr(Limits(), field.name)
+        assert same is (field.name in untouched), field.name
+    config = resolve({}, settings.topic_configs(), 1)
+    assert config.retention_ms == 3_600_000
+    assert config.retention_bytes == 1 << 30
+    assert config.max_batch_bytes == 2 << 20

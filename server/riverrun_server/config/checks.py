@@ -50,6 +50,7 @@ def _ports(settings: Settings) -> Iterator[str]:
 def _pairs(settings: Settings) -> Iterator[str]:
     """Yield each pair of settings of which the first must not be the larger."""
     limits, storage = settings.limits, settings.storage
+    connection_bytes = "max_in_flight_bytes_per_connection"
     ordered = [
         (
             ("storage.disk_low_water_bytes", storage.disk_low_water_bytes),
@@ -65,15 +66,23 @@ def _pairs(settings: Settings) -> Iterator[str]:
         ),
         (
             ("limits.max_batch_bytes", limits.max_batch_bytes),
-            ("limits.connection_in_flight_bytes", limits.connection_in_flight_bytes),
+            (f"limits.{connection_bytes}", limits.max_in_flight_bytes_per_connection),
         ),
         (
-            ("limits.connection_in_flight_bytes", limits.connection_in_flight_bytes),
-            ("limits.broker_in_flight_bytes", limits.broker_in_flight_bytes),
+            (f"limits.{connection_bytes}", limits.max_in_flight_bytes_per_connection),
+            ("limits.max_in_flight_bytes", limits.max_in_flight_bytes),
         ),
         (
-            ("limits.connection_streams", limits.connection_streams),
-            ("limits.principal_streams", limits.principal_streams),
+            ("limits.max_streams_per_connection", limits.max_streams_per_connection),
+            ("limits.max_streams_per_principal", limits.max_streams_per_principal),
+        ),
+        (
+            ("topic_defaults.partitions", settings.topic_defaults.partitions),
+            ("limits.max_partitions_per_topic", limits.max_partitions_per_topic),
+        ),
+        (
+            ("limits.max_partitions_per_topic", limits.max_partitions_per_topic),
+            ("limits.max_partitions", limits.max_partitions),
         ),
     ]
     for (small, low), (large, high) in ordered:

@@ -7,18 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Generic, Protocol, TypeVar
 
+from riverrun_server.core.cluster.quantities import parse_duration_ms, parse_size_bytes
 from riverrun_server.rpc.listener import Address
 
 T = TypeVar("T")
 
-_SIZES: Final = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
-_TIMES_MS: Final = {
-    "ms": 1,
-    "s": 1000,
-    "m": 60_000,
-    "h": 3_600_000,
-    "d": 86_400_000,
-}
+# Largest first: what is shown is whole in its unit.
+_SIZES: Final = (("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1))
+_TIMES_MS: Final = (
+    ("d", 86_400_000),
+    ("h", 3_600_000),
+    ("m", 60_000),
+    ("s", 1000),
+    ("ms", 1),
+)
 
 
 class Kind(Protocol[T]):
@@ -79,7 +81,7 @@ class Size:
 
     def read(self, raw: object) -> int:
         """Convert bytes, or text with a unit."""
-        size = _scaled(raw, _SIZES)
+        size = parse_size_bytes(raw) if isinstance(raw, str) else _whole(raw)
         if self.unlimited and size == -1:
             return -1
         return _within(size, self.low, self.high)
@@ -105,7 +107,7 @@ class Millis:
 
     def read(self, raw: object) -> int:
         """Convert milliseconds, or text with a unit."""
-        time = _scaled(raw, _TIMES_MS)
+        time = parse_duration_ms(raw) if isinstance(raw, str) else _whole(raw)
         if self.unlimited and time == -1:
             return -1
         return _within(time, self.low, self.high)
@@ -129,8 +131,8 @@ class Seconds:
 
     def read(self, raw: object) -> float:
         """Convert seconds, or text with a unit."""
-        if isinstance(raw, str) and not _is_number(raw):
-            return _within(_scaled(raw, _TIMES_MS) / 1000, self.low, self.high)
+        if isinstance(raw, str) and raw[-1:].isalpha():
+            return _within(parse_duration_ms(raw) / 1000, self.low, self.high)
         if isinstance(raw, int | float | str) and not isinstance(raw, bool):
             return _within(float(raw), self.low, self.high)
         raise ValueError
@@ -269,15 +271,6 @@ def _whole(raw: object) -> int:
     raise ValueError
 
 
-def _scaled(raw: object, units: dict[str, int]) -> int:
-    if isinstance(raw, str) and (found := re.fullmatch(r"([0-9]{1,18}) ?([A-Za-z]+)", raw)):
-        number, unit = found.groups()
-        if unit not in units:
-            raise ValueError(f"unknown unit {unit!r}, there are {', '.join(units)}")
-        return int(number) * units[unit]
-    return _whole(raw)
-
-
 N = TypeVar("N", int, float)
 
 
@@ -285,10 +278,6 @@ def _within(value: N, low: float, high: float) -> N:
     if not low <= value <= high:
         raise ValueError
     return value
-
-
-def _is_number(text: str) -> bool:
-    return re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,9})?", text) is not None
 
 
 def _sized(value: int) -> str:
@@ -299,8 +288,8 @@ def _timed(value: int) -> str:
     return _in_units(value, _TIMES_MS)
 
 
-def _in_units(value: int, units: dict[str, int]) -> str:
-    for unit, factor in reversed(units.items()):
+def _in_units(value: int, units: tuple[tuple[str, int], ...]) -> str:
+    for unit, factor in units:
         if value and value % factor == 0:
             return f"{value // factor}{unit}"
-    return f"{value}{next(iter(units))}"
+    return f"{value}{units[-1][0]}"

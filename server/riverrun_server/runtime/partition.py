@@ -112,9 +112,10 @@ class LocalPartition:
     async def open(self) -> None:
         """Bring the producers back and begin the leader epoch; damage leaves it offline."""
         machine, log = self._machine, self._log
+        if log.damage:
+            self.go_offline(log.damage)
+            return
         try:
-            if log.damage:
-                raise CorruptData(log.damage)
             await self._in_thread(recover_producers, self.id, log, machine.producers)
         except CorruptData as damage:
             self.go_offline(str(damage))
@@ -143,9 +144,7 @@ class LocalPartition:
 
     async def drop(self) -> None:
         """Delete everything that is stored of the partition."""
-        self._closed = Refusal(
-            Reason.TOPIC_NOT_FOUND, f"topic {self.topic!r} has been deleted"
-        )
+        self._closed = Refusal(Reason.TOPIC_NOT_FOUND, f"topic {self.topic!r} has been deleted")
         self._let_go()
         self._services.store.drop(self.id)
 
@@ -324,7 +323,7 @@ class LocalPartition:
         await self._services.flusher.durable()
         return machine.log_start
 
-    async def _in_thread(self, function: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> T:
+    async def _in_thread(self, function: Callable[[Unpack[Ts]], T], *args: *Ts) -> T:
         return await asyncio.get_running_loop().run_in_executor(
             self._services.threads, function, *args
         )

@@ -1,0 +1,146 @@
+"""What every way of producing does with one append: find the partition, validate, submit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from google.protobuf.duration_pb2 import Duration
+
+from riverrun.v1 import producer_pb2
+from riverrun.v1.records_pb2 import Record, RecordBatch
+from riverrun_server.core.errors import Reason, Refusal
+from riverrun_server.core.limits import Limits
+from riverrun_server.ports.partitions import Acks, Appended, Directory, PartitionAccess
+from riverrun_server.rpc.errors import to_proto
+from riverrun_server.wire import codecs
+from riverrun_server.wire.ingress import AcceptedBatch, IngressLimits, accept, pack
+
+# Where an append goes: topic, topic id, partition; where it never found its partition, what the
+# client said.
+Where: TypeAlias = tuple[str, bytes, int]
+
+# A smaller record set is packed on the loop; a thread would cost more than the work.
+_PACK_ON_LOOP_RECORDS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class AppendRules:
+    """What the ways of producing share.
+
+    Attributes:
+        directory: finds partitions.
+        limits: the broker's bounds.
+        now_ms: the broker's guarded clock.
+    """
+
+    directory: Directory
+    limits: Limits
+    now_ms: Callable[[], int]
+
+    def partition(self, topic: str, topic_id: bytes, partition: int) -> PartitionAccess:
+        """Return a partition that clients may write to.
+
+        Raises:
+            Refusal: as Directory.partition, or TOPIC_RESERVED.
+        """
+        access = self.directory.partition(topic, topic_id, partition)
+        self._check_writable(access.topic)
+        return access
+
+    def partitions(self, topic: str, topic_id: bytes = b"") -> list[PartitionAccess]:
+        """Return all partitions of a topic that clients may write to."""
+        accesses = self.directory.partitions(topic, topic_id)
+        self._check_writable(accesses[0].topic)
+        return accesses
+
+    def _check_writable(self, topic: str) -> None:
+        if self.directory.is_internal(topic):
+            raise Refusal(
+                Reason.TOPIC_RESERVED,
+                f"topic {topic!r} belongs to the brokers and clients cannot write to it; topics of "
+                'your own must not begin with "__"',
+            )
+
+    async def accept(self, access: PartitionAccess, batch: RecordBatch) -> AcceptedBatch:
+        """Validate a batch; compressed ones in a thread, for expanding takes milliseconds."""
+        limits, now_ms = self._ingress(access), self.now_ms()
+        if batch.codec in codecs.UNCOMPRESSED:
+            return accept(batch, limits, now_ms)
+        return await asyncio.to_thread(accept, batch, limits, now_ms)
+
+    async def pack(self, access: PartitionAccess, records: Sequence[Record]) -> AcceptedBatch:
+        """Make a batch of records; many of them in a thread."""
+        limits, now_ms = self._ingress(access), self.now_ms()
+        if len(records) <= _PACK_ON_LOOP_RECORDS:
+            return pack(records, limits, now_ms)
+        return await asyncio.to_thread(pack, records, limits, now_ms)
+
+    def _ingress(self, access: PartitionAccess) -> IngressLimits:
+        return IngressLimits(access.max_batch_bytes, self.limits.timestamp_ahead_max_ms)
+
+    def timeout_s(self, timeout: Duration | None) -> float:
+        """Return how long to wait for acks; what the client asks for is bounded.
+
+        Raises:
+            Refusal: INVALID_REQUEST for a timeout that is not positive.
+        """
+        if timeout is None:
+            return self.limits.default_produce_timeout_ms / 1000
+        seconds = timeout.seconds + timeout.nanos / 1e9
+        if seconds <= 0:
+            raise Refusal(
+                Reason.INVALID_REQUEST,
+                f"timeout is {seconds} s and must be positive; leave it out for the default of "
+                f"{self.limits.default_produce_timeout_ms / 1000} s",
+            )
+        return min(seconds, self.limits.max_produce_timeout_ms / 1000)
+
+
+def acks_of(value: int) -> Acks:
+    """Return the ack condition of a request; unset is the safe one.
+
+    Raises:
+        Refusal: INVALID_REQUEST for a value that is none.
+    """
+    if value == producer_pb2.ACKS_UNSPECIFIED:
+        return Acks.ALL
+    try:
+        return Acks(value)
+    except ValueError:
+        raise Refusal(
+            Reason.INVALID_REQUEST,
+            f"acks is {value}, which means nothing here; use ACKS_ALL (1), ACKS_LEADER (2) or "
+            "ACKS_NONE (3)",
+        ) from None
+
+
+def where(access: PartitionAccess) -> Where:
+    """Return a partition's place."""
+    return (access.topic, *access.id)
+
+
+def result_of(place: Where, appended: Appended) -> producer_pb2.ProduceResult:
+    """Return an answer as it is told to clients."""
+    topic, topic_id, partition = place
+    return producer_pb2.ProduceResult(
+        topic=topic,
+        topic_id=topic_id,
+        partition=partition,
+        base_offset=appended.base_offset,
+        record_count=appended.record_count,
+        duplicate=appended.duplicate,
+        log_start_offset=appended.log_start_offset,
+        error=None if appended.error is None else to_proto(appended.error),
+    )
+
+
+def timed_out(seconds: float) -> Refusal:
+    """Say that the ack condition was not met in time."""
+    return Refusal(
+        Reason.REQUEST_TIMED_OUT,
+        f"the append was written but its acks did not come within {seconds:g} s; it may still "
+        "succeed: send it again only with a producer id and the same sequence",
+    )

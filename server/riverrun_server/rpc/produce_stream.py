@@ -1,0 +1,299 @@
+"""One ProduceStream: appends are submitted as they are read, answers go out together in order.
+
+Intuition: reading and answering are two tasks that meet in the AnswerOrder. The reader submits and
+never waits for the disk; whatever is answered by the time the writer runs goes out in one message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TypeAlias
+
+import grpc.aio
+from google.protobuf.duration_pb2 import Duration
+
+from riverrun.v1 import producer_pb2
+from riverrun_server.core.answer_order import AnswerOrder, Part, Pending
+from riverrun_server.core.errors import Reason, Refusal
+from riverrun_server.core.log.batch import BatchHeader, PartitionId
+from riverrun_server.core.produce_lanes import ProduceLanes
+from riverrun_server.ports.partitions import Acks, Append, Appended, PartitionAccess
+from riverrun_server.rpc.appends import (
+    AppendRules,
+    Where,
+    acks_of,
+    result_of,
+    timed_out,
+    where,
+)
+from riverrun_server.rpc.partitioning import choose_partitions
+from riverrun_server.runtime.in_flight import ConnectionBudget
+from riverrun_server.wire.ingress import AcceptedBatch
+
+Context: TypeAlias = grpc.aio.ServicerContext[producer_pb2.ProduceStreamRequest, bytes]
+_Append: TypeAlias = producer_pb2.ProduceAppend
+
+# An answer message stays far below what an untuned stub accepts.
+_ANSWERS_PER_MESSAGE = 4096
+# How often a stream looks for answers that are overdue.
+_OVERDUE_CHECK_S = 1.0
+_RECONNECT_AFTER_S = 1
+
+
+class ProduceStream:
+    """Serves one stream.
+
+    Transitions: reading -> draining (the client has closed its half, broken the protocol, or the
+    broker shuts down) -> ended, when everything that was read has been answered.
+    """
+
+    def __init__(self, rules: AppendRules, budget: ConnectionBudget, sticky: int) -> None:
+        self._rules = rules
+        self._budget = budget
+        self._sticky = sticky
+        self._order: AnswerOrder[Where, Appended] = AnswerOrder()
+        self._refusing = ProduceLanes()
+        self._acks = Acks.ALL
+        self._timeout_s = rules.timeout_s(None)
+        self._wake = asyncio.Event()
+
+    async def run(self, context: Context, draining: asyncio.Event) -> None:
+        """Serve the stream to its end.
+
+        Raises:
+            Refusal: the client broke the protocol; what it sent before has been answered.
+        """
+        await context.write(self._started())
+        reader = asyncio.create_task(self._read(context), name="produce stream: read")
+        drain = asyncio.create_task(draining.wait(), name="produce stream: drain")
+        drain.add_done_callback(lambda _: reader.cancel())
+        reader.add_done_callback(lambda _: self._wake.set())
+        try:
+            await self._write(context, reader)
+            if not reader.cancelled():
+                reader.result()
+            elif draining.is_set():
+                await context.write(_going_away())
+        finally:
+            reader.cancel()
+            drain.cancel()
+            await asyncio.gather(reader, drain, return_exceptions=True)
+            self._budget.close()
+
+    # Reading.
+
+    async def _read(self, context: Context) -> None:
+        first = True
+        while (message := await context.read()) is not grpc.aio.EOF:
+            assert isinstance(message, producer_pb2.ProduceStreamRequest)
+            kind = message.WhichOneof("kind")
+            if kind == "append":
+                await self._append(message.append)
+            elif kind == "start" and first:
+                start = message.start
+                self._acks = acks_of(start.acks)
+                timeout = start.timeout if start.HasField("timeout") else None
+                self._timeout_s = self._rules.timeout_s(timeout)
+            else:
+                raise Refusal(
+                    Reason.INVALID_REQUEST,
+                    "`start` may only be the first message of a stream"
+                    if kind
+                    else "a message of the stream must have `start` or `append`",
+                )
+            first = False
+
+    async def _append(self, append: _Append) -> None:
+        size = append.ByteSize()
+        await self._budget.take(size)
+        deadline = asyncio.get_running_loop().time() + self._timeout_s
+        pending = self._order.begin(append.tag, size, deadline)
+        try:
+            if append.HasField("partition"):
+                access = self._rules.partition(append.topic, append.topic_id, append.partition)
+                part = self._order.add(pending, where(access))
+                await self._append_batch(append, pending, part, access)
+            else:
+                await self._append_anywhere(append, pending)
+        except Refusal as refusal:
+            claimed: Where = (append.topic, append.topic_id, append.partition)
+            part = self._order.add(pending, claimed)
+            self._answered(pending, part, Appended(None, 0, error=refusal))
+        self._order.seal(pending)
+        if self._order.has_ready:
+            self._wake.set()
+
+    async def _append_batch(
+        self,
+        append: _Append,
+        pending: Pending[Where, Appended],
+        part: Part[Where, Appended],
+        access: PartitionAccess,
+    ) -> None:
+        claimed = _claimed_header(append)
+        attempt = append.attempt
+        try:
+            self._check_not_refusing(access.id, claimed, attempt)
+            batch = await self._batch(access, append)
+        except Refusal as refusal:
+            self._refused(access.id, claimed, attempt, refusal)
+            self._answered(pending, part, Appended(None, claimed.record_count, error=refusal))
+            return
+        expected = append.expected_offset if append.HasField("expected_offset") else None
+        self._submit(pending, part, access, batch, attempt, expected)
+
+    async def _append_anywhere(self, append: _Append, pending: Pending[Where, Appended]) -> None:
+        if append.HasField("batch") or append.HasField("expected_offset"):
+            raise Refusal(
+                Reason.INVALID_REQUEST,
+                "`partition` may be left out only with `records`: a batch and an expected offset "
+                "belong to one partition",
+            )
+        if not append.records:
+            raise Refusal(Reason.INVALID_RECORD, "the append has no records; send at least one")
+        accesses = self._rules.partitions(append.topic, append.topic_id)
+        chosen = choose_partitions(append.records, len(accesses), self._sticky)
+        for number, records in chosen.items():
+            access = accesses[number]
+            part = self._order.add(pending, where(access))
+            claimed = BatchHeader(len(records), 0)
+            try:
+                self._check_not_refusing(access.id, claimed, append.attempt)
+                batch = await self._rules.pack(access, records)
+            except Refusal as refusal:
+                self._refused(access.id, claimed, append.attempt, refusal)
+                self._answered(pending, part, Appended(None, len(records), error=refusal))
+                continue
+            self._submit(pending, part, access, batch, append.attempt, None)
+
+    async def _batch(self, access: PartitionAccess, append: _Append) -> AcceptedBatch:
+        if not append.HasField("batch"):
+            return await self._rules.pack(access, append.records)
+        if append.records:
+            raise Refusal(Reason.INVALID_REQUEST, "an append has `batch` or `records`, not both")
+        return await self._rules.accept(access, append.batch)
+
+    def _submit(
+        self,
+        pending: Pending[Where, Appended],
+        part: Part[Where, Appended],
+        access: PartitionAccess,
+        batch: AcceptedBatch,
+        attempt: int,
+        expected: int | None,
+    ) -> None:
+        def done(appended: Appended) -> None:
+            if appended.error is not None:
+                self._refused(access.id, batch.header, attempt, appended.error)
+            self._answered(pending, part, appended)
+
+        access.submit(Append(batch, self._acks, done, expected))
+
+    # Refusing what follows a failure.
+
+    def _check_not_refusing(
+        self, partition: PartitionId, header: BatchHeader, attempt: int
+    ) -> None:
+        refusal = self._refusing.admit(partition, header, attempt)
+        if refusal is not None:
+            raise refusal
+
+    def _refused(
+        self, partition: PartitionId, header: BatchHeader, attempt: int, refusal: Refusal
+    ) -> None:
+        self._refusing.answered(partition, header, attempt, refusal)
+
+    # Answering.
+
+    def _answered(
+        self, pending: Pending[Where, Appended], part: Part[Where, Appended], appended: Appended
+    ) -> None:
+        self._order.answer(pending, part, appended)
+        if self._order.has_ready:
+            self._wake.set()
+
+    async def _write(self, context: Context, reader: asyncio.Task[None]) -> None:
+        """Send answers until everything that was read has been answered."""
+        loop = asyncio.get_running_loop()
+        check_at = loop.time() + _OVERDUE_CHECK_S
+        while not reader.done() or self._order:
+            if not self._order.has_ready:
+                timer = loop.call_at(check_at, self._wake.set)
+                await self._wake.wait()
+                timer.cancel()
+            self._wake.clear()
+            if loop.time() >= check_at:
+                check_at = loop.time() + _OVERDUE_CHECK_S
+                self._fail_overdue(loop.time())
+            while ready := self._order.take(_ANSWERS_PER_MESSAGE):
+                self._budget.give(sum(pending.size_bytes for pending in ready))
+                await context.write(_answers(ready))
+
+    def _fail_overdue(self, now: float) -> None:
+        refusal = timed_out(self._timeout_s)
+        for pending in self._order.overdue(now):
+            for part in pending.parts:
+                self._order.answer(pending, part, Appended(None, 0, error=refusal))
+
+    def _started(self) -> bytes:
+        limits = self._rules.limits
+        return producer_pb2.ProduceStreamResponse(
+            started=producer_pb2.ProduceStarted(
+                max_unacknowledged_batches=limits.max_unacknowledged_batches,
+                max_in_flight_bytes=limits.max_in_flight_bytes_per_connection,
+                max_batch_bytes=limits.max_batch_bytes,
+                max_batch_records=limits.max_batch_records,
+            )
+        ).SerializeToString()
+
+
+def _claimed_header(append: _Append) -> BatchHeader:
+    """Return what an append says of itself before anyone has looked."""
+    if not append.HasField("batch"):
+        return BatchHeader(len(append.records), 0)
+    batch = append.batch
+    return BatchHeader(
+        batch.record_count, 0, batch.producer_id, batch.producer_epoch, batch.base_sequence
+    )
+
+
+def _answers(ready: list[Pending[Where, Appended]]) -> bytes:
+    """Return the message that answers these appends, runs of plain successes together."""
+    acks = producer_pb2.ProduceAcks()
+    run: producer_pb2.AckedTags | None = None
+    next_tag = -1
+    for pending in ready:
+        offset = _plain_offset(pending)
+        if offset is None:
+            run = None
+            acks.results.add(tag=pending.tag, results=[_result(part) for part in pending.parts])
+            continue
+        if run is None or pending.tag != next_tag:
+            run = acks.acked.add(first_tag=pending.tag)
+        run.base_offsets.append(offset)
+        next_tag = pending.tag + 1
+    return producer_pb2.ProduceStreamResponse(acks=acks).SerializeToString()
+
+
+def _plain_offset(pending: Pending[Where, Appended]) -> int | None:
+    """Return the offset of an append that simply went well, which is nearly every one."""
+    if len(pending.parts) != 1:
+        return None
+    appended = pending.parts[0].answer
+    assert appended is not None, pending
+    return None if appended.error or appended.duplicate else appended.base_offset
+
+
+def _result(part: Part[Where, Appended]) -> producer_pb2.ProduceResult:
+    appended = part.answer
+    assert appended is not None, part
+    return result_of(part.lane, appended)
+
+
+def _going_away() -> bytes:
+    return producer_pb2.ProduceStreamResponse(
+        going_away=producer_pb2.GoingAway(
+            reconnect_after=Duration(seconds=_RECONNECT_AFTER_S),
+            reason="the broker is shutting down; everything sent before was answered",
+        )
+    ).SerializeToString()

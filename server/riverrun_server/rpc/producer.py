@@ -1,0 +1,246 @@
+"""ProducerService: unary Produce in both forms, ProduceStream, and producer ids."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from riverrun.v1 import producer_pb2
+from riverrun.v1.producer_pb2 import PartitionBatch, ProduceRequest, ProduceResponse, ProduceResult
+from riverrun.v1.records_pb2 import Record
+from riverrun_server.core.errors import Reason, Refusal
+from riverrun_server.ports.clock import Dice
+from riverrun_server.ports.partitions import Acks, Append, Appended, PartitionAccess
+from riverrun_server.rpc.appends import AppendRules, Where, acks_of, result_of, timed_out, where
+from riverrun_server.rpc.errors import Edge
+from riverrun_server.rpc.partitioning import choose_partitions
+from riverrun_server.rpc.produce_stream import ProduceStream
+from riverrun_server.runtime.in_flight import InFlightBytes
+from riverrun_server.wire.ingress import AcceptedBatch
+
+SERVICE = "riverrun.v1.ProducerService"
+
+
+@dataclass(slots=True, eq=False)
+class _Slot:
+    """The place of one result in a unary reply."""
+
+    place: Where
+    record_count: int = 0
+    appended: Appended | None = None
+
+
+@dataclass(slots=True)
+class _Call:
+    """A unary Produce under way: its results in order, and how many are still missing."""
+
+    acks: Acks
+    slots: list[_Slot] = field(default_factory=list)
+    missing: int = 0
+    complete: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def refuse(self, place: Where, refusal: Refusal) -> None:
+        """Add the result of what never reached a partition."""
+        self.slots.append(_Slot(place, appended=Appended(None, 0, error=refusal)))
+
+    def submit(
+        self, access: PartitionAccess, batch: AcceptedBatch, expected: int | None = None
+    ) -> None:
+        """Append a batch; its result takes the next place."""
+        slot = _Slot(where(access), batch.header.record_count)
+        self.slots.append(slot)
+        self.missing += 1
+
+        def done(appended: Appended) -> None:
+            if slot.appended is None:
+                slot.appended = appended
+                self.missing -= 1
+                if not self.missing:
+                    self.complete.set()
+
+        access.submit(Append(batch, self.acks, done, expected))
+
+    async def finish(self, timeout_s: float) -> None:
+        """Wait for what is missing; what does not come in time is answered as unknown."""
+        if not self.missing:
+            return
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.complete.wait()
+        except TimeoutError:
+            for slot in self.slots:
+                if slot.appended is None:
+                    slot.appended = Appended(None, slot.record_count, error=timed_out(timeout_s))
+
+    def results(self) -> list[ProduceResult]:
+        """Return the results in order."""
+        out = []
+        for slot in self.slots:
+            assert slot.appended is not None, slot
+            out.append(result_of(slot.place, slot.appended))
+        return out
+
+    def failure(self) -> Refusal | None:
+        """Return why nothing at all was appended, or None where something was."""
+        refusals = [slot.appended.error for slot in self.slots if slot.appended is not None]
+        return refusals[0] if refusals and all(refusals) else None
+
+
+class ProducerService:
+    """Serves riverrun.v1.ProducerService.
+
+    Args:
+        rules: how appends find their partition and are validated.
+        in_flight: bounds the bytes that wait for acks.
+        new_producer_id: returns a producer id that nobody has.
+        draining: set when the broker shuts down.
+        dice: chooses the partition of requests that leave it to the broker and have no keys.
+    """
+
+    def __init__(
+        self,
+        rules: AppendRules,
+        in_flight: InFlightBytes,
+        new_producer_id: Callable[[], Awaitable[int]],
+        draining: asyncio.Event,
+        dice: Dice,
+    ) -> None:
+        self._rules = rules
+        self._in_flight = in_flight
+        self._new_producer_id = new_producer_id
+        self._draining = draining
+        self._dice = dice
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """Return the service's methods; streamed answers are serialised by the stream itself."""
+        return grpc.method_handlers_generic_handler(
+            SERVICE,
+            {
+                "Produce": grpc.unary_unary_rpc_method_handler(
+                    self.produce,
+                    ProduceRequest.FromString,
+                    ProduceResponse.SerializeToString,
+                ),
+                "ProduceStream": grpc.stream_stream_rpc_method_handler(
+                    self.produce_stream,
+                    producer_pb2.ProduceStreamRequest.FromString,
+                    bytes,
+                ),
+                "InitProducer": grpc.unary_unary_rpc_method_handler(
+                    self.init_producer,
+                    producer_pb2.InitProducerRequest.FromString,
+                    producer_pb2.InitProducerResponse.SerializeToString,
+                ),
+            },
+        )
+
+    async def produce(
+        self, request: ProduceRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> ProduceResponse:
+        """Append the flat form's records, or many batches."""
+        async with Edge(context, "Produce"):
+            return await self.append(request)
+
+    async def append(self, request: ProduceRequest) -> ProduceResponse:
+        """Do what Produce does.
+
+        Raises:
+            Refusal: the request is wrong as a whole, or the flat form appended nothing.
+        """
+        call = _Call(acks_of(request.acks))
+        timeout = request.timeout if request.HasField("timeout") else None
+        timeout_s = self._rules.timeout_s(timeout)
+        budget = self._in_flight.connection()
+        try:
+            budget.take_now(request.ByteSize())
+            if request.batches:
+                _check_not_flat(request)
+                await self._append_batches(request, call)
+            else:
+                await self._append_flat(request, call)
+            await call.finish(timeout_s)
+        finally:
+            budget.close()
+        if not request.batches and (failure := call.failure()) is not None:
+            raise failure
+        return ProduceResponse(results=call.results())
+
+    async def _append_batches(self, request: ProduceRequest, call: _Call) -> None:
+        limit = self._rules.limits.max_partitions_per_call
+        if len(request.batches) > limit:
+            raise Refusal(
+                Reason.LIMIT_EXCEEDED,
+                f"the request has {len(request.batches)} batches and {limit} are allowed; split it",
+            )
+        for each in request.batches:
+            try:
+                access = self._rules.partition(each.topic, each.topic_id, each.partition)
+                call.submit(access, await self._rules.accept(access, each.batch), _expected(each))
+            except Refusal as refusal:
+                call.refuse((each.topic, each.topic_id, each.partition), refusal)
+
+    async def _append_flat(self, request: ProduceRequest, call: _Call) -> None:
+        if not request.topic:
+            raise Refusal(
+                Reason.INVALID_REQUEST,
+                "the request names no topic; set `topic` and `records`, or `batches`",
+            )
+        if not request.records:
+            raise Refusal(Reason.INVALID_RECORD, "the request has no records; send at least one")
+        chosen: dict[int, list[Record]]
+        if request.HasField("partition"):
+            chosen = {request.partition: list(request.records)}
+            accesses = {
+                request.partition: self._rules.partition(request.topic, b"", request.partition)
+            }
+        elif request.HasField("expected_offset"):
+            raise Refusal(
+                Reason.INVALID_REQUEST,
+                "expected_offset belongs to one partition; set `partition` too",
+            )
+        else:
+            accesses = dict(enumerate(self._rules.partitions(request.topic)))
+            sticky = int(self._dice.uniform(0, len(accesses)))
+            chosen = choose_partitions(request.records, len(accesses), sticky)
+        for number, records in chosen.items():
+            access = accesses[number]
+            try:
+                batch = await self._rules.pack(access, records)
+            except Refusal as refusal:
+                call.refuse(where(access), refusal)
+                continue
+            call.submit(access, batch, _expected(request))
+
+    async def produce_stream(self, _: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        """Append what comes over the stream."""
+        async with Edge(context, "ProduceStream"):
+            sticky = int(self._dice.uniform(0, 1 << 16))
+            stream = ProduceStream(self._rules, self._in_flight.connection(), sticky)
+            await stream.run(context, self._draining)
+
+    async def init_producer(
+        self,
+        _: producer_pb2.InitProducerRequest,
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> producer_pb2.InitProducerResponse:
+        """Hand out a producer id."""
+        async with Edge(context, "InitProducer"):
+            producer_id = await self._new_producer_id()
+            return producer_pb2.InitProducerResponse(producer_id=producer_id, producer_epoch=0)
+
+
+def _check_not_flat(request: ProduceRequest) -> None:
+    if request.topic or request.records or request.HasField("partition"):
+        raise Refusal(
+            Reason.INVALID_REQUEST,
+            "a request has `batches`, or `topic` and `records`, not both",
+        )
+
+
+def _expected(source: ProduceRequest | PartitionBatch) -> int | None:
+    return source.expected_offset if source.HasField("expected_offset") else None

@@ -1,0 +1,89 @@
+"""Where each value stands in the metadata store, readable in `etcdctl get --prefix`."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from riverrun_server.core.cluster.values import Id
+
+CLUSTER: Final = "cluster"
+PRODUCER_IDS: Final = "producer_ids"
+
+_BROKERS: Final = "brokers/"
+_TOPICS: Final = "topics/"
+_PARTITIONS: Final = "partitions/"
+_TOMBSTONES: Final = "tombstones/"
+
+
+class ClusterKey(NamedTuple):
+    """The cluster's own value."""
+
+
+class BrokerKey(NamedTuple):
+    """A broker's registration."""
+
+    broker_id: int
+
+
+class TopicKey(NamedTuple):
+    """A topic's definition."""
+
+    topic: str
+
+
+class PartitionKey(NamedTuple):
+    """A partition's state."""
+
+    topic_id: Id
+    partition: int
+
+
+class TombstoneKey(NamedTuple):
+    """A topic id on its way in or out."""
+
+    topic_id: Id
+
+
+Key = ClusterKey | BrokerKey | TopicKey | PartitionKey | TombstoneKey
+
+
+def broker(broker_id: int) -> str:
+    """Return the key of a broker's registration."""
+    return f"{_BROKERS}{broker_id}"
+
+
+def topic(name: str) -> str:
+    """Return the key of a topic's definition."""
+    return f"{_TOPICS}{name}"
+
+
+def partition(topic_id: Id, number: int) -> str:
+    """Return the key of a partition's state; in order of the number (ten digits hold any int32)."""
+    return f"{_PARTITIONS}{topic_id}/{number:010d}"
+
+
+def tombstone(topic_id: Id) -> str:
+    """Return the key of a tombstone."""
+    return f"{_TOMBSTONES}{topic_id}"
+
+
+def parse(key: str) -> Key | None:
+    """Return what a key stands for; None for keys of other owners or of a newer version."""
+    kind, slash, rest = key.partition("/")
+    try:
+        return _parse(kind + slash, rest)
+    except ValueError:
+        return None
+
+
+def _parse(kind: str, rest: str) -> Key | None:
+    if kind == _PARTITIONS:
+        topic_id, _, number = rest.partition("/")
+        return PartitionKey(Id.parse(topic_id), int(number))
+    if kind == _TOPICS:
+        return TopicKey(rest)
+    if kind == _BROKERS:
+        return BrokerKey(int(rest))
+    if kind == _TOMBSTONES:
+        return TombstoneKey(Id.parse(rest))
+    return ClusterKey() if kind == CLUSTER else None

@@ -1,0 +1,72 @@
+"""A planned change of metadata: steps in order, each one transaction of the store.
+
+Every write and deletion names the revision at which its key must still stand, so a step applies to
+the state that it was planned on or not at all, and sending it twice does it once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from riverrun_server.core.cluster.values import Value
+
+# etcd allows 128 operations a transaction by default; some are left for guards.
+MAX_CHANGES = 100
+
+ABSENT = 0
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Set a key that stands at `mod_revision`; `ABSENT` where there must be none."""
+
+    key: str
+    value: Value
+    mod_revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Erase:
+    """Delete a key that stands at `mod_revision`."""
+
+    key: str
+    mod_revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """Change nothing, but insist that a key stands at `mod_revision`."""
+
+    key: str
+    mod_revision: int
+
+
+Change = Write | Erase | Guard
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Changes that happen together or not at all."""
+
+    changes: tuple[Change, ...]
+
+    def __post_init__(self) -> None:
+        """Keep it within what a store takes."""
+        assert 0 < len(self.changes) <= MAX_CHANGES, len(self.changes)
+        assert len({change.key for change in self.changes}) == len(self.changes), self.changes
+
+
+def batched(changes: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Cut a sequence into pieces of at most `size`."""
+    for begin in range(0, len(changes), size):
+        yield changes[begin : begin + size]
+
+
+def guarded(guards: Sequence[Guard], changes: Sequence[Write | Erase]) -> Iterable[Step]:
+    """Cut many changes into steps that each insist on the same guards."""
+    for piece in batched(changes, MAX_CHANGES - len(guards)):
+        yield Step((*guards, *piece))

@@ -40,6 +40,7 @@ class Pending(Generic[L, T]):
     deadline: float
     parts: list[Part[L, T]] = field(default_factory=list)
     sealed: bool = False
+    ready: bool = False
     unanswered: int = 0
 
 
@@ -115,7 +116,8 @@ class AnswerOrder(Generic[L, T]):
         candidates = [pending]
         while candidates:
             first = candidates.pop()
-            if first.unanswered or not first.sealed:
+            # It may be a candidate twice, as the next one in two lanes.
+            if first.unanswered or not first.sealed or first.ready:
                 continue
             lanes = {part.lane: self._lanes[part.lane] for part in first.parts}
             if any(queue[0] is not first for queue in lanes.values()):
@@ -127,4 +129,5 @@ class AnswerOrder(Generic[L, T]):
                     candidates.append(queue[0])
                 else:
                     del self._lanes[lane]
+            first.ready = True
             self._ready.append(first)

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from riverrun_server.ports.clock import Clock
 from riverrun_server.ports.log import StorageError, StorageFailed
+from riverrun_server.ports.threads import Threads
 
 
 class Syncable(Protocol):
@@ -45,6 +45,12 @@ class SyncedStore(Protocol):
 class Flusher:
     """Syncs a store whenever something was written, and tells who waits.
 
+    Args:
+        store: what is synced.
+        clock: times syncs.
+        thread: a pool of one thread that nobody else uses.
+        observe_sync: told how long each sync took, in seconds.
+
     Transitions: idle -> syncing (touched) -> idle | syncing (touched meanwhile); any -> failed.
     """
 
@@ -54,6 +60,7 @@ class Flusher:
         self,
         store: SyncedStore,
         clock: Clock,
+        thread: Threads,
         *,
         observe_sync: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
@@ -63,7 +70,7 @@ class Flusher:
         self._dirty: dict[int, Syncable] = {}
         self._waiters: list[asyncio.Future[None]] = []
         self._work = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="flusher")
+        self._thread = thread
         self._failure: StorageFailed | None = None
         self._marked_at = clock.monotonic()
         self.last_sync_at = clock.monotonic()
@@ -102,7 +109,6 @@ class Flusher:
         Raises:
             StorageFailed: a sync failed; end the process without answering anything.
         """
-        loop = asyncio.get_running_loop()
         while True:
             await self._work.wait()
             self._work.clear()
@@ -112,7 +118,7 @@ class Flusher:
             waiters, self._waiters = self._waiters, []
             self._dirty.clear()
             try:
-                await loop.run_in_executor(self._thread, self._sync)
+                await self._thread.run(self._sync)
             except StorageError as error:
                 self._fail(error, waiters)
             except asyncio.CancelledError:
@@ -128,7 +134,7 @@ class Flusher:
 
     def close(self) -> None:
         """Wait for the thread; call it after `run` has ended."""
-        self._thread.shutdown(wait=True)
+        self._thread.close()
         for waiter in self._waiters:
             waiter.cancel()
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import TypeVar, TypeVarTuple, Unpack
 
 from riverrun_server.core.cluster.topic_config import TopicConfig
 from riverrun_server.core.errors import Reason, Refusal
@@ -21,14 +19,12 @@ from riverrun_server.core.log.partition import PartitionMachine
 from riverrun_server.core.producers import ProducerTable
 from riverrun_server.ports.log import CorruptData, LogStore, StorageError
 from riverrun_server.ports.partitions import Append, Appended, Watermarks
+from riverrun_server.ports.threads import Threads
 from riverrun_server.runtime.appender import Appender, storage_refusal
 from riverrun_server.runtime.cursor import LocalCursor
 from riverrun_server.runtime.flusher import Flusher
 from riverrun_server.runtime.lookup import find_time
 from riverrun_server.runtime.recovery import recover_producers
-
-T = TypeVar("T")
-Ts = TypeVarTuple("Ts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +46,7 @@ class PartitionServices:
     flusher: Flusher
     now_ms: Callable[[], int]
     tails: TailBudget
-    threads: Executor
+    threads: Threads
     admits_produce: Callable[[], Refusal | None] = lambda: None
     max_producers: int = 10_000
     producer_retention_ms: int = 7 * 86_400_000
@@ -116,7 +112,7 @@ class LocalPartition:
             self.go_offline(log.damage)
             return
         try:
-            await self._in_thread(recover_producers, self.id, log, machine.producers)
+            await self._services.threads.run(recover_producers, self.id, log, machine.producers)
         except CorruptData as damage:
             self.go_offline(str(damage))
             return
@@ -226,7 +222,7 @@ class LocalPartition:
     async def offset_at_time(self, time_ms: int) -> tuple[int, int] | None:
         """Return (offset, timestamp) of the first record at or after a time, or None."""
         self._check_online()
-        return await self._in_thread(find_time, self._log, self._machine.state, time_ms)
+        return await self._services.threads.run(find_time, self._log, self._machine.state, time_ms)
 
     def cursor(self, offset: int, wake: Callable[[], None]) -> LocalCursor:
         """Begin to read at an offset."""
@@ -254,9 +250,7 @@ class LocalPartition:
 
     def read_disk(self, offset: int, max_bytes: int) -> asyncio.Future[list[StoredBatch]]:
         """Return committed batches from the disk, read in a thread."""
-        reading = asyncio.get_running_loop().run_in_executor(
-            self._services.threads, self._read, offset, self.high_watermark, max_bytes
-        )
+        reading = self._services.threads.run(self._read, offset, self.high_watermark, max_bytes)
         reading.add_done_callback(self._stop_at_damage)
         return reading
 
@@ -303,7 +297,7 @@ class LocalPartition:
         target = machine.high_watermark if before_offset == -1 else before_offset
         machine.trim_plan(target, 0)
         snapshot = self._appender.snapshot()
-        row = await self._in_thread(self._log.index_before, target)
+        row = await self._services.threads.run(self._log.index_before, target)
         if machine.high_watermark < snapshot[0]:
             await self._services.flusher.durable()
         self._check_online()
@@ -322,8 +316,3 @@ class LocalPartition:
         self._epochs.trim_to(plan.log_start_offset)
         await self._services.flusher.durable()
         return machine.log_start
-
-    async def _in_thread(self, function: Callable[[Unpack[Ts]], T], *args: *Ts) -> T:
-        return await asyncio.get_running_loop().run_in_executor(
-            self._services.threads, function, *args
-        )

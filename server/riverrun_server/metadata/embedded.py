@@ -110,8 +110,11 @@ class EmbeddedStore:
         """Stop; whoever still waits learns that the outcome is unknown."""
         assert self._task is not None
         self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        try:
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        finally:
+            self._end("it was closed")
 
     # --- reading ---------------------------------------------------------------------------------
 
@@ -251,8 +254,8 @@ class EmbeddedStore:
                     self._publish(target)
         except StorageError as error:
             self._end(f"it failed: {error}")
-        except BaseException:
-            self._end("it was closed")
+        except BaseException as error:
+            self._end(f"its task ended: {error!r}")
             raise
 
     async def _wait_for_work(self) -> None:

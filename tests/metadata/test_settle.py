@@ -1,0 +1,105 @@
+"""A writer that lost its answer finds out what became of its transaction."""
+
+from __future__ import annotations
+
+import pytest
+
+from riverrun_server.ports.metadata import (
+    Compare,
+    Delete,
+    MetadataUnavailable,
+    Put,
+    Transaction,
+    UnknownOutcome,
+    settle,
+)
+
+
+class Flaky:
+    """Loses the replies, the requests, or nothing, as told; and delivers lost requests late."""
+
+    def __init__(self, store, *faults):
+        self._store = store
+        self._faults = list(faults)
+        self.sent = 0
+
+    async def transact(self, transaction):
+        self.sent += 1
+        fault = self._faults.pop(0) if self._faults else None
+        if fault == "unavailable":
+            raise MetadataUnavailable("down")
+        if fault == "request lost":
+            raise UnknownOutcome("timed out")
+        result = await self._store.transact(transaction)
+        if fault == "reply lost":
+            raise UnknownOutcome("timed out")
+        if callable(fault):
+            await fault()
+            raise UnknownOutcome("timed out")
+        return result
+
+
+CREATE = Transaction((Compare.absent("k"),), (Put("k", b"mine"),))
+
+
+@pytest.mark.parametrize("faults", [(), ("request lost",), ("request lost", "request lost")])
+async def test_a_request_that_was_lost_is_sent_again(store, faults):
+    flaky = Flaky(store, *faults)
+    result = await settle(flaky, CREATE)
+    assert result.succeeded
+    assert flaky.sent == len(faults) + 1
+    assert (await store.get("k")).version == 1
+
+
+@pytest.mark.parametrize(
+    "faults", [("reply lost",), ("reply lost", "reply lost"), ("request lost", "reply lost")]
+)
+async def test_a_success_whose_reply_was_lost_is_recognised(store, faults):
+    result = await settle(Flaky(store, *faults), CREATE)
+    assert result.succeeded
+    assert result.revision == (await store.get("k")).mod_revision
+    assert (await store.get("k")).version == 1
+
+
+async def test_a_condition_that_does_not_hold_is_a_definite_no(store):
+    await store.transact(Transaction((), (Put("k", b"theirs"),)))
+    result = await settle(Flaky(store), CREATE)
+    assert not result.succeeded
+    assert result.entries["k"].value == b"theirs"
+
+
+async def test_another_writer_behind_a_lost_reply_leaves_the_outcome_unknown(store):
+    async def overwrite():
+        await store.transact(Transaction((), (Put("k", b"theirs"),)))
+
+    with pytest.raises(UnknownOutcome, match="k was changed"):
+        await settle(Flaky(store, overwrite), CREATE)
+
+
+async def test_a_store_that_never_answers_leaves_the_outcome_unknown(store):
+    flaky = Flaky(store, *["request lost"] * 10)
+    with pytest.raises(UnknownOutcome):
+        await settle(flaky, CREATE)
+    assert flaky.sent == 3
+
+
+async def test_a_store_that_goes_away_after_a_lost_reply_leaves_the_outcome_unknown(store):
+    with pytest.raises(UnknownOutcome):
+        await settle(Flaky(store, "reply lost", "unavailable"), CREATE)
+
+
+async def test_a_store_that_took_nothing_says_so(store):
+    with pytest.raises(MetadataUnavailable):
+        await settle(Flaky(store, "unavailable"), CREATE)
+    assert await store.get("k") is None
+
+
+async def test_a_transaction_that_could_be_applied_twice_is_our_own_mistake(store):
+    for unguarded in (
+        Transaction((), (Put("k", b""),)),
+        Transaction((Compare.exists("k"),), (Put("k", b""),)),
+        Transaction((Compare.absent("other"),), (Put("k", b""),)),
+        Transaction((Compare.absent("k"),), (Delete("k"),)),
+    ):
+        with pytest.raises(AssertionError):
+            await settle(store, unguarded)

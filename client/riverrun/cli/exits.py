@@ -58,7 +58,7 @@ def exit_for(reason: str, *, outcome_known: bool, retriable: bool) -> Exit:
     return Exit.UNAVAILABLE if retriable else Exit.FAILED
 
 
-class Complaint(Exception):  # noqa: N818 - it is what a person is told, whoever is at fault
+class Complaint(Exception):
     """An error of a command, ready to be told.
 
     Attributes:

@@ -35,11 +35,15 @@ class Group(click.Group):
         self.late = dict(late)
         self.params.extend(global_options(root=root))
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """Name the commands in the order given."""
         return list(self.late)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(
+        self,
+        ctx: click.Context,  # noqa: ARG002 - click's signature
+        cmd_name: str,
+    ) -> click.Command | None:
         """Import a command."""
         late = self.late.get(cmd_name)
         return late.load() if late else None
@@ -56,7 +60,11 @@ class Group(click.Group):
             raise click.UsageError(f"no command {name!r}; {hint}", ctx=ctx)
         return super().resolve_command(ctx, args)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(
+        self,
+        ctx: click.Context,  # noqa: ARG002 - click's signature
+        formatter: click.HelpFormatter,
+    ) -> None:
         """List the commands with their lines."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, late.short_help) for name, late in self.late.items()])

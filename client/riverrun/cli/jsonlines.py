@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from riverrun.cli.places import PlaceError, parse_time_ms
 from riverrun.cli.template import Printable
 
-_KNOWN = frozenset(
-    "topic partition offset timestamp key key_base64 value value_base64 headers".split()
-)
+_DATA = {"key", "key_base64", "value", "value_base64"}
+_KNOWN = frozenset({"topic", "partition", "offset", "timestamp", "headers"} | _DATA)
 _INT64_MAX = 2**63 - 1
 
 
@@ -70,7 +69,7 @@ def read_record(line: bytes) -> ParsedRecord:
         raise JsonLineError(f"not JSON: {error}") from None
     if not isinstance(fields, dict):
         raise JsonLineError(
-            f"a JSON {_kind(fields)}, not an object such as {{\"key\": \"k\", \"value\": \"v\"}}"
+            f'a JSON {_kind(fields)}, not an object such as {{"key": "k", "value": "v"}}'
         )
     unknown = sorted(fields.keys() - _KNOWN)
     if unknown:

@@ -15,7 +15,8 @@ from riverrun.cli.settings import Settings, settings
 from riverrun.client import Client
 from riverrun.errors import Reason, RetriableError, RiverrunError
 
-CONNECT_TIMEOUT_S_MAX = 10.0
+CONNECT_TIMEOUT_S = 10.0
+REQUEST_TIMEOUT_S = 30.0
 SUGGESTION_TIMEOUT_S = 2.0
 Result = TypeVar("Result")
 
@@ -58,8 +59,8 @@ def new_client(chosen: Settings) -> Client:
     """Make a client from the global options."""
     return Client(
         chosen.bootstrap,
-        connect_timeout_s=min(chosen.timeout_s, CONNECT_TIMEOUT_S_MAX),
-        request_timeout_s=chosen.timeout_s,
+        connect_timeout_s=min(chosen.timeout_s or CONNECT_TIMEOUT_S, CONNECT_TIMEOUT_S),
+        request_timeout_s=chosen.timeout_s or REQUEST_TIMEOUT_S,
         client_id="riverrun-cli",
     )
 

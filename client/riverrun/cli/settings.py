@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-from riverrun.cli.places import PlaceError, parse_span_ms
+from riverrun.cli.places import parse_span_ms
 
 DEFAULT_BOOTSTRAP = "127.0.0.1:7171"
-Value = TypeVar("Value")
 
 
 @dataclass(slots=True)
@@ -20,7 +19,7 @@ class Settings:
 
     bootstrap: str = DEFAULT_BOOTSTRAP
     output: str = "table"
-    timeout_s: float = 30.0
+    timeout_s: float | None = None
 
     @property
     def as_json(self) -> bool:
@@ -28,35 +27,33 @@ class Settings:
         return self.output == "json"
 
 
-class SpanType(click.ParamType):
-    """A length of time: seconds, or a number with a unit such as 500ms or 2m."""
+def read_seconds(text: str) -> float:
+    """Read a length of time: seconds, or numbers with units such as 500ms or 2m.
 
-    name = "time"
+    Raises:
+        ValueError: it is neither, or not above 0 and at most a day.
+    """
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = parse_span_ms(text) / 1000
+    if not 0 < seconds <= 86_400:
+        raise ValueError(f"{text!r} is out of range: more than 0, at most a day")
+    return seconds
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """Return seconds, above 0."""
-        if isinstance(value, float | int):
-            return float(value)
+
+def _store(
+    name: str, read: Callable[[str], object] = str
+) -> Callable[[click.Context, click.Parameter, str | None], None]:
+    """Make a callback that keeps what is given in the settings of the whole command line."""
+
+    def store(ctx: click.Context, param: click.Parameter, given: str | None) -> None:
+        if given is None:
+            return
         try:
-            seconds = float(value)
-        except ValueError:
-            try:
-                seconds = parse_span_ms(value) / 1000
-            except PlaceError:
-                self.fail(f"{value!r} is no time: give seconds, or 500ms, 30s, 2m, 1h.", param, ctx)
-        if not 0 < seconds <= 86_400:
-            self.fail(f"{value!r} is out of range: more than 0, at most a day.", param, ctx)
-        return seconds
-
-
-def _store(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
-    """Make a callback that keeps a given value in the settings of the whole command line."""
-
-    def store(ctx: click.Context, _: click.Parameter, value: Any) -> None:
-        if value is not None:
-            setattr(settings(ctx), name, value)
+            setattr(settings(ctx), name, read(given))
+        except ValueError as error:
+            raise click.BadParameter(str(error), param=param) from error
 
     return store
 
@@ -95,11 +92,11 @@ def global_options(*, root: bool = False) -> list[click.Parameter]:
         ),
         click.Option(
             ["--timeout"],
-            type=SpanType(),
             metavar="TIME",
             expose_value=False,
-            callback=_store("timeout_s"),
-            help="How long to wait for a broker, in seconds or as 500ms, 2m.  [default: 30s]",
+            callback=_store("timeout_s", read_seconds),
+            help="How long to wait for a broker, in seconds or as 500ms, 2m.  [default: 10s to find "
+            "one, 30s for an answer, 2m for a record's acknowledgement]",
         ),
     ]
 
@@ -107,7 +104,7 @@ def global_options(*, root: bool = False) -> list[click.Parameter]:
 class Command(click.Command):
     """A command that takes the global options too."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # click's own
         """Make a command as click does, with the global options behind its own."""
         super().__init__(*args, **kwargs)
         self.params.extend(global_options())

@@ -38,7 +38,9 @@ def render_plain(table: Table) -> str:
 def render_fields(fields: Mapping[str, Cell]) -> str:
     """Write one `name  value` a line, values aligned."""
     width = max(map(len, fields), default=0)
-    return "".join(f"{name.ljust(width)}  {value}".rstrip() + "\n" for name, value in fields.items())
+    return "".join(
+        f"{name.ljust(width)}  {value}".rstrip() + "\n" for name, value in fields.items()
+    )
 
 
 def print_table(table: Table) -> None:

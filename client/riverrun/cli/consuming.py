@@ -1,0 +1,159 @@
+"""The work of `consume`: from a consumer's batches to standard output and committed offsets."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+
+from riverrun import Consumer, RecordBatchView, TopicPartition
+from riverrun.cli.committing import Committer
+from riverrun.cli.ending import Ending
+from riverrun.cli.exits import Complaint, Exit, write_note
+from riverrun.cli.interrupts import Interrupts
+from riverrun.cli.places import AtTime, Bound
+from riverrun.cli.starting import find_ends, find_time, make_consumer
+from riverrun.cli.stdout import StandardOutput
+from riverrun.cli.waiting import first_of
+
+if TYPE_CHECKING:
+    from riverrun import Client
+    from riverrun.cli.consume import ConsumeOptions
+    from riverrun.cli.rendering import Renderer
+
+FLUSH_TIMEOUT_S = 5.0
+"""How long the last write may take once a signal has come and nobody reads the pipe."""
+
+
+async def consume_output(client: Client, options: ConsumeOptions, renderer: Renderer) -> int:
+    """Write records until they end, enough were written, a signal comes or the reader goes away.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        RiverrunError: reading or committing failed; what was printed is committed if it can be.
+        Complaint: standard output cannot be written.
+    """
+    stop = asyncio.Event()
+    output = StandardOutput()
+    with Interrupts(stop.set) as interrupts:
+        consumer = await make_consumer(client, options)
+        reading = Reading(consumer, options, renderer, output)
+        try:
+            try:
+                await first_of(reading.read(), stop.wait())
+            finally:
+                await reading.finish(FLUSH_TIMEOUT_S if stop.is_set() else None)
+        except BrokenPipeError:
+            return Exit.OK
+        except OSError as error:
+            text = f"standard output cannot be written: {error}"
+            raise Complaint(text, reason="OUTPUT_FAILED") from error
+    return Exit.OK if options.endless else interrupts.exit_code
+
+
+class Reading:
+    """Cuts a consumer's batches to what is wanted, renders them and hands them to the output."""
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        options: ConsumeOptions,
+        renderer: Renderer,
+        output: StandardOutput,
+    ) -> None:
+        self._consumer = consumer
+        self._options = options
+        self._render = renderer
+        self._output = output
+        self._committer = Committer(consumer) if options.group is not None else None
+        self._ending: Ending[TopicPartition] = Ending(max_records=options.max_records)
+
+    async def read(self) -> None:
+        """Hand over batch after batch until nothing more is wanted, or there are no more.
+
+        Raises:
+            RiverrunError: reading failed.
+            OSError: as `StandardOutput.put` does.
+        """
+        until = self._options.until
+        if until is not None:
+            await self._set_ends(until)
+        works = [self._read_batches()]
+        if self._committer is not None:
+            works.append(self._committer.run())
+        if isinstance(until, AtTime):
+            works.append(self._close_in_time(until))
+        await first_of(*works)
+
+    async def finish(self, timeout_s: float | None) -> None:
+        """Write what is left, for at most `timeout_s`, and commit what was written.
+
+        Raises:
+            RiverrunError: the group's offsets could not be stored.
+            OSError: as `StandardOutput.drain` does.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._output.drain()
+        except TimeoutError:
+            write_note("note: nobody reads standard output; what was left is not written")
+        finally:
+            if self._committer is not None:
+                await self._committer.finish()
+
+    async def _read_batches(self) -> None:
+        """Hand over batches."""
+        if self._ending.done:
+            return
+        async for batch in self._consumer.batches():
+            await self._take(batch)
+            if self._ending.done:
+                return
+
+    async def _take(self, batch: RecordBatchView) -> None:
+        """Hand over what is wanted of one batch."""
+        where = TopicPartition(batch.topic, batch.partition)
+        if self._ending.closed(where):
+            return
+        count = self._ending.take(where, batch.offsets, batch.timestamps_ms)
+        whole = count == len(batch)
+        behind = batch.next_offset if whole else batch.offsets[count]
+        if whole:
+            self._ending.pass_to(where, behind)
+        if self._ending.closed(where):
+            self._consumer.pause([where])
+        if count or whole:
+            data = self._render(batch, count)
+            await self._output.put(data, partial(self._written, where, behind))
+
+    def _written(self, where: TopicPartition, behind: int) -> None:
+        """Note what has been written."""
+        if self._committer is not None:
+            self._committer.written[where] = behind
+
+    async def _set_ends(self, until: Bound) -> None:
+        """Find where partitions end, and which of them are there already."""
+        self._ending = Ending(
+            await self._consumer.assignment(),
+            max_records=self._options.max_records,
+            until_ms=until.time_ms if isinstance(until, AtTime) else None,
+        )
+        await self._close_at(await find_ends(self._consumer, self._options))
+
+    async def _close_in_time(self, until: AtTime) -> None:
+        """Once the time of --until has passed, end each partition where it stands then."""
+        await asyncio.sleep(until.time_ms / 1000 - time.time())
+        await self._close_at(await find_time(self._consumer, until.time_ms))
+        if not self._ending.done:
+            await asyncio.Event().wait()  # the rest is the reader's
+
+    async def _close_at(self, ends: Mapping[TopicPartition, int]) -> None:
+        """Set ends, and stop reading the partitions that are there already."""
+        positions = {where: await self._consumer.position(where) for where in ends}
+        self._ending.close_at(ends, positions)
+        if there := [where for where in ends if self._ending.closed(where)]:
+            self._consumer.pause(there)

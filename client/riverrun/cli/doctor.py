@@ -1,0 +1,42 @@
+"""`riverrun doctor`: check what clients need from a broker, and say what to do where it lacks."""
+
+from __future__ import annotations
+
+import click
+
+from riverrun.cli.exits import Exit
+from riverrun.cli.settings import Command, settings
+from riverrun.cli.tables import Table, print_json, print_table
+
+
+@click.command(cls=Command, short_help="Check what clients need from a broker.")
+@click.pass_context
+def doctor(ctx: click.Context) -> int:
+    """Check each address of --bootstrap: whether it answers, version, clock and limits.
+
+    The addresses that brokers give to clients are tried too. What is not well comes with what to
+    do. The exit code is 1 where a check failed; warnings do not count.
+    """
+    import asyncio  # noqa: PLC0415 - no help text needs it
+
+    from riverrun.cli.checks import examine  # noqa: PLC0415 - imports grpc
+
+    findings = asyncio.run(examine(settings(ctx)))
+    failed = any(finding.state == "failed" for finding in findings)
+    if settings(ctx).as_json:
+        fields = [
+            {
+                "check": finding.check,
+                "state": finding.state,
+                "found": finding.found,
+                "advice": finding.advice,
+            }
+            for finding in findings
+        ]
+        print_json({"ok": not failed, "findings": fields})
+    else:
+        rows = [
+            (finding.check, finding.state, finding.found, finding.advice) for finding in findings
+        ]
+        print_table(Table(("CHECK", "STATE", "FOUND", "WHAT TO DO"), rows))
+    return Exit.FAILED if failed else Exit.OK

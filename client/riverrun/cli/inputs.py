@@ -1,0 +1,173 @@
+"""What the frames of standard input mean: raw values, keys and values, hex, base64 or JSON."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from riverrun._core.records import NewRecord
+from riverrun.cli.jsonlines import JsonLineError, ParsedRecord, read_record
+
+Sendable: TypeAlias = bytes | tuple[bytes | None, bytes | None] | NewRecord | None
+InputFormat: TypeAlias = Literal["raw", "json", "hex", "base64"]
+
+
+class InputError(ValueError):
+    """A frame that is no record; the message names it by its number, from 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Records for one partition, or for wherever their keys send them."""
+
+    records: Sequence[Sendable]
+    partition: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """What became of some frames: runs to be sent, and what was wrong with the frame behind."""
+
+    runs: Sequence[Run]
+    error: InputError | None = None
+
+
+@dataclass(slots=True)
+class RecordReader:
+    """Turns frames into records.
+
+    Attributes:
+        form: what a frame holds.
+        key_separator: cuts a frame into key and value at its first place.
+        null: a key or value of exactly these bytes is absent.
+        headers: what every record gets, before its own.
+        count: how many frames were read, those that are no records included.
+    """
+
+    form: InputFormat = "raw"
+    key_separator: bytes | None = None
+    null: bytes | None = None
+    headers: Sequence[tuple[str, bytes]] = ()
+    count: int = field(default=0, init=False)
+
+    def read(self, frames: list[bytes]) -> Parsed:
+        """Turn frames into records, up to the first that is none.
+
+        Records without a partition of their own keep their order, and so do those of each
+        partition.
+        """
+        if self.form == "json":
+            return self._read_json(frames)
+        if self.form == "raw" and self.null is None and not self.headers:
+            records = self._read_plain(frames)
+            if records is not None:
+                self.count += len(frames)
+                return Parsed([Run(records)] if records else [])
+        return self._read_each(frames)
+
+    def _read_plain(self, frames: list[bytes]) -> Sequence[Sendable] | None:
+        """Take frames as values, or cut them all at once; None where one has no separator."""
+        if self.key_separator is None:
+            return frames
+        cut = [frame.partition(self.key_separator) for frame in frames]
+        if not all(separator for _, separator, _ in cut):
+            return None
+        return [(key, value) for key, _, value in cut]
+
+    def _read_each(self, frames: list[bytes]) -> Parsed:
+        """Turn frames into records one by one, up to the first that is none."""
+        records: list[Sendable] = []
+        error = None
+        for frame in frames:
+            self.count += 1
+            try:
+                records.append(self._record(frame))
+            except InputError as wrong:
+                error = wrong
+                break
+        return Parsed([Run(records)] if records else [], error)
+
+    def _record(self, frame: bytes) -> Sendable:
+        """Turn one frame into a record."""
+        decode = self._decoder()
+        if self.key_separator is None:
+            key, value = None, decode(frame)
+        else:
+            first, separator, rest = frame.partition(self.key_separator)
+            if not separator:
+                raise self._wrong(
+                    f"no key separator {_shown(self.key_separator)} in {_shown(frame)}; "
+                    "every record has one where --key-separator is given"
+                )
+            key, value = decode(first), decode(rest)
+        if self.headers:
+            return NewRecord(value, key, self.headers)
+        return (key, value)
+
+    def _decoder(self) -> Callable[[bytes], bytes | None]:
+        """Choose how keys and values are read."""
+        match self.form:
+            case "hex":
+                return self._hex
+            case "base64":
+                return self._base64
+            case _:
+                return self._raw
+
+    def _raw(self, text: bytes) -> bytes | None:
+        """Take bytes as they are."""
+        return None if text == self.null else text
+
+    def _hex(self, text: bytes) -> bytes | None:
+        """Read hexadecimal digits, white space between bytes allowed."""
+        if text == self.null:
+            return None
+        try:
+            return bytes.fromhex(text.decode("ascii"))
+        except ValueError:
+            raise self._wrong(f"{_shown(text)} is not hexadecimal: two digits a byte") from None
+
+    def _base64(self, text: bytes) -> bytes | None:
+        """Read base64 of the standard alphabet, with its padding."""
+        if text == self.null:
+            return None
+        try:
+            return base64.b64decode(text.strip(), validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise self._wrong(f"{_shown(text)} is not base64: {error}") from None
+
+    def _read_json(self, frames: list[bytes]) -> Parsed:
+        """Read a JSON object from each frame that is not blank."""
+        by_partition: dict[int | None, list[Sendable]] = {}
+        error = None
+        for frame in frames:
+            self.count += 1
+            if not frame.strip():
+                continue
+            try:
+                record = read_record(frame)
+            except JsonLineError as wrong:
+                error = self._wrong(str(wrong))
+                break
+            by_partition.setdefault(record.partition, []).append(self._json_record(record))
+        runs = [Run(records, partition) for partition, records in by_partition.items()]
+        return Parsed(runs, error)
+
+    def _json_record(self, record: ParsedRecord) -> Sendable:
+        """Choose the leanest form that holds a parsed record."""
+        headers = (*self.headers, *record.headers)
+        if headers or record.timestamp_ms is not None:
+            return NewRecord(record.value, record.key, headers, record.timestamp_ms)
+        return (record.key, record.value)
+
+    def _wrong(self, why: str) -> InputError:
+        """Name the frame that is being read."""
+        return InputError(f"record {self.count} of standard input: {why}")
+
+
+def _shown(data: bytes) -> str:
+    """Quote the beginning of some bytes for a message."""
+    return repr(data[:60].decode(errors="backslashreplace")) + ("..." if len(data) > 60 else "")

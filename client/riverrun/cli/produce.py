@@ -1,0 +1,170 @@
+"""`riverrun produce`: records from standard input into a topic."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from riverrun.cli.arguments import parse_headers, reading, topic_argument
+from riverrun.cli.escapes import unescape
+from riverrun.cli.framing import RECORD_BYTES_MAX
+from riverrun.cli.inputs import InputFormat
+from riverrun.cli.running import run
+from riverrun.cli.settings import Command, settings
+from riverrun.cli.tables import print_json
+
+if TYPE_CHECKING:
+    from riverrun import Client
+    from riverrun.cli.producing import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class ProduceOptions:
+    """What was asked for; see the help of each option."""
+
+    topic: str
+    key_separator: bytes | None
+    delimiter: bytes
+    record_size: int | None
+    form: InputFormat
+    null_value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
+    partition: int | None
+    acks: Literal["all", "leader", "none"]
+    compression: Literal["none", "gzip", "zstd"]
+    create: bool
+    timeout_s: float | None
+
+
+@click.command(cls=Command, short_help="Write records from standard input.")
+@topic_argument
+@click.option("--create", is_flag=True, help="Make the topic where there is none.")
+@click.option(
+    "--key-separator",
+    callback=reading(unescape),
+    metavar="TEXT",
+    help=r"Cut each record at the first TEXT into key and value; escapes such as \t count.",
+)
+@click.option(
+    "--partition",
+    type=click.IntRange(min=0),
+    help="Where to, whatever the keys say.  [default: by key, else in turn]",
+)
+@click.option(
+    "--header",
+    "headers",
+    metavar="NAME=VALUE",
+    multiple=True,
+    callback=parse_headers,
+    help="A header of every record; may be repeated.",
+)
+@click.option(
+    "--delimiter",
+    callback=reading(unescape),
+    metavar="TEXT",
+    default=r"\n",
+    help=r"What ends a record, such as '\0' or '\r\n'.  [default: \n]",
+)
+@click.option(
+    "--record-size",
+    type=click.IntRange(1, RECORD_BYTES_MAX),
+    metavar="BYTES",
+    help="Cut the input every so many bytes instead, for binary data.",
+)
+@click.option(
+    "--null-value",
+    callback=reading(unescape),
+    metavar="TEXT",
+    help="A value (a tombstone) or key of exactly TEXT is absent.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["raw", "json", "hex", "base64"]),
+    default="raw",
+    show_default=True,
+    help="What a record is written as.",
+)
+@click.option(
+    "--acks",
+    type=click.Choice(["all", "leader", "none"]),
+    default="all",
+    show_default=True,
+    help="Who must have a record on disk before it counts.",
+)
+@click.option(
+    "--compression",
+    type=click.Choice(["none", "gzip", "zstd"]),
+    default="none",
+    show_default=True,
+    help="How batches are compressed.",
+)
+@click.pass_context
+def produce(ctx: click.Context, /, **given: Any) -> int:  # what click has read, by name
+    r"""Write records from standard input to TOPIC: one a line, whatever bytes it holds.
+
+    A record is sent as soon as it is read; many are sent together when there are many. An empty
+    line is an empty value. What stands behind the last delimiter is a record too, unless it is
+    empty.
+
+    \b
+    seq 1000000 | riverrun produce numbers --create
+    riverrun produce orders --key-separator : <<< 'customer-7:2 apples'
+    riverrun produce events --format json <<< '{"key": "k", "value": "v", "headers": {"h": "x"}}'
+    riverrun produce blobs --record-size 4096 < image
+
+    JSON records have value, key, headers, timestamp (ms since 1970, or ISO 8601) and partition;
+    value_base64 and key_base64 hold bytes that are no text. `consume --output json` writes the
+    same. Records of a partition that they name themselves keep their order, and so do the others
+    among themselves.
+
+    If a record is refused, those before it in its partition stay written, and the error says how
+    many were acknowledged in all. SIGINT and SIGTERM end reading; what was read is sent and waited
+    for, a second signal ends at once.
+    """
+    options = _check(ctx, ProduceOptions(timeout_s=settings(ctx).timeout_s, **given))
+
+    async def work(client: Client) -> Outcome:
+        from riverrun.cli.producing import produce_input  # noqa: PLC0415 - imports asyncio
+
+        return await produce_input(client, options)
+
+    began = time.monotonic()
+    outcome = run(ctx, work, topic=options.topic)
+    seconds = time.monotonic() - began
+    if settings(ctx).as_json:
+        print_json(outcome.fields(seconds))
+    elif sys.stderr.isatty():
+        click.echo(outcome.note(seconds), err=True)
+    return outcome.exit_code
+
+
+def _check(ctx: click.Context, options: ProduceOptions) -> ProduceOptions:
+    """Refuse what contradicts itself."""
+    source = ctx.get_parameter_source("delimiter")
+    if options.record_size is not None:
+        if source is click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError("--record-size and --delimiter exclude each other", ctx)
+        if options.key_separator is not None or options.form != "raw":
+            raise click.UsageError(
+                "--record-size cuts raw values: it goes with neither --key-separator nor --format",
+                ctx,
+            )
+    if not options.delimiter:
+        raise click.UsageError(
+            "an empty --delimiter ends nothing: cut binary data with --record-size", ctx
+        )
+    if options.key_separator == b"":
+        raise click.UsageError("an empty --key-separator separates nothing", ctx)
+    if options.form == "json" and (options.key_separator or options.null_value is not None):
+        raise click.UsageError(
+            "JSON records say their keys and nulls themselves: --format json goes with neither "
+            "--key-separator nor --null-value",
+            ctx,
+        )
+    return options

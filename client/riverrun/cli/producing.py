@@ -1,0 +1,135 @@
+"""The work of `produce`: from chunks of standard input to acknowledged records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from riverrun.cli.exits import Complaint, Exit
+from riverrun.cli.framing import DelimiterFramer, Framer, RecordTooLongError, SizeFramer
+from riverrun.cli.inputs import InputError, RecordReader, Run
+from riverrun.cli.interrupts import Interrupts
+from riverrun.cli.sending import Sender, Totals
+from riverrun.cli.session import complaint_of
+from riverrun.cli.stdin import StandardInput
+from riverrun.errors import TopicNotFoundError
+
+if TYPE_CHECKING:
+    from riverrun import Client
+    from riverrun.cli.produce import ProduceOptions
+
+DELIVERY_TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run of `produce` has done."""
+
+    topic: str
+    totals: Totals
+    exit_code: int
+
+    def fields(self, seconds: float) -> dict[str, object]:
+        """Tell it for programs."""
+        return {
+            "topic": self.topic,
+            "records": self.totals.records,
+            "bytes": self.totals.bytes,
+            "batches": self.totals.batches,
+            "seconds": round(seconds, 6),
+            "offsets": {
+                str(partition): {"first": first, "next": behind}
+                for partition, (first, behind) in sorted(self.totals.offsets.items())
+            },
+        }
+
+    def note(self, seconds: float) -> str:
+        """Tell it for people."""
+        return f"{self.totals.records} records acknowledged in {seconds:.1f} s"
+
+
+async def produce_input(client: Client, options: ProduceOptions) -> Outcome:
+    """Send what standard input holds, until it ends, fails or a signal comes.
+
+    Raises:
+        Complaint: a record could not be read or written; it says how many were acknowledged.
+        RiverrunError: the topic is not there, or no broker answers.
+    """
+    if options.create:
+        await client.admin().create_topic(options.topic, if_not_exists=True)
+    else:
+        await _look_for_topic(client, options)
+    producer = client.producer(
+        acks=options.acks,
+        compression=options.compression,
+        delivery_timeout_s=options.timeout_s or DELIVERY_TIMEOUT_S,
+    )
+    async with producer:
+        source = StandardInput()
+        sender = Sender(producer, options.topic, failed=source.abandon)
+        with Interrupts(source.stop) as interrupts:
+            try:
+                wrong = await _send_all(source, sender, options)
+                await sender.finish()
+            finally:
+                await sender.cancel()
+        _complain(sender, wrong)
+        return Outcome(options.topic, sender.totals, interrupts.exit_code)
+
+
+async def _look_for_topic(client: Client, options: ProduceOptions) -> None:
+    """Fail before anything is read where the topic or the partition does not exist."""
+    try:
+        description = await client.admin().describe_topic(options.topic)
+    except TopicNotFoundError as error:
+        error.message += " `riverrun produce --create` makes one."
+        raise
+    count = description.topic.partitions
+    if options.partition is not None and options.partition >= count:
+        raise Complaint(
+            f"topic {options.topic} has no partition {options.partition}; it has {count}, from 0",
+            Exit.NOT_FOUND,
+            "PARTITION_NOT_FOUND",
+        )
+
+
+async def _send_all(
+    source: StandardInput, sender: Sender, options: ProduceOptions
+) -> Complaint | None:
+    """Read, cut and send until the end; return what was wrong with the input, if anything."""
+    framer: Framer = (
+        SizeFramer(options.record_size)
+        if options.record_size
+        else DelimiterFramer(options.delimiter)
+    )
+    reader = RecordReader(options.form, options.key_separator, options.null_value, options.headers)
+
+    async def send(frames: list[bytes]) -> None:
+        parsed = reader.read(frames)
+        for run in parsed.runs:
+            placed = options.partition if run.partition is None else run.partition
+            await sender.send(Run(run.records, placed))
+        if parsed.error is not None:
+            raise parsed.error
+
+    try:
+        async for chunk in source:
+            await send(framer.feed(chunk))
+        if source.ended:
+            await send(framer.finish())
+    except (InputError, RecordTooLongError) as error:
+        return Complaint(str(error), Exit.USAGE, "INVALID_INPUT")
+    except OSError as error:
+        return Complaint(f"standard input cannot be read: {error}", reason="INPUT_FAILED")
+    return None
+
+
+def _complain(sender: Sender, wrong: Complaint | None) -> None:
+    """Raise what went wrong, with the number of records that were written all the same."""
+    if sender.error is not None:
+        wrong = complaint_of(sender.error)
+    if wrong is None:
+        return
+    wrong.acknowledged = sender.totals.records
+    wrong.message = f"{wrong.message.rstrip('.')}; {wrong.acknowledged} records were acknowledged"
+    raise wrong

@@ -1,0 +1,89 @@
+"""Where `consume` begins: the consumer for what was asked, and what its partitions end at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from riverrun import Consumer, From, Last, Offset, Time, TopicPartition
+from riverrun.cli.exits import write_note
+from riverrun.cli.places import AtOffset, AtTime, LastRecords, Place
+
+if TYPE_CHECKING:
+    from riverrun import Client
+    from riverrun.cli.consume import ConsumeOptions
+
+
+async def make_consumer(client: Client, options: ConsumeOptions) -> Consumer:
+    """Make a consumer of what was asked for.
+
+    With a group and chosen partitions, each begins where the group has committed to, else at
+    `--from`, as all partitions do without a choice.
+    """
+    start = _from(options.start)
+    # With --until the end of each partition is found here: a partition that is done before its
+    # high watermark is paused, and the library would wait for it.
+    stop_at_end = options.exit_at_end and options.until is None
+    if options.group is not None:
+        write_note(
+            f"note: groups do not share partitions yet: this reads all that was asked for, as the "
+            f"only reader of group {options.group}, and commits what it has printed"
+        )
+    if not options.partitions:
+        return client.consumer(
+            options.topic, group=options.group, from_=start, stop_at_end=stop_at_end
+        )
+    partitions: Mapping[TopicPartition, From] = {
+        TopicPartition(options.topic, number): start for number in options.partitions
+    }
+    if options.group is not None:
+        committed = await client.admin().group_offsets(options.group, partitions)
+        partitions = {
+            partition: start
+            if (known := committed.get(partition)) is None
+            else Offset(known.offset)
+            for partition in partitions
+        }
+    return client.consumer(group=options.group, partitions=partitions, stop_at_end=stop_at_end)
+
+
+async def find_ends(consumer: Consumer, options: ConsumeOptions) -> dict[TopicPartition, int]:
+    """Find the first offset that is not wanted in each partition, as far as it is known by now."""
+    partitions = await consumer.assignment()
+    ends: dict[TopicPartition, int] = {}
+    if options.exit_at_end:
+        ends = await consumer.end_offsets(partitions)
+    if isinstance(options.until, AtOffset):
+        for partition in partitions:
+            ends[partition] = min(options.until.offset, ends.get(partition, options.until.offset))
+    return ends
+
+
+async def find_time(consumer: Consumer, time_ms: int) -> dict[TopicPartition, int]:
+    """Find where each partition ends for a time that has passed.
+
+    That is its first record of the time or later; where there is none its high watermark, for
+    what is written from now on is later.
+    """
+    partitions = await consumer.assignment()
+    found = await consumer.offsets_for_times(dict.fromkeys(partitions, time_ms))
+    ends = await consumer.end_offsets(partitions)
+    for partition, record in found.items():
+        if record is not None:
+            ends[partition] = record.offset
+    return ends
+
+
+def _from(place: Place | None) -> From:
+    """Say a place in the library's words."""
+    match place:
+        case None:
+            return "earliest"
+        case AtOffset(offset):
+            return Offset(offset)
+        case AtTime(time_ms):
+            return Time(time_ms)
+        case LastRecords(count):
+            return Last(count)
+        case _:
+            return place

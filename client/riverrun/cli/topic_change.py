@@ -1,0 +1,140 @@
+"""`riverrun topic create`, `alter` and `add-partitions`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import click
+
+from riverrun.cli.arguments import configs_option, topic_argument
+from riverrun.cli.exits import write_note
+from riverrun.cli.running import run
+from riverrun.cli.settings import Command, settings
+from riverrun.cli.tables import print_json
+from riverrun.cli.topic_json import topic_fields
+
+if TYPE_CHECKING:
+    from riverrun import Client, TopicInfo
+
+validate_option = click.option(
+    "--validate-only", is_flag=True, help="Only check the request; change nothing."
+)
+
+
+@click.command(cls=Command, short_help="Make a topic.")
+@topic_argument
+@click.option(
+    "--partitions",
+    type=click.IntRange(min=1),
+    help="How many partitions.  [default: the broker's, 1 unless configured]",
+)
+@click.option(
+    "--replication-factor",
+    type=click.IntRange(min=1),
+    help="How many replicas of each partition.  [default: the broker's]",
+)
+@configs_option
+@click.option("--if-not-exists", is_flag=True, help="Leave a topic of this name as it is.")
+@validate_option
+@click.pass_context
+def create(
+    ctx: click.Context,
+    topic: str,
+    partitions: int | None,
+    replication_factor: int | None,
+    configs: Mapping[str, str],
+    if_not_exists: bool,
+    validate_only: bool,
+) -> None:
+    """Make TOPIC: 1 to 249 of the characters A-Z a-z 0-9 . _ - and not beginning with two _."""
+
+    async def work(client: Client) -> TopicInfo:
+        return await client.admin().create_topic(
+            topic,
+            partitions=partitions or 0,
+            replication_factor=replication_factor or 0,
+            configs=configs,
+            if_not_exists=if_not_exists,
+            validate_only=validate_only,
+        )
+
+    made = run(ctx, work)
+    if validate_only:
+        _tell(ctx, made, f"topic {topic} can be made, with {_count(made)}")
+    elif made.created:
+        _tell(ctx, made, f"made topic {topic} with {_count(made)}")
+    else:
+        _tell(ctx, made, f"topic {topic} is there already, with {_count(made)}")
+
+
+@click.command(cls=Command, short_help="Change a topic's configuration.")
+@topic_argument
+@configs_option
+@click.option(
+    "--unset",
+    metavar="KEY",
+    multiple=True,
+    help="Give a setting back to the broker's default; may be repeated.",
+)
+@validate_option
+@click.pass_context
+def alter(
+    ctx: click.Context,
+    topic: str,
+    configs: Mapping[str, str],
+    unset: tuple[str, ...],
+    validate_only: bool,
+) -> None:
+    """Change the configuration of TOPIC; `riverrun topic describe` lists the settings."""
+    if not configs and not unset:
+        raise click.UsageError("nothing to change: give --config KEY=VALUE or --unset KEY", ctx)
+    both = sorted(set(unset) & configs.keys())
+    if both:
+        raise click.UsageError(f"{both[0]!r} stands in --config and in --unset; give one", ctx)
+
+    async def work(client: Client) -> TopicInfo:
+        return await client.admin().alter_topic(
+            topic, set=configs, unset=unset, validate_only=validate_only
+        )
+
+    altered = run(ctx, work, topic=topic)
+    verb = "can be changed" if validate_only else "changed"
+    _tell(ctx, altered, f"topic {topic} {verb}: {', '.join([*configs, *unset])}")
+
+
+@click.command(cls=Command, short_help="Give a topic more partitions.")
+@topic_argument
+@click.option(
+    "--partitions",
+    type=click.IntRange(min=1),
+    required=True,
+    help="How many it shall have in all.",
+)
+@validate_option
+@click.pass_context
+def add_partitions(ctx: click.Context, topic: str, partitions: int, validate_only: bool) -> None:
+    """Give TOPIC more partitions. New records of a key may go to another partition by that."""
+
+    async def work(client: Client) -> TopicInfo:
+        return await client.admin().add_partitions(topic, partitions, validate_only=validate_only)
+
+    grown = run(ctx, work, topic=topic)
+    verb = "can have" if validate_only else "has"
+    _tell(ctx, grown, f"topic {topic} {verb} {_count(grown)}")
+
+
+def _tell(ctx: click.Context, topic: TopicInfo, note: str) -> None:
+    """Write the topic for programs, or a note for people."""
+    if settings(ctx).as_json:
+        print_json({**topic_fields(topic), "created": topic.created})
+    else:
+        write_note(note)
+
+
+def _count(topic: TopicInfo) -> str:
+    """Say how many partitions and replicas a topic has."""
+    partitions = f"{topic.partitions} partition{'' if topic.partitions == 1 else 's'}"
+    if topic.replication_factor <= 1:
+        return partitions
+    return f"{partitions}, {topic.replication_factor} replicas of each"

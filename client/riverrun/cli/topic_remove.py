@@ -1,0 +1,137 @@
+"""`riverrun topic trim` and `delete`: what cannot be taken back."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from riverrun.cli.arguments import partitions_option, read_place, reading, topic_argument
+from riverrun.cli.exits import Complaint, Exit, write_note
+from riverrun.cli.places import AtOffset, AtTime, Place
+from riverrun.cli.running import run
+from riverrun.cli.settings import Command, settings
+from riverrun.cli.tables import Table, print_json, print_table
+
+if TYPE_CHECKING:
+    from riverrun import Admin, Client, From, TrimResult
+
+EVERYTHING = -1
+"""As an offset to trim before: all that is committed."""
+
+yes_option = click.option("--yes", is_flag=True, help="Do not ask, also on a terminal.")
+
+
+@click.command(cls=Command, short_help="Delete the records before a place.")
+@topic_argument
+@click.option(
+    "--before",
+    callback=reading(read_place),
+    metavar="OFFSET|TIME|latest",
+    required=True,
+    help="Delete the records before this; latest deletes everything that is committed.",
+)
+@partitions_option
+@yes_option
+@click.pass_context
+def trim(
+    ctx: click.Context, topic: str, before: Place, partitions: tuple[int, ...], yes: bool
+) -> None:
+    """Delete the records of TOPIC before a place in each partition, for good.
+
+    On a terminal it asks first.
+    """
+    if not isinstance(before, AtOffset | AtTime) and before != "latest":
+        raise click.UsageError("--before takes an offset, a time or latest", ctx)
+    _confirm(ctx, f"delete records of topic {topic}", yes)
+
+    async def work(client: Client) -> tuple[TrimResult, ...]:
+        admin = client.admin()
+        points = await _trim_points(admin, topic, before, partitions)
+        return await admin.trim_topic(topic, points) if points else ()
+
+    results = run(ctx, work, topic=topic)
+    if settings(ctx).as_json:
+        print_json([_result_fields(result) for result in results])
+    else:
+        rows = [(result.partition, result.log_start_offset, result.error) for result in results]
+        print_table(Table(("PARTITION", "BEGINS AT", "ERROR"), rows))
+    failed = [result for result in results if result.error]
+    if failed:
+        raise Complaint(
+            f"{len(failed)} of {len(results)} partitions were not trimmed; "
+            f"partition {failed[0].partition}: {failed[0].error}",
+            reason="TRIM_FAILED",
+        )
+
+
+@click.command(cls=Command, short_help="Delete a topic and its records.")
+@topic_argument
+@click.option("--if-exists", is_flag=True, help="Do not fail where there is none of this name.")
+@yes_option
+@click.pass_context
+def delete(ctx: click.Context, topic: str, if_exists: bool, yes: bool) -> None:
+    """Delete TOPIC and all its records, for good. On a terminal it asks first."""
+    _confirm(ctx, f"delete topic {topic} and all its records", yes)
+
+    async def work(client: Client) -> None:
+        await client.admin().delete_topic(topic)
+
+    deleted = True
+    try:
+        run(ctx, work, topic=topic)
+    except Complaint as complaint:
+        if not (if_exists and complaint.code is Exit.NOT_FOUND):
+            raise
+        deleted = False
+    if settings(ctx).as_json:
+        print_json({"topic": topic, "deleted": deleted})
+    else:
+        write_note(f"deleted topic {topic}" if deleted else f"there is no topic {topic}")
+
+
+async def _trim_points(
+    admin: Admin, topic: str, before: AtOffset | AtTime | str, partitions: tuple[int, ...]
+) -> dict[int, int]:
+    """Find the offset to trim before in each partition.
+
+    A partition without a record of the time or later has only older ones: all of them go.
+    """
+    from riverrun import Time  # noqa: PLC0415 - the client is imported when a command runs
+
+    place: From = Time(before.time_ms) if isinstance(before, AtTime) else "earliest"
+    found = {one.partition: one.offset for one in await admin.list_offsets(topic, place)}
+    missing = sorted(set(partitions) - found.keys())
+    if missing:
+        raise Complaint(
+            f"topic {topic} has no partition {missing[0]}; it has {len(found)}, from 0",
+            Exit.NOT_FOUND,
+            "PARTITION_NOT_FOUND",
+        )
+    chosen = sorted(set(partitions)) or sorted(found)
+    match before:
+        case AtOffset(offset):
+            return dict.fromkeys(chosen, offset)
+        case AtTime():
+            times = {partition: found[partition] for partition in chosen}
+            return {where: EVERYTHING if at is None else at for where, at in times.items()}
+        case _:
+            return dict.fromkeys(chosen, EVERYTHING)
+
+
+def _result_fields(result: TrimResult) -> dict[str, object]:
+    """Tell where a partition begins now."""
+    fields: dict[str, object] = {
+        "partition": result.partition,
+        "log_start_offset": result.log_start_offset,
+    }
+    return {**fields, "error": result.error} if result.error else fields
+
+
+def _confirm(ctx: click.Context, deed: str, yes: bool) -> None:
+    """Ask on a terminal; a script has said what it wants."""
+    if yes or not sys.stdin.isatty() or settings(ctx).as_json:
+        return
+    if not click.confirm(f"{deed}?", err=True):
+        raise Complaint("nothing was deleted", Exit.FAILED, "NOT_CONFIRMED")

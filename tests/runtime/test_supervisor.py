@@ -216,7 +216,7 @@ async def test_a_second_signal_while_draining_is_ignored():
     os.kill(os.getpid(), signal.SIGTERM)
     with structlog.testing.capture_logs() as logs:
         running = asyncio.create_task(broker.supervisor.run())
-        while sum(line["event"] == "already shutting down" for line in logs) < 2:  # noqa: ASYNC110, E501
+        while sum(line["event"] == "already shutting down" for line in logs) < 2:  # noqa: ASYNC110
             await asyncio.sleep(0)
         drained.set()
         assert await running == 0

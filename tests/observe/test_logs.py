@@ -1,0 +1,99 @@
+"""The log: JSON or console, never broken by what it prints or by who stopped reading it."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import warnings
+
+import pytest
+import structlog
+
+from riverrun_server.observe import logs
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def configure():
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+
+    def run(*args, stream, **kwargs):
+        logs.configure(*args, stream=stream, **kwargs)
+
+    yield run
+    structlog.reset_defaults()
+    logging.captureWarnings(capture=False)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def test_json_has_one_object_a_line_with_time_level_event_and_keys(configure):
+    out = io.StringIO()
+    configure("auto", stream=out)
+    structlog.get_logger().info("topic created", topic="evil\n{}\x1b[2J")
+    structlog.get_logger().warning("second")
+    first, second = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert first["event"] == "topic created"
+    assert first["topic"] == "evil\n{}\x1b[2J"
+    assert first["level"] == "info"
+    assert first["timestamp"].endswith("Z")
+    assert second["event"] == "second"
+
+
+def test_on_a_terminal_lines_are_for_people_and_names_cannot_draw_on_it(configure):
+    out = Terminal()
+    configure("auto", stream=out)
+    structlog.get_logger().info("topic created", topic="evil\nname\x1b[2J")
+    assert len(out.getvalue().splitlines()) == 1
+    assert "evil\\nname\\x1b[2J" in out.getvalue()
+
+
+def test_less_severe_lines_are_left_out(configure):
+    out = io.StringIO()
+    configure("json", "warning", stream=out)
+    structlog.get_logger().info("no")
+    structlog.get_logger().warning("yes")
+    assert [json.loads(line)["event"] for line in out.getvalue().splitlines()] == ["yes"]
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_traceback_does_not_show_the_values_of_variables(configure, form):
+    out = io.StringIO()
+    configure(form, stream=out)
+    secret = "hunter2"
+    try:
+        raise ValueError(len(secret))  # noqa: TRY301
+    except ValueError:
+        structlog.get_logger().exception("failed")
+    assert "ValueError: 7" in out.getvalue()
+    assert "hunter2" not in out.getvalue().replace('secret = "hunter2"', "")
+
+
+def test_libraries_and_warnings_come_in_the_same_form(configure):
+    out = io.StringIO()
+    configure("json", stream=out)
+    logging.getLogger("grpc").error("lost %s", "it")
+    logging.getLogger("asyncio").info("chatter")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("old", DeprecationWarning, stacklevel=1)
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert (lines[0]["event"], lines[0]["logger"]) == ("lost it", "grpc")
+    assert "DeprecationWarning: old" in lines[1]["event"]
+    assert len(lines) == 2
+
+
+def test_a_reader_that_went_away_stops_nothing(configure):
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    configure("json", stream=Gone())
+    structlog.get_logger().error("unheard")
+    logging.getLogger("x").error("unheard")

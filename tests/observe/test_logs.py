@@ -52,6 +52,9 @@ def test_on_a_terminal_lines_are_for_people_and_names_cannot_draw_on_it(configur
     structlog.get_logger().info("topic created", topic="evil\nname\x1b[2J")
     assert len(out.getvalue().splitlines()) == 1
     assert "evil\\nname\\x1b[2J" in out.getvalue()
+    logging.getLogger("grpc").error("no topic evil\nname\x1b[2J")
+    assert len(out.getvalue().splitlines()) == 2
+    assert "no topic evil\\nname\\x1b[2J" in out.getvalue()
 
 
 def test_less_severe_lines_are_left_out(configure):

@@ -90,11 +90,11 @@ class _Unbreakable:
 def _printable(
     _logger: object, _method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
-    """Escape control characters: names from requests must not draw on an operator's terminal.
+    """Escape control characters: a name in a library's message must not draw on the terminal.
 
-    JSON escapes by itself.
+    The renderers escape values by themselves, and JSON the event too.
     """
-    for key, value in event.items():
-        if isinstance(value, str) and not value.isprintable():
-            event[key] = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in value)
+    text = event.get("event")
+    if isinstance(text, str) and not text.isprintable():
+        event["event"] = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
     return event

@@ -280,7 +280,7 @@ class EmbeddedStore:
             watch.wake()
 
     def _end(self, why: str) -> None:
-        self._ended = why
+        self._ended = why = self._ended or why
         for _, waiter in self._waiting:
             if not waiter.done():
                 waiter.set_exception(MetadataUnavailable(f"the metadata store has ended: {why}"))

@@ -332,22 +332,28 @@ class Documents(Protocol):
 _ATTEMPTS: Final = 3
 
 
-def _witness(transaction: Transaction) -> Put:
-    """Return the put that proves the transaction, and insist that it can only be applied once."""
+def _witness(transaction: Transaction) -> Operation:
+    """Return the operation that proves the transaction, and insist that it is applied only once."""
     compared = {each.key for each in transaction.compares if each.relation is Relation.EQUAL}
-    for operation in transaction.operations:
-        if isinstance(operation, Put) and operation.key in compared:
-            return operation
-    raise AssertionError(f"no put of {transaction} is guarded by a compare of its own key")
+    guarded = [each for each in transaction.operations if each.key in compared]
+    assert guarded, f"no operation of {transaction} is guarded by a compare of its own key"
+    return next((each for each in guarded if isinstance(each, Put)), guarded[0])
+
+
+def _proves(witness: Operation, found: Entry | None) -> bool:
+    if isinstance(witness, Put):
+        return found is not None and found.value == witness.value
+    return found is None
 
 
 async def settle(store: MetadataStore, transaction: Transaction) -> TransactionResult:
     """Apply a transaction, and find out what became of it where the store could not say.
 
-    At least one put must be guarded by an equality of its own key, so that the transaction cannot
-    be applied twice, and its value must be unique (`Documents.encode` with a fresh nonce), so that
-    the writer recognises its own success. Sending it again is then safe even while the first
-    request is still on its way.
+    At least one operation must be guarded by an equality of its own key, so that the transaction
+    cannot be applied twice, and every value must be unique (`Documents.encode` with a fresh nonce),
+    so that the writer recognises its own success. Sending it again is then safe even while the
+    first request is still on its way. Where there are only deletions, a key that is gone is a
+    success, whoever deleted it.
 
     Raises:
         UnknownOutcome: the store does not answer, or another writer came behind and nobody can
@@ -369,8 +375,9 @@ async def settle(store: MetadataStore, transaction: Transaction) -> TransactionR
         if result.succeeded or doubt is None:
             return result
         found = result.entries.get(witness.key)
-        if found is not None and found.value == witness.value:
-            return TransactionResult(succeeded=True, revision=found.mod_revision)
+        if _proves(witness, found):
+            revision = result.revision if found is None else found.mod_revision
+            return TransactionResult(succeeded=True, revision=revision)
         raise UnknownOutcome(
             f"{witness.key} was changed while the outcome of a transaction on it was unknown; "
             "read it and decide again"

@@ -6,7 +6,7 @@ the state that it was planned on or not at all, and sending it twice does it onc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -16,13 +16,15 @@ from riverrun_server.core.cluster.values import Value
 MAX_CHANGES = 100
 
 ABSENT = 0
+# Stands for the revision at which an earlier step of the same plan left the key.
+EARLIER = -1
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """Set a key that stands at `mod_revision`; `ABSENT` where there must be none."""
+    """Set a key that stands at `mod_revision`, which may be `ABSENT` or `EARLIER`."""
 
     key: str
     value: Value
@@ -66,7 +68,7 @@ def batched(changes: Sequence[T], size: int) -> Iterator[Sequence[T]]:
         yield changes[begin : begin + size]
 
 
-def guarded(guards: Sequence[Guard], changes: Sequence[Write | Erase]) -> Iterable[Step]:
-    """Cut many changes into steps that each insist on the same guards."""
-    for piece in batched(changes, MAX_CHANGES - len(guards)):
-        yield Step((*guards, *piece))
+def guarded(guard: Guard, changes: Sequence[Write | Erase]) -> Iterator[Step]:
+    """Cut many changes into steps that each insist on the same guard."""
+    for piece in batched(changes, MAX_CHANGES - 1):
+        yield Step((guard, *piece))

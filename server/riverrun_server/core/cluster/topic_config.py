@@ -8,7 +8,7 @@ never pretends to have a property.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -172,7 +172,7 @@ def canonical(configs: Mapping[str, str]) -> dict[str, str]:
     return {name: _canonical(name, configs[name]) for name in sorted(configs)}
 
 
-def check_keys(names: list[str]) -> None:
+def check_keys(names: Sequence[str]) -> None:
     """Refuse names that are no configuration keys.
 
     Raises:

@@ -1,0 +1,337 @@
+"""How topics are made, changed and deleted: the current state and a request give a plan or a Refusal.
+
+A topic of many partitions takes several steps. What must be all or nothing for a reader is in the
+last one: the topic's own key, which partitions without it do not count. A topic id that has no
+topic, or no more, has a tombstone for as long as anything of it may be stored, so whatever a crash
+leaves behind is found by it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from riverrun_server.core.cluster import keys, topic_config, topic_rules
+from riverrun_server.core.cluster.image import ClusterImage, Versioned
+from riverrun_server.core.cluster.naming import quoted
+from riverrun_server.core.cluster.steps import (
+    ABSENT,
+    EARLIER,
+    MAX_CHANGES,
+    Erase,
+    Guard,
+    Step,
+    Write,
+    guarded,
+)
+from riverrun_server.core.cluster.topic_config import TopicConfig
+from riverrun_server.core.cluster.values import (
+    Durability,
+    Id,
+    Incarnations,
+    PartitionValue,
+    Replica,
+    Tombstone,
+    TombstoneState,
+    TopicValue,
+)
+from riverrun_server.core.errors import Reason, Refusal
+from riverrun_server.core.limits import Limits
+
+
+@dataclass(frozen=True, slots=True)
+class TopicPolicy:
+    """What the broker adds to requests, and what it holds them against.
+
+    Attributes:
+        limits: of the broker.
+        default_partitions: of a topic that does not say.
+        default_replication_factor: of a topic that does not say.
+        default_configs: canonical; what holds where a topic does not say.
+    """
+
+    limits: Limits = field(default_factory=Limits)
+    default_partitions: int = 1
+    default_replication_factor: int = 1
+    default_configs: Mapping[str, str] = field(default_factory=dict)
+
+    def config_of(self, topic: TopicValue) -> TopicConfig:
+        """Return what holds for a topic."""
+        return topic_config.resolve(topic.configs, self.default_configs, topic.replication_factor)
+
+
+@dataclass(frozen=True, slots=True)
+class Leader:
+    """The process that shall lead partitions."""
+
+    broker_id: int
+    broker_epoch: int
+    incarnations: Incarnations
+
+
+@dataclass(frozen=True, slots=True)
+class NewTopic:
+    """A request to make a topic; 0 stands for the broker's default."""
+
+    topic: str
+    partitions: int = 0
+    replication_factor: int = 0
+    configs: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TopicPlan:
+    """A topic as it will be, and the steps that make it so; none where it is so already."""
+
+    topic: TopicValue
+    steps: tuple[Step, ...] = ()
+
+
+def find(image: ClusterImage, name: str) -> Versioned[TopicValue]:
+    """Return a topic.
+
+    Raises:
+        Refusal: TOPIC_NOT_FOUND.
+    """
+    found = image.topics.get(name)
+    if found is None:
+        raise topic_rules.missing_topic(name, sorted(image.topics))
+    return found
+
+
+def create(
+    image: ClusterImage,
+    new: NewTopic,
+    policy: TopicPolicy,
+    leader: Leader,
+    topic_id: Id,
+    now_ms: int,
+) -> TopicPlan:
+    """Plan a topic; whether its name is reserved is the caller's business.
+
+    Raises:
+        Refusal: INVALID_NAME, INVALID_CONFIG, INVALID_REQUEST, LIMIT_EXCEEDED, NOT_ENOUGH_BROKERS,
+            TOPIC_EXISTS.
+    """
+    topic_rules.check_name(new.topic)
+    if new.topic in image.topics:
+        raise Refusal(
+            Reason.TOPIC_EXISTS,
+            f"there is a topic {quoted(new.topic)} already; --if-not-exists accepts it as it is",
+        )
+    partitions = new.partitions or policy.default_partitions
+    topic_rules.check_partitions(partitions, policy.limits, image.partition_count)
+    replication_factor = new.replication_factor or policy.default_replication_factor
+    topic_rules.check_replication_factor(replication_factor, len(image.brokers))
+    topic = TopicValue(
+        topic=new.topic,
+        topic_id=topic_id,
+        partitions=partitions,
+        replication_factor=replication_factor,
+        configs=topic_config.canonical(new.configs),
+        internal=topic_rules.is_internal(new.topic),
+        create_time_ms=now_ms,
+    )
+    config = policy.config_of(topic)
+    writes = [
+        Write(keys.partition(topic_id, number), _new_partition(topic, config, leader), ABSENT)
+        for number in range(partitions)
+    ]
+    return TopicPlan(topic, tuple(_creation(topic, writes)))
+
+
+def _creation(topic: TopicValue, writes: Sequence[Write]) -> Iterator[Step]:
+    last = Write(keys.topic(topic.topic), topic, ABSENT)
+    if len(writes) < MAX_CHANGES:
+        yield Step((*writes, last))
+        return
+    tombstone = Tombstone(topic=topic.topic, topic_id=topic.topic_id, state=TombstoneState.CREATING)
+    key = keys.tombstone(topic.topic_id)
+    yield Step((Write(key, tombstone, ABSENT),))
+    yield from guarded(Guard(key, EARLIER), writes)
+    yield Step((Erase(key, EARLIER), last))
+
+
+def _new_partition(topic: TopicValue, config: TopicConfig, leader: Leader) -> PartitionValue:
+    assert topic.replication_factor == 1, topic
+    durability = Durability.FSYNC if config.fsync else Durability.RELAXED
+    return PartitionValue(
+        leader=leader.broker_id,
+        leader_broker_epoch=leader.broker_epoch,
+        replicas=(leader.broker_id,),
+        isr=(Replica(leader.broker_id, leader.incarnations.of(durability)),),
+        min_isr=config.effective_min_isr(topic.replication_factor),
+        durability=durability,
+    )
+
+
+def add_partitions(
+    image: ClusterImage, name: str, partitions: int, policy: TopicPolicy, leader: Leader
+) -> TopicPlan:
+    """Plan more partitions of a topic; as many as it has is no change.
+
+    Raises:
+        Refusal: TOPIC_NOT_FOUND, INVALID_REQUEST, LIMIT_EXCEEDED.
+    """
+    found = find(image, name)
+    topic = found.value
+    if partitions < topic.partitions:
+        raise Refusal(
+            Reason.INVALID_REQUEST,
+            f"topic {quoted(name)} has {topic.partitions} partitions and cannot have {partitions}: "
+            "partitions are never taken away, for their records would be lost",
+        )
+    others = image.partition_count - topic.partitions
+    topic_rules.check_partitions(partitions, policy.limits, others)
+    if partitions == topic.partitions:
+        return TopicPlan(topic)
+    changed = dataclasses.replace(topic, partitions=partitions)
+    config = policy.config_of(topic)
+    left_over = image.partitions.get(topic.topic_id, {})
+    writes = []
+    for number in range(topic.partitions, partitions):
+        value = _new_partition(topic, config, leader)
+        # A crash in the middle of an earlier attempt leaves partitions that nobody could see.
+        before = left_over.get(number)
+        if before is not None:
+            value = dataclasses.replace(value, leader_epoch=before.value.leader_epoch + 1)
+        revision = before.mod_revision if before else ABSENT
+        writes.append(Write(keys.partition(topic.topic_id, number), value, revision))
+    key = keys.topic(name)
+    guard, last = Guard(key, found.mod_revision), Write(key, changed, found.mod_revision)
+    in_last = len(writes) % (MAX_CHANGES - 1)
+    steps = guarded(guard, writes[: len(writes) - in_last])
+    return TopicPlan(changed, (*steps, Step((*writes[len(writes) - in_last :], last))))
+
+
+def alter(
+    image: ClusterImage, name: str, to_set: Mapping[str, str], to_unset: Sequence[str]
+) -> TopicPlan:
+    """Plan another configuration; partitions follow by `follow_config` once it is applied.
+
+    Raises:
+        Refusal: TOPIC_NOT_FOUND, INVALID_CONFIG.
+    """
+    found = find(image, name)
+    changes = topic_config.canonical(to_set)
+    topic_config.check_keys(to_unset)
+    both = sorted(set(changes) & set(to_unset))
+    if both:
+        raise Refusal(
+            Reason.INVALID_CONFIG, f"{', '.join(both)} cannot be set and unset in one request"
+        )
+    configs = {**found.value.configs, **changes}
+    for key in to_unset:
+        configs.pop(key, None)
+    if configs == found.value.configs:
+        return TopicPlan(found.value)
+    changed = dataclasses.replace(found.value, configs=configs)
+    step = Step((Write(keys.topic(name), changed, found.mod_revision),))
+    return TopicPlan(changed, (step,))
+
+
+def follow_config(image: ClusterImage, name: str, policy: TopicPolicy) -> tuple[Step, ...]:
+    """Plan that a topic's partitions follow its configuration, in steps that may end anywhere.
+
+    An in-sync replica changes its durability class by naming the incarnation that counts for the
+    new one. That it is the same life of its data is known only where the value names the broker's
+    present incarnation of the old class; a partition for which it does not waits for an election.
+    """
+    found = image.topics.get(name)
+    if found is None:
+        return ()
+    topic = found.value
+    config = policy.config_of(topic)
+    writes = []
+    for number, partition in sorted(image.partitions.get(topic.topic_id, {}).items()):
+        followed = _following(image, partition.value, config, topic.replication_factor)
+        if number < topic.partitions and followed != partition.value:
+            key = keys.partition(topic.topic_id, number)
+            writes.append(Write(key, followed, partition.mod_revision))
+    return tuple(guarded(Guard(keys.topic(name), found.mod_revision), writes))
+
+
+def _following(
+    image: ClusterImage, value: PartitionValue, config: TopicConfig, replication_factor: int
+) -> PartitionValue:
+    durability = Durability.FSYNC if config.fsync else Durability.RELAXED
+    min_isr = config.effective_min_isr(replication_factor)
+    if (value.durability, value.min_isr) == (durability, min_isr):
+        return value
+    lives = {each: broker.value.incarnations for each, broker in image.brokers.items()}
+    isr = []
+    for replica in value.isr:
+        life = lives.get(replica.broker)
+        if life is None or life.of(value.durability) != replica.incarnation:
+            return value
+        isr.append(Replica(replica.broker, life.of(durability)))
+    return dataclasses.replace(
+        value,
+        partition_epoch=value.partition_epoch + 1,
+        isr=tuple(isr),
+        # Who left while another number counted may lack what was committed under the new one.
+        elr=(),
+        min_isr=min_isr,
+        durability=durability,
+    )
+
+
+def delete(image: ClusterImage, name: str, topic_id: bytes = b"") -> TopicPlan:
+    """Plan that a topic is gone: from one moment to the next it is a tombstone.
+
+    Raises:
+        Refusal: TOPIC_NOT_FOUND, TOPIC_ID_MISMATCH.
+    """
+    found = find(image, name)
+    topic = found.value
+    if topic_id and topic_id != topic.topic_id:
+        raise topic_rules.wrong_topic_id(name, topic.topic_id, topic_id)
+    held_by = {
+        broker
+        for partition in image.partitions.get(topic.topic_id, {}).values()
+        for broker in partition.value.replicas
+    }
+    tombstone = Tombstone(
+        topic=name,
+        topic_id=topic.topic_id,
+        state=TombstoneState.DELETING,
+        pending=tuple(sorted(held_by)),
+    )
+    step = Step(
+        (
+            Write(keys.tombstone(topic.topic_id), tombstone, ABSENT),
+            Erase(keys.topic(name), found.mod_revision),
+        )
+    )
+    return TopicPlan(topic, (step,))
+
+
+def give_up_creation(tombstone: Versioned[Tombstone]) -> tuple[Step, ...]:
+    """Plan that a topic whose making was interrupted is deleted."""
+    value = tombstone.value
+    assert value.state is TombstoneState.CREATING, value
+    deleting = dataclasses.replace(value, state=TombstoneState.DELETING)
+    return (Step((Write(keys.tombstone(value.topic_id), deleting, tombstone.mod_revision),)),)
+
+
+def confirm_deletion(
+    image: ClusterImage, tombstone: Versioned[Tombstone], broker_id: int
+) -> tuple[Step, ...]:
+    """Plan what follows once a broker stores nothing of a deleted topic any more.
+
+    The last broker to confirm takes the partitions' values away, then the tombstone.
+    """
+    value = tombstone.value
+    assert value.state is TombstoneState.DELETING, value
+    key = keys.tombstone(value.topic_id)
+    pending = tuple(each for each in value.pending if each != broker_id)
+    if pending:
+        confirmed = dataclasses.replace(value, pending=pending)
+        return (Step((Write(key, confirmed, tombstone.mod_revision),)),)
+    erasures = [
+        Erase(keys.partition(value.topic_id, number), partition.mod_revision)
+        for number, partition in sorted(image.partitions.get(value.topic_id, {}).items())
+    ]
+    guard = Guard(key, tombstone.mod_revision)
+    return (*guarded(guard, erasures), Step((Erase(key, tombstone.mod_revision),)))

@@ -81,22 +81,21 @@ def global_options(*, root: bool = False) -> list[click.Parameter]:
             show_envvar=root,
             expose_value=False,
             callback=_store("bootstrap"),
-            help=f"Brokers to ask; any of a cluster will do.  [default: {DEFAULT_BOOTSTRAP}]",
+            help=f"Brokers to ask.  [default: {DEFAULT_BOOTSTRAP}]",
         ),
         click.Option(
             ["--output"],
             type=click.Choice(["table", "json"]),
             expose_value=False,
             callback=_store("output"),
-            help="How data is written to standard output.  [default: table]",
+            help="How data is written.  [default: table]",
         ),
         click.Option(
             ["--timeout"],
             metavar="TIME",
             expose_value=False,
             callback=_store("timeout_s", read_seconds),
-            help="How long to wait for a broker, in seconds or as 500ms, 2m.  [default: 10s to find "
-            "one, 30s for an answer, 2m for a record's acknowledgement]",
+            help="How long to wait for brokers, such as 500ms or 2m; a bare number is seconds.",
         ),
     ]
 
@@ -105,6 +104,10 @@ class Command(click.Command):
     """A command that takes the global options too."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # click's own
-        """Make a command as click does, with the global options behind its own."""
+        r"""Make a command as click does, with the global options behind its own.
+
+        A `\b` in the help keeps the paragraph's lines, also out of a raw docstring.
+        """
         super().__init__(*args, **kwargs)
+        self.help = self.help and self.help.replace("\\b\n", "\b\n")
         self.params.extend(global_options())

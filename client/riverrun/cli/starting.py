@@ -20,7 +20,7 @@ async def make_consumer(client: Client, options: ConsumeOptions) -> Consumer:
     With a group and chosen partitions, each begins where the group has committed to, else at
     `--from`, as all partitions do without a choice.
     """
-    start = _from(options.start)
+    start = library_place(options.start)
     # With --until the end of each partition is found here: a partition that is done before its
     # high watermark is paused, and the library would wait for it.
     stop_at_end = options.exit_at_end and options.until is None
@@ -74,7 +74,7 @@ async def find_time(consumer: Consumer, time_ms: int) -> dict[TopicPartition, in
     return ends
 
 
-def _from(place: Place | None) -> From:
+def library_place(place: Place | None) -> From:
     """Say a place in the library's words."""
     match place:
         case None:

@@ -1,0 +1,132 @@
+"""The work of `perf latency`: a writer by the clock and a reader, in one process and on one clock."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import struct
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+from riverrun import Consumer, Offset, Producer, RecordMetadata, RiverrunError, TopicPartition
+from riverrun.cli.exits import Complaint, Exit
+from riverrun.cli.histogram import Histogram
+from riverrun.cli.measurement import Measurement
+from riverrun.cli.progress import Progress
+from riverrun.cli.schedule import NS_PER_S, Metronome, Tick, ticks
+from riverrun.cli.waiting import first_of
+
+if TYPE_CHECKING:
+    from riverrun import Client
+    from riverrun.cli.perf_latency import LatencyLoad
+
+_STAMP = struct.Struct("<8sQQ")
+"""The run's number, the record's own, and when it was due."""
+PATIENCE_S = 30.0
+"""How long after the last record was due it may still come."""
+
+
+async def measure_latency(client: Client, load: LatencyLoad) -> Measurement:
+    """Write by the clock, read beside it, and measure both.
+
+    Raises:
+        RiverrunError: a record was not acknowledged, or cannot be read.
+        Complaint: records were not read in time.
+    """
+    ends = await client.admin().list_offsets(load.topic, "latest")
+    consumer = client.consumer(
+        partitions={
+            TopicPartition(end.topic, end.partition): Offset(end.high_watermark) for end in ends
+        }
+    )
+    run = LatencyRun(load, client.producer(acks=load.acks, linger_s=0))
+    async with run.producer, consumer, Progress(load.records, lambda: run.read.count):
+        await consumer.assignment()
+        began_ns = time.perf_counter_ns()
+        await run.measure(consumer)
+        seconds = (time.perf_counter_ns() - began_ns) / NS_PER_S
+    size_bytes = load.records * load.record_size
+    more: dict[str, object] = {
+        "rate": load.rate,
+        "ack_latency_ms": run.acknowledged.summary_ms(),
+    }
+    return Measurement("latency", load.topic, run.read.count, size_bytes, seconds, run.read, more)
+
+
+class LatencyRun:
+    """Records of one run, known by a random number from those of others.
+
+    Attributes:
+        producer: writes them.
+        read: latencies until they were read.
+        acknowledged: latencies until they were acknowledged.
+    """
+
+    def __init__(self, load: LatencyLoad, producer: Producer) -> None:
+        self.producer = producer
+        self.read = Histogram()
+        self.acknowledged = Histogram()
+        self._load = load
+        self._run = os.urandom(8)
+        self._padding = os.urandom(load.record_size - _STAMP.size)
+        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def measure(self, consumer: Consumer) -> None:
+        """Write and read until every record has come."""
+        metronome = Metronome(ticks(self._load.rate, self._load.records), self._write)
+        metronome.start()
+        try:
+            async with asyncio.timeout(self._load.seconds + PATIENCE_S):
+                await first_of(self._read(consumer), self._fail())
+        except TimeoutError:
+            raise Complaint(
+                f"{self.read.count} of {self._load.records} records were read within "
+                f"{PATIENCE_S:.0f} s after the last was due; {self.acknowledged.count} were "
+                "acknowledged",
+                Exit.UNAVAILABLE,
+                "TIMED_OUT",
+            ) from None
+        finally:
+            metronome.stop()
+            self._failed.cancel()
+
+    def _write(self, tick: Tick, due_ns: int) -> None:
+        """Send what is due; a full buffer ends the run, for the rate is more than can be had."""
+        try:
+            for number in tick.records:
+                value = _STAMP.pack(self._run, number, due_ns) + self._padding
+                future = self.producer.send_nowait(self._load.topic, value)
+                future.add_done_callback(partial(self._acknowledge, due_ns))
+        except RiverrunError as error:
+            self._give_up(error)
+
+    def _acknowledge(self, due_ns: int, future: asyncio.Future[RecordMetadata]) -> None:
+        """Note an acknowledgement."""
+        error = None if future.cancelled() else future.exception()
+        if error is not None:
+            self._give_up(error)
+        elif not future.cancelled():
+            self.acknowledged.record(time.perf_counter_ns() - due_ns)
+
+    def _give_up(self, error: BaseException) -> None:
+        """End the run with its first error."""
+        if not self._failed.done():
+            self._failed.set_exception(error)
+
+    async def _fail(self) -> None:
+        """Wait for an error, and raise it."""
+        await self._failed
+
+    async def _read(self, consumer: Consumer) -> None:
+        """Note when each record comes, until all have."""
+        async for batch in consumer.batches():
+            values = batch.values()
+            now_ns = time.perf_counter_ns()
+            for value in values:
+                if value is None or value[:8] != self._run:
+                    continue
+                _, _, due_ns = _STAMP.unpack_from(value)
+                self.read.record(now_ns - due_ns)
+            if self.read.count >= self._load.records:
+                return

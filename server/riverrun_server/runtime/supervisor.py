@@ -39,6 +39,10 @@ _STAGES_SHARE: Final = 0.95
 _log = structlog.stdlib.get_logger(__name__)
 
 
+class CannotStart(Exception):
+    """The broker cannot run for a reason that its operator can change; the text says how."""
+
+
 class Stage(enum.IntEnum):
     """The stages of a shutdown, in order."""
 

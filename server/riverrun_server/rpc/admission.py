@@ -1,0 +1,243 @@
+"""Lets calls in: the one interceptor that every call of every listener passes, once.
+
+It tells who calls, refuses what is over a cap or comes while the broker drains, counts and times,
+and answers for exceptions. Messages of a stream do not pass through it: a handler reads its
+requests from gRPC directly, and writes as it would without.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+import grpc
+import grpc.aio
+
+from riverrun_server.core.errors import Reason, Refusal
+from riverrun_server.observe.metrics import Metrics
+from riverrun_server.rpc.caller import ANONYMOUS, CALLER, Caller
+from riverrun_server.rpc.errors import Edge
+
+# gRPC does not tell the types of messages to an interceptor.
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Unary = Callable[[Any, Context], Awaitable[Any]]
+Streaming = Callable[[Any, Context], Any]
+
+# These tell that a broker is draining, so they are answered while it is.
+_ALWAYS: Final = ("/grpc.health.v1.", "/grpc.reflection.")
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """How many calls there may be at once.
+
+    Attributes:
+        streams_per_connection: open streams of one connection.
+        streams_per_principal: open streams of one principal on this broker.
+        calls: unary calls under way on this broker.
+    """
+
+    streams_per_connection: int
+    streams_per_principal: int
+    calls: int
+
+
+class Admission:
+    """What all listeners of a broker share: the counts behind the caps, and whether it drains."""
+
+    def __init__(self, caps: Caps, metrics: Metrics) -> None:
+        self.metrics = metrics
+        self._caps = caps
+        self._calls = 0
+        self._by_connection: Counter[str] = Counter()
+        self._by_principal: Counter[str] = Counter()
+        self._draining = False
+
+    def drain(self) -> None:
+        """Refuse every new call from now on; those under way go on."""
+        self._draining = True
+
+    def check_serving(self) -> None:
+        """Refuse while the broker drains.
+
+        Raises:
+            Refusal: SHUTTING_DOWN.
+        """
+        if self._draining:
+            raise Refusal(
+                Reason.SHUTTING_DOWN,
+                "the broker is shutting down and took nothing; ask another one, or this one a "
+                "little later",
+            )
+
+    @contextlib.contextmanager
+    def call(self) -> Iterator[None]:
+        """Hold one place among the unary calls.
+
+        Raises:
+            Refusal: OVERLOADED.
+        """
+        if self._calls >= self._caps.calls:
+            raise self._reached(
+                "max_calls",
+                Reason.OVERLOADED,
+                f"{self._calls} calls are under way and limits.max_calls is {self._caps.calls}; "
+                "send again after a moment",
+            )
+        self._calls += 1
+        try:
+            yield
+        finally:
+            self._calls -= 1
+
+    @contextlib.contextmanager
+    def stream(self, caller: Caller) -> Iterator[None]:
+        """Hold one place among the caller's streams.
+
+        Raises:
+            Refusal: LIMIT_EXCEEDED.
+        """
+        self._check_streams(
+            "max_streams_per_connection",
+            "this connection",
+            self._by_connection[caller.peer],
+            self._caps.streams_per_connection,
+        )
+        self._check_streams(
+            "max_streams_per_principal",
+            f"principal {caller.principal!r}",
+            self._by_principal[caller.principal],
+            self._caps.streams_per_principal,
+        )
+        with _held(self._by_connection, caller.peer), _held(self._by_principal, caller.principal):
+            yield
+
+    def _check_streams(self, limit: str, whose: str, held: int, allowed: int) -> None:
+        if held >= allowed:
+            raise self._reached(
+                limit,
+                Reason.LIMIT_EXCEEDED,
+                f"{whose} holds {held} streams open and limits.{limit} is {allowed}; close some, "
+                "or share one stream among several topics",
+            )
+
+    def _reached(self, limit: str, reason: Reason, message: str) -> Refusal:
+        self.metrics.limit_reached.labels(limit).inc()
+        return Refusal(reason, message)
+
+
+@contextlib.contextmanager
+def _held(counts: Counter[str], key: str) -> Iterator[None]:
+    counts[key] += 1
+    try:
+        yield
+    finally:
+        counts[key] -= 1
+        if not counts[key]:
+            del counts[key]  # connections come and go for ever
+
+
+class AdmissionInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps the handlers of one listener, each method's once."""
+
+    def __init__(self, admission: Admission, listener: str) -> None:
+        self._admission = admission
+        self._listener = listener
+        self._wrapped: dict[str, Handler] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """Return the method's wrapped handler; None, as gRPC does, for a method that is not there."""
+        method = str(handler_call_details.method)
+        wrapped = self._wrapped.get(method)
+        if wrapped is None:
+            handler = await continuation(handler_call_details)
+            if handler is None:
+                return handler
+            wrapped = self._wrapped[method] = self._wrap(method, handler)
+        return wrapped
+
+    def _wrap(self, method: str, handler: Handler) -> Handler:
+        # The type stubs know these as handlers of the blocking server.
+        kinds: list[tuple[Any, Callable[..., Handler], Callable[[str, Any], Any]]] = [
+            (handler.unary_unary, grpc.unary_unary_rpc_method_handler, self._unary),
+            (handler.stream_unary, grpc.stream_unary_rpc_method_handler, self._unary),
+            (handler.unary_stream, grpc.unary_stream_rpc_method_handler, self._streaming),
+            (handler.stream_stream, grpc.stream_stream_rpc_method_handler, self._streaming),
+        ]
+        inner, make, wrap = next(kind for kind in kinds if kind[0] is not None)
+        return make(
+            wrap(method, inner),
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+
+    def _unary(self, method: str, inner: Unary) -> Any:
+        name, admission = method[1:], self._admission
+        seconds = admission.metrics.call_seconds.labels(name)
+        always = method.startswith(_ALWAYS)
+
+        async def handle(request: Any, context: Context) -> Any:
+            async with self._counted(name, context), Edge(context, name):
+                if always:
+                    return await inner(request, context)
+                admission.check_serving()
+                self._caller(context)
+                with admission.call(), seconds.time():
+                    return await inner(request, context)
+
+        return handle
+
+    def _streaming(self, method: str, inner: Streaming) -> Any:
+        name, admission = method[1:], self._admission
+        always = method.startswith(_ALWAYS)
+        assert inspect.isasyncgenfunction(inner) or inspect.iscoroutinefunction(inner), method
+        yields = inspect.isasyncgenfunction(inner)
+        open_streams = admission.metrics.streams.labels(self._listener, name)
+
+        async def handle(request: Any, context: Context) -> None:
+            async with self._counted(name, context), Edge(context, name):
+                if not always:
+                    admission.check_serving()
+                with admission.stream(self._caller(context)), open_streams.track_inprogress():
+                    if yields:
+                        # What gRPC itself would do with a generator; it is not done twice.
+                        async with contextlib.aclosing(inner(request, context)) as messages:
+                            async for message in messages:
+                                await context.write(message)
+                    else:
+                        await inner(request, context)
+
+        return handle
+
+    def _caller(self, context: Context) -> Caller:
+        """Say who calls, to this call and to everything that it awaits."""
+        caller = Caller(ANONYMOUS, self._listener, context.peer())
+        CALLER.set(caller)  # each call runs in a task, and so in a context, of its own
+        return caller
+
+    @contextlib.asynccontextmanager
+    async def _counted(self, name: str, context: Context) -> AsyncIterator[None]:
+        """Count the call under the code that it ends with."""
+        code = "CANCELLED"
+        try:
+            yield
+            code = _code(context)
+        except grpc.aio.AbortError:
+            code = _code(context)
+            raise
+        finally:
+            self._admission.metrics.calls.labels(self._listener, name, code).inc()
+
+
+def _code(context: Context) -> str:
+    code = context.code()
+    return code.name if isinstance(code, grpc.StatusCode) else "OK"

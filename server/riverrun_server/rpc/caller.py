@@ -1,0 +1,29 @@
+"""Who makes the call that is being handled, known everywhere below its handler."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Final
+
+# Until there is authentication everybody is this principal.
+ANONYMOUS: Final = "anonymous"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Where a call comes from.
+
+    Attributes:
+        principal: who, as far as the listener's protocol can tell.
+        listener: the name of the listener that the call came in on; addresses that the caller is
+            told are those of this listener.
+        peer: the connection, as gRPC names it; streams of one connection share it.
+    """
+
+    principal: str
+    listener: str
+    peer: str
+
+
+CALLER: Final[ContextVar[Caller]] = ContextVar("riverrun_caller")

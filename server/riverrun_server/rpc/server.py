@@ -1,0 +1,182 @@
+"""One gRPC server for each listener: its options, services, health and reflection."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import grpc.aio
+from google.protobuf.internal import api_implementation
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
+from grpc_reflection.v1alpha import reflection
+
+from riverrun_server.rpc.admission import Admission, AdmissionInterceptor
+from riverrun_server.rpc.listener import Address, Listener
+from riverrun_server.runtime.supervisor import CannotStart
+
+# Room for a message's envelope, so that our own error about its size is heard before gRPC's.
+_ENVELOPE_BYTES: Final = 64 << 10
+# HTTP/2 streams that one connection may have beside its open streams, for unary calls; more wait
+# in the client.
+_UNARY_PER_CONNECTION: Final = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """What gRPC is told.
+
+    Attributes:
+        max_request_bytes: the largest message that is accepted.
+        max_frame_bytes: the largest message that is sent.
+        max_streams_per_connection: open streams of one connection.
+        keepalive_time_s: how often a silent connection is pinged.
+        keepalive_timeout_s: how long an answer to that may take.
+        min_client_ping_interval_s: a client that pings more often is told to go away.
+    """
+
+    max_request_bytes: int
+    max_frame_bytes: int
+    max_streams_per_connection: int
+    keepalive_time_s: float
+    keepalive_timeout_s: float
+    min_client_ping_interval_s: float
+
+    def as_grpc(self) -> list[tuple[str, int]]:
+        """Return them as gRPC's own."""
+        return [
+            ("grpc.max_receive_message_length", self.max_request_bytes + _ENVELOPE_BYTES),
+            ("grpc.max_send_message_length", self.max_frame_bytes),
+            (
+                "grpc.max_concurrent_streams",
+                self.max_streams_per_connection + _UNARY_PER_CONNECTION,
+            ),
+            ("grpc.keepalive_time_ms", round(self.keepalive_time_s * 1000)),
+            ("grpc.keepalive_timeout_ms", round(self.keepalive_timeout_s * 1000)),
+            # A client may ping while it waits for its next call, and so may the broker: that is
+            # how either learns that the other one's machine is gone.
+            ("grpc.keepalive_permit_without_calls", 1),
+            (
+                "grpc.http2.min_ping_interval_without_data_ms",
+                round(self.min_client_ping_interval_s * 1000),
+            ),
+            # A second broker on the same port must fail, not take half of the connections.
+            ("grpc.so_reuseport", 0),
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A service and how it is added to a server.
+
+    Attributes:
+        name: in full, as in riverrun.v1.ProducerService.
+        add: the generated add_…_to_server, its servicer already given.
+    """
+
+    name: str
+    add: Callable[[grpc.aio.Server], None]
+
+
+class ServingStatus:
+    """grpc.health.v1 for every listener: SERVING once told so, NOT_SERVING before and after."""
+
+    def __init__(self, services: Sequence[Service]) -> None:
+        self._names = ["", *(service.name for service in services)]
+        self.servicer = health.aio.HealthServicer()
+
+    async def starting(self) -> None:
+        """Say that nothing is served yet."""
+        await self._set(health_pb2.HealthCheckResponse.NOT_SERVING)
+
+    async def serving(self) -> None:
+        """Say that everything is served."""
+        await self._set(health_pb2.HealthCheckResponse.SERVING)
+
+    async def draining(self) -> None:
+        """Say for good that nothing is served any more."""
+        await self.servicer.enter_graceful_shutdown()
+
+    async def _set(self, status: int) -> None:
+        for name in self._names:
+            await self.servicer.set(name, status)
+
+
+class ListenerServer:
+    """Serves one listener.
+
+    Transitions: new -> listening (`start`) -> stopped (`stop`).
+    """
+
+    def __init__(
+        self,
+        listener: Listener,
+        services: Sequence[Service],
+        *,
+        options: ServerOptions,
+        admission: Admission,
+        status: ServingStatus,
+        reflects: bool,
+    ) -> None:
+        """Bind the port; nobody is answered before `start`.
+
+        Raises:
+            CannotStart: the address is taken or not one of this machine's.
+        """
+        # Pure-Python protobuf parses without the bounds that upb has, and 50 times slower.
+        if api_implementation.Type() != "upb":
+            raise CannotStart(
+                f"protobuf runs on {api_implementation.Type()!r}, expected 'upb'; unset "
+                "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION or install protobuf's binary wheel"
+            )
+        self._server = grpc.aio.server(
+            options=options.as_grpc(),
+            interceptors=[AdmissionInterceptor(admission, listener.name)],
+        )
+        for service in services:
+            service.add(self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(status.servicer, self._server)
+        if reflects:
+            names = [service.name for service in services]
+            reflection.enable_server_reflection(
+                [*names, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server
+            )
+        self.listener = listener.bound(self._bind(listener))
+
+    async def start(self) -> None:
+        """Answer calls from now on."""
+        await self._server.start()
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no calls any more, and end those that are still under way after `grace_s`."""
+        await self._server.stop(grace_s)
+
+    def _bind(self, listener: Listener) -> int:
+        try:
+            return int(self._server.add_insecure_port(str(listener.bind)))
+        except RuntimeError as error:
+            raise CannotStart(
+                f"listener {listener.name!r} cannot listen on {listener.bind}: "
+                f"{_why_not(listener.bind) or error}"
+            ) from error
+
+
+def _why_not(bind: Address) -> str | None:
+    """Return why an address cannot be bound: gRPC tells it only to its own log."""
+    with contextlib.ExitStack() as stack:
+        try:
+            family, *_, where = socket.getaddrinfo(*bind, type=socket.SOCK_STREAM)[0]
+            probe = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(where)
+        except OSError as error:
+            return error.strerror
+    return None
+
+
+async def stop_all(servers: Sequence[ListenerServer], grace_s: float) -> None:
+    """Stop every listener at the same time."""
+    await asyncio.gather(*(server.stop(grace_s) for server in servers))

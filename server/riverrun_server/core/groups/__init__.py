@@ -1,0 +1,1 @@
+"""What the coordinator of a group knows: pure machines over the internal offsets topic."""

@@ -1,0 +1,147 @@
+"""What a stream tells its reader, as values; wire/deliveries puts them on the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from riverrun_server.core.errors import Refusal
+from riverrun_server.core.log.batch import PartitionId, StoredBatch
+from riverrun_server.core.reading.places import Position
+
+
+class Run(NamedTuple):
+    """What was read in one step and is ready to be sent.
+
+    Attributes:
+        pieces: what is sent whole or not at all: stored batches, or single records in a batch's
+            shape, whose `data` is what goes on the wire.
+        next_offset: the position behind it; pieces begin below it.
+        high_watermark: at the time of reading.
+        log_start_offset: at the time of reading.
+        more: what was read goes on behind this run, and is offered next.
+    """
+
+    pieces: Sequence[StoredBatch]
+    next_offset: int
+    high_watermark: int
+    log_start_offset: int
+    more: bool = False
+
+
+class Delivery(NamedTuple):
+    """Pieces of one partition that travel in one message.
+
+    Attributes:
+        topic: the topic's name.
+        id: the partition.
+        first_offset: the position that this was read from.
+        next_offset: the position to go on from.
+        high_watermark: what lies below it is committed.
+        log_start_offset: the first offset that can be read.
+        pieces: the first may begin before `first_offset`, the last reach beyond `next_offset`.
+        records: how many offsets it spans, which is what it costs of that kind.
+        charged_bytes: what it costs in bytes.
+        leader_epoch: of the last record; 0 where there is none.
+    """
+
+    topic: str
+    id: PartitionId
+    first_offset: int
+    next_offset: int
+    high_watermark: int
+    log_start_offset: int
+    pieces: Sequence[StoredBatch]
+    records: int
+    charged_bytes: int
+    leader_epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Where each partition begins."""
+
+    positions: Sequence[Position]
+    heartbeat_interval_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class SeekDone:
+    """A seek has taken effect."""
+
+    seek_id: int
+    position: Position
+
+
+@dataclass(frozen=True, slots=True)
+class PositionReset:
+    """A position was out of range and has been set anew."""
+
+    position: Position
+    old_offset: int
+    cause: Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class CaughtUp:
+    """Everything committed has been delivered."""
+
+    position: Position
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionFailed:
+    """A partition cannot be read; the others go on."""
+
+    topic: str
+    topic_id: bytes
+    partition: int
+    refusal: Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class CommitOutcome:
+    """What became of one offset of a commit; `refusal` is None where it is stored."""
+
+    topic: str
+    topic_id: bytes
+    partition: int
+    refusal: Refusal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CommitDone:
+    """What became of a commit, offset by offset."""
+
+    commit_id: int
+    outcomes: Sequence[CommitOutcome]
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """A sign of life: where each partition stands and what is left of the credit."""
+
+    positions: Sequence[Position]
+    credit_records: int | None
+    credit_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class GoingAway:
+    """The broker will end the stream."""
+
+    reconnect_after_s: float
+    reason: str
+
+
+Event = (
+    Started
+    | SeekDone
+    | PositionReset
+    | CaughtUp
+    | PartitionFailed
+    | CommitDone
+    | Heartbeat
+    | GoingAway
+)

@@ -1,0 +1,65 @@
+"""What Subscribe, Read and Tail share: a plan becomes a reader, which runs until its stream ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from riverrun_server.core.reading.control import HalfClosed
+from riverrun_server.core.reading.subscription import Subscription
+from riverrun_server.rpc.reading_plans import ReadingPlan, places_of
+from riverrun_server.runtime.reader import Reader, ReadingServices
+
+_LEAVING = "the broker is shutting down; go on behind the last delivery, here or elsewhere"
+
+
+class Streams:
+    """Runs the reading streams of a broker.
+
+    Args:
+        services: what all readers share.
+        draining: set when the broker shuts down; streams then end in order.
+    """
+
+    def __init__(self, services: ReadingServices, draining: asyncio.Event) -> None:
+        self.services = services
+        self._draining = draining
+
+    async def deliver(
+        self,
+        plan: ReadingPlan,
+        write: Callable[[bytes], Awaitable[None]],
+        opened: Callable[[Reader], None] | None = None,
+    ) -> None:
+        """Run a stream to its end.
+
+        Args:
+            plan: what it reads.
+            write: sends one message.
+            opened: is given the reader, for its control; without, there is none.
+
+        Raises:
+            Refusal: the stream could not do what was asked.
+        """
+        services = self.services
+        positions = await places_of(plan.wanted, services.offsets, plan.group_id)
+        reader = Reader(
+            services,
+            Subscription(plan.settings),
+            [each.access for each in plan.wanted],
+            plan.form,
+            write,
+            group_id=plan.group_id,
+            commit_on_delivery=plan.commit_on_delivery,
+        )
+        drain = asyncio.create_task(self._draining.wait(), name="reading stream: drain")
+        drain.add_done_callback(lambda task: None if task.cancelled() else reader.leave(_LEAVING))
+        try:
+            if opened is None:
+                await reader.control.say(HalfClosed())
+            else:
+                opened(reader)
+            await reader.run(positions)
+        finally:
+            drain.cancel()
+            await asyncio.gather(drain, return_exceptions=True)

@@ -1,0 +1,261 @@
+"""One stream of deliveries, driven: cursors in, messages out, control in between.
+
+One task writes, and reads from a cursor only when what it reads is to be written next; so a
+subscriber that never reads holds one message and one chunk, whatever there is.
+
+Not here: what is sent next (core/reading/subscription), cursors (runtime/sources), what the reader
+says (runtime/reader_control), what messages look like (wire/forms), where requests come from
+(rpc/subscribe).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from riverrun_server.core.errors import Refusal
+from riverrun_server.core.groups.commits import OffsetCommit
+from riverrun_server.core.log.batch import PartitionId
+from riverrun_server.core.reading.events import (
+    Delivery,
+    Event,
+    GoingAway,
+    PartitionFailed,
+    Started,
+)
+from riverrun_server.core.reading.limits import ReadingLimits
+from riverrun_server.core.reading.places import Position, ResetPolicy
+from riverrun_server.core.reading.subscription import Subscription
+from riverrun_server.ports.partitions import Directory, PartitionAccess
+from riverrun_server.ports.threads import Threads
+from riverrun_server.runtime.offsets import GroupOffsets
+from riverrun_server.runtime.reader_control import ReaderControl
+from riverrun_server.runtime.sources import Sources
+from riverrun_server.wire.deliveries import ErrorWriter
+from riverrun_server.wire.forms import Form
+
+_RECONNECT_AFTER_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingServices:
+    """What all readers of a broker share.
+
+    Attributes:
+        directory: finds partitions.
+        offsets: the committed offsets of groups.
+        threads: where large and compressed batches are taken apart.
+        limits: the bounds of reading.
+        write_error: makes the public Error of a refusal.
+    """
+
+    directory: Directory
+    offsets: GroupOffsets
+    threads: Threads
+    limits: ReadingLimits
+    write_error: ErrorWriter
+
+
+class Reader:
+    """Drives one subscription.
+
+    Transitions: started -> delivering <-> waiting -> ended (the machine says so, or the broker
+    goes away); cancelled at any time by the end of the call.
+
+    Args:
+        services: what all readers share.
+        machine: the subscription; nothing is assigned to it yet.
+        accesses: the partitions to be read.
+        form: how deliveries look.
+        write: sends one message and returns when the transport has taken it.
+        group_id: whose offsets are committed; empty where there is no group.
+        commit_on_delivery: store each position before its delivery is sent.
+    """
+
+    def __init__(
+        self,
+        services: ReadingServices,
+        machine: Subscription,
+        accesses: Sequence[PartitionAccess],
+        form: Form,
+        write: Callable[[bytes], Awaitable[None]],
+        *,
+        group_id: str = "",
+        commit_on_delivery: bool = False,
+    ) -> None:
+        self._services = services
+        self._machine = machine
+        self._form = form
+        self._write = write
+        self._group_id = group_id
+        self._commit_on_delivery = commit_on_delivery
+        self._accesses = {access.id: access for access in accesses}
+        self._wake = asyncio.Event()
+        self._sources = Sources(form, services.threads, services.limits, self._woke)
+        self.control = ReaderControl(
+            machine,
+            self._sources,
+            self._accesses,
+            services.directory,
+            services.offsets,
+            group_id,
+            services.limits,
+            self._wake.set,
+        )
+        self._beat_due = False
+        self._leaving: str | None = None
+
+    def leave(self, reason: str) -> None:
+        """End the stream in order, with a GoingAway."""
+        self._leaving = reason
+        self._wake.set()
+
+    async def run(self, places: Sequence[Position | Refusal]) -> None:
+        """Deliver until the stream ends.
+
+        Args:
+            places: where each of the accesses begins, in order, or why nobody can say.
+
+        Raises:
+            Refusal: the stream cannot do what was asked, or the reader broke its rules.
+        """
+        started = [place for place in places if isinstance(place, Position)]
+        try:
+            await self._send(Started(started, self._services.limits.heartbeat_interval_s))
+            for position in started:
+                self._sources.stand(self._accesses[position.id], position)
+            self._machine.assigned(started)
+            for access, place in zip(self._accesses.values(), places, strict=True):
+                if isinstance(place, Refusal):
+                    self._machine.failed_to_start(access.topic, access.id, place)
+            await self._deliver_all()
+        finally:
+            self._sources.close()
+            await self.control.close()
+
+    async def _deliver_all(self) -> None:
+        loop, interval_s = asyncio.get_running_loop(), self._services.limits.heartbeat_interval_s
+        timer = loop.call_later(interval_s, self._beat)
+        try:
+            while True:
+                # Whatever wakes from here on is looked at in the next round.
+                self._wake.clear()
+                if self._beat_due:
+                    self._beat_due = False
+                    timer = loop.call_later(interval_s, self._beat)
+                    await self._send_heartbeat()
+                while self._machine.events:
+                    await self._send(self._machine.events.popleft())
+                if self._leaving is not None:
+                    await self._send(GoingAway(_RECONNECT_AFTER_S, self._leaving))
+                    return
+                if await self.control.obey_next():
+                    continue
+                partition = self._machine.turn()
+                if partition is not None:
+                    await self._deliver_from(partition)
+                elif self._ended():
+                    return
+                else:
+                    await self._wake.wait()
+        finally:
+            timer.cancel()
+
+    def _ended(self) -> bool:
+        """Return whether the stream has come to its end.
+
+        Raises:
+            Refusal: it has, and could not do what was asked.
+        """
+        end = self._machine.end()
+        if end is None or self._machine.events or not self.control.idle:
+            return False
+        if end.refusal is not None:
+            raise end.refusal
+        return True
+
+    # Delivering.
+
+    async def _deliver_from(self, partition: PartitionId) -> None:
+        machine = self._machine
+        if not machine.has_run:
+            reading = machine.partitions[partition]
+            try:
+                run = await self._sources.next_run(reading, machine.room_bytes(), machine.waiting)
+            except Refusal as refusal:
+                await self._refused(partition, refusal)
+                return
+            if run is None:
+                machine.idle(partition)
+                return
+            machine.offered(partition, run)
+        delivery = machine.cut()
+        if self._commit_on_delivery:
+            failure = await self._commit_ahead(delivery)
+            if failure is not None:
+                self._sources.drop(partition)
+                machine.stopped(partition, failure)
+                return
+        for frame in self._form.frames(delivery):
+            await self._write(frame)
+        machine.delivered(delivery)
+
+    async def _refused(self, partition: PartitionId, refusal: Refusal) -> None:
+        self._sources.drop(partition)
+        policy = self._machine.refused(partition, refusal)
+        if policy is ResetPolicy.ERROR:
+            return
+        access = self._accesses[partition]
+        try:
+            marks = await access.watermarks()
+        except Refusal as other:
+            self._machine.stopped(partition, other)
+            return
+        start, high_watermark = marks.log_start_offset, marks.high_watermark
+        offset = start if policy is ResetPolicy.EARLIEST else high_watermark
+        position = Position(access.topic, partition, offset, high_watermark, start)
+        self._sources.stand(access, position)
+        self._machine.reset(position, refusal)
+
+    async def _commit_ahead(self, delivery: Delivery) -> Refusal | None:
+        """Store the position behind a delivery that is about to be sent.
+
+        Before, not after: a broker that failed in between would deliver the same records twice.
+        """
+        epoch = delivery.leader_epoch if delivery.pieces else None
+        commit = OffsetCommit("", *delivery.id, delivery.next_offset, epoch)
+        try:
+            outcomes = await self._services.offsets.commit(self._group_id, [commit])
+        except Refusal as refusal:
+            return refusal
+        return outcomes[0].refusal
+
+    # Messages.
+
+    async def _send(self, event: Event) -> None:
+        if isinstance(event, PartitionFailed) and self._form.bare:
+            raise event.refusal
+        frame = self._form.event(event, self._services.write_error)
+        if frame is not None:
+            await self._write(frame)
+
+    async def _send_heartbeat(self) -> None:
+        for partition, access in self._accesses.items():
+            try:
+                marks = await access.watermarks()
+            except Refusal:
+                # The last known ones stand; why it cannot be read, its cursor will say.
+                continue
+            self._machine.observed(partition, marks.high_watermark, marks.log_start_offset)
+        await self._send(self._machine.heartbeat())
+
+    # What wakes the stream.
+
+    def _woke(self, partition: PartitionId) -> None:
+        self._machine.woke(partition)
+        self._wake.set()
+
+    def _beat(self) -> None:
+        self._beat_due = True
+        self._wake.set()

@@ -128,7 +128,7 @@ def _headers(given: object) -> Sequence[tuple[str, bytes]]:
             pairs = given
         case _:
             raise JsonLineError(f'"headers" is a {_kind(given)}, not an object or a list')
-    headers = []
+    headers: list[tuple[str, bytes]] = []
     for pair in pairs:
         name = pair.get("key") if isinstance(pair, dict) else None
         if not isinstance(name, str):
@@ -138,7 +138,7 @@ def _headers(given: object) -> Sequence[tuple[str, bytes]]:
             raise JsonLineError(f'header {name!r} has no "value"; it may be empty, but not absent')
         _utf8(name, "header name")
         headers.append((name, value))
-    return headers
+    return tuple(headers)
 
 
 def _timestamp(given: object) -> int | None:

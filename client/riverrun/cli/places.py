@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Literal, TypeAlias
 
 _MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
-_SPAN_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhdw])")
+_SPAN_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|[smhdw])")
 _SPAN = re.compile(rf"(?:{_SPAN_PART.pattern})+")
 _INT64_MAX = 2**63 - 1
 TIME_FORMS = "an ISO 8601 time such as 2026-01-31T12:00:00Z, @UNIX_MS, or a span such as 10m-ago"
@@ -53,10 +53,12 @@ def parse_place(text: str, now_ms: int) -> Place:
     match text:
         case "earliest" | "latest" | "committed":
             return text
-    if re.fullmatch(r"-\d+", text):
+    if re.fullmatch(r"-[0-9]+", text):
         return LastRecords(_bounded(text[1:]))
+    if re.fullmatch(r"[0-9]+", text):
+        return AtOffset(_bounded(text))
     try:
-        return parse_bound(text, now_ms)
+        return AtTime(parse_time_ms(text, now_ms))
     except PlaceError:
         raise PlaceError(
             f"{text!r} is not a place: give earliest, latest, committed, an offset, "
@@ -66,7 +68,7 @@ def parse_place(text: str, now_ms: int) -> Place:
 
 def parse_bound(text: str, now_ms: int) -> Bound:
     """Read what `--until` takes: an offset or a time."""
-    if re.fullmatch(r"\d+", text):
+    if re.fullmatch(r"[0-9]+", text):
         return AtOffset(_bounded(text))
     try:
         return AtTime(parse_time_ms(text, now_ms))
@@ -76,7 +78,7 @@ def parse_bound(text: str, now_ms: int) -> Bound:
 
 def parse_time_ms(text: str, now_ms: int) -> int:
     """Read a time as ms since 1970. A time without a zone is UTC, a bare date is its midnight."""
-    if re.fullmatch(r"@\d+", text):
+    if re.fullmatch(r"@[0-9]+", text):
         return _bounded(text[1:])
     if text.endswith("-ago"):
         return max(0, now_ms - parse_span_ms(text.removesuffix("-ago")))
@@ -96,8 +98,10 @@ def parse_span_ms(text: str) -> int:
     """Read a span such as `90s`, `1h30m` or `1.5d` as ms."""
     if not _SPAN.fullmatch(text):
         raise PlaceError(f"{text!r} is not a span: give numbers with {', '.join(_MS)}, as in 1h30m")
-    span_ms = round(sum(float(count) * _MS[unit] for count, unit in _SPAN_PART.findall(text)))
-    return _bounded(str(span_ms))
+    span_ms = sum(float(count) * _MS[unit] for count, unit in _SPAN_PART.findall(text))
+    if span_ms > _INT64_MAX:
+        raise PlaceError(f"{text!r} is too long: spans end at {_INT64_MAX} ms")
+    return round(span_ms)
 
 
 def format_time(time_ms: int) -> str:

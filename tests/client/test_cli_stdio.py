@@ -1,0 +1,171 @@
+"""Reading standard input and writing standard output beside a running event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import threading
+
+import pytest
+from riverrun.cli.stdin import StandardInput
+from riverrun.cli.stdout import BUFFER_BYTES, StandardOutput
+from riverrun.cli.waiting import first_of
+
+
+@pytest.fixture
+def pipe():
+    """Make a pipe and close what the test has left open of it."""
+    reader, writer = os.pipe()
+    yield reader, writer
+    for descriptor in (reader, writer):
+        try:
+            os.close(descriptor)
+        except OSError as error:
+            assert error.errno == errno.EBADF
+
+
+async def read_all(source):
+    """Join all chunks."""
+    return b"".join([chunk async for chunk in source])
+
+
+async def test_a_chunk_comes_before_the_end_of_the_input(pipe):
+    reader, writer = pipe
+    source = StandardInput(reader)
+    chunks = aiter(source)
+    os.write(writer, b"one\n")
+    assert await anext(chunks) == b"one\n"
+    os.write(writer, b"two")
+    assert await anext(chunks) == b"two"
+    os.close(writer)
+    with pytest.raises(StopAsyncIteration):
+        await anext(chunks)
+    assert source.ended
+
+
+async def test_a_large_file_comes_whole(tmp_path):
+    data = os.urandom(10_000_000)
+    path = tmp_path / "data"
+    path.write_bytes(data)
+    descriptor = os.open(path, os.O_RDONLY)
+    source = StandardInput(descriptor)
+    assert await read_all(source) == data
+    assert source.ended
+    os.close(descriptor)
+
+
+async def test_stop_gives_what_was_read_and_then_ends_without_the_input_ending(pipe):
+    reader, writer = pipe
+    source = StandardInput(reader)
+    chunks = aiter(source)
+    os.write(writer, b"read")
+    assert await anext(chunks) == b"read"
+    source.stop()
+    with pytest.raises(StopAsyncIteration):
+        await anext(chunks)
+    assert not source.ended
+
+
+async def test_abandon_drops_what_was_read_ahead(tmp_path):
+    path = tmp_path / "data"
+    path.write_bytes(bytes(5_000_000))
+    descriptor = os.open(path, os.O_RDONLY)
+    source = StandardInput(descriptor)
+    count = 0
+    async for _ in source:
+        count += 1
+        source.abandon()
+    assert count == 1
+    assert not source.ended
+    os.close(descriptor)
+
+
+async def test_input_that_cannot_be_read_is_an_error(tmp_path):
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    with pytest.raises(IsADirectoryError):
+        await read_all(StandardInput(descriptor))
+    os.close(descriptor)
+
+
+async def test_what_was_put_is_written_in_order_and_told_once_written(pipe):
+    reader, writer = pipe
+    output = StandardOutput(writer)
+    told = []
+    for number in range(100):
+        await output.put(b"%d," % number, lambda number=number: told.append(number))
+    await output.drain()
+    assert told == list(range(100))
+    assert os.read(reader, 10_000) == b"".join(b"%d," % number for number in range(100))
+
+
+async def test_the_first_bytes_are_written_without_waiting_for_more(pipe):
+    reader, writer = pipe
+    output = StandardOutput(writer)
+    written = asyncio.Event()
+    await output.put(b"now", written.set)
+    await written.wait()
+    assert os.read(reader, 10) == b"now"
+
+
+async def test_a_full_pipe_holds_up_the_writer_and_loses_nothing(pipe):
+    reader, writer = pipe
+    output = StandardOutput(writer)
+    data = os.urandom(100_000)
+    received = []
+
+    async def put_all():
+        for _ in range(100):
+            await output.put(data, lambda: None)
+        await output.drain()
+
+    putting = asyncio.create_task(put_all())
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert not putting.done()
+    assert output._bytes <= BUFFER_BYTES + len(data)
+
+    def read_everything():
+        while sum(map(len, received)) < 100 * len(data):
+            received.append(os.read(reader, 1 << 20))
+
+    thread = threading.Thread(target=read_everything)
+    thread.start()
+    await putting
+    await asyncio.to_thread(thread.join)
+    assert b"".join(received) == data * 100
+
+
+async def test_a_reader_that_goes_away_is_told_and_nothing_counts_as_written(pipe):
+    reader, writer = pipe
+    os.close(reader)
+    output = StandardOutput(writer)
+    told = []
+    with pytest.raises(BrokenPipeError):
+        for _ in range(10):
+            await output.put(bytes(BUFFER_BYTES), lambda: told.append(1))
+    with pytest.raises(BrokenPipeError):
+        await output.drain()
+    assert told == []
+
+
+async def test_the_first_to_end_ends_the_others_and_its_error_counts():
+    cancelled = []
+
+    async def forever(name):
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.append(name)
+
+    async def fail():
+        raise ValueError("first")
+
+    async def end():
+        return None
+
+    await first_of(forever("a"), end(), forever("b"))
+    assert sorted(cancelled) == ["a", "b"]
+    with pytest.raises(ValueError, match="first"):
+        await first_of(forever("c"), fail())
+    assert "c" in cancelled

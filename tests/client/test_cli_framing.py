@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from riverrun.cli.framing import DelimiterFramer, RecordTooLongError, SizeFramer
 
 few_bytes = st.binary(max_size=60).map(lambda data: bytes(byte % 3 + 97 for byte in data))

@@ -7,6 +7,7 @@ import base64
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from riverrun import NewRecord
 from riverrun.cli.inputs import RecordReader, Run
 

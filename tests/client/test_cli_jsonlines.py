@@ -7,6 +7,7 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from riverrun import Record
 from riverrun.cli.jsonlines import JsonLineError, ParsedRecord, read_record, write_record
 

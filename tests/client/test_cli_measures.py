@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from riverrun.cli.histogram import Histogram
 from riverrun.cli.measurement import Measurement
 from riverrun.cli.schedule import TICK_NS, ticks

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from riverrun.cli.places import (
     AtOffset,
     AtTime,
@@ -50,19 +51,30 @@ def test_each_form_of_a_place_is_read(text, place):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "first", "1e3", "-", "--5", "-1.5", "10m", "m-ago", "10x-ago", "@", "@-5", "@1.5"]
-    + [
+    [
+        "first",
+        "1e3",
+        "-",
+        "--5",
+        "-1.5",
+        "10m",
+        "m-ago",
+        "10x-ago",
+        "@",
+        "@-5",
+        "@1.5",
         "yesterday",
         "2026-13-01",
         "25:00",
         "+5",
-        " 5",
-        "5 ",
         "1969-12-31",
         "٣",
         "@٣",
         "-٣",
         "٣m-ago",
+        "",
+        " 5",
+        "5 ",
     ],
 )
 def test_what_is_no_place_is_refused_with_what_is(text):

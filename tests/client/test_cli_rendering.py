@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from riverrun import Record
 from riverrun.cli.rendering import json_renderer, template_renderer, value_renderer
 from riverrun.cli.template import Template

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+
 from riverrun import Reason, RiverrunError, SendSummary
 from riverrun.cli.inputs import Run
 from riverrun.cli.sending import RUNS_IN_FLIGHT_MAX, Sender

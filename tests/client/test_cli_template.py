@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
+
 from riverrun import Record
 from riverrun.cli.escapes import EscapeError, unescape
 from riverrun.cli.template import Template, TemplateError

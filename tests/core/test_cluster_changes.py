@@ -184,7 +184,11 @@ def test_a_configuration_is_set_and_unset(world):
     world.create("t", retention_ms="7d", fsync="true")
     world.run(
         changes.alter(
-            world.image, "t", {"retention.ms": "1h", "max.batch.bytes": "1KiB"}, ["fsync"]
+            world.image,
+            "t",
+            {"retention.ms": "1h", "max.batch.bytes": "1KiB"},
+            ["fsync"],
+            world.policy,
         ).steps
     )
     assert world.image.topics["t"].value.configs == {
@@ -195,16 +199,19 @@ def test_a_configuration_is_set_and_unset(world):
 
 def test_an_alteration_that_changes_nothing_takes_no_step(world):
     world.create("t", retention_ms="7d")
-    plan = changes.alter(world.image, "t", {"retention.ms": "604800000"}, ["fsync"])
+    plan = changes.alter(world.image, "t", {"retention.ms": "604800000"}, ["fsync"], world.policy)
     assert not plan.steps
 
 
 def test_an_alteration_is_checked_like_a_creation(world):
     world.create("t")
     for to_set, to_unset in (({"x": "1"}, ()), ({}, ("x",)), ({"fsync": "true"}, ("fsync",))):
-        refusal = refused(changes.alter, world.image, "t", to_set, to_unset)
+        refusal = refused(changes.alter, world.image, "t", to_set, to_unset, world.policy)
         assert refusal.reason is Reason.INVALID_CONFIG
-    assert refused(changes.alter, world.image, "u", {}, ()).reason is Reason.TOPIC_NOT_FOUND
+    assert (
+        refused(changes.alter, world.image, "u", {}, (), world.policy).reason
+        is Reason.TOPIC_NOT_FOUND
+    )
 
 
 @pytest.mark.parametrize("partitions", [1, 250])
@@ -214,7 +221,7 @@ def test_partitions_follow_the_durability_of_their_topic(world, partitions):
         ("relaxed", Durability.RELAXED, LIVES.relaxed),
         ("true", Durability.FSYNC, LIVES.fsync),
     ):
-        world.run(changes.alter(world.image, "t", {"fsync": value}, ()).steps)
+        world.run(changes.alter(world.image, "t", {"fsync": value}, (), world.policy).steps)
         before = world.partition("t", partitions - 1)
         world.run(changes.follow_config(world.image, "t", world.policy))
         partition = world.partition("t", partitions - 1)
@@ -227,9 +234,26 @@ def test_partitions_follow_the_durability_of_their_topic(world, partitions):
 
 def test_a_partition_whose_data_is_in_doubt_does_not_follow(world):
     world.create("t")
-    world.run(changes.alter(world.image, "t", {"fsync": "relaxed"}, ()).steps)
+    world.run(changes.alter(world.image, "t", {"fsync": "relaxed"}, (), world.policy).steps)
     world.register(Incarnations(make_id(1), make_id(2)))
     assert not changes.follow_config(world.image, "t", world.policy)
+
+
+def test_a_batch_limit_of_the_broker_bounds_what_a_topic_may_allow():
+    world = World(TopicPolicy(limits=Limits(max_batch_bytes=2_000_000)))
+    new = NewTopic("t", configs={"max.batch.bytes": "3MiB"})
+    refusal = refused(plan_create, world, new)
+    assert refusal.reason is Reason.INVALID_CONFIG
+    assert "at most 2000000 (setting limits.max_batch_bytes)" in refusal.message
+    topic = world.create("t", max_batch_bytes="1900000")
+    refusal = refused(
+        changes.alter, world.image, "t", {"max.batch.bytes": "3MiB"}, (), world.policy
+    )
+    assert refusal.reason is Reason.INVALID_CONFIG
+    # A limit that was lowered later counts at once.
+    assert (
+        TopicPolicy(limits=Limits(max_batch_bytes=5_000)).config_of(topic).max_batch_bytes == 5_000
+    )
 
 
 # --- delete

@@ -125,7 +125,7 @@ def test_a_replica_that_left_the_isr_with_everything_may_lead(world):
 
 def test_a_partition_follows_its_topic_when_it_is_elected(world):
     world.create("t")
-    world.run(changes.alter(world.image, "t", {"fsync": "relaxed"}, ()).steps)
+    world.run(changes.alter(world.image, "t", {"fsync": "relaxed"}, (), world.policy).steps)
     # The process died before the partition followed, and it was not a clean end.
     assert restart(world, CRASHED).elected == [("t", 0)]
     partition = world.partition("t", 0)

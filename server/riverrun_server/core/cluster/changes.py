@@ -57,8 +57,27 @@ class TopicPolicy:
     default_configs: Mapping[str, str] = field(default_factory=dict)
 
     def config_of(self, topic: TopicValue) -> TopicConfig:
-        """Return what holds for a topic."""
-        return topic_config.resolve(topic.configs, self.default_configs, topic.replication_factor)
+        """Return what holds for a topic, within what the broker allows now."""
+        config = topic_config.resolve(topic.configs, self.default_configs, topic.replication_factor)
+        if config.max_batch_bytes <= self.limits.max_batch_bytes:
+            return config
+        return dataclasses.replace(config, max_batch_bytes=self.limits.max_batch_bytes)
+
+    def canonical(self, configs: Mapping[str, str]) -> dict[str, str]:
+        """Return configuration from a request in canonical form.
+
+        Raises:
+            Refusal: INVALID_CONFIG.
+        """
+        found = topic_config.canonical(configs)
+        largest = found.get("max.batch.bytes")
+        if largest is not None and int(largest) > self.limits.max_batch_bytes:
+            raise Refusal(
+                Reason.INVALID_CONFIG,
+                f"config max.batch.bytes is {largest}, this broker allows at most "
+                f"{self.limits.max_batch_bytes} (setting limits.max_batch_bytes)",
+            )
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +148,7 @@ def create(
         topic_id=topic_id,
         partitions=partitions,
         replication_factor=replication_factor,
-        configs=topic_config.canonical(new.configs),
+        configs=policy.canonical(new.configs),
         internal=topic_rules.is_internal(new.topic),
         create_time_ms=now_ms,
     )
@@ -206,7 +225,11 @@ def add_partitions(
 
 
 def alter(
-    image: ClusterImage, name: str, to_set: Mapping[str, str], to_unset: Sequence[str]
+    image: ClusterImage,
+    name: str,
+    to_set: Mapping[str, str],
+    to_unset: Sequence[str],
+    policy: TopicPolicy,
 ) -> TopicPlan:
     """Plan another configuration; partitions follow by `follow_config` once it is applied.
 
@@ -214,7 +237,7 @@ def alter(
         Refusal: TOPIC_NOT_FOUND, INVALID_CONFIG.
     """
     found = find(image, name)
-    changes = topic_config.canonical(to_set)
+    changes = policy.canonical(to_set)
     topic_config.check_keys(to_unset)
     both = sorted(set(changes) & set(to_unset))
     if both:

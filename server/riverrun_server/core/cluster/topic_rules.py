@@ -103,8 +103,8 @@ def check_replication_factor(count: int, brokers: int) -> None:
         raise Refusal(
             Reason.NOT_ENOUGH_BROKERS,
             f"replication factor {count} needs {count} brokers, {brokers} "
-            f"{'is' if brokers == 1 else 'are'} registered; start more brokers, ask for less with "
-            "--replication-factor, or lower the setting topics.default_replication_factor",
+            f"{'is' if brokers == 1 else 'are'} registered; ask for less with --replication-factor "
+            '(a broker with the setting metadata = "embedded" is always alone)',
         )
 
 

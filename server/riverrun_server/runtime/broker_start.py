@@ -1,0 +1,110 @@
+"""What a broker does in the metadata before it serves: join the cluster, register, be elected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import structlog
+
+from riverrun_server.core.cluster import keys
+from riverrun_server.core.cluster.changes import Leader, TopicPolicy
+from riverrun_server.core.cluster.election import Election, accept_loss, elect, register
+from riverrun_server.core.cluster.image import ClusterImage
+from riverrun_server.core.cluster.steps import ABSENT, Step, Write
+from riverrun_server.core.cluster.values import (
+    BrokerRegistration,
+    ClusterValue,
+    Id,
+    Incarnations,
+)
+from riverrun_server.ports.clock import Clock, Dice
+from riverrun_server.ports.metadata import Documents, MetadataStore
+from riverrun_server.runtime.metadata_feed import MetadataFeed
+from riverrun_server.runtime.metadata_writer import MetadataWriter
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+class BrokerStart:
+    """Takes one process from nothing to leading.
+
+    Transitions: new -> joined (`join`) -> registered (`register`) -> elected (`elect`).
+    """
+
+    def __init__(
+        self, feed: MetadataFeed, image: ClusterImage, writer: MetadataWriter, policy: TopicPolicy
+    ) -> None:
+        self._feed = feed
+        self._image = image
+        self._writer = writer
+        self._policy = policy
+
+    async def join(self, clock: Clock, dice: Dice) -> None:
+        """Read everything; make the cluster where there is none.
+
+        Raises:
+            MetadataError: the store does not do it, or its content makes no sense.
+        """
+        await self._feed.load()
+        if self._image.cluster is None:
+            cluster = ClusterValue(
+                cluster_id=dice.token(Id.SIZE).hex(), create_time_ms=clock.wall_ms()
+            )
+            await self._commit([Step((Write(keys.CLUSTER, cluster, ABSENT),))])
+
+    async def register(self, registration: BrokerRegistration) -> Leader:
+        """Register this process; the revision of that is its broker epoch.
+
+        Raises:
+            MetadataError: as `join`.
+        """
+        revision = await self._commit([register(self._image, registration)])
+        return Leader(registration.broker_id, revision, registration.incarnations)
+
+    async def elect(self, leader: Leader) -> Election:
+        """Have the process lead what it may.
+
+        Raises:
+            MetadataError: as `join`.
+        """
+        election = elect(self._image, leader, self._policy)
+        if election.steps:
+            await self._commit(election.steps)
+        for name, number in election.unclean:
+            _log.warning(
+                "partition lost data, accepted by its topic's unclean.recovery",
+                partition=f"{name}-{number}",
+            )
+        for name, number in election.offline:
+            _log.error("partition stays offline", partition=f"{name}-{number}")
+        return election
+
+    async def _commit(self, steps: Iterable[Step]) -> int:
+        revision = await self._writer.commit(steps)
+        while self._image.revision < revision:
+            await self._feed.next()
+        return revision
+
+
+async def accept_partition_loss(
+    store: MetadataStore,
+    documents: Documents,
+    dice: Dice,
+    broker_id: int,
+    incarnations: Incarnations,
+    topic: str,
+    partition: int,
+) -> None:
+    """Write down, while no broker runs, that what is left of a partition is all there is.
+
+    Raises:
+        Refusal: TOPIC_NOT_FOUND, PARTITION_NOT_FOUND.
+        MetadataError: the store did not confirm it.
+    """
+    image = ClusterImage()
+    feed = MetadataFeed(store, documents, image)
+    await feed.load()
+    await feed.close()
+    leader = Leader(broker_id, 0, incarnations)
+    step = accept_loss(image, leader, topic, partition)
+    await MetadataWriter(store, documents, dice).commit([step])

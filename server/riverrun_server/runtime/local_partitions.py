@@ -1,0 +1,236 @@
+"""Opens, configures, closes and drops the partitions of this broker as the metadata says.
+
+Every pass brings what is open in line with what should be, so it does not matter how many changes
+lie between two passes, or where the last one was interrupted. Between two partitions the loop goes
+on with other work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import structlog
+
+from riverrun_server.core.cluster.topic_config import TopicConfig
+from riverrun_server.core.cluster.values import Durability, Id, PartitionValue, TopicValue
+from riverrun_server.core.errors import Reason, Refusal
+from riverrun_server.core.log.batch import PartitionId
+from riverrun_server.ports.log import (
+    CorruptData,
+    LogStore,
+    StorageError,
+    StorageFailed,
+    StorageFull,
+)
+from riverrun_server.ports.partitions import PartitionAccess
+from riverrun_server.runtime.offline_partition import OfflinePartition
+
+_log = structlog.stdlib.get_logger(__name__)
+
+# Closing waits for the disk: so many share one sync.
+_CLOSED_TOGETHER: Final = 64
+
+
+class LocalPartition(PartitionAccess, Protocol):
+    """A partition that this broker stores."""
+
+    async def open(self) -> None:
+        """Recover what memory must know; where the data is damaged it refuses everything instead.
+
+        Raises:
+            StorageError: it could not be opened now.
+        """
+        ...
+
+    def configure(self, config: TopicConfig) -> None:
+        """Take a changed configuration."""
+        ...
+
+    async def close(self) -> None:
+        """Answer everyone and let go; the data stays."""
+        ...
+
+    async def drop(self) -> None:
+        """Answer everyone and delete all data; may be called again where it raised.
+
+        Raises:
+            StorageError: the data is still there.
+        """
+        ...
+
+
+OpenPartition = Callable[[str, PartitionId, TopicConfig, int], LocalPartition]
+
+
+@dataclass(slots=True)
+class _Open:
+    local: LocalPartition
+    config: TopicConfig
+
+
+class LocalPartitions:
+    """The open partitions.
+
+    Transitions of one: absent -> open -> open (configured) -> retired -> dropped; open -> closed.
+
+    Args:
+        open_partition: makes a partition of (topic, id, config, leader epoch).
+        logs: where partitions are stored, open or not.
+        broker_id: of this broker.
+        data_dir: as the operator knows it, for commands in error texts.
+    """
+
+    def __init__(
+        self, open_partition: OpenPartition, logs: LogStore, broker_id: int, data_dir: str
+    ) -> None:
+        self._open_partition = open_partition
+        self._logs = logs
+        self._broker_id = broker_id
+        self._data_dir = data_dir
+        self._open: dict[Id, dict[int, _Open]] = {}
+        self._retired: dict[Id, list[LocalPartition]] = {}
+        self.broker_epoch = 0
+        self.postponed: set[Id] = set()
+
+    async def serve(
+        self, topic: TopicValue, config: TopicConfig, states: Mapping[int, PartitionValue]
+    ) -> tuple[PartitionAccess, ...]:
+        """Bring a topic's partitions in line; return all of them in order.
+
+        Where the disk could not take one just now, the topic is put into `postponed`.
+        """
+        self.postponed.discard(topic.topic_id)
+        open_ones = self._open.setdefault(topic.topic_id, {})
+        served: list[PartitionAccess] = []
+        for number in range(topic.partitions):
+            state = states.get(number)
+            if state is None or not self._leads(state):
+                served.append(
+                    self._offline(topic, number, config, self._not_elected(topic, number))
+                )
+                continue
+            wanted = _config_of(config, state)
+            found = open_ones.get(number)
+            if found is not None:
+                if found.config != wanted:
+                    found.local.configure(wanted)
+                    found.config = wanted
+                served.append(found.local)
+                continue
+            try:
+                local = await self._opened(topic, number, wanted, state)
+            except StorageFailed:
+                raise
+            except StorageError as error:
+                served.append(self._offline(topic, number, config, self._why(topic, number, error)))
+            else:
+                open_ones[number] = _Open(local, wanted)
+                served.append(local)
+        return tuple(served)
+
+    def retire(self, topic_id: Id) -> None:
+        """Serve a topic no more."""
+        self.postponed.discard(topic_id)
+        gone = self._open.pop(topic_id, {})
+        if gone:
+            self._retired.setdefault(topic_id, []).extend(each.local for each in gone.values())
+
+    async def drop(self, topic_id: Id) -> None:
+        """Delete everything that is stored of a topic that was retired, a partition at a time.
+
+        Raises:
+            StorageError: something is still there; do it again.
+        """
+        assert topic_id not in self._open, topic_id
+        retired = self._retired.get(topic_id, [])
+        while retired:
+            await retired[-1].drop()
+            retired.pop()
+            await asyncio.sleep(0)
+        self._retired.pop(topic_id, None)
+        # What was never opened by this process: it was interrupted, or could not serve it.
+        for partition in self._logs.partitions():
+            if partition.topic_id == topic_id:
+                self._logs.drop(partition)
+                await asyncio.sleep(0)
+
+    async def close(self) -> None:
+        """Close everything, retired partitions too; their data stays for the next start.
+
+        Raises:
+            StorageError: one could not be closed well; the others are.
+        """
+        everything = [
+            *(each.local for topic in self._open.values() for each in topic.values()),
+            *(local for topic in self._retired.values() for local in topic),
+        ]
+        self._open.clear()
+        self._retired.clear()
+        failures: list[BaseException] = []
+        for at in range(0, len(everything), _CLOSED_TOGETHER):
+            closing = [local.close() for local in everything[at : at + _CLOSED_TOGETHER]]
+            ended = await asyncio.gather(*closing, return_exceptions=True)
+            failures += [each for each in ended if each is not None]
+        if failures:
+            raise failures[0]
+
+    def _leads(self, state: PartitionValue) -> bool:
+        return (state.leader, state.leader_broker_epoch) == (self._broker_id, self.broker_epoch)
+
+    async def _opened(
+        self, topic: TopicValue, number: int, config: TopicConfig, state: PartitionValue
+    ) -> LocalPartition:
+        await asyncio.sleep(0)
+        partition = PartitionId(topic.topic_id, number)
+        local = self._open_partition(topic.topic, partition, config, state.leader_epoch)
+        await local.open()
+        return local
+
+    def _offline(
+        self, topic: TopicValue, number: int, config: TopicConfig, why: Refusal
+    ) -> OfflinePartition:
+        partition = PartitionId(topic.topic_id, number)
+        return OfflinePartition(topic.topic, partition, config.max_batch_bytes, why)
+
+    def _not_elected(self, topic: TopicValue, number: int) -> Refusal:
+        return Refusal(
+            Reason.PARTITION_OFFLINE,
+            f"{topic.topic}-{number} is offline: no replica is left that is known to have all of "
+            "its data (the store was found damaged, replaced, or for a topic with fsync=relaxed "
+            f"not shut down cleanly). {self._accept(topic, number)}, or set the topic's "
+            "unclean.recovery=accept and restart the broker",
+        )
+
+    def _why(self, topic: TopicValue, number: int, error: StorageError) -> Refusal:
+        name = f"{topic.topic}-{number}"
+        _log.warning("partition could not be opened", partition=name, error=str(error))
+        if isinstance(error, CorruptData):
+            text = f"{name} is offline: {error}. {self._accept(topic, number)}"
+            return Refusal(Reason.PARTITION_OFFLINE, text)
+        self.postponed.add(topic.topic_id)
+        full = isinstance(error, StorageFull)
+        return Refusal(
+            Reason.STORAGE_FULL if full else Reason.STORAGE_STALLED,
+            f"{name} could not be opened yet: {error}; the broker tries again by itself",
+        )
+
+    def _accept(self, topic: TopicValue, number: int) -> str:
+        return (
+            "Restore the data, or stop the broker and accept the loss with: riverrun-server "
+            f"recover --data-dir {self._data_dir} --topic {topic.topic} --partition {number} "
+            "--accept-loss"
+        )
+
+
+def _config_of(config: TopicConfig, state: PartitionValue) -> TopicConfig:
+    """Return what a partition is configured with: relaxed only once its state says so too.
+
+    As long as the in-sync set names the incarnation of the fsync class, what is acknowledged must
+    be on the disk, or a crash would lose it while the partition counts as complete.
+    """
+    fsync = config.fsync or state.durability is Durability.FSYNC
+    return config if fsync == config.fsync else dataclasses.replace(config, fsync=fsync)

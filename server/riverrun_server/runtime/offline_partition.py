@@ -1,0 +1,65 @@
+"""A partition of which this broker can only say why it does not serve it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NoReturn
+
+from riverrun_server.core.errors import Refusal
+from riverrun_server.core.log.batch import PartitionId
+from riverrun_server.ports.partitions import Append, Appended, Chunk
+
+
+class OfflinePartition:
+    """Implements ports.partitions.PartitionAccess by refusing everything."""
+
+    def __init__(
+        self, topic: str, partition: PartitionId, max_batch_bytes: int, why: Refusal
+    ) -> None:
+        self.topic = topic
+        self.id = partition
+        self.max_batch_bytes = max_batch_bytes
+        self.why = why
+
+    def submit(self, append: Append) -> None:
+        """Refuse a batch."""
+        append.done(Appended(None, append.batch.header.record_count, error=self._refusal()))
+
+    async def watermarks(self) -> NoReturn:
+        """Refuse."""
+        raise self._refusal()
+
+    async def offset_at_time(self, time_ms: int) -> NoReturn:  # noqa: ARG002 - the port's signature
+        """Refuse."""
+        raise self._refusal()
+
+    async def trim(self, before_offset: int) -> NoReturn:  # noqa: ARG002 - the port's signature
+        """Refuse."""
+        raise self._refusal()
+
+    def cursor(self, offset: int, wake: Callable[[], None]) -> OfflineCursor:  # noqa: ARG002 - as above
+        """Return a cursor that refuses to read."""
+        return OfflineCursor(offset, self._refusal)
+
+    def _refusal(self) -> Refusal:
+        # A new one each time: an exception that is raised twice collects both tracebacks.
+        return Refusal(self.why.reason, self.why.message)
+
+
+class OfflineCursor:
+    """Implements ports.partitions.Cursor by refusing to read."""
+
+    def __init__(self, offset: int, refusal: Callable[[], Refusal]) -> None:
+        self.position = offset
+        self._refusal = refusal
+
+    def take(self, max_bytes: int) -> Chunk | None:  # noqa: ARG002 - the port's signature
+        """Refuse."""
+        raise self._refusal()
+
+    def seek(self, offset: int, leader_epoch: int | None = None) -> None:  # noqa: ARG002 - as above
+        """Go elsewhere, to be refused there."""
+        self.position = offset
+
+    def close(self) -> None:
+        """Let go of nothing."""

@@ -1,0 +1,316 @@
+"""Makes and changes topics, one change after the other, and waits until each has taken effect.
+
+A change runs in a task of its own: a caller that goes away does not leave it half done. What a crash
+leaves half done is finished or taken back by the next start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeVar, cast
+
+from riverrun_server.core.cluster import changes, topic_rules
+from riverrun_server.core.cluster.changes import Leader, NewTopic, TopicPlan, TopicPolicy
+from riverrun_server.core.cluster.image import ClusterImage
+from riverrun_server.core.cluster.naming import quoted
+from riverrun_server.core.cluster.values import Id, TopicValue
+from riverrun_server.core.errors import Reason, Refusal
+from riverrun_server.ports.clock import Clock, Dice
+from riverrun_server.ports.metadata import MetadataError
+from riverrun_server.runtime.metadata_feed import Applied
+from riverrun_server.runtime.metadata_writer import MetadataWriter, PlanOutdated, refusal_of
+from riverrun_server.runtime.topic_deletions import TopicDeletions
+
+T = TypeVar("T")
+
+# A plan is outdated only when somebody else wrote in between; so often in a row is a livelock.
+_ATTEMPTS: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """A topic as it is, and whether this request made it."""
+
+    topic: TopicValue
+    created: bool
+
+
+@dataclass(slots=True)
+class _Waiting:
+    what: str
+    run: Callable[[], Awaitable[object]]
+    done: asyncio.Future[object]
+
+
+class TopicChanges:
+    """The one writer of topics in this process.
+
+    Transitions of a change: waiting -> under way -> answered; waiting | under way -> given up
+    (shutdown).
+
+    Args:
+        image: the metadata as applied.
+        applied: moves on once what the image shows has taken effect.
+        writer: of metadata.
+        policy: defaults and limits.
+        clock: stamps what is made.
+        dice: makes topic ids.
+        deletions: leaves alone what is being made, and deletes what was given up.
+    """
+
+    def __init__(
+        self,
+        image: ClusterImage,
+        applied: Applied,
+        writer: MetadataWriter,
+        policy: TopicPolicy,
+        clock: Clock,
+        dice: Dice,
+        deletions: TopicDeletions,
+    ) -> None:
+        self._image = image
+        self._applied = applied
+        self._writer = writer
+        self._policy = policy
+        self._clock = clock
+        self._dice = dice
+        self._deletions = deletions
+        self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(
+            policy.limits.max_waiting_topic_changes
+        )
+        self._stopped = False
+        self.leader: Leader | None = None
+
+    # --- what is asked for -----------------------------------------------------------------------
+
+    async def create(
+        self, new: NewTopic, *, validate_only: bool = False, if_not_exists: bool = False
+    ) -> Created:
+        """Make a topic for a client; return once it can be used.
+
+        Raises:
+            Refusal: as core.cluster.changes.create; TOPIC_RESERVED, OVERLOADED, CONFLICT,
+                SHUTTING_DOWN, REQUEST_TIMED_OUT; storage reasons.
+        """
+        topic_rules.check_name(new.topic)
+        topic_rules.check_not_reserved(new.topic)
+        if validate_only:
+            return self._existing(new, if_not_exists) or Created(
+                self._plan_creation(new, self._new_id()).topic, created=False
+            )
+        return await self._in_turn(
+            f"creating topic {quoted(new.topic)}", lambda: self._create(new, if_not_exists)
+        )
+
+    async def ensure_internal(self, new: NewTopic) -> None:
+        """Make a topic of the brokers where there is none; return once it can be used.
+
+        Raises:
+            Refusal: as `create`.
+        """
+        assert topic_rules.is_internal(new.topic), new
+        await self._in_turn(f"creating topic {new.topic}", lambda: self._create(new, True))
+
+    async def alter(
+        self,
+        name: str,
+        to_set: Mapping[str, str],
+        to_unset: Sequence[str],
+        *,
+        validate_only: bool = False,
+    ) -> TopicValue:
+        """Change a topic's configuration; return once every partition follows it.
+
+        Raises:
+            Refusal: as core.cluster.changes.alter, and as `create`.
+        """
+        topic_rules.check_not_reserved(name)
+
+        def plan() -> TopicPlan:
+            return changes.alter(self._image, name, to_set, to_unset, self._policy)
+
+        if validate_only:
+            return plan().topic
+
+        async def run() -> TopicValue:
+            topic = await self._carry_out(plan)
+            await self._follow(name)
+            return topic
+
+        return await self._in_turn(f"altering topic {quoted(name)}", run)
+
+    async def add_partitions(
+        self, name: str, partitions: int, *, validate_only: bool = False
+    ) -> TopicValue:
+        """Give a topic more partitions; return once they can be used.
+
+        Raises:
+            Refusal: as core.cluster.changes.add_partitions, and as `create`.
+        """
+        topic_rules.check_not_reserved(name)
+
+        def plan() -> TopicPlan:
+            return changes.add_partitions(
+                self._image, name, partitions, self._policy, self._leader()
+            )
+
+        if validate_only:
+            return plan().topic
+        return await self._in_turn(
+            f"adding partitions to topic {quoted(name)}", lambda: self._carry_out(plan)
+        )
+
+    async def delete(self, name: str, topic_id: bytes = b"") -> None:
+        """Delete a topic; return once nothing of it is stored any more.
+
+        Raises:
+            Refusal: as core.cluster.changes.delete, and as `create`.
+        """
+        topic_rules.check_not_reserved(name)
+        what = f"deleting topic {quoted(name)}"
+        deleted = await self._in_turn(
+            what, lambda: self._carry_out(lambda: changes.delete(self._image, name, topic_id))
+        )
+        # The deletion of its data does not hold up the changes of other topics.
+        await self._limited(what, self._gone(what, deleted.topic_id))
+
+    # --- how it is done --------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Carry out changes until cancelled."""
+        while True:
+            waiting = await self._queue.get()
+            try:
+                result = await waiting.run()
+            except asyncio.CancelledError:
+                if not waiting.done.done():
+                    waiting.done.set_exception(_interrupted(waiting.what))
+                raise
+            except MetadataError as error:
+                _fail(waiting, refusal_of(error, waiting.what))
+            except Exception as error:  # noqa: BLE001 - the caller gets it, the next change goes on
+                _fail(waiting, error)
+            else:
+                if not waiting.done.done():
+                    waiting.done.set_result(result)
+
+    def stop(self) -> None:
+        """Refuse what waits and what comes."""
+        self._stopped = True
+        while not self._queue.empty():
+            _fail(self._queue.get_nowait(), _shutting_down())
+
+    async def _in_turn(self, what: str, run: Callable[[], Awaitable[T]]) -> T:
+        if self._stopped:
+            raise _shutting_down()
+        done: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        try:
+            self._queue.put_nowait(_Waiting(what, run, done))
+        except asyncio.QueueFull:
+            raise Refusal(
+                Reason.OVERLOADED,
+                f"{what}: {self._queue.maxsize} changes of topics wait already, which is the "
+                "most; try again",
+            ) from None
+        return cast("T", await self._limited(what, done))
+
+    async def _limited(self, what: str, work: Awaitable[T]) -> T:
+        limit_s = self._policy.limits.topic_change_timeout_ms / 1_000
+        try:
+            async with asyncio.timeout(limit_s):
+                return await work
+        except TimeoutError:
+            raise Refusal(
+                Reason.REQUEST_TIMED_OUT,
+                f"{what} takes more than {limit_s:g} s and goes on; describe the topic to see how "
+                "it ended",
+            ) from None
+
+    async def _create(self, new: NewTopic, if_not_exists: bool) -> Created:
+        for _ in range(_ATTEMPTS):
+            if existing := self._existing(new, if_not_exists):
+                await self._wait_for(self._image.revision)
+                return existing
+            plan = self._plan_creation(new, self._new_id())
+            # What a failure leaves of it stands under this id and nothing else ever will.
+            with self._deletions.holding(plan.topic.topic_id):
+                try:
+                    await self._wait_for(await self._writer.commit(plan.steps))
+                except PlanOutdated as outdated:
+                    await self._wait_for(outdated.revision)
+                else:
+                    return Created(plan.topic, created=True)
+        raise PlanOutdated(self._image.revision)
+
+    def _existing(self, new: NewTopic, if_not_exists: bool) -> Created | None:
+        found = self._image.topics.get(new.topic)
+        return Created(found.value, created=False) if found and if_not_exists else None
+
+    def _plan_creation(self, new: NewTopic, topic_id: Id) -> TopicPlan:
+        now_ms = self._clock.wall_ms()
+        return changes.create(self._image, new, self._policy, self._leader(), topic_id, now_ms)
+
+    async def _carry_out(self, plan: Callable[[], TopicPlan]) -> TopicValue:
+        """Commit a plan, made anew as long as others come in between."""
+        for _ in range(_ATTEMPTS):
+            planned = plan()
+            if not planned.steps:
+                return planned.topic
+            try:
+                revision = await self._writer.commit(planned.steps)
+            except PlanOutdated as outdated:
+                await self._wait_for(outdated.revision)
+                continue
+            await self._wait_for(revision)
+            return planned.topic
+        raise PlanOutdated(self._image.revision)
+
+    async def _follow(self, name: str) -> None:
+        """Have a topic's partitions follow its configuration, which has taken effect already.
+
+        In this order a partition that becomes durable syncs before its state says so.
+        """
+        for _ in range(_ATTEMPTS):
+            steps = changes.follow_config(self._image, name, self._policy)
+            if not steps:
+                return
+            try:
+                await self._wait_for(await self._writer.commit(steps))
+            except PlanOutdated as outdated:
+                await self._wait_for(outdated.revision)
+        raise PlanOutdated(self._image.revision)
+
+    async def _wait_for(self, revision: int) -> None:
+        if not await self._applied.reached(revision):
+            raise _interrupted("the change")
+
+    async def _gone(self, what: str, topic_id: Id) -> None:
+        while topic_id in self._image.tombstones:
+            if not await self._applied.moved():
+                raise _interrupted(what)
+
+    def _leader(self) -> Leader:
+        assert self.leader is not None, "no change before the broker is registered"
+        return self.leader
+
+    def _new_id(self) -> Id:
+        return Id(self._dice.token(Id.SIZE))
+
+
+def _fail(waiting: _Waiting, error: Exception) -> None:
+    if not waiting.done.done():
+        waiting.done.set_exception(error)
+
+
+def _shutting_down() -> Refusal:
+    return Refusal(Reason.SHUTTING_DOWN, "the broker is shutting down; ask again after a moment")
+
+
+def _interrupted(what: str) -> Refusal:
+    return Refusal(
+        Reason.REQUEST_TIMED_OUT,
+        f"{what} was interrupted by a shutdown of the broker and may still take effect; look once "
+        "it is back",
+    )

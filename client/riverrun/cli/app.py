@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
 
 import click
 
-from riverrun.cli.exits import Complaint, Exit, tell
+from riverrun.cli.exits import Complaint, Exit, tell, write_note
 from riverrun.cli.groups import Group, Late
 from riverrun.cli.settings import Settings
 
 PROGRAM = "riverrun"
+COMPLETION_VARIABLE = "_RIVERRUN_COMPLETE"
 
 
 def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -59,23 +59,38 @@ def run(args: list[str] | None = None) -> int:
     """Run the command line; return its exit code, having told any error in one line."""
     settings = Settings()
     try:
-        outcome: Any = cli.main(args, prog_name=PROGRAM, standalone_mode=False, obj=settings)
+        outcome = _invoke(sys.argv[1:] if args is None else args, settings)
         sys.stdout.flush()
     except Complaint as complaint:
         tell(complaint, as_json=settings.as_json)
         return complaint.code
+    except click.exceptions.NoArgsIsHelpError as bare:
+        write_note(bare.format_message())
+        return Exit.USAGE
     except click.UsageError as error:
         tell(_misuse(error), as_json=settings.as_json)
         return Exit.USAGE
     except click.ClickException as error:
         tell(Complaint(error.format_message()), as_json=settings.as_json)
         return Exit.FAILED
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, EOFError, click.Abort):
         return Exit.INTERRUPTED
     except BrokenPipeError:
         silence_stdout()
         return Exit.OK
     return outcome if isinstance(outcome, int) else Exit.OK
+
+
+def _invoke(args: list[str], settings: Settings) -> object:
+    """Read the command line and run what it says; return what the command returns."""
+    if COMPLETION_VARIABLE in os.environ:
+        return cli.main(args, PROGRAM, COMPLETION_VARIABLE, obj=settings)
+    # Not cli.main(), which turns a broken pipe into exit code 1.
+    try:
+        with cli.make_context(PROGRAM, list(args), obj=settings) as context:
+            return cli.invoke(context)
+    except click.exceptions.Exit as done:
+        return done.exit_code
 
 
 def silence_stdout() -> None:

@@ -9,7 +9,6 @@ from click.shell_completion import CompletionItem, get_completion_class
 
 from riverrun.cli.settings import Command, Settings
 
-_VARIABLE = "_RIVERRUN_COMPLETE"
 TOPICS_TIMEOUT_S = 1.0
 
 
@@ -23,11 +22,11 @@ def completion(shell: str) -> None:
     zsh   eval "$(riverrun completion zsh)"       in ~/.zshrc
     fish  riverrun completion fish > ~/.config/fish/completions/riverrun.fish
     """
-    from riverrun.cli.app import PROGRAM, cli  # noqa: PLC0415 - the root imports this module
+    from riverrun.cli.app import COMPLETION_VARIABLE, PROGRAM, cli  # noqa: PLC0415 - the root imports this module
 
     kind = get_completion_class(shell)
     assert kind is not None, f"click completes {shell}"
-    completer = kind(cli, {}, PROGRAM, _VARIABLE)
+    completer = kind(cli, {}, PROGRAM, COMPLETION_VARIABLE)
     # Not completer.source(): for bash it starts one to look at its version, and complains of it.
     click.echo(completer.source_template % completer.source_vars())
 

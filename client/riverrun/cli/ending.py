@@ -35,6 +35,7 @@ class Ending(Generic[Partition]):
         self._left = max_records
         self._until_ms = until_ms
         self._ends: dict[Partition, int] = {}
+        self._seen: dict[Partition, int] = {}
 
     @property
     def done(self) -> bool:
@@ -58,8 +59,9 @@ class Ending(Generic[Partition]):
 
     def pass_to(self, partition: Partition, next_offset: int) -> None:
         """Note that everything below an offset has been seen."""
+        self._seen[partition] = max(next_offset, self._seen.get(partition, 0))
         end = self._ends.get(partition)
-        if end is not None and next_offset >= end:
+        if end is not None and self._seen[partition] >= end:
             self._open.discard(partition)
 
     def take(

@@ -1,0 +1,3 @@
+from __future__ import annotations
+
+from tests.e2e.conftest import shared_broker, topic  # noqa: F401 - fixtures

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
+from functools import partial
 
 from riverrun._core.descriptions import (
     ClusterInfo,
@@ -12,14 +13,29 @@ from riverrun._core.descriptions import (
     TrimResult,
 )
 from riverrun._core.records import CommittedOffset, From, TopicPartition
+from riverrun._net.channel import Connection, Connections
+from riverrun._net.describing import cluster_info, topic_description, topic_info
+from riverrun._net.failures import from_proto
+from riverrun._net.offsets import (
+    commit_group_offsets,
+    fetch_group_offsets,
+    list_offsets,
+    offset_query,
+)
+from riverrun.v1 import admin_pb2 as pb
+from riverrun.v1 import metadata_pb2
 
 
 class Admin:
     """Calls that make and change things, from `Client.admin()`. It needs no closing.
 
     Every method raises `NoBrokerError` or `TimedOutError` where no broker answers in time, and the
-    error of the broker as it is.
+    error of the broker as it is. Calls that change something are made again only where that cannot do
+    it twice.
     """
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
 
     async def create_topic(
         self,
@@ -37,11 +53,35 @@ class Admin:
             TopicExistsError: the name is taken, and `if_not_exists` was not set.
             UsageError: the name, the number of partitions or the configuration is refused.
         """
-        raise NotImplementedError
+        request = pb.CreateTopicRequest(
+            topic=topic,
+            partitions=partitions,
+            replication_factor=replication_factor,
+            configs=dict(configs or {}),
+            if_not_exists=if_not_exists,
+            validate_only=validate_only,
+        )
+        answer = await self._connections.call(
+            lambda connection, timeout_s: connection.admin.CreateTopic(request, timeout=timeout_s),
+            f"create topic {topic}",
+            idempotent=if_not_exists or validate_only,
+        )
+        return topic_info(answer.topic, created=answer.created)
 
-    def list_topics(self, *, include_internal: bool = False) -> AsyncIterator[TopicInfo]:
+    async def list_topics(self, *, include_internal: bool = False) -> AsyncIterator[TopicInfo]:
         """Iterate over all topics by name, a page at a time: `async for t in admin.list_topics()`."""
-        raise NotImplementedError
+        token = ""
+        while True:
+            request = pb.ListTopicsRequest(page_token=token, include_internal=include_internal)
+            answer = await self._connections.call(
+                partial(_list_topics, request),
+                "list topics",
+            )
+            for topic in answer.topics:
+                yield topic_info(topic)
+            token = answer.next_page_token
+            if not token:
+                return
 
     async def describe_topic(self, topic: str) -> TopicDescription:
         """Tell everything about one topic.
@@ -49,7 +89,14 @@ class Admin:
         Raises:
             TopicNotFoundError: there is none of this name.
         """
-        raise NotImplementedError
+        request = pb.DescribeTopicRequest(topic=topic)
+        answer = await self._connections.call(
+            lambda connection, timeout_s: connection.admin.DescribeTopic(
+                request, timeout=timeout_s
+            ),
+            f"describe topic {topic}",
+        )
+        return topic_description(answer)
 
     async def alter_topic(
         self,
@@ -60,13 +107,30 @@ class Admin:
         validate_only: bool = False,
     ) -> TopicInfo:
         """Set keys of a topic's configuration, and give others back to the broker's default."""
-        raise NotImplementedError
+        request = pb.AlterTopicRequest(
+            topic=topic, set=dict(set or {}), unset=unset, validate_only=validate_only
+        )
+        answer = await self._connections.call(
+            lambda connection, timeout_s: connection.admin.AlterTopic(request, timeout=timeout_s),
+            f"alter topic {topic}",
+        )
+        return topic_info(answer.topic)
 
     async def add_partitions(
         self, topic: str, partitions: int, *, validate_only: bool = False
     ) -> TopicInfo:
         """Give a topic more partitions, `partitions` in all. Keys may move to others by that."""
-        raise NotImplementedError
+        request = pb.AddPartitionsRequest(
+            topic=topic, partitions=partitions, validate_only=validate_only
+        )
+        answer = await self._connections.call(
+            lambda connection, timeout_s: connection.admin.AddPartitions(
+                request, timeout=timeout_s
+            ),
+            f"add partitions to topic {topic}",
+            idempotent=validate_only,
+        )
+        return topic_info(answer.topic)
 
     async def trim_topic(self, topic: str, before: Mapping[int, int]) -> tuple[TrimResult, ...]:
         """Delete the records before an offset in each partition named, for good.
@@ -78,7 +142,22 @@ class Admin:
         Returns:
             A result for each partition, in the order of `before`.
         """
-        raise NotImplementedError
+        points = [pb.TrimPoint(partition=p, before_offset=at) for p, at in before.items()]
+        request = pb.TrimTopicRequest(topic=topic, points=points)
+        answer = await self._connections.call(
+            lambda connection, timeout_s: connection.admin.TrimTopic(request, timeout=timeout_s),
+            f"trim topic {topic}",
+            # Made later again, -1 would also delete what came meanwhile.
+            idempotent=-1 not in before.values(),
+        )
+        return tuple(
+            TrimResult(
+                result.partition,
+                result.log_start_offset,
+                result.error.message if result.HasField("error") else "",
+            )
+            for result in answer.results
+        )
 
     async def delete_topic(self, topic: str, *, topic_id: bytes = b"") -> None:
         """Delete a topic and everything in it, for good.
@@ -88,7 +167,12 @@ class Admin:
         Raises:
             TopicNotFoundError: there is none of this name, or it has another id.
         """
-        raise NotImplementedError
+        request = pb.DeleteTopicRequest(topic=topic, topic_id=topic_id)
+        await self._connections.call(
+            lambda connection, timeout_s: connection.admin.DeleteTopic(request, timeout=timeout_s),
+            f"delete topic {topic}",
+            idempotent=False,
+        )
 
     async def list_offsets(
         self, topic: str, at: From = "earliest", *, partition: int | None = None
@@ -98,7 +182,8 @@ class Admin:
         Raises:
             UsageError: `at` is another kind of place.
         """
-        raise NotImplementedError
+        query = offset_query(topic, partition, at)
+        return await list_offsets(self._connections, [query])
 
     async def group_offsets(
         self, group: str, partitions: Iterable[TopicPartition] = ()
@@ -107,7 +192,7 @@ class Admin:
 
         None stands where the group has never committed, or where that has expired.
         """
-        raise NotImplementedError
+        return await fetch_group_offsets(self._connections, group, partitions)
 
     async def commit_group_offsets(
         self, group: str, offsets: Mapping[TopicPartition, int | CommittedOffset]
@@ -117,8 +202,28 @@ class Admin:
         Raises:
             RiverrunError: of the first partition that refused; the others may have been stored.
         """
-        raise NotImplementedError
+        await commit_group_offsets(self._connections, group, offsets)
 
     async def cluster(self, topics: Iterable[str] = ()) -> ClusterInfo:
-        """Tell the brokers, and who leads what in the topics named; none is all."""
-        raise NotImplementedError
+        """Tell the brokers, and who leads what in the topics named; none is all.
+
+        Raises:
+            TopicNotFoundError: there is none of a name.
+        """
+        request = metadata_pb2.GetMetadataRequest(topics=topics)
+        answer = await self._connections.call(
+            lambda connection, timeout_s: connection.metadata.GetMetadata(
+                request, timeout=timeout_s
+            ),
+            "get metadata",
+        )
+        for topic in answer.cluster.topics:
+            if topic.HasField("error"):
+                raise from_proto(topic.error, f"topic {topic.topic}")
+        return cluster_info(answer.cluster)
+
+
+def _list_topics(
+    request: pb.ListTopicsRequest, connection: Connection, timeout_s: float
+) -> Awaitable[pb.ListTopicsResponse]:
+    return connection.admin.ListTopics(request, timeout=timeout_s)

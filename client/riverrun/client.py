@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
+from riverrun._core.backoff import Backoff
 from riverrun._core.descriptions import ServerInfo
 from riverrun._core.records import From, OffsetReset, TopicPartition
+from riverrun._net.addresses import parse_bootstrap
+from riverrun._net.channel import Connection, ConnectionConfig, Connections
+from riverrun._net.describing import server_info
+from riverrun._net.produce_engine import ProduceEngine
 from riverrun.admin import Admin
 from riverrun.consumer import Consumer
-from riverrun.producer import Acks, Compression, Producer
+from riverrun.errors import ClosedError, Reason, UsageError
+from riverrun.producer import Acks, Compression, Producer, checked_config
+from riverrun.v1 import metadata_pb2
 
 DEFAULT_BOOTSTRAP = "127.0.0.1:7171"
+
+# After an exception in the block, records that were sent still have this long to be acknowledged.
+_HURRIED_FLUSH_S = 5.0
 
 
 class Client:
@@ -42,7 +54,23 @@ class Client:
         request_timeout_s: float = 30.0,
         client_id: str = "",
     ) -> None:
-        raise NotImplementedError
+        for name, value in (
+            ("connect_timeout_s", connect_timeout_s),
+            ("request_timeout_s", request_timeout_s),
+        ):
+            if not value > 0:
+                raise UsageError(
+                    f"{name} is {value!r}; it must be above 0", reason=Reason.INVALID_REQUEST
+                )
+        config = ConnectionConfig(
+            parse_bootstrap(bootstrap), connect_timeout_s, request_timeout_s, client_id
+        )
+        # Jitter and where to begin; nothing that has to be unguessable.
+        self._uniform = random.Random().random  # noqa: S311
+        self._connections = Connections(config, lambda: Backoff(self._uniform))
+        self._producers: list[Producer] = []
+        self._consumers: list[Consumer] = []
+        self._closed = False
 
     def producer(
         self,
@@ -50,7 +78,7 @@ class Client:
         acks: Acks = "all",
         idempotent: bool = True,
         compression: Compression = "none",
-        linger_s: float = 0.005,
+        linger_s: float = 0.0,
         batch_bytes: int = 256 * 1024,
         buffer_bytes: int = 32 * 1024 * 1024,
         delivery_timeout_s: float = 120.0,
@@ -63,7 +91,8 @@ class Client:
             idempotent: batches sent again after a broken connection are not written twice. Without
                 it they are not sent again, and fail with an unknown outcome.
             compression: of whole batches. "zstd" needs `pip install riverrun[zstd]`.
-            linger_s: how long a batch that is not full waits for more records.
+            linger_s: how long a batch that is not full waits for more records. Also with 0 records
+                gather while earlier batches wait for their answers.
             batch_bytes: how large a batch may grow; the broker's limit counts too.
             buffer_bytes: how much may wait for its acknowledgement.
             delivery_timeout_s: how long a record may take from `send` to its acknowledgement,
@@ -72,7 +101,20 @@ class Client:
         Raises:
             UsageError: a setting is out of its range, or zstd is not installed.
         """
-        raise NotImplementedError
+        self._check_open()
+        config = checked_config(
+            acks=acks,
+            idempotent=idempotent,
+            compression=compression,
+            linger_s=linger_s,
+            batch_bytes=batch_bytes,
+            buffer_bytes=buffer_bytes,
+            delivery_timeout_s=delivery_timeout_s,
+        )
+        engine = ProduceEngine(self._connections, config, self._uniform)
+        producer = Producer(engine, config)
+        self._producers.append(producer)
+        return producer
 
     def consumer(
         self,
@@ -106,7 +148,8 @@ class Client:
 
     def admin(self) -> Admin:
         """Return the calls that make and change topics."""
-        raise NotImplementedError
+        self._check_open()
+        return Admin(self._connections)
 
     async def server_info(self) -> ServerInfo:
         """Ask a broker for its version, features and limits.
@@ -114,11 +157,20 @@ class Client:
         Raises:
             NoBrokerError: nobody answers.
         """
-        raise NotImplementedError
+        request = metadata_pb2.GetServerInfoRequest()
+
+        async def ask(connection: Connection, timeout_s: float) -> ServerInfo:
+            info = await connection.metadata.GetServerInfo(request, timeout=timeout_s)
+            return server_info(info, connection.endpoint)
+
+        return await self._connections.call(ask, "get server info")
 
     async def close(self) -> None:
         """Close all that the client has made, producers first, then the connections."""
-        raise NotImplementedError
+        if self._closed:
+            return
+        self._closed = True
+        await self._close_all(timeout_s=None)
 
     async def __aenter__(self) -> Self:
         """Return the client itself."""
@@ -130,5 +182,21 @@ class Client:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close."""
-        raise NotImplementedError
+        """Close; after an exception, producers flush for at most five seconds."""
+        if not self._closed:
+            self._closed = True
+            await self._close_all(timeout_s=None if error is None else _HURRIED_FLUSH_S)
+
+    async def _close_all(self, *, timeout_s: float | None) -> None:
+        try:
+            async with asyncio.TaskGroup() as closing:
+                for producer in self._producers:
+                    closing.create_task(producer.close(timeout_s=timeout_s))
+                for consumer in self._consumers:
+                    closing.create_task(consumer.close())
+        finally:
+            await self._connections.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError("the client was closed; make a new one", reason=Reason.CLOSED)

@@ -128,6 +128,10 @@ class RiverrunError(Exception):
         self.diverging_offset = diverging_offset
         self.acknowledged_records = 0
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Let copies and pickles keep the keyword arguments."""
+        return _rebuilt, (type(self), self.message, self.__dict__.copy())
+
     def __str__(self) -> str:
         """Say the message, the reason and, where it matters, that the outcome is unknown."""
         doubt = "" if self.outcome_known else "; the outcome is unknown"
@@ -180,3 +184,11 @@ class OffsetOutOfRangeError(UsageError):
 
 class ClosedError(UsageError):
     """The object was closed."""
+
+
+def _rebuilt(
+    kind: type[RiverrunError], message: str, attributes: dict[str, object]
+) -> RiverrunError:
+    error = kind.__new__(kind, message)
+    error.__dict__.update(attributes)
+    return error

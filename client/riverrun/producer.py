@@ -3,28 +3,83 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import AsyncIterable, Iterable
+from contextlib import aclosing
 from types import TracebackType
 from typing import Literal, Self, TypeAlias
 
-from riverrun._core.records import Headers, NewRecord, Record, RecordMetadata, SendSummary
+from riverrun._core.chunks import Chunk, Chunker, Sendable, check_row
+from riverrun._core.codecs import Compression, codec_for
+from riverrun._core.encoding import Row, size_bound
+from riverrun._core.outgoing import OutgoingBatch
+from riverrun._core.records import Headers, RecordMetadata, SendSummary, TopicPartition
+from riverrun._net.feeding import feed
+from riverrun._net.produce_engine import ProduceEngine, ProducerConfig, now_ms
+from riverrun._net.receipts import Tally, TallyReceipt
+from riverrun.errors import BufferFullError, Reason, UsageError
 
 Acks: TypeAlias = Literal["all", "leader", "none"]
-Compression: TypeAlias = Literal["none", "gzip", "zstd"]
-Sendable: TypeAlias = bytes | tuple[bytes | None, bytes | None] | NewRecord | Record | None
-"""What `send_many` takes: a value, a (key, value) pair, or a record with all its parts."""
+
+__all__ = ["Acks", "Compression", "Producer", "Sendable"]
+
+_BATCH_BYTES_MAX = 3 << 20
+# An async iterable's records go out when the next one is longer away than this, linger or not.
+_PAUSE_S = 0.005
+# After an exception in the block, the records before it still have this long to be acknowledged.
+_HURRIED_FLUSH_S = 5.0
+
+
+def checked_config(
+    *,
+    acks: str,
+    idempotent: bool,
+    compression: str,
+    linger_s: float,
+    batch_bytes: int,
+    buffer_bytes: int,
+    delivery_timeout_s: float,
+) -> ProducerConfig:
+    """Check a producer's settings.
+
+    Raises:
+        UsageError: one is out of its range; the text has the range.
+    """
+    if acks not in ("all", "leader", "none"):
+        raise _out_of_range("acks", acks, 'one of "all", "leader", "none"')
+    if not 0 <= linger_s <= 60:
+        raise _out_of_range("linger_s", linger_s, "0 to 60")
+    if not 1 <= batch_bytes <= _BATCH_BYTES_MAX:
+        raise _out_of_range("batch_bytes", batch_bytes, f"1 to {_BATCH_BYTES_MAX}")
+    if buffer_bytes < batch_bytes:
+        raise _out_of_range("buffer_bytes", buffer_bytes, f"at least batch_bytes ({batch_bytes})")
+    if not delivery_timeout_s > 0:
+        raise _out_of_range("delivery_timeout_s", delivery_timeout_s, "above 0")
+    return ProducerConfig(
+        acks=acks,
+        idempotent=idempotent,
+        codec=codec_for(compression),
+        linger_s=linger_s,
+        batch_bytes=batch_bytes,
+        buffer_bytes=buffer_bytes,
+        delivery_timeout_s=delivery_timeout_s,
+    )
 
 
 class Producer:
     """Writes records, from `Client.producer()`; an async context manager.
 
     Records of one partition keep the order in which they were given, also through broken
-    connections, and with `idempotent` (the default) each stands in its partition once. Where a
-    batch fails for good, those behind it in the same partition fail too, in order: nothing
-    overtakes.
+    connections, and with `idempotent` (the default) each stands in its partition once. A batch that
+    the broker refuses fails alone. Where nobody knows whether a batch was written, it fails so, and
+    with it all that was given behind it for the same partition: nothing overtakes.
 
     What the methods raise says whether the outcome is known (`RiverrunError.outcome_known`).
     """
+
+    def __init__(self, engine: ProduceEngine, config: ProducerConfig) -> None:
+        self._engine = engine
+        self._config = config
 
     async def send(
         self,
@@ -53,7 +108,15 @@ class Producer:
             TimedOutError: not acknowledged within the delivery timeout.
             UsageError: the broker refuses the record; nothing was written.
         """
-        raise NotImplementedError
+        row, size_bytes = _row(topic, value, key, partition, headers, timestamp_ms)
+        while True:
+            await self._engine.room(size_bytes)
+            try:
+                future = self._engine.take(topic, partition, row, size_bytes)
+            except BufferFullError:
+                # Someone who did not wait was quicker.
+                continue
+            return await future
 
     def send_nowait(
         self,
@@ -72,15 +135,18 @@ class Producer:
             future = producer.send_nowait("orders", b"...")
             await producer.drain()
 
+        A future that fails and is never asked is logged by asyncio when it is let go.
+
         Raises:
             BufferFullError: the buffer has no room; `await producer.drain()` and call again.
             ClosedError: the producer was closed.
         """
-        raise NotImplementedError
+        row, size_bytes = _row(topic, value, key, partition, headers, timestamp_ms)
+        return self._engine.take(topic, partition, row, size_bytes)
 
     async def drain(self) -> None:
-        """Wait until the buffer has room for more."""
-        raise NotImplementedError
+        """Wait until the buffer has room for another batch."""
+        await self._engine.room(self._config.batch_bytes)
 
     async def send_many(
         self,
@@ -97,23 +163,47 @@ class Producer:
 
         Args:
             topic: where to.
-            records: values, (key, value) pairs, or `NewRecord`s and `Record`s; not mixed with
-                strings: encode text before. An async iterable's batch goes out when the next record
-                is longer away than `linger_s`.
+            records: values, (key, value) pairs, or `NewRecord`s and `Record`s; encode text before.
+                A plain iterable is read on the event loop, so it must not block. What an async
+                iterable has yielded goes out when it pauses.
             partition: where to in the topic, whatever the keys say.
 
         Raises:
-            RiverrunError: of the first batch that failed; `acknowledged_records` says how many were
-                written all the same.
+            UsageError: an item is nothing that can be sent.
+            RiverrunError: of the first batch that failed; `acknowledged_records` says how many
+                were written all the same.
         """
-        raise NotImplementedError
+        _check_place(topic, partition)
+        self._engine.check_open()
+        await self._engine.known_topic(topic, partition)
+        tally = Tally(topic)
+        chunker = self._chunker(topic, partition)
+        pause_s = max(self._config.linger_s, _PAUSE_S)
+        async with aclosing(feed(records, chunker.wanted, pause_s)) as runs:
+            async for items, pause in runs:
+                for chunk in chunker.feed(items):
+                    await self._submit(tally, chunk)
+                if pause:
+                    for chunk in chunker.drain():
+                        await self._submit(tally, chunk)
+                if tally.error is not None:
+                    break
+        if tally.error is None:
+            for chunk in chunker.drain():
+                await self._submit(tally, chunk)
+        await tally.settled()
+        if tally.error is not None:
+            error = copy.copy(tally.error)
+            error.acknowledged_records = tally.records
+            raise error
+        return tally.summary()
 
     async def flush(self) -> None:
         """Wait until every record taken so far is acknowledged or has failed.
 
         Failures are told by the calls and futures of the records themselves.
         """
-        raise NotImplementedError
+        await self._engine.flush()
 
     async def close(self, *, timeout_s: float | None = None) -> None:
         """Flush, then let go of everything. Safe to call twice.
@@ -122,7 +212,7 @@ class Producer:
             timeout_s: give up flushing after that; what is left fails with `ClosedError`. None
                 waits as long as the delivery timeout lets it take.
         """
-        raise NotImplementedError
+        await self._engine.close(timeout_s)
 
     async def __aenter__(self) -> Self:
         """Return the producer itself."""
@@ -135,4 +225,62 @@ class Producer:
         trace: TracebackType | None,
     ) -> None:
         """Close; after an exception flush for at most five seconds."""
-        raise NotImplementedError
+        await self.close(timeout_s=None if error is None else _HURRIED_FLUSH_S)
+
+    def _chunker(self, topic: str, partition: int | None) -> Chunker:
+        machine = self._engine.machine
+        route = machine.route(topic)
+        assert route is not None, "the topic is known"
+        return Chunker(
+            route,
+            partition=partition,
+            batch_bytes=self._config.batch_bytes,
+            limit_bytes=lambda number: machine.limit_bytes(TopicPartition(topic, number)),
+            hold_bytes=self._config.buffer_bytes // 2,
+            now_ms=now_ms,
+        )
+
+    async def _submit(self, tally: Tally, chunk: Chunk) -> None:
+        """Send one encoded batch, and let others run meanwhile."""
+        size_bytes = len(chunk.records)
+        await self._engine.room(size_bytes)
+        now_s = asyncio.get_running_loop().time()
+        self._engine.submit(
+            OutgoingBatch(
+                partition=TopicPartition(tally.topic, chunk.partition),
+                records=chunk.records,
+                record_count=chunk.record_count,
+                first_timestamp_ms=chunk.first_timestamp_ms,
+                max_timestamp_ms=chunk.max_timestamp_ms,
+                deadline_s=now_s + self._config.delivery_timeout_s,
+                reserved_bytes=size_bytes,
+                receipt=TallyReceipt(tally, chunk.partition, chunk.record_count, size_bytes),
+            )
+        )
+        await asyncio.sleep(0)
+
+
+def _row(
+    topic: str,
+    value: bytes | None,
+    key: bytes | None,
+    partition: int | None,
+    headers: Headers,
+    timestamp_ms: int | None,
+) -> tuple[Row, int]:
+    """Check a record's parts; return it as a row, and what it may take at the most."""
+    _check_place(topic, partition)
+    row = (key, value, now_ms() if timestamp_ms is None else timestamp_ms, headers)
+    check_row(row)
+    return row, size_bound(key, value, headers)
+
+
+def _check_place(topic: str, partition: int | None) -> None:
+    if not topic:
+        raise UsageError("the topic's name is empty", reason=Reason.INVALID_NAME)
+    if partition is not None and partition < 0:
+        raise _out_of_range("partition", partition, "0 or above, or None")
+
+
+def _out_of_range(name: str, value: object, expected: str) -> UsageError:
+    return UsageError(f"{name} is {value!r}; it must be {expected}", reason=Reason.INVALID_REQUEST)

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import grpc
+import grpc.aio
+from google.protobuf.any_pb2 import Any
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import DecodeError
+from google.protobuf.unknown_fields import UnknownFieldSet
+
 from riverrun.errors import (
     CorruptDataError,
     FatalError,
@@ -33,44 +40,128 @@ _CLASSES: dict[Reason, type[RiverrunError]] = {
     Reason.REQUEST_TIMED_OUT: TimedOutError,
     Reason.NOT_ENOUGH_REPLICAS_AFTER_APPEND: TimedOutError,
     Reason.STORAGE_FAILED: RetriableError,
+    Reason.UNKNOWN: FatalError,
 }
 _PREFIX = "ERROR_REASON_"
+
+# google.rpc.Status has its details, messages of type google.protobuf.Any, in field 3.
+_STATUS_KEY, _STATUS_DETAILS = "grpc-status-details-bin", 3
+
+_LOST = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})
+_REFUSED = frozenset(
+    {
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.OUT_OF_RANGE,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.UNAUTHENTICATED,
+    }
+)
 
 
 def reason_of(number: int) -> Reason:
     """Name a reason from its number on the wire; `UNKNOWN` for one of a newer broker."""
     try:
-        return Reason(pb.ErrorReason.Name(number).removeprefix(_PREFIX))  # type: ignore[arg-type]
+        name = pb.ErrorReason.Name(pb.ErrorReason.ValueType(number))
+        return Reason(name.removeprefix(_PREFIX))
     except ValueError:
         return Reason.UNKNOWN
 
 
-def from_proto(error: pb.Error, *, context: str = "") -> RiverrunError:
+def from_proto(error: pb.Error, context: str = "") -> RiverrunError:
     """Build the exception for an error from the wire, from a status or from inside a reply.
 
     Args:
         error: what the broker said.
-        context: what was being done, put before the broker's text, such as "topic orders".
+        context: what it is about, put before the broker's text, such as "orders[3]".
     """
     reason = reason_of(error.reason)
     retry_after_s: float | None = None
     if error.HasField("retry_after"):
         retry_after_s = error.retry_after.seconds + error.retry_after.nanos / 1e9
-    known = error.outcome == pb.OUTCOME_NOTHING_HAPPENED
-    kind = _CLASSES.get(reason)
-    if kind is None:
-        kind = RetriableError if error.retry_safe or retry_after_s is not None else UsageError
-        if reason is Reason.UNKNOWN and kind is UsageError:
-            kind = FatalError
+    kind = RetriableError if error.retry_safe else _CLASSES.get(reason, UsageError)
     text = error.message or f"the broker gave no text for reason {error.reason}"
+    available: OffsetRange | None = None
+    if error.HasField("available"):
+        available = OffsetRange(error.available.earliest, error.available.latest)
     return kind(
         f"{context}: {text}" if context else text,
         reason=reason,
-        outcome_known=known,
+        outcome_known=error.outcome == pb.OUTCOME_NOTHING_HAPPENED,
         retry_after_s=retry_after_s,
-        available=OffsetRange(error.available.earliest, error.available.latest)
-        if error.HasField("available")
-        else None,
+        available=available,
         expected_sequence=error.expected_sequence if error.HasField("expected_sequence") else None,
         diverging_offset=error.diverging_offset if error.HasField("diverging_offset") else None,
     )
+
+
+def from_rpc(error: grpc.aio.AioRpcError, what: str, endpoint: str) -> RiverrunError:
+    """Build the exception for a failed call.
+
+    Args:
+        error: what gRPC raised.
+        what: the call in words, such as "create topic orders".
+        endpoint: whom it was sent to, as host:port.
+    """
+    detail = error_detail(error)
+    if detail is not None:
+        return from_proto(detail, what)
+    code, text = error.code(), error.details() or "no details"
+    where = f"{what} at {endpoint}"
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return TimedOutError(
+            f"{where}: no answer in time", reason=Reason.TIMED_OUT, outcome_known=False
+        )
+    if code in _LOST:
+        return RetriableError(
+            f"{where}: the connection failed: {text}",
+            reason=Reason.CONNECTION_LOST,
+            outcome_known="failed to connect" in text.lower(),
+        )
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return FatalError(
+            f"{where}: the broker does not know this call ({text}); upgrade it, or look whether the "
+            "address is that of a broker's client port",
+            reason=Reason.UNKNOWN,
+        )
+    kind = UsageError if code in _REFUSED else FatalError
+    return kind(
+        f"{where}: {code.name}: {text}", reason=Reason.UNKNOWN, outcome_known=code in _REFUSED
+    )
+
+
+def from_stream(error: grpc.aio.AioRpcError, what: str, endpoint: str) -> RiverrunError:
+    """Build the exception for a broken stream; what opening another one may mend is retriable."""
+    built = from_rpc(error, what, endpoint)
+    if isinstance(built, FatalError) and error.code() is not grpc.StatusCode.UNIMPLEMENTED:
+        return RetriableError(
+            built.message, reason=Reason.CONNECTION_LOST, outcome_known=built.outcome_known
+        )
+    return built
+
+
+def is_connection_trouble(error: RiverrunError) -> bool:
+    """Whether another connection, perhaps to another broker, is the thing to try."""
+    return error.reason in {
+        Reason.CONNECTION_LOST,
+        Reason.TIMED_OUT,
+        Reason.SHUTTING_DOWN,
+        Reason.NOT_READY,
+    }
+
+
+def error_detail(error: grpc.aio.AioRpcError) -> pb.Error | None:
+    """Return our Error from among a status's details, if the broker sent one."""
+    for key, value in error.trailing_metadata() or ():
+        if key != _STATUS_KEY or not isinstance(value, bytes):
+            continue
+        try:
+            fields = UnknownFieldSet(Empty.FromString(value))
+            for field in map(fields.__getitem__, range(len(fields))):
+                if field.field_number == _STATUS_DETAILS:
+                    packed = Any.FromString(field.data)
+                    if packed.Is(pb.Error.DESCRIPTOR):
+                        return pb.Error.FromString(packed.value)
+        except DecodeError:
+            return None
+    return None

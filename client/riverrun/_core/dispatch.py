@@ -1,0 +1,157 @@
+"""Which append a stream sends next: partitions take turns, within what the broker allows in flight."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from riverrun._core.acks import TagLedger
+from riverrun._core.outgoing import OutgoingBatch, Resolution
+from riverrun._core.records import TopicPartition
+from riverrun._core.sequences import PartitionLane
+from riverrun.errors import RiverrunError
+
+
+class StreamLimits(NamedTuple):
+    """What a broker allows to wait for its answer: batches of a partition, bytes of a stream."""
+
+    unacknowledged_batches: int
+    in_flight_bytes: int
+
+
+class Append(NamedTuple):
+    """One append to put on the stream."""
+
+    lane: PartitionLane
+    batch: OutgoingBatch
+    attempt: int
+
+
+class Dispatcher:
+    """All lanes of a producer, and what its stream has under way.
+
+    A lane stands in the queue of those that may have something to send; it takes one turn and goes
+    to the end. A lane that has nothing leaves, and comes back when something happened to it.
+
+    Args:
+        new_lane: makes the lane of a partition.
+    """
+
+    def __init__(self, new_lane: Callable[[TopicPartition], PartitionLane]) -> None:
+        self._new_lane = new_lane
+        self._lanes: dict[TopicPartition, PartitionLane] = {}
+        self._turns: deque[PartitionLane] = deque()
+        self._listed: set[TopicPartition] = set()
+        self._held: set[TopicPartition] = set()
+        self._ledger = TagLedger()
+        self._limits: StreamLimits | None = None
+
+    @property
+    def appends_in_flight(self) -> int:
+        """How many appends wait for their answer."""
+        return len(self._ledger)
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a stream to send on."""
+        return self._limits is not None
+
+    def lanes(self) -> Iterable[PartitionLane]:
+        """Iterate over all lanes."""
+        return self._lanes.values()
+
+    def lane(self, partition: TopicPartition) -> PartitionLane:
+        """Return the lane of a partition."""
+        lane = self._lanes.get(partition)
+        if lane is None:
+            lane = self._lanes[partition] = self._new_lane(partition)
+        return lane
+
+    def submit(self, batch: OutgoingBatch) -> list[Resolution]:
+        """Take a batch to be sent behind all others of its partition."""
+        lane = self.lane(batch.partition)
+        resolutions = lane.add(batch)
+        self._list(lane)
+        return resolutions
+
+    def next(self, now_s: float) -> Append | None:
+        """Return the next append to send; None where there is nothing or no room."""
+        if self._limits is None or self._ledger.bytes >= self._limits.in_flight_bytes:
+            return None
+        while self._turns:
+            lane = self._turns.popleft()
+            self._listed.discard(lane.partition)
+            if not lane.sendable(now_s):
+                if lane.hold_until_s > now_s:
+                    self._held.add(lane.partition)
+                continue
+            batch = lane.send(self._ledger.next_tag, now_s)
+            self._ledger.enter(lane, batch)
+            self._list(lane)
+            return Append(lane, batch, lane.attempt)
+        return None
+
+    def answered(
+        self, tag: int, base_offset: int | None, error: RiverrunError | None, now_s: float
+    ) -> list[Resolution]:
+        """Take one answer.
+
+        Raises:
+            FatalError: nothing waits under this tag.
+        """
+        waiting = self._ledger.take(tag)
+        if waiting is None:
+            return []
+        lane, batch = waiting
+        resolutions = lane.answered(batch, base_offset, error, now_s)
+        self._list(lane)
+        return resolutions
+
+    def stream_started(self, limits: StreamLimits) -> None:
+        """Begin to send: everything in flight goes first, again."""
+        self._limits = limits
+        self._ledger = TagLedger()
+        for lane in self._lanes.values():
+            lane.window = limits.unacknowledged_batches
+            self._list(lane)
+
+    def stream_lost(self) -> list[Resolution]:
+        """Stop sending: the stream broke, or ended."""
+        self._limits = None
+        self._ledger = TagLedger()
+        return [done for lane in self._lanes.values() for done in lane.stream_lost()]
+
+    def expired(self, now_s: float, why: str) -> list[Resolution]:
+        """Give up what has passed its deadline."""
+        resolutions: list[Resolution] = []
+        for lane in self._lanes.values():
+            given_up = lane.expired(now_s, why)
+            if given_up:
+                resolutions += given_up
+                self._list(lane)
+        return resolutions
+
+    def release_held(self, now_s: float) -> None:
+        """Let lanes whose delay is over take turns again."""
+        for partition in [p for p in self._held if self._lanes[p].hold_until_s <= now_s]:
+            self._list(self._lanes[partition])
+
+    def next_hold_s(self) -> float | None:
+        """When the next delay of a lane is over."""
+        return min((self._lanes[p].hold_until_s for p in self._held), default=None)
+
+    def next_deadline_s(self) -> float | None:
+        """When the next batch gives up."""
+        deadlines = (lane.next_deadline_s() for lane in self._lanes.values())
+        return min((at for at in deadlines if at is not None), default=None)
+
+    def abandon(self, error: RiverrunError) -> list[Resolution]:
+        """Fail everything."""
+        return [done for lane in self._lanes.values() for done in lane.abandon(error)]
+
+    def _list(self, lane: PartitionLane) -> None:
+        self._held.discard(lane.partition)
+        if lane.partition not in self._listed:
+            self._listed.add(lane.partition)
+            self._turns.append(lane)

@@ -1,0 +1,212 @@
+"""A producer without its stream: records come in, appends go out, answers settle them.
+
+Drivers ask `next` what to send, tell what was answered, lost or is late, and after each call deliver
+what `take_resolved` has. The buffer is counted here: what was accepted holds its bytes until it is resolved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Generic, TypeVar
+
+from riverrun._core.accumulator import Accumulator
+from riverrun._core.dispatch import Append, Dispatcher, StreamLimits
+from riverrun._core.encoding import Row
+from riverrun._core.outgoing import OutgoingBatch, Receipt, Resolution
+from riverrun._core.partitioner import StickyPartitioner, partition_for_key
+from riverrun._core.records import TopicPartition
+from riverrun._core.sequences import PartitionLane
+from riverrun.errors import RiverrunError
+
+R = TypeVar("R", bound=Receipt)
+
+# While so many batches of a partition, or appends of the stream, wait for their answers, records
+# gather in batches that are not full yet: a message costs 0.2 ms of two processes however small.
+_LANE_BUSY = 2
+_STREAM_BUSY = 8
+
+_NO_LIMIT = 1 << 62
+
+
+class ProducerMachine(Generic[R]):
+    """All that a producer knows between two calls of its driver.
+
+    Args:
+        new_lane: makes the lane of a partition.
+        accumulator: gathers single records.
+        buffer_bytes: how much may be accepted and not resolved.
+    """
+
+    def __init__(
+        self,
+        new_lane: Callable[[TopicPartition], PartitionLane],
+        accumulator: Accumulator[R],
+        buffer_bytes: int,
+    ) -> None:
+        self._dispatcher = Dispatcher(new_lane)
+        self._accumulator = accumulator
+        self._buffer_bytes = buffer_bytes
+        self._routes: dict[str, StickyPartitioner] = {}
+        self._resolved: list[Resolution] = []
+        self.buffered_bytes = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything accepted has been resolved."""
+        return not self._accumulator and not any(
+            lane.unresolved for lane in self._dispatcher.lanes()
+        )
+
+    def has_room(self, size_bytes: int) -> bool:
+        """Whether so much more may be accepted; an empty buffer takes anything."""
+        return not self.buffered_bytes or self.buffered_bytes + size_bytes <= self._buffer_bytes
+
+    def reserve(self, size_bytes: int) -> None:
+        """Count what has been accepted."""
+        self.buffered_bytes += size_bytes
+
+    def release(self, size_bytes: int) -> None:
+        """Give back what was reserved for records that never came into a batch."""
+        self.buffered_bytes -= size_bytes
+        assert self.buffered_bytes >= 0, "more was released than reserved"
+
+    def learn_topic(self, topic: str, topic_id: bytes, partitions: int, first: int) -> None:
+        """Reckon with what the cluster says of a topic; a topic made anew starts anew.
+
+        Args:
+            topic: its name.
+            topic_id: its id.
+            partitions: how many it has.
+            first: where records without a key begin.
+        """
+        route = self._routes.get(topic)
+        if route is None or route.partitions > partitions:
+            self._routes[topic] = StickyPartitioner(partitions, first)
+        else:
+            route.grow(partitions)
+        for partition in range(partitions):
+            self._dispatcher.lane(TopicPartition(topic, partition)).topic_id = topic_id
+
+    def forget_topic(self, topic: str) -> None:
+        """Ask for the topic again before the next record for it."""
+        self._routes.pop(topic, None)
+
+    def route(self, topic: str) -> StickyPartitioner | None:
+        """Return how the topic's records are spread; None where the topic is not known yet."""
+        return self._routes.get(topic)
+
+    def partition_for(self, topic: str, key: bytes | None) -> TopicPartition:
+        """Choose the partition for a record of a known topic."""
+        route = self._routes[topic]
+        if key is None:
+            return TopicPartition(topic, route.partition())
+        return TopicPartition(topic, partition_for_key(key, route.partitions))
+
+    def append(self, partition: TopicPartition, row: Row, size_bytes: int, now_s: float) -> R:
+        """Put one record, whose bytes are reserved, into its partition's open batch."""
+        if self._accumulator.is_full(partition, size_bytes, self.limit_bytes(partition)):
+            self.seal(partition)
+        return self._accumulator.append(partition, row, size_bytes, now_s)
+
+    def submit(self, batch: OutgoingBatch) -> None:
+        """Take a whole batch, whose bytes are reserved, behind all records of its partition."""
+        self.seal(batch.partition)
+        self._settle(self._dispatcher.submit(batch))
+
+    def seal(self, partition: TopicPartition) -> None:
+        """Close the partition's open batch, if there is one, so that it goes out next."""
+        batch = self._accumulator.seal(partition)
+        if batch is None:
+            return
+        route = self._routes.get(partition.topic)
+        if route is not None and route.partition() == partition.partition:
+            route.move_on()
+        self._settle(self._dispatcher.submit(batch))
+
+    def seal_all(self) -> None:
+        """Close all open batches."""
+        for partition in self._accumulator.partitions():
+            self.seal(partition)
+
+    def take_resolved(self) -> list[Resolution]:
+        """Return what has been resolved since the last call, in order."""
+        resolved, self._resolved = self._resolved, []
+        return resolved
+
+    def limit_bytes(self, partition: TopicPartition) -> int:
+        """Return how large a batch the partition takes, as far as that is known."""
+        return self._dispatcher.lane(partition).largest_accepted_bytes or _NO_LIMIT
+
+    def unresolved(self) -> list[OutgoingBatch]:
+        """Return all batches on their way; open ones are not among them."""
+        return [batch for lane in self._dispatcher.lanes() for batch in lane.batches()]
+
+    def next(self, now_s: float) -> Append | None:
+        """Return the next append to send, if there is something and room for it."""
+        dispatcher = self._dispatcher
+        if not dispatcher.connected:
+            return None
+        dispatcher.release_held(now_s)
+        append = dispatcher.next(now_s)
+        if append is None and dispatcher.appends_in_flight < _STREAM_BUSY:
+            partition = self._accumulator.due(now_s, self._has_turn)
+            if partition is not None:
+                self.seal(partition)
+                append = dispatcher.next(now_s)
+        return append
+
+    def next_wakeup_s(self, now_s: float) -> float | None:
+        """When `next` may have something although nothing else happens."""
+        moments = (self._dispatcher.next_hold_s(), self._accumulator.next_linger_s())
+        return min((at for at in moments if at is not None and at > now_s), default=None)
+
+    def next_deadline_s(self) -> float | None:
+        """When something gives up."""
+        moments = (self._dispatcher.next_deadline_s(), self._accumulator.next_deadline_s())
+        return min((at for at in moments if at is not None), default=None)
+
+    def stream_started(self, limits: StreamLimits) -> None:
+        """Begin to send on a new stream."""
+        self._dispatcher.stream_started(limits)
+
+    def stream_lost(self) -> None:
+        """Reckon with a stream that broke, or ended."""
+        self._settle(self._dispatcher.stream_lost())
+
+    def acked(self, first_tag: int, base_offsets: Iterable[int], now_s: float) -> None:
+        """Take a run of answers that are all well.
+
+        Raises:
+            FatalError: nothing waits under such a tag.
+        """
+        for tag, base_offset in enumerate(base_offsets, first_tag):
+            self._settle(self._dispatcher.answered(tag, base_offset, None, now_s))
+
+    def answered(
+        self, tag: int, base_offset: int | None, error: RiverrunError | None, now_s: float
+    ) -> None:
+        """Take one answer.
+
+        Raises:
+            FatalError: nothing waits under this tag.
+        """
+        self._settle(self._dispatcher.answered(tag, base_offset, error, now_s))
+
+    def expire(self, now_s: float, why: str) -> None:
+        """Give up what has passed its deadline; `why` ends the errors' text."""
+        for partition in self._accumulator.overdue(now_s):
+            self.seal(partition)
+        self._settle(self._dispatcher.expired(now_s, why))
+
+    def abandon(self, error: RiverrunError) -> None:
+        """Fail everything: the producer ends."""
+        self.seal_all()
+        self._settle(self._dispatcher.abandon(error))
+
+    def _has_turn(self, partition: TopicPartition) -> bool:
+        return self._dispatcher.lane(partition).unresolved < _LANE_BUSY
+
+    def _settle(self, resolutions: list[Resolution]) -> None:
+        for resolution in resolutions:
+            self.release(resolution.batch.reserved_bytes)
+        self._resolved += resolutions

@@ -1,0 +1,198 @@
+"""Connections to brokers: one gRPC channel an address, and whichever answers is used."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+
+from riverrun._core.backoff import Backoff
+from riverrun._net.failures import from_rpc, is_connection_trouble
+from riverrun.errors import ClosedError, NoBrokerError, Reason, RetriableError, RiverrunError
+from riverrun.v1 import (
+    admin_pb2_grpc,
+    consumer_pb2_grpc,
+    metadata_pb2,
+    metadata_pb2_grpc,
+    producer_pb2_grpc,
+)
+
+T = TypeVar("T")
+
+_MEBI = 1 << 20
+# A batch and a frame are at most 4 MiB on this API; the room above is for what a later one may do.
+_MESSAGE_BYTES_MAX = 16 * _MEBI
+_PROBE_TIMEOUT_S = 3.0
+
+_OPTIONS: list[tuple[str, Any]] = [
+    ("grpc.max_receive_message_length", _MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", _MESSAGE_BYTES_MAX),
+    # A dead peer is noticed within 15 s, also where nothing is being sent.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    # Every retry is ours: gRPC's own know nothing of sequences.
+    ("grpc.enable_retries", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionConfig:
+    """How a client looks for brokers.
+
+    Attributes:
+        addresses: where, as host:port, in order.
+        connect_timeout_s: for how long.
+        request_timeout_s: how long a unary call may take, its retries included.
+        client_id: a name for the broker's logs.
+    """
+
+    addresses: tuple[str, ...]
+    connect_timeout_s: float = 10.0
+    request_timeout_s: float = 30.0
+    client_id: str = ""
+
+
+class Connection:
+    """One broker that has answered: its address, what it said of itself, and its services."""
+
+    __slots__ = ("admin", "consumer", "endpoint", "info", "metadata", "producer")
+
+    def __init__(
+        self, endpoint: str, channel: grpc.aio.Channel, info: metadata_pb2.GetServerInfoResponse
+    ) -> None:
+        self.endpoint = endpoint
+        self.info = info
+        self.admin = admin_pb2_grpc.AdminServiceStub(channel)
+        self.consumer = consumer_pb2_grpc.ConsumerServiceStub(channel)
+        self.metadata = metadata_pb2_grpc.MetadataServiceStub(channel)
+        self.producer = producer_pb2_grpc.ProducerServiceStub(channel)
+
+
+Send = Callable[[Connection, float], Awaitable[T]]
+"""Makes one unary call on a connection, with a timeout in seconds."""
+
+
+class Connections:
+    """Finds a broker that answers, keeps to it until it is reported lost, then finds another.
+
+    Args:
+        config: the addresses and for how long to look.
+        backoff: makes the delays between rounds through the addresses.
+    """
+
+    def __init__(self, config: ConnectionConfig, backoff: Callable[[], Backoff]) -> None:
+        self._config = config
+        self._new_backoff = backoff
+        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._current: Connection | None = None
+        self._first = 0
+        self._looking = asyncio.Lock()
+        self._closed = False
+
+    async def connect(self) -> Connection:
+        """Return the broker in use, or find one that answers.
+
+        Raises:
+            NoBrokerError: nobody does, within the connect timeout.
+            ClosedError: the client was closed.
+        """
+        if self._current is None:
+            async with self._looking:
+                if self._current is None:
+                    self._current = await self._find()
+        return self._current
+
+    def lost(self, connection: Connection) -> None:
+        """Report that a broker does not answer any more: the next one is tried first."""
+        if self._current is connection:
+            self._current = None
+            self._first = (self._config.addresses.index(connection.endpoint) + 1) % len(
+                self._config.addresses
+            )
+
+    async def call(self, send: Send[T], what: str, *, idempotent: bool = True) -> T:
+        """Make a unary call, again where that is safe, within the request timeout.
+
+        Args:
+            send: makes it once.
+            what: it in words, for errors.
+            idempotent: making it again does no harm where the outcome is unknown.
+
+        Raises:
+            RiverrunError: whatever it failed with at last.
+        """
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + self._config.request_timeout_s
+        backoff = self._new_backoff()
+        while True:
+            connection = await self.connect()
+            try:
+                return await send(connection, max(0.0, deadline_s - loop.time()))
+            except grpc.aio.AioRpcError as failure:
+                error = from_rpc(failure, what, connection.endpoint)
+                if is_connection_trouble(error):
+                    self.lost(connection)
+                delay_s = backoff.next_s(error.retry_after_s)
+                again = isinstance(error, RetriableError) and (error.outcome_known or idempotent)
+                if not again or loop.time() + delay_s >= deadline_s:
+                    raise error from failure
+            await asyncio.sleep(delay_s)
+
+    async def close(self) -> None:
+        """Close every channel; calls under way fail."""
+        self._closed = True
+        self._current = None
+        channels, self._channels = self._channels, {}
+        for channel in channels.values():
+            await channel.close()
+
+    async def _find(self) -> Connection:
+        """Ask one address after the other until one answers or the time is up."""
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + self._config.connect_timeout_s
+        backoff = self._new_backoff()
+        addresses = self._config.addresses
+        while True:
+            failures: dict[str, RiverrunError] = {}
+            for index in range(len(addresses)):
+                address = addresses[(self._first + index) % len(addresses)]
+                left_s = deadline_s - loop.time()
+                try:
+                    return await self._probe(address, min(_PROBE_TIMEOUT_S, max(0.05, left_s)))
+                except grpc.aio.AioRpcError as failure:
+                    failures[address] = from_rpc(failure, "get server info", address)
+            delay_s = backoff.next_s()
+            if loop.time() + delay_s >= deadline_s:
+                raise _no_broker(failures, self._config.connect_timeout_s)
+            await asyncio.sleep(delay_s)
+
+    async def _probe(self, address: str, timeout_s: float) -> Connection:
+        if self._closed:
+            raise ClosedError("the client was closed", reason=Reason.CLOSED)
+        channel = self._channels.get(address)
+        if channel is None:
+            agent = f"riverrun-python {self._config.client_id}".strip()
+            options = [*_OPTIONS, ("grpc.primary_user_agent", agent)]
+            channel = grpc.aio.insecure_channel(address, options=options)
+            self._channels[address] = channel
+        service = metadata_pb2_grpc.MetadataServiceStub(channel)
+        info = await service.GetServerInfo(metadata_pb2.GetServerInfoRequest(), timeout=timeout_s)
+        return Connection(address, channel, info)
+
+
+def _no_broker(failures: dict[str, RiverrunError], waited_s: float) -> NoBrokerError:
+    told = "; ".join(f"{address}: {error.message}" for address, error in failures.items())
+    return NoBrokerError(
+        f"no broker answers at {', '.join(failures)} within {waited_s:g} s; start one with "
+        "`riverrun-server run`, or name the right address (bootstrap, RIVERRUN_BOOTSTRAP). "
+        f"The last attempt said: {told}",
+        reason=Reason.NO_BROKER,
+    )

@@ -1,0 +1,165 @@
+"""Who waits for acknowledgements: a future for each single record, one tally for many."""
+
+from __future__ import annotations
+
+import asyncio
+
+from riverrun._core.outgoing import OutgoingBatch
+from riverrun._core.records import RecordMetadata, SendSummary, TopicPartition
+from riverrun.errors import RiverrunError
+
+
+class RecordFutures:
+    """The futures of the records of one batch, by their place in it; a Receipt."""
+
+    __slots__ = ("_futures", "_partition", "_timestamps_ms")
+
+    def __init__(self, partition: TopicPartition) -> None:
+        self._partition = partition
+        self._futures: list[asyncio.Future[RecordMetadata]] = []
+        self._timestamps_ms: list[int] = []
+
+    def add(self, future: asyncio.Future[RecordMetadata], timestamp_ms: int) -> None:
+        """Add the newest record's."""
+        self._futures.append(future)
+        self._timestamps_ms.append(timestamp_ms)
+
+    def acknowledged(self, first: int, count: int, base_offset: int | None) -> None:
+        """Tell where a run of records stands."""
+        topic, partition = self._partition
+        offset = base_offset
+        for index in range(first, first + count):
+            future = self._futures[index]
+            if not future.done():
+                future.set_result(
+                    RecordMetadata(topic, partition, offset, self._timestamps_ms[index])
+                )
+            if offset is not None:
+                offset += 1
+
+    def failed(self, first: int, count: int, error: RiverrunError) -> None:
+        """Tell why a run of records does not stand anywhere, or why nobody knows."""
+        for future in self._futures[first : first + count]:
+            if not future.done():
+                future.set_exception(error)
+
+
+class Tally:
+    """What has become of the batches of one `send_many`; each has a `TallyReceipt`.
+
+    Attributes:
+        error: the first failure.
+        records: how many records are acknowledged.
+    """
+
+    def __init__(self, topic: str) -> None:
+        self.topic = topic
+        self._unresolved = 0
+        self._batches = 0
+        self._bytes = 0
+        self._offsets: dict[int, tuple[int, int]] = {}
+        self._changed = asyncio.Event()
+        self.records = 0
+        self.error: RiverrunError | None = None
+
+    def submitted(self, record_count: int) -> None:
+        """Count records that are on their way."""
+        self._unresolved += record_count
+
+    def acknowledged(
+        self, partition: int, record_count: int, size_bytes: int, base_offset: int | None
+    ) -> None:
+        """Count records that are written."""
+        self._unresolved -= record_count
+        self._batches += 1
+        self._bytes += size_bytes
+        self.records += record_count
+        if base_offset is not None:
+            first, end = self._offsets.get(partition, (base_offset, base_offset))
+            reached = base_offset + record_count
+            self._offsets[partition] = (min(first, base_offset), max(end, reached))
+        self._changed.set()
+
+    def failed(self, record_count: int, error: RiverrunError) -> None:
+        """Count records that are not."""
+        self._unresolved -= record_count
+        if self.error is None:
+            self.error = error
+        self._changed.set()
+
+    async def settled(self) -> None:
+        """Wait until nothing is on its way any more."""
+        while self._unresolved:
+            self._changed.clear()
+            await self._changed.wait()
+
+    def summary(self) -> SendSummary:
+        """Return what has been acknowledged."""
+        return SendSummary(
+            self.topic, self.records, self._bytes, self._batches, dict(self._offsets)
+        )
+
+
+class TallyReceipt:
+    """Tells a tally about one batch; a Receipt."""
+
+    __slots__ = ("_bytes", "_partition", "_record_count", "_tally")
+
+    def __init__(self, tally: Tally, partition: int, record_count: int, size_bytes: int) -> None:
+        self._tally = tally
+        self._partition = partition
+        self._record_count = record_count
+        self._bytes = size_bytes
+        tally.submitted(record_count)
+
+    def acknowledged(self, _first: int, count: int, base_offset: int | None) -> None:
+        """Count a run of records that are written."""
+        share = self._bytes * count // self._record_count
+        self._tally.acknowledged(self._partition, count, share, base_offset)
+
+    def failed(self, _first: int, count: int, error: RiverrunError) -> None:
+        """Count a run of records that are not."""
+        self._tally.failed(count, error)
+
+
+class FlushReceipt:
+    """Stands before a batch's own receipt, so that a flush hears of it too; a Receipt."""
+
+    __slots__ = ("_batch_receipt", "_flush")
+
+    def __init__(self, flush: Flush, batch: OutgoingBatch) -> None:
+        self._flush = flush
+        self._batch_receipt = batch.receipt
+        flush.waiting += batch.record_count
+        batch.receipt = self
+
+    def acknowledged(self, first: int, count: int, base_offset: int | None) -> None:
+        """Pass it on and count."""
+        self._batch_receipt.acknowledged(first, count, base_offset)
+        self._flush.resolved(count)
+
+    def failed(self, first: int, count: int, error: RiverrunError) -> None:
+        """Pass it on and count."""
+        self._batch_receipt.failed(first, count, error)
+        self._flush.resolved(count)
+
+
+class Flush:
+    """Waits for the batches that are on their way now, and for none that come later."""
+
+    def __init__(self, batches: list[OutgoingBatch]) -> None:
+        self.waiting = 0
+        self._done = asyncio.Event()
+        for batch in batches:
+            FlushReceipt(self, batch)
+
+    def resolved(self, record_count: int) -> None:
+        """Count records that have been resolved."""
+        self.waiting -= record_count
+        if not self.waiting:
+            self._done.set()
+
+    async def wait(self) -> None:
+        """Return once all are resolved."""
+        if self.waiting:
+            await self._done.wait()

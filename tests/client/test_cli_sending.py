@@ -8,26 +8,30 @@ import pytest
 
 from riverrun import Reason, RiverrunError, SendSummary
 from riverrun.cli.inputs import Run
-from riverrun.cli.sending import RUNS_IN_FLIGHT_MAX, Sender
+from riverrun.cli.sending import RUNS_AHEAD, Sender
 
 
 class HeldProducer:
-    """A producer that takes records at once and acknowledges when it is told to."""
+    """A producer that takes records when it is let and fails when it is told to."""
 
     def __init__(self):
-        self.taken = []
-        self.calls = []
+        self.taken = {}
+        self.let = asyncio.Event()
+        self.let.set()
+        self.errors = {}
 
     async def send_many(self, topic, records, *, partition=None):
-        """Take everything, then wait for the test's word."""
-        values = list(records)
-        self.taken += values
-        word = asyncio.get_running_loop().create_future()
-        self.calls.append((word, partition))
-        await word
-        count = len(values)
+        """Take records one by one, and count them."""
+        taken = self.taken.setdefault(partition, [])
+        assert taken == [], "one call for each partition"
+        async for record in records:
+            taken.append(record)
+            await self.let.wait()
+            if partition in self.errors and len(taken) >= 2:
+                raise self.errors[partition]
         where = partition or 0
-        return SendSummary(topic, count, 10 * count, 1, {where: (0, count)})
+        count = len(taken)
+        return SendSummary(topic, count, 10 * count, 1, {where: (5, 5 + count)})
 
 
 @pytest.fixture
@@ -35,58 +39,82 @@ def producer():
     return HeldProducer()
 
 
-async def turns(count=20):
+async def turns(count=50):
     """Let the loop go round."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
-async def test_a_run_is_taken_while_the_one_before_is_not_acknowledged(producer):
+async def test_runs_of_one_partition_are_one_call_in_order(producer):
     sender = Sender(producer, "t", failed=lambda: None)
-    await sender.send(Run([b"a", b"b"]))
-    await sender.send(Run([b"c"], 3))
-    assert producer.taken == [b"a", b"b", b"c"]
-    assert [partition for _, partition in producer.calls] == [None, 3]
-    assert sender.totals.records == 0
-    for word, _ in producer.calls:
-        word.set_result(None)
+    for run in (Run([b"a", b"b"]), Run([b"x"], 3), Run([b"c"]), Run([b"y"], 3)):
+        await sender.send(run)
     await sender.finish()
-    assert sender.totals.records == 3
-    assert sender.totals.offsets == {0: (0, 2), 3: (0, 1)}
+    assert producer.taken == {None: [b"a", b"b", b"c"], 3: [b"x", b"y"]}
+    assert sender.totals.records == 5
+    assert sender.totals.batches == 2
+    assert sender.totals.offsets == {0: (5, 8), 3: (5, 7)}
 
 
-async def test_no_more_than_so_many_runs_are_under_way(producer):
+async def test_a_run_is_taken_before_the_next_one_comes(producer):
     sender = Sender(producer, "t", failed=lambda: None)
+    await sender.send(Run([b"a"]))
+    await turns()
+    assert producer.taken == {None: [b"a"]}
+    await sender.cancel()
+
+
+async def test_no_more_than_some_runs_wait(producer):
+    producer.let.clear()
+    sender = Sender(producer, "t", failed=lambda: None)
+    sent = []
 
     async def send_all():
-        for number in range(RUNS_IN_FLIGHT_MAX + 5):
+        for number in range(10):
             await sender.send(Run([b"%d" % number]))
+            sent.append(number)
 
     sending = asyncio.create_task(send_all())
-    await turns(200)
-    assert len(producer.calls) == RUNS_IN_FLIGHT_MAX
-    producer.calls[0][0].set_result(None)
     await turns()
-    assert len(producer.calls) == RUNS_IN_FLIGHT_MAX + 1
-    sending.cancel()
-    await sender.cancel()
+    assert len(sent) <= RUNS_AHEAD + 1
+    producer.let.set()
+    await sending
+    await sender.finish()
+    assert producer.taken[None] == [b"%d" % number for number in range(10)]
 
 
 async def test_after_a_failure_nothing_more_is_sent_and_the_rest_is_counted(producer):
     failures = []
-    sender = Sender(producer, "t", failed=lambda: failures.append(1))
-    for value in (b"a", b"b", b"c"):
-        await sender.send(Run([value] * 5))
     error = RiverrunError("refused", reason=Reason.BATCH_TOO_LARGE)
-    error.acknowledged_records = 2
-    producer.calls[0][0].set_exception(error)
-    later = RiverrunError("behind it", reason=Reason.BATCH_FAILED_BEFORE)
-    producer.calls[1][0].set_exception(later)
+    error.acknowledged_records = 1
+    producer.errors[7] = error
+    sender = Sender(producer, "t", failed=lambda: failures.append(1))
+    await sender.send(Run([b"a"] * 3))
+    await sender.send(Run([b"b"] * 3, 7))
     await turns()
+    assert failures == [1]
     await sender.send(Run([b"late"]))
-    assert b"late" not in producer.taken
-    producer.calls[2][0].set_result(None)
+    await sender.send(Run([b"late"], 7))
     await sender.finish()
     assert sender.error is error
-    assert failures == [1]
-    assert sender.totals.records == 2 + 5
+    assert sender.totals.records == 3 + 1
+    assert b"late" not in producer.taken[None]
+
+
+async def test_a_failure_lets_go_of_who_waits_for_room(producer):
+    error = RiverrunError("refused", reason=Reason.BATCH_TOO_LARGE)
+    producer.errors[None] = error
+    producer.let.clear()
+    sender = Sender(producer, "t", failed=lambda: None)
+
+    async def send_all():
+        for _ in range(50):
+            await sender.send(Run([b"a"] * 3))
+
+    sending = asyncio.create_task(send_all())
+    await turns()
+    assert not sending.done()
+    producer.let.set()
+    await sending
+    await sender.finish()
+    assert sender.error is error

@@ -61,23 +61,18 @@ def run(args: list[str] | None = None) -> int:
     try:
         outcome = _invoke(sys.argv[1:] if args is None else args, settings)
         sys.stdout.flush()
-    except Complaint as complaint:
-        tell(complaint, as_json=settings.as_json)
-        return complaint.code
-    except click.exceptions.NoArgsIsHelpError as bare:
-        write_note(bare.format_message())
-        return Exit.USAGE
-    except click.UsageError as error:
-        tell(_misuse(error), as_json=settings.as_json)
-        return Exit.USAGE
-    except click.ClickException as error:
-        tell(Complaint(error.format_message()), as_json=settings.as_json)
-        return Exit.FAILED
     except (KeyboardInterrupt, EOFError, click.Abort):
         return Exit.INTERRUPTED
     except BrokenPipeError:
         silence_stdout()
         return Exit.OK
+    except click.exceptions.NoArgsIsHelpError as bare:
+        write_note(bare.format_message())
+        return Exit.USAGE
+    except (Complaint, click.ClickException) as error:
+        complaint = error if isinstance(error, Complaint) else _misuse(error)
+        tell(complaint, as_json=settings.as_json)
+        return complaint.code
     return outcome if isinstance(outcome, int) else Exit.OK
 
 
@@ -98,8 +93,10 @@ def silence_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
-def _misuse(error: click.UsageError) -> Complaint:
-    """Turn click's complaint about the command line into one line that says where help is."""
-    path = error.ctx.command_path if error.ctx else PROGRAM
+def _misuse(error: click.ClickException) -> Complaint:
+    """Turn click's complaint into one line; one about the command line says where help is."""
     text = error.format_message().rstrip(".")
+    if not isinstance(error, click.UsageError):
+        return Complaint(text)
+    path = error.ctx.command_path if error.ctx else PROGRAM
     return Complaint(f"{text} (see `{path} --help`)", Exit.USAGE, "USAGE")

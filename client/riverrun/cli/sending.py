@@ -1,21 +1,21 @@
-"""Sends runs of records one after the other without waiting for the acknowledgements of each."""
+"""Hands runs of records to the library as they come, one `send_many` for each partition asked for."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 
 from riverrun import Producer, RiverrunError, SendSummary
 from riverrun.cli.inputs import Run, Sendable
 
-RUNS_IN_FLIGHT_MAX = 16
+RUNS_AHEAD = 2
 
 
 @dataclass(slots=True)
 class Totals:
-    """What has been acknowledged so far.
+    """What has been acknowledged.
 
     Attributes:
         records: how many.
@@ -39,14 +39,54 @@ class Totals:
             self.offsets[partition] = (min(known[0], first), max(known[1], behind))
 
 
-class Sender:
-    """Hands runs of records to `Producer.send_many`, at most so many calls under way at once.
+class Feed:
+    """An async iterable of records that are put in by the run, a few runs ahead.
 
-    A call begins when the one before has taken all its records, so that order is kept; it does not
-    wait for the acknowledgement of what they wrote.
+    One call reads it from beginning to end: its batches fill across the runs, and it waits for
+    acknowledgements only at the end. A call for each run would either wait for each or risk that
+    they overtake each other.
+    """
+
+    def __init__(self) -> None:
+        self._runs: deque[Sequence[Sendable]] = deque()
+        self._closed = False
+        self._changed = asyncio.Event()
+
+    async def put(self, records: Sequence[Sendable]) -> None:
+        """Add a run, waiting for room; dropped once closed."""
+        while len(self._runs) >= RUNS_AHEAD and not self._closed:
+            await self._change()
+        if not self._closed:
+            self._runs.append(records)
+            self._changed.set()
+
+    def close(self) -> None:
+        """End the iteration behind what was put."""
+        self._closed = True
+        self._changed.set()
+
+    async def __aiter__(self) -> AsyncIterator[Sendable]:
+        """Give each record once."""
+        while True:
+            while not self._runs:
+                if self._closed:
+                    return
+                await self._change()
+            for record in self._runs.popleft():
+                yield record
+            self._changed.set()
+
+    async def _change(self) -> None:
+        """Wait until something was put, taken or closed."""
+        self._changed.clear()
+        await self._changed.wait()
+
+
+class Sender:
+    """Sends runs; order is kept within each partition that runs name, and among those of none.
 
     Attributes:
-        totals: what has been acknowledged.
+        totals: what has been acknowledged by calls that have ended.
         error: why the first call that failed did.
     """
 
@@ -57,24 +97,25 @@ class Sender:
         self._producer = producer
         self._topic = topic
         self._failed = failed
-        self._calls: set[asyncio.Task[None]] = set()
-        self._places = asyncio.Semaphore(RUNS_IN_FLIGHT_MAX)
+        self._feeds: dict[int | None, Feed] = {}
+        self._calls: list[asyncio.Task[None]] = []
 
     async def send(self, run: Run) -> None:
-        """Send one run; returns when all its records have been taken. Does nothing after a failure."""
-        await self._places.acquire()
+        """Send one run; returns when there is room for more. Does nothing after a failure."""
         if self.error is not None:
-            self._places.release()
             return
-        taken = asyncio.Event()
-        call = asyncio.create_task(self._call(run, taken), name="riverrun-send")
-        self._calls.add(call)
-        call.add_done_callback(self._calls.discard)
-        await taken.wait()
+        feed = self._feeds.get(run.partition)
+        if feed is None:
+            feed = self._feeds[run.partition] = Feed()
+            call = self._call(feed, run.partition)
+            self._calls.append(asyncio.create_task(call, name="riverrun-send"))
+        await feed.put(run.records)
 
     async def finish(self) -> None:
-        """Wait until every call has ended, well or not."""
-        while self._calls:
+        """Wait until all that was sent is acknowledged or has failed."""
+        for feed in self._feeds.values():
+            feed.close()
+        if self._calls:
             await asyncio.wait(self._calls)
 
     async def cancel(self) -> None:
@@ -83,25 +124,14 @@ class Sender:
             call.cancel()
         await self.finish()
 
-    async def _call(self, run: Run, taken: asyncio.Event) -> None:
+    async def _call(self, feed: Feed, partition: int | None) -> None:
         """Make one call and count what it wrote."""
         try:
-            records = chain(run.records, _then(taken.set))
-            self.totals.add(
-                await self._producer.send_many(self._topic, records, partition=run.partition)
-            )
+            self.totals.add(await self._producer.send_many(self._topic, feed, partition=partition))
         except RiverrunError as error:
-            self.totals.records += getattr(error, "acknowledged_records", None) or 0
+            self.totals.records += error.acknowledged_records or 0
             if self.error is None:
                 self.error = error
                 self._failed()
         finally:
-            taken.set()
-            self._places.release()
-
-
-def _then(act: Callable[[], None]) -> Iterator[Sendable]:
-    """Iterate over nothing, but `act` when asked for the first."""
-    act()
-    nothing: Sequence[Sendable] = ()
-    yield from nothing
+            feed.close()

@@ -133,10 +133,10 @@ class ProduceStream:
         claimed = _claimed_header(append)
         attempt = append.attempt
         try:
-            self._check_not_refusing(access.id, claimed, attempt)
+            self._check_admitted(access.id, claimed, attempt)
             batch = await self._batch(access, append)
         except Refusal as refusal:
-            self._refused(access.id, claimed, attempt, refusal)
+            self._refusing.answered(access.id, claimed, attempt, refusal)
             self._answered(pending, part, Appended(None, claimed.record_count, error=refusal))
             return
         expected = append.expected_offset if append.HasField("expected_offset") else None
@@ -158,10 +158,10 @@ class ProduceStream:
             part = self._order.add(pending, where(access))
             claimed = BatchHeader(len(records), 0)
             try:
-                self._check_not_refusing(access.id, claimed, append.attempt)
+                self._check_admitted(access.id, claimed, append.attempt)
                 batch = await self._rules.pack(access, records)
             except Refusal as refusal:
-                self._refused(access.id, claimed, append.attempt, refusal)
+                self._refusing.answered(access.id, claimed, append.attempt, refusal)
                 self._answered(pending, part, Appended(None, len(records), error=refusal))
                 continue
             self._submit(pending, part, access, batch, append.attempt, None)
@@ -183,25 +183,16 @@ class ProduceStream:
         expected: int | None,
     ) -> None:
         def done(appended: Appended) -> None:
-            if appended.error is not None:
-                self._refused(access.id, batch.header, attempt, appended.error)
+            self._refusing.answered(access.id, batch.header, attempt, appended.error)
             self._answered(pending, part, appended)
 
         access.submit(Append(batch, self._acks, done, expected))
 
-    # Refusing what follows a failure.
-
-    def _check_not_refusing(
-        self, partition: PartitionId, header: BatchHeader, attempt: int
-    ) -> None:
+    def _check_admitted(self, partition: PartitionId, header: BatchHeader, attempt: int) -> None:
+        """Refuse what follows a failure that the client has not shown to know of."""
         refusal = self._refusing.admit(partition, header, attempt)
         if refusal is not None:
             raise refusal
-
-    def _refused(
-        self, partition: PartitionId, header: BatchHeader, attempt: int, refusal: Refusal
-    ) -> None:
-        self._refusing.answered(partition, header, attempt, refusal)
 
     # Answering.
 
@@ -222,6 +213,8 @@ class ProduceStream:
                 await self._wake.wait()
                 timer.cancel()
             self._wake.clear()
+            if _is_broken(reader):
+                return  # what it left half done would never be answered
             if loop.time() >= check_at:
                 check_at = loop.time() + _OVERDUE_CHECK_S
                 self._fail_overdue(loop.time())
@@ -245,6 +238,14 @@ class ProduceStream:
                 max_batch_records=limits.max_batch_records,
             )
         ).SerializeToString()
+
+
+def _is_broken(reader: asyncio.Task[None]) -> bool:
+    """Return whether a bug ended the reading, not the client."""
+    if not reader.done() or reader.cancelled():
+        return False
+    error = reader.exception()
+    return error is not None and not isinstance(error, Refusal)
 
 
 def _claimed_header(append: _Append) -> BatchHeader:

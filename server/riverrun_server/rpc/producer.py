@@ -17,7 +17,6 @@ from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.ports.clock import Dice
 from riverrun_server.ports.partitions import Acks, Append, Appended, PartitionAccess
 from riverrun_server.rpc.appends import AppendRules, Where, acks_of, result_of, timed_out, where
-from riverrun_server.rpc.errors import Edge
 from riverrun_server.rpc.partitioning import choose_partitions
 from riverrun_server.rpc.produce_stream import ProduceStream
 from riverrun_server.runtime.in_flight import InFlightBytes
@@ -140,11 +139,10 @@ class ProducerService:
         )
 
     async def produce(
-        self, request: ProduceRequest, context: grpc.aio.ServicerContext[Any, Any]
+        self, request: ProduceRequest, _: grpc.aio.ServicerContext[Any, Any]
     ) -> ProduceResponse:
         """Append the flat form's records, or many batches."""
-        async with Edge(context, "Produce"):
-            return await self.append(request)
+        return await self.append(request)
 
     async def append(self, request: ProduceRequest) -> ProduceResponse:
         """Do what Produce does.
@@ -218,20 +216,18 @@ class ProducerService:
 
     async def produce_stream(self, _: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         """Append what comes over the stream."""
-        async with Edge(context, "ProduceStream"):
-            sticky = int(self._dice.uniform(0, 1 << 16))
-            stream = ProduceStream(self._rules, self._in_flight.connection(), sticky)
-            await stream.run(context, self._draining)
+        sticky = int(self._dice.uniform(0, 1 << 16))
+        stream = ProduceStream(self._rules, self._in_flight.connection(), sticky)
+        await stream.run(context, self._draining)
 
     async def init_producer(
         self,
         _: producer_pb2.InitProducerRequest,
-        context: grpc.aio.ServicerContext[Any, Any],
+        __: grpc.aio.ServicerContext[Any, Any],
     ) -> producer_pb2.InitProducerResponse:
         """Hand out a producer id."""
-        async with Edge(context, "InitProducer"):
-            producer_id = await self._new_producer_id()
-            return producer_pb2.InitProducerResponse(producer_id=producer_id, producer_epoch=0)
+        producer_id = await self._new_producer_id()
+        return producer_pb2.InitProducerResponse(producer_id=producer_id, producer_epoch=0)
 
 
 def _check_not_flat(request: ProduceRequest) -> None:

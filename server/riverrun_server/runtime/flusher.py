@@ -97,6 +97,10 @@ class Flusher:
         self._work.set()
         await waiter
 
+    async def answers(self) -> None:
+        """Return once the thread has looked up: a disk that hangs in a sync keeps it away."""
+        await self._thread.run(lambda: None)
+
     def fail(self, error: StorageError) -> None:
         """End the process: a write failed in a way that says nothing good about the disk."""
         if self._failure is None:

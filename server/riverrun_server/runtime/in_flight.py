@@ -1,33 +1,27 @@
-"""Bytes of appends that wait for their answer, bounded for each connection and for the broker."""
+"""Bytes of appends that wait for their answer: waiting for room, on behalf of one stream or call."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
 
-from riverrun_server.core.errors import Reason, Refusal
+from riverrun_server.core.admission import ByteBudget
 
 
 class InFlightBytes:
-    """The broker's budget, and a budget for each connection out of it.
+    """The broker's budget and those who wait for room in it.
 
-    An append larger than a whole budget is let in when that budget is empty: limits on sizes are
-    enforced elsewhere and nothing must wait for ever.
+    Args:
+        budget: decides whether there is room.
     """
 
-    def __init__(self, broker_bytes_max: int, connection_bytes_max: int) -> None:
-        self.broker_bytes_max = broker_bytes_max
-        self.connection_bytes_max = connection_bytes_max
-        self.used_bytes = 0
+    def __init__(self, budget: ByteBudget) -> None:
+        self.budget = budget
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     def connection(self) -> ConnectionBudget:
-        """Return a budget for one stream or call."""
+        """Return what one stream or call may hold."""
         return ConnectionBudget(self)
-
-    def fits(self, size: int) -> bool:
-        """Return whether the broker has room."""
-        return not self.used_bytes or self.used_bytes + size <= self.broker_bytes_max
 
     def wake(self) -> None:
         """Let everyone who waits for room look again."""
@@ -44,49 +38,32 @@ class InFlightBytes:
 
 
 class ConnectionBudget:
-    """What one stream or call holds of the budget."""
+    """What one stream or call holds; `close` gives everything back."""
 
     def __init__(self, broker: InFlightBytes) -> None:
         self._broker = broker
-        self.used_bytes = 0
+        self._budget = broker.budget
 
-    def _fits(self, size: int) -> bool:
-        limit = self._broker.connection_bytes_max
-        own = not self.used_bytes or self.used_bytes + size <= limit
-        return own and self._broker.fits(size)
-
-    async def take(self, size: int) -> None:
+    async def take(self, size_bytes: int) -> None:
         """Take bytes, waiting for room; whoever reads a stream reads no more meanwhile."""
-        while not self._fits(size):
+        while not self._budget.reserve(self, size_bytes):
             await self._broker.changed()
-        self._take(size)
 
-    def take_now(self, size: int) -> None:
+    def take_now(self, size_bytes: int) -> None:
         """Take bytes without waiting.
 
         Raises:
             Refusal: OVERLOADED.
         """
-        if not self._fits(size):
-            broker = self._broker
-            raise Refusal(
-                Reason.OVERLOADED,
-                f"{broker.used_bytes} bytes wait for their acks on this broker and "
-                f"{broker.broker_bytes_max} are allowed; send again after a moment",
-            )
-        self._take(size)
+        if not self._budget.reserve(self, size_bytes):
+            raise self._budget.refusal(self, size_bytes)
 
-    def _take(self, size: int) -> None:
-        self.used_bytes += size
-        self._broker.used_bytes += size
-
-    def give(self, size: int) -> None:
+    def give(self, size_bytes: int) -> None:
         """Give bytes back."""
-        assert 0 <= size <= self.used_bytes, (size, self.used_bytes)
-        self.used_bytes -= size
-        self._broker.used_bytes -= size
+        self._budget.release(self, size_bytes)
         self._broker.wake()
 
     def close(self) -> None:
         """Give back whatever is still held."""
-        self.give(self.used_bytes)
+        self._budget.forget(self)
+        self._broker.wake()

@@ -17,6 +17,7 @@ from riverrun_server.core.log.epochs import EpochEntry, EpochMap
 from riverrun_server.core.log.hot_tail import HotTail, TailBudget
 from riverrun_server.core.log.partition import PartitionMachine
 from riverrun_server.core.producers import ProducerTable
+from riverrun_server.core.retention import RetentionRule
 from riverrun_server.ports.log import CorruptData, LogStore, StorageError
 from riverrun_server.ports.partitions import Append, Appended, Watermarks
 from riverrun_server.ports.threads import Threads
@@ -25,6 +26,7 @@ from riverrun_server.runtime.cursor import LocalCursor
 from riverrun_server.runtime.flusher import Flusher
 from riverrun_server.runtime.lookup import find_time
 from riverrun_server.runtime.recovery import recover_producers
+from riverrun_server.runtime.retention import find_trim
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +224,10 @@ class LocalPartition:
     async def offset_at_time(self, time_ms: int) -> tuple[int, int] | None:
         """Return (offset, timestamp) of the first record at or after a time, or None."""
         self._check_online()
-        return await self._services.threads.run(find_time, self._log, self._machine.state, time_ms)
+        try:
+            return await find_time(self._log, self._machine.state, time_ms, self._services.threads)
+        except CorruptData as damage:
+            raise self._damaged(f"looking for time {time_ms}: {damage}") from damage
 
     def cursor(self, offset: int, wake: Callable[[], None]) -> LocalCursor:
         """Begin to read at an offset."""
@@ -262,6 +267,10 @@ class LocalPartition:
                 Reason.CORRUPT_DATA, f"{self} is damaged at or behind offset {offset}: {damage}"
             ) from damage
 
+    def _damaged(self, damage: str) -> Refusal:
+        self.go_offline(damage)
+        return Refusal(Reason.CORRUPT_DATA, f"{self} is damaged: {damage}")
+
     def _stop_at_damage(self, reading: asyncio.Future[list[StoredBatch]]) -> None:
         error = None if reading.cancelled() else reading.exception()
         if isinstance(error, Refusal) and error.reason is Reason.CORRUPT_DATA:
@@ -285,6 +294,14 @@ class LocalPartition:
             raise self._closed
 
     # Deleting.
+
+    async def retain(self, rule: RetentionRule, now_ms: int) -> int | None:
+        """Delete what a rule does not keep; return the new log start, or None."""
+        self._check_online()
+        machine, services = self._machine, self._services
+        machine.producers.expire(now_ms, services.producer_retention_ms)
+        target = await find_trim(self._log, machine.state, rule, now_ms, services.threads)
+        return None if target is None else await self.trim(target)
 
     async def trim(self, before_offset: int) -> int:
         """Delete the records before an offset (-1: all that is committed); return the log start.

@@ -1,0 +1,33 @@
+"""The time that a broker goes by: the guarded clock on the machine's two, and its leaps in the log."""
+
+from __future__ import annotations
+
+import structlog
+
+from riverrun_server.core.guarded_clock import GuardedClock
+from riverrun_server.ports.clock import Clock
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+class BrokerClock:
+    """Calls return ms since 1970; they never go back and never leap."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._guarded = GuardedClock(clock.wall_ms(), clock.monotonic())
+
+    def __call__(self) -> int:
+        """Return the time in ms since 1970."""
+        return self._guarded.now_ms(self._clock.wall_ms(), self._clock.monotonic())
+
+    def report(self) -> None:
+        """Log a leap of the wall clock since the last call."""
+        self()
+        leap = self._guarded.take_leap()
+        if leap is not None:
+            _log.warning(
+                "the wall clock was set and is not followed until a restart",
+                leap_ms=leap.leap_ms,
+                behind_wall_ms=leap.behind_wall_ms,
+            )

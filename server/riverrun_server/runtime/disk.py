@@ -1,0 +1,37 @@
+"""Watches the space on the disk, so that appends stop while trims can still make room."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from riverrun_server.core.admission import DiskGate
+from riverrun_server.ports.threads import Threads
+
+_log = structlog.stdlib.get_logger(__name__)
+
+# At 1 GB/s the disk loses two low-water marks' worth of the default distance in this time.
+CHECK_INTERVAL_S = 0.5
+
+
+async def watch_disk(
+    gate: DiskGate,
+    free_bytes: Callable[[], int],
+    threads: Threads,
+    observe: Callable[[int], None] = lambda _free: None,
+) -> None:
+    """Tell the gate how much is free, until cancelled; blocked file systems block no loop."""
+    while True:
+        free = await threads.run(free_bytes)
+        observe(free)
+        if gate.observe(free):
+            if gate.is_open:
+                _log.info("the disk has room again, appends go on", free_bytes=free)
+            else:
+                _log.error(
+                    "the disk is nearly full, appends are refused until there is room",
+                    free_bytes=free,
+                )
+        await asyncio.sleep(CHECK_INTERVAL_S)

@@ -3,10 +3,10 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 
 import pytest
-from tests.metadata.fakes import FakeDisk, ManualClock, SeededDice
 
 from riverrun_server.metadata.embedded import EmbeddedStore
 from riverrun_server.ports.metadata import MetadataStore
+from tests.metadata.fakes import FakeDisk, ManualClock, SeededDice
 
 HISTORY = 20
 

@@ -6,7 +6,6 @@ import asyncio
 import struct
 
 import pytest
-from tests.metadata.fakes import FakeDisk, ManualClock, SeededDice
 
 from riverrun_server.metadata.embedded import EmbeddedStore
 from riverrun_server.ports.log import CorruptData, StorageFailed, StorageFull, StorageStalled
@@ -17,6 +16,7 @@ from riverrun_server.ports.metadata import (
     Transaction,
     UnknownOutcome,
 )
+from tests.metadata.fakes import FakeDisk, ManualClock, SeededDice
 
 
 def make(disk, **options):

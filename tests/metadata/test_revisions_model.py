@@ -6,7 +6,6 @@ import asyncio
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.metadata.fakes import FakeDisk, ManualClock, SeededDice
 
 from riverrun_server.metadata.embedded import EmbeddedStore
 from riverrun_server.ports.metadata import (
@@ -19,6 +18,7 @@ from riverrun_server.ports.metadata import (
     Target,
     Transaction,
 )
+from tests.metadata.fakes import FakeDisk, ManualClock, SeededDice
 
 KEEP = 6
 

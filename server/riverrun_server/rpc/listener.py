@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import enum
 import ipaddress
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -81,12 +80,6 @@ class Listener:
         if advertised.port == 0:
             advertised = advertised._replace(port=port)
         return dataclasses.replace(self, bind=self.bind._replace(port=port), advertised=advertised)
-
-
-def ready_line(listeners: Sequence[Listener], http: Address) -> str:
-    """Return the one line that a broker writes to standard output once it serves."""
-    clients = ",".join(str(listener.advertised) for listener in listeners)
-    return f"ready clients={clients} http={http}"
 
 
 def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -30,7 +30,8 @@ _LAUNCHER = (
     f"import ctypes, os, sys; ctypes.CDLL(None).prctl({_PR_SET_PDEATHSIG}, {int(signal.SIGKILL)}); "
     "os.execv(sys.argv[1], sys.argv[1:])"
 )
-_CLIENTS = re.compile(r"127\.0\.0\.1:(\d+)")
+# "ready", then NAME=HOST:PORT for each listener, the one for probes last.
+_READY = re.compile(r"ready \S+=127\.0\.0\.1:(\d+) (?:.* )?http=(\S+)")
 
 
 class BrokerProcess:
@@ -40,6 +41,7 @@ class BrokerProcess:
 
     Attributes:
         data_dir: where its data lives, also while it is down.
+        http_address: where its running process answers probes; another one after each start.
         exit_code: of its last process, None while that runs; negative is a signal.
     """
 
@@ -48,6 +50,7 @@ class BrokerProcess:
     ) -> None:
         """`options` are more flags of `riverrun-server run`, `environ` more variables."""
         self.data_dir = folder / "data"
+        self.http_address = ""
         self.exit_code: int | None = None
         self._options = options
         self._environ = dict(environ or {})
@@ -86,14 +89,14 @@ class BrokerProcess:
         ]
         if not self._settled.wait(START_TIMEOUT_S):
             self._fail(f"the broker was not ready within {START_TIMEOUT_S} s")
-        found = _CLIENTS.search(self._ready_line)
+        found = _READY.match(self._ready_line)
         if found is None:
             self._fail(
                 "the broker ended before it was ready"
                 if not self._ready_line
-                else f"no address for clients in {self._ready_line!r}"
+                else f"its addresses are not where they are expected in {self._ready_line!r}"
             )
-        self._port = int(found[1])
+        self._port, self.http_address = int(found[1]), found[2]
 
     def restart(self) -> None:
         """Start it again with the same data on the same port, after `kill9` or `term`."""

@@ -37,6 +37,6 @@ export function connect(address) {
 export function detailsOf(failure) {
   const [packed] = failure.metadata.get('grpc-status-details-bin');
   const { details } = types['google.rpc.Status'].deserialize(packed);
-  const unpack = (type) => types[type].deserialize(details.find(({ typeUrl }) => typeUrl.endsWith(`/${type}`)).value);
+  const unpack = (type) => types[type].deserialize(details.find((any) => any.type_url.endsWith(`/${type}`)).value);
   return { code: failure.code, error: unpack('riverrun.v1.Error'), info: unpack('google.rpc.ErrorInfo') };
 }

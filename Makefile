@@ -63,3 +63,14 @@ lock: ## pin the newest versions of every dependency (needs uv)
 
 clean: ## remove what the other targets made, data aside
 	rm -rf $(VENV) .tools dist bench-results .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.PHONY: config-docs map-write proto-breaking
+
+config-docs: $(VENV)/.stamp ## write docs/configuration.md from the settings in the code
+	$(BIN)/python tools/config_docs.py
+
+map-write: $(VENV)/.stamp ## put the map into ARCHITECTURE.md
+	$(BIN)/python tools/map.py --write
+
+proto-breaking: $(PROTO_VENV)/.stamp ## refuse changes that break clients of the last release
+	$(PYTHON) tools/proto_breaking.py

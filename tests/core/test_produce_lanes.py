@@ -100,12 +100,15 @@ def test_preceding_failed_never_starts_a_refusal():
 def test_out_of_order_starts_no_refusal_for_the_partition_refuses_by_itself():
     lanes = failed(idempotent(5), refusal=OUT_OF_ORDER)
     assert not refused(lanes, idempotent(3))
+    assert not refused(lanes, idempotent(9))
 
 
 def test_the_first_failure_of_several_counts():
     lanes = failed(idempotent(5))
     lanes.answered("a", idempotent(6), 0, STALLED)
+    assert refused(lanes, idempotent(6))
     assert not refused(lanes, idempotent(5))
+    assert not refused(lanes, idempotent(6))
     lanes = failed(idempotent(6))
     lanes.answered("a", idempotent(5), 0, STALLED)
     assert refused(lanes, idempotent(6))

@@ -122,6 +122,24 @@ def test_a_clock_that_leaps_a_year_expires_nobody():
     assert len(table) == 2
 
 
+def test_a_silence_counts_an_hour_once_somebody_has_written_again():
+    table = table_with((header(0), 0))
+    for hour in range(1, 20):
+        table.expire(hour * HOUR_MS, DAY_MS)
+    table.appended(header(0, pid=2), stamp(1, time_ms=20 * HOUR_MS))
+    for hour in range(20, 30):
+        assert table.expire(hour * HOUR_MS, DAY_MS) == 0
+
+
+def test_a_restart_is_no_silence():
+    table = table_with((header(0), 0))
+    table.appended(header(1), stamp(1, time_ms=DAY_MS))
+    again = ProducerTable(10)
+    again.restore(table.snapshot(2))
+    assert again.expire(DAY_MS + 60_000, 120_000) == 0
+    assert again.expire(DAY_MS + 121_000, 120_000) == 1
+
+
 def test_a_silent_producer_expires_while_others_write():
     table = table_with((header(0), 0))
     for hour in range(1, 30):
@@ -135,6 +153,8 @@ def test_a_log_may_show_a_producer_that_had_expired_in_between():
     table = table_with((header(0, 5, epoch=3), 0), (header(0, 2, epoch=3), 5))
     assert table.check(header(2, epoch=3)) is FRESH
     assert table.check(header(0, 2, epoch=3)) == Duplicate(5, 6)
+    (known,) = table.snapshot(7).producers
+    assert known.batches == (ProducerBatch(0, 5, 2),)
     table.appended(header(0, epoch=1), stamp(7))
     assert table.check(header(1, epoch=1)) is FRESH
 
@@ -316,7 +336,7 @@ class TableAgainstModel(RuleBasedStateMachine):
 
 TestTableAgainstModel = TableAgainstModel.TestCase
 TestTableAgainstModel.settings = settings(
-    max_examples=60,
+    max_examples=150,
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],

@@ -135,6 +135,63 @@ def test_a_limit_on_size_is_kept_in_steps_of_an_eighth():
     assert stored(*((0, 100) for _ in range(90))).decide(rule, 0) == TrimTo(10, 1000)
 
 
+@dataclass
+class Judge:
+    """Says of each batch of a log what a rule means for it."""
+
+    log: Stored
+    rule: RetentionRule
+    now_ms: int
+
+    def is_old(self, offset: int) -> bool:
+        if self.rule.retention_ms is None or self.rule.time_paused:
+            return False
+        return self.log.batches[offset][0] < self.now_ms - self.rule.retention_ms
+
+    def is_enough_from(self, offset: int) -> bool:
+        kept = sum(size for _, size in self.log.batches[offset:])
+        return self.rule.retention_bytes is not None and kept >= self.rule.retention_bytes
+
+    def is_overdue(self, row: IndexRow) -> bool:
+        if not self.is_old(row.base_offset):
+            return False
+        patience_ms = min(OVERDUE_MAX_MS, self.rule.retention_ms // 8)
+        return self.now_ms - self.rule.retention_ms - row.append_time_ms > patience_ms
+
+    def check_trim(self, trim: TrimTo) -> None:
+        state = self.log.state()
+        gone = range(self.log.start, trim.log_start)
+        assert gone
+        assert trim.log_start <= state.high_watermark
+        assert trim.log_start in {state.log_end_offset, *(row.base_offset for row in self.log.rows)}
+        assert trim.trimmed_bytes == sum(size for _, size in self.log.batches[: trim.log_start])
+        assert self.is_enough_from(trim.log_start) or all(map(self.is_old, gone))
+        # It is worth a range deletion.
+        first = next((row for row in self.log.rows if row.base_offset > self.log.start), None)
+        freed = trim.trimmed_bytes - state.trimmed_bytes
+        assert (
+            trim.log_start == state.log_end_offset
+            or freed >= STEP_BYTES
+            or (self.rule.retention_bytes is not None and freed >= self.rule.retention_bytes // 8)
+            or self.is_overdue(first)
+        )
+
+    def check_rest(self, start: int, *, trimmed: bool) -> None:
+        """Check that what is left is within the limits at every row, or waits with good reason."""
+        state = self.log.state()
+        for row in self.log.rows:
+            if not start < row.base_offset <= state.high_watermark:
+                continue
+            waiting = row.bytes_before - state.trimmed_bytes
+            if self.is_old(row.base_offset):
+                assert not trimmed
+                assert waiting < STEP_BYTES
+                assert not self.is_overdue(row)
+            if self.is_enough_from(row.base_offset):
+                assert not trimmed
+                assert waiting < min(STEP_BYTES, self.rule.retention_bytes // 8)
+
+
 @settings(max_examples=500, deadline=None)
 @given(
     st.lists(
@@ -163,33 +220,8 @@ def test_what_goes_may_go_and_what_should_go_goes(batches, data):
     decision = log.decide(rule, now_ms)
     assert decision == log.decide(rule, now_ms, rows_per_step=1)
     assert decision == log.decide(rule, now_ms, rows_per_step=3)
-    state = log.state()
-
-    def old(offset: int) -> bool:
-        if rule.retention_ms is None or rule.time_paused:
-            return False
-        return log.batches[offset][0] < now_ms - rule.retention_ms
-
-    def enough_from(offset: int) -> bool:
-        kept = sum(size for _, size in log.batches[offset:])
-        return rule.retention_bytes is not None and kept >= rule.retention_bytes
-
-    new_start = log.start
-    if isinstance(decision, TrimTo):
-        new_start = decision.log_start
-        assert log.start < new_start <= state.high_watermark
-        assert decision.trimmed_bytes == sum(size for _, size in log.batches[:new_start])
-        assert new_start in {len(log.batches), *(row.base_offset for row in log.rows)}
-        assert enough_from(new_start) or all(old(n) for n in range(log.start, new_start))
-    # What is left at the rows behind is within the limits, or waits with good reason.
-    for row in log.rows:
-        if not new_start < row.base_offset <= state.high_watermark:
-            continue
-        waiting = row.bytes_before - state.trimmed_bytes
-        if old(row.base_offset):
-            assert isinstance(decision, Keep)
-            assert waiting < STEP_BYTES
-            assert row.append_time_ms >= now_ms - (rule.retention_ms or 0) - OVERDUE_MAX_MS
-        if enough_from(row.base_offset):
-            assert isinstance(decision, Keep)
-            assert waiting < min(STEP_BYTES, (rule.retention_bytes or 0) // 8)
+    judge = Judge(log, rule, now_ms)
+    trimmed = isinstance(decision, TrimTo)
+    if trimmed:
+        judge.check_trim(decision)
+    judge.check_rest(decision.log_start if trimmed else log.start, trimmed=trimmed)

@@ -48,7 +48,7 @@ class Stored:
                     rows = [row for row in self.rows if row.base_offset >= from_offset]
                     step = lookup.on_rows(rows[:limit])
                 case NeedBatches(from_offset, end):
-                    assert from_offset < end
+                    assert from_offset < end <= lookup._end
                     wanted = [
                         batch
                         for batch in self.batches
@@ -119,6 +119,12 @@ def test_a_long_index_is_searched_by_halving_and_read_in_one_place():
     assert len(stored.asked) < 25
     reads = [step for step in stored.asked if isinstance(step, NeedBatches)]
     assert all(77_600 < step.from_offset <= step.end < 77_900 for step in reads)
+
+
+def test_the_record_just_before_a_row_is_not_searched_past():
+    stored = rising(100_000)
+    assert any(row.max_timestamp_before_ms == 50_000 for row in stored.rows)
+    assert stored.lookup(TimeLookup(50_000, 0, 100_000, stored.max_ms)) == (49_999, 50_000)
 
 
 def test_a_maximum_left_by_a_deleted_record_costs_time_and_nothing_else():

@@ -193,3 +193,15 @@ async def test_a_ping_flood_is_told_to_go_away_and_others_are_served():
     async with channel_to(server) as channel:
         await metadata_pb2_grpc.MetadataServiceStub(channel).GetMetadata(m.GetMetadataRequest())
     await server.stop(0)
+
+
+async def test_a_metadata_bomb_is_refused_and_the_connection_lives_on():
+    server, _ = build()
+    await server.start()
+    async with channel_to(server) as channel:
+        stub = metadata_pb2_grpc.MetadataServiceStub(channel)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.GetMetadata(m.GetMetadataRequest(), metadata=[("x-bomb", "x" * 100_000)])
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        await stub.GetMetadata(m.GetMetadataRequest())
+    await server.stop(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import islice
 
 import pytest
 
@@ -12,26 +13,34 @@ from riverrun.cli.sending import RUNS_AHEAD, Sender
 
 
 class HeldProducer:
-    """A producer that takes records when it is let and fails when it is told to."""
+    """A producer that takes records, acknowledges when it is let, and fails when it is told to."""
 
     def __init__(self):
         self.taken = {}
+        self.calls = []
+        self.under_way = set()
         self.let = asyncio.Event()
         self.let.set()
         self.errors = {}
 
     async def send_many(self, topic, records, *, partition=None):
-        """Take records one by one, and count them."""
+        """Take records by two, giving others a turn in between, and count them."""
+        assert partition not in self.under_way, "calls for one place may overtake each other"
+        self.under_way.add(partition)
+        self.calls.append(partition)
         taken = self.taken.setdefault(partition, [])
-        assert taken == [], "one call for each partition"
-        async for record in records:
-            taken.append(record)
-            await self.let.wait()
-            if partition in self.errors and len(taken) >= 2:
-                raise self.errors[partition]
-        where = partition or 0
-        count = len(taken)
-        return SendSummary(topic, count, 10 * count, 1, {where: (5, 5 + count)})
+        before = len(taken)
+        records = iter(records)
+        while some := list(islice(records, 2)):
+            taken += some
+            await asyncio.sleep(0)
+        await self.let.wait()
+        self.under_way.discard(partition)
+        if partition in self.errors:
+            raise self.errors[partition]
+        count = len(taken) - before
+        first = 5 + before
+        return SendSummary(topic, count, 10 * count, 1, {partition or 0: (first, first + count)})
 
 
 @pytest.fixture
@@ -45,15 +54,40 @@ async def turns(count=50):
         await asyncio.sleep(0)
 
 
-async def test_runs_of_one_partition_are_one_call_in_order(producer):
+async def test_runs_of_one_partition_are_sent_in_order(producer):
     sender = Sender(producer, "t", failed=lambda: None)
     for run in (Run([b"a", b"b"]), Run([b"x"], 3), Run([b"c"]), Run([b"y"], 3)):
         await sender.send(run)
     await sender.finish()
     assert producer.taken == {None: [b"a", b"b", b"c"], 3: [b"x", b"y"]}
     assert sender.totals.records == 5
-    assert sender.totals.batches == 2
+    assert sender.totals.batches == len(producer.calls)
     assert sender.totals.offsets == {0: (5, 8), 3: (5, 7)}
+
+
+async def test_runs_that_come_while_a_call_encodes_belong_to_it(producer):
+    sender = Sender(producer, "t", failed=lambda: None)
+    await sender.send(Run([b"a"] * 20))
+    await turns(3)
+    await sender.send(Run([b"b"] * 20))
+    await sender.finish()
+    assert producer.calls == [None]
+    assert producer.taken == {None: [b"a"] * 20 + [b"b"] * 20}
+
+
+async def test_runs_that_come_while_a_call_waits_for_acknowledgement_make_the_next_one(producer):
+    producer.let.clear()
+    sender = Sender(producer, "t", failed=lambda: None)
+    await sender.send(Run([b"a"]))
+    await turns()
+    await sender.send(Run([b"b"]))
+    await sender.send(Run([b"c"]))
+    await turns()
+    assert producer.taken == {None: [b"a"]}
+    producer.let.set()
+    await sender.finish()
+    assert producer.taken == {None: [b"a", b"b", b"c"]}
+    assert producer.calls == [None, None]
 
 
 async def test_a_run_is_taken_before_the_next_one_comes(producer):
@@ -67,6 +101,8 @@ async def test_a_run_is_taken_before_the_next_one_comes(producer):
 async def test_no_more_than_some_runs_wait(producer):
     producer.let.clear()
     sender = Sender(producer, "t", failed=lambda: None)
+    await sender.send(Run([b"first"]))
+    await turns()
     sent = []
 
     async def send_all():
@@ -76,11 +112,11 @@ async def test_no_more_than_some_runs_wait(producer):
 
     sending = asyncio.create_task(send_all())
     await turns()
-    assert len(sent) <= RUNS_AHEAD + 1
+    assert len(sent) == RUNS_AHEAD
     producer.let.set()
     await sending
     await sender.finish()
-    assert producer.taken[None] == [b"%d" % number for number in range(10)]
+    assert producer.taken[None] == [b"first", *(b"%d" % number for number in range(10))]
 
 
 async def test_after_a_failure_nothing_more_is_sent_and_the_rest_is_counted(producer):

@@ -58,6 +58,8 @@ cli = Group(
 def run(args: list[str] | None = None) -> int:
     """Run the command line; return its exit code, having told any error in one line."""
     settings = Settings()
+    # grpc's own log would stand between the lines of standard error.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         outcome = _invoke(sys.argv[1:] if args is None else args, settings)
         sys.stdout.flush()

@@ -64,9 +64,7 @@ class Metronome:
         for tick in self._schedule:
             due_ns = self._began_ns + tick.due_ns
             wait_ns = due_ns - time.perf_counter_ns()
-            if wait_ns > 0:
-                time.sleep(wait_ns / NS_PER_S)
-            if self._stopped.is_set():
+            if self._stopped.wait(max(0, wait_ns) / NS_PER_S):
                 return
             try:
                 self._loop.call_soon_threadsafe(self._call, tick, due_ns)

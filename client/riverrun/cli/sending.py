@@ -1,16 +1,19 @@
-"""Hands runs of records to the library as they come, one `send_many` for each partition asked for."""
+"""Hands runs of records to the library as they come, in order for each partition asked for."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 
 from riverrun import Producer, RiverrunError, SendSummary
 from riverrun.cli.inputs import Run, Sendable
 
-RUNS_AHEAD = 2
+RUNS_AHEAD = 4
+"""A run is what one read of standard input holds, up to 1 MiB."""
 
 
 @dataclass(slots=True)
@@ -39,12 +42,13 @@ class Totals:
             self.offsets[partition] = (min(known[0], first), max(known[1], behind))
 
 
-class Feed:
-    """An async iterable of records that are put in by the run, a few runs ahead.
+class Lane:
+    """Runs on their way to one place, in order: one `send_many` after the other.
 
-    One call reads it from beginning to end: its batches fill across the runs, and it waits for
-    acknowledgements only at the end. A call for each run would either wait for each or risk that
-    they overtake each other.
+    A call takes the runs that are there, and those that come while it encodes them, without asking
+    the loop for each record. It ends where the input pauses, and the next one begins when its
+    records are acknowledged: meanwhile runs gather, so the calls grow with the speed of the input.
+    Calls side by side would not do, for they may overtake each other.
     """
 
     def __init__(self) -> None:
@@ -61,20 +65,35 @@ class Feed:
             self._changed.set()
 
     def close(self) -> None:
-        """End the iteration behind what was put."""
+        """End behind what was put."""
         self._closed = True
         self._changed.set()
 
-    async def __aiter__(self) -> AsyncIterator[Sendable]:
-        """Give each record once."""
+    async def send(
+        self, call: Callable[[Iterator[Sendable]], Awaitable[SendSummary]], totals: Totals
+    ) -> None:
+        """Send until closed, and count what is acknowledged.
+
+        Raises:
+            RiverrunError: a record was not written.
+        """
         while True:
             while not self._runs:
                 if self._closed:
                     return
                 await self._change()
-            for record in self._runs.popleft():
-                yield record
+            try:
+                totals.add(await call(chain.from_iterable(self._take())))
+            except RiverrunError as error:
+                totals.records += error.acknowledged_records
+                raise
+
+    def _take(self) -> Iterator[Sequence[Sendable]]:
+        """Take runs as long as there are any."""
+        while self._runs:
+            run = self._runs.popleft()
             self._changed.set()
+            yield run
 
     async def _change(self) -> None:
         """Wait until something was put, taken or closed."""
@@ -97,41 +116,41 @@ class Sender:
         self._producer = producer
         self._topic = topic
         self._failed = failed
-        self._feeds: dict[int | None, Feed] = {}
-        self._calls: list[asyncio.Task[None]] = []
+        self._lanes: dict[int | None, Lane] = {}
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def send(self, run: Run) -> None:
         """Send one run; returns when there is room for more. Does nothing after a failure."""
         if self.error is not None:
             return
-        feed = self._feeds.get(run.partition)
-        if feed is None:
-            feed = self._feeds[run.partition] = Feed()
-            call = self._call(feed, run.partition)
-            self._calls.append(asyncio.create_task(call, name="riverrun-send"))
-        await feed.put(run.records)
+        lane = self._lanes.get(run.partition)
+        if lane is None:
+            lane = self._lanes[run.partition] = Lane()
+            sending = asyncio.create_task(self._send(lane, run.partition), name="riverrun-send")
+            self._tasks.append(sending)
+        await lane.put(run.records)
 
     async def finish(self) -> None:
         """Wait until all that was sent is acknowledged or has failed."""
-        for feed in self._feeds.values():
-            feed.close()
-        if self._calls:
-            await asyncio.wait(self._calls)
+        for lane in self._lanes.values():
+            lane.close()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
     async def cancel(self) -> None:
         """Give up what is under way."""
-        for call in self._calls:
-            call.cancel()
+        for task in self._tasks:
+            task.cancel()
         await self.finish()
 
-    async def _call(self, feed: Feed, partition: int | None) -> None:
-        """Make one call and count what it wrote."""
+    async def _send(self, lane: Lane, partition: int | None) -> None:
+        """Send what comes on a lane; the first failure ends them all."""
+        call = partial(self._producer.send_many, self._topic, partition=partition)
         try:
-            self.totals.add(await self._producer.send_many(self._topic, feed, partition=partition))
+            await lane.send(call, self.totals)
         except RiverrunError as error:
-            self.totals.records += error.acknowledged_records or 0
             if self.error is None:
                 self.error = error
                 self._failed()
         finally:
-            feed.close()
+            lane.close()

@@ -1,0 +1,262 @@
+"""`riverrun produce` and `consume` against a real broker."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+
+import pytest
+
+from riverrun.cli.exits import Exit
+from tests.client.cli_process import CommandLine
+from tests.e2e.broker_process import BrokerProcess
+
+
+@pytest.fixture(scope="module")
+def cli(tmp_path_factory):
+    broker = BrokerProcess(tmp_path_factory.mktemp("broker"))
+    try:
+        broker.start()
+        yield CommandLine(broker.address)
+    finally:
+        broker.stop()
+
+
+def consumed(cli, topic, *args):
+    """Consume a topic to its end."""
+    return cli.out("consume", topic, "--exit-at-end", *args)
+
+
+def test_a_stream_of_lines_comes_back_byte_for_byte(cli):
+    done = cli.shell(
+        "seq 200000 | riverrun produce seq --create && "
+        "riverrun consume seq --exit-at-end | cmp - <(seq 200000)"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_random_bytes_cut_by_size_come_back_joined(cli):
+    data = random.Random(5).randbytes(3_000_001)
+    cli.run("produce", "blob", "--create", "--record-size", "4096", stdin=data)
+    assert consumed(cli, "blob", "--delimiter", "") == data
+    sizes = consumed(cli, "blob", "--format", "%S").split()
+    assert sizes == [b"4096"] * 732 + [b"%d" % (3_000_001 - 732 * 4096)]
+
+
+def test_delimiters_of_any_bytes_cut_and_join(cli):
+    cli.run("produce", "nul", "--create", "--delimiter", r"\0", stdin=b"a\nb\0\0\xff\0last")
+    assert consumed(cli, "nul", "--delimiter", r"\0") == b"a\nb\0\0\xff\0last\0"
+    assert consumed(cli, "nul", "--format", "%S") == b"3\n0\n1\n4\n"
+
+
+def test_keys_nulls_headers_and_formats(cli):
+    cli.run(
+        *("produce", "parts", "--create", "--key-separator", ":", "--null-value", "NULL"),
+        *("--header", "h=1", "--header", "h=2"),
+        stdin=b"k:v\nk2:NULL\nNULL:\n",
+    )
+    assert consumed(cli, "parts", "--format", "%o|%k|%s|%K|%S|%h|%t|%p", "--null-value", "-") == (
+        b"0|k|v|1|1|h=1,h=2|parts|0\n1|k2|-|2|-1|h=1,h=2|parts|0\n2|-||-1|0|h=1,h=2|parts|0\n"
+    )
+    lines = [json.loads(line) for line in consumed(cli, "parts", "--output", "json").splitlines()]
+    assert [(line["key"], line["value"]) for line in lines] == [
+        ("k", "v"),
+        ("k2", None),
+        (None, ""),
+    ]
+    assert lines[0]["headers"] == [{"key": "h", "value": "1"}, {"key": "h", "value": "2"}]
+
+
+def test_json_goes_round(cli):
+    given = (
+        b'{"key": "k", "value_base64": "/wA=", "timestamp": 1700000000000, "partition": 2}\n'
+        b'{"key": null, "value": "\\u00e9", "timestamp": 1700000000001, "partition": 0,'
+        b' "headers": [{"key": "a", "value_base64": "/w=="}]}\n'
+    )
+    cli.run("topic", "create", "json-a", "--partitions", "3")
+    cli.run("topic", "create", "json-b", "--partitions", "3")
+    cli.run("produce", "json-a", "--format", "json", stdin=given)
+    first = consumed(cli, "json-a", "--output", "json")
+    cli.run("produce", "json-b", "--format", "json", stdin=first)
+    second = consumed(cli, "json-b", "--output", "json")
+    assert sorted(first.replace(b"json-a", b"json-b").splitlines()) == sorted(second.splitlines())
+    assert sorted(json.loads(line)["partition"] for line in second.splitlines()) == [0, 2]
+
+
+def test_places_to_begin_and_to_end(cli):
+    lines = b"".join(b'{"value": "%d", "timestamp": %d}\n' % (n, 1000 + n) for n in range(10))
+    cli.run("produce", "places", "--create", "--format", "json", stdin=lines)
+
+    def values(*args):
+        return [int(line) for line in consumed(cli, "places", *args).split()]
+
+    assert values() == list(range(10))
+    assert values("--from", "7") == [7, 8, 9]
+    assert values("--from", "-2") == [8, 9]
+    assert values("--from", "@1008") == [8, 9]
+    assert values("--from", "1970-01-01T00:00:01.009Z") == [9]
+    assert values("--from", "latest") == []
+    assert values("--from", "10m-ago") == []
+    assert values("--until", "3") == [0, 1, 2]
+    assert values("--until", "@1002") == [0, 1]
+    assert values("--from", "2", "--max", "3") == [2, 3, 4]
+    assert values("--until", "99") == list(range(10))
+    without_exit = cli.out("consume", "places", "--until", "@1005", "--from", "3")
+    assert without_exit.split() == [b"3", b"4"]
+    assert cli.out("consume", "places", "--until", "0") == b""
+
+
+def test_partitions_are_chosen(cli):
+    cli.run("topic", "create", "chosen", "--partitions", "4")
+    for number in range(4):
+        text = b"%d\n" % number
+        cli.run("produce", "chosen", "--partition", str(number), stdin=text * (number + 1))
+    assert consumed(cli, "chosen", "--partition", "2") == b"2\n" * 3
+    both = consumed(cli, "chosen", "--partition", "0", "--partition", "3", "--until", "2")
+    assert sorted(both.split()) == [b"0", b"3", b"3"]
+    said = cli.error("produce", "chosen", "--partition", "4", stdin=b"x\n", code=Exit.NOT_FOUND)
+    assert "it has 4" in said
+
+
+def test_a_group_goes_on_where_it_has_committed(cli):
+    cli.run("produce", "grouped", "--create", stdin=b"1\n2\n3\n4\n5\n")
+    done = cli.run("consume", "grouped", "--group", "g", "--max", "2")
+    assert done.stdout == b"1\n2\n"
+    assert done.stderr.startswith(b"note: groups do not share partitions yet")
+    assert consumed(cli, "grouped", "--group", "g", "--from", "latest") == b"3\n4\n5\n"
+    assert consumed(cli, "grouped", "--group", "g") == b""
+    cli.run("produce", "grouped", stdin=b"6\n")
+    assert consumed(cli, "grouped", "--group", "g", "--partition", "0") == b"6\n"
+    assert consumed(cli, "grouped", "--group", "other", "--from", "-1") == b"6\n"
+    assert consumed(cli, "grouped", "--group", "fresh", "--from", "committed") == (
+        b"1\n2\n3\n4\n5\n6\n"
+    )
+
+
+@pytest.mark.parametrize("compression", ["gzip", "zstd"])
+@pytest.mark.parametrize("acks", ["all", "leader", "none"])
+def test_every_compression_and_ack_condition_goes_round(cli, compression, acks):
+    topic = f"packed-{compression}-{acks}"
+    lines = b"".join(b"line %d\n" % number for number in range(5000))
+    args = ["--create", "--compression", compression, "--acks", acks]
+    told = cli.json("produce", topic, *args, stdin=lines)
+    assert told["records"] == 5000
+    assert told["offsets"] == {"0": {"first": 0, "next": 5000}}
+    assert consumed(cli, topic) == lines
+
+
+def test_a_line_is_sent_and_printed_while_more_may_come(cli):
+    cli.run("topic", "create", "live")
+    consumer = cli.begin("consume", "live")
+    producer = cli.begin("produce", "live", stdin=subprocess.PIPE)
+    try:
+        for number in range(3):
+            producer.stdin.write(b"%d\n" % number)
+            producer.stdin.flush()
+            assert consumer.stdout.readline() == b"%d\n" % number
+        consumer.send_signal(signal.SIGINT)
+        assert consumer.wait(20) == 0
+        assert consumer.stderr.read() == b""
+        producer.stdin.close()
+        assert producer.wait(20) == 0
+        assert producer.stdout.read() == b""
+    finally:
+        for process in (consumer, producer):
+            process.kill()
+            process.communicate()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_produce_with_what_was_read_acknowledged(cli, number, code):
+    topic = f"signalled-{number}"
+    cli.run("topic", "create", topic)
+    producer = cli.begin("produce", topic, "--output", "json", stdin=subprocess.PIPE)
+    consumer = cli.begin("consume", topic)
+    try:
+        producer.stdin.write(b"whole\npart")
+        producer.stdin.flush()
+        assert consumer.stdout.readline() == b"whole\n"
+        producer.send_signal(number)
+        assert producer.wait(20) == code
+        assert json.loads(producer.stdout.read())["records"] == 1
+    finally:
+        for process in (producer, consumer):
+            process.kill()
+            process.communicate()
+    assert consumed(cli, topic) == b"whole\n"
+
+
+def test_a_signal_commits_what_was_printed_and_an_unmet_end_is_told_by_the_exit_code(cli):
+    cli.run("produce", "stopped", "--create", stdin=b"1\n2\n")
+    consumer = cli.begin("consume", "stopped", "--group", "g", "--max", "5")
+    try:
+        assert consumer.stdout.readline() == b"1\n"
+        assert consumer.stdout.readline() == b"2\n"
+        consumer.send_signal(signal.SIGTERM)
+        assert consumer.wait(20) == 143
+    finally:
+        consumer.kill()
+        consumer.communicate()
+    assert consumed(cli, "stopped", "--group", "g") == b""
+
+
+def test_a_reader_that_goes_away_ends_it_quietly(cli):
+    done = cli.shell(
+        "seq 300000 | riverrun produce pipe --create && "
+        "riverrun consume pipe | head -2; echo ${PIPESTATUS[*]}"
+    )
+    assert done.stdout == b"1\n2\n0 0\n"
+    assert done.stderr == b""
+
+
+def test_a_full_disk_is_an_error(cli):
+    cli.run("produce", "full", "--create", stdin=b"x\n")
+    done = cli.shell("riverrun consume full --exit-at-end > /dev/full")
+    assert done.returncode == Exit.FAILED
+    assert b"standard output cannot be written: " in done.stderr
+
+
+def test_a_refused_record_tells_why_and_how_many_were_acknowledged(cli):
+    cli.run("topic", "create", "small", "--config", "max.batch.bytes=10000")
+    said = cli.error("produce", "small", stdin=b"fine\n" + b"x" * 20_000 + b"\n", code=Exit.FAILED)
+    assert "10000" in said.replace(",", "")
+    assert said.endswith("1 records were acknowledged")
+    assert consumed(cli, "small") == b"fine\n"
+
+
+def test_a_line_that_cannot_be_read_is_named_and_those_before_it_are_written(cli):
+    said = cli.error(
+        *("produce", "bad-input", "--create", "--format", "json"),
+        stdin=b'{"value": "a"}\n{"value": "b"}\nnonsense\n{"value": "c"}\n',
+        code=Exit.USAGE,
+    )
+    assert "record 3 of standard input: not JSON" in said
+    assert said.endswith("2 records were acknowledged")
+    assert consumed(cli, "bad-input") == b"a\nb\n"
+
+
+def test_no_input_makes_no_record(cli):
+    assert cli.json("produce", "empty", "--create", stdin=b"")["records"] == 0
+    assert consumed(cli, "empty") == b""
+
+
+def test_a_position_that_is_gone_is_an_error_that_says_what_can_be_read(cli):
+    cli.run("produce", "gone", "--create", stdin=b"1\n2\n3\n")
+    cli.run("topic", "trim", "gone", "--before", "2")
+    said = cli.error("consume", "gone", "--from", "0", "--exit-at-end", code=Exit.NOT_FOUND)
+    assert "2" in said
+    assert consumed(cli, "gone") == b"3\n"
+
+
+def test_standard_input_that_is_a_file_is_read_whole(cli, tmp_path):
+    path = tmp_path / "lines"
+    path.write_bytes(b"".join(b"%d\n" % number for number in range(100_000)))
+    env = f"{os.fspath(path)}"
+    done = cli.shell(
+        f"riverrun produce from-file --create < {env} && "
+        f"riverrun consume from-file --exit-at-end | cmp - {env}"
+    )
+    assert (done.returncode, done.stderr) == (0, b"")

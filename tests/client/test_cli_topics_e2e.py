@@ -1,0 +1,187 @@
+"""`riverrun topic`, `cluster` and `doctor` against a real broker."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from riverrun.cli.exits import Exit
+from tests.client.cli_process import CommandLine
+from tests.e2e.broker_process import BrokerProcess
+
+
+@pytest.fixture(scope="module")
+def cli(tmp_path_factory):
+    broker = BrokerProcess(tmp_path_factory.mktemp("broker"))
+    try:
+        broker.start()
+        yield CommandLine(broker.address)
+    finally:
+        broker.stop()
+
+
+def test_a_topic_is_made_listed_described_and_deleted(cli):
+    made = cli.json("topic", "create", "life", "--partitions", "3")
+    assert made["topic"] == "life"
+    assert made["partitions"] == 3
+    assert made["created"] is True
+    assert len(made["topic_id"]) == 32
+    assert "life" in [topic["topic"] for topic in cli.json("topic", "list")]
+    described = cli.json("topic", "describe", "life")
+    assert [partition["partition"] for partition in described["partitions"]] == [0, 1, 2]
+    assert described["partitions"][0]["high_watermark"] == 0
+    assert {entry["source"] for entry in described["configs"]} == {"default"}
+    done = cli.run("topic", "delete", "life")
+    assert done.stdout == b""
+    assert done.stderr == b"deleted topic life\n"
+    assert "life" not in [topic["topic"] for topic in cli.json("topic", "list")]
+
+
+def test_tables_are_plain_in_a_pipe(cli):
+    cli.run("topic", "create", "tables", "--partitions", "2", "--config", "retention.ms=1000000")
+    lines = cli.out("topic", "list").decode().splitlines()
+    assert lines[0].split() == ["TOPIC", "PARTITIONS", "REPLICAS", "MADE"]
+    assert any(line.split()[:3] == ["tables", "2", "1"] for line in lines)
+    text = cli.out("topic", "describe", "tables").decode()
+    assert "HIGH-WATERMARK" in text
+    assert "retention.ms" in text
+    assert "\x1b" not in text
+    assert len(cli.out("topic", "describe", "tables", "--all-configs")) > len(text)
+
+
+def test_making_a_topic_twice_is_refused_unless_asked_for(cli):
+    cli.run("topic", "create", "twice", "--partitions", "2")
+    assert "twice" in cli.error("topic", "create", "twice", code=Exit.CONFLICT)
+    again = cli.json("topic", "create", "twice", "--if-not-exists")
+    assert again["created"] is False
+    assert again["partitions"] == 2
+
+
+def test_validate_only_changes_nothing(cli):
+    assert cli.json("topic", "create", "checked", "--validate-only")["created"] is False
+    assert "checked" not in [topic["topic"] for topic in cli.json("topic", "list")]
+
+
+def test_configuration_is_set_and_given_back(cli):
+    cli.run("topic", "create", "config")
+    cli.run("topic", "alter", "config", "--config", "retention.ms=5000000")
+    assert cli.json("topic", "describe", "config")["configs"][0]
+    configs = {c["key"]: c for c in cli.json("topic", "describe", "config")["configs"]}
+    assert configs["retention.ms"]["value"] == "5000000"
+    assert configs["retention.ms"]["source"] == "topic"
+    cli.run("topic", "alter", "config", "--unset", "retention.ms")
+    configs = {c["key"]: c for c in cli.json("topic", "describe", "config")["configs"]}
+    assert configs["retention.ms"]["source"] == "default"
+    said = cli.error("topic", "alter", "config", "--config", "retention.mss=5", code=Exit.FAILED)
+    assert "retention.ms" in said
+
+
+def test_partitions_are_added_and_never_taken_away(cli):
+    cli.run("topic", "create", "grow", "--partitions", "2")
+    assert cli.json("topic", "add-partitions", "grow", "--partitions", "5")["partitions"] == 5
+    cli.error("topic", "add-partitions", "grow", "--partitions", "3", code=Exit.FAILED)
+
+
+def test_offsets_are_told_and_found_by_time(cli):
+    cli.run("topic", "create", "offsets", "--partitions", "2")
+    lines = b"".join(
+        b'{"value": "%d", "partition": 0, "timestamp": %d}\n' % (at, 1000 + at) for at in range(10)
+    )
+    cli.run("produce", "offsets", "--format", "json", stdin=lines)
+    assert cli.json("topic", "offsets", "offsets") == [
+        {"partition": 0, "earliest": 0, "latest": 10},
+        {"partition": 1, "earliest": 0, "latest": 0},
+    ]
+    found = cli.json("topic", "offsets", "offsets", "--at", "@1004")
+    assert [(one["offset"], one.get("timestamp")) for one in found] == [(4, 1004), (None, None)]
+    assert cli.json("topic", "offsets", "offsets", "--partition", "1")[0]["partition"] == 1
+    table = cli.out("topic", "offsets", "offsets").decode().splitlines()
+    assert table[1].split() == ["0", "0", "10", "10"]
+
+
+@pytest.mark.parametrize(("before", "begins"), [("4", 4), ("latest", 10), ("@1006", 6)])
+def test_a_trim_moves_the_beginning(cli, before, begins):
+    topic = f"trim-{begins}"
+    lines = b"".join(b'{"value": "v", "timestamp": %d}\n' % (1000 + at) for at in range(10))
+    cli.run("produce", topic, "--create", "--format", "json", stdin=lines)
+    result = cli.json("topic", "trim", topic, "--before", before)
+    assert result == [{"partition": 0, "log_start_offset": begins}]
+    assert cli.json("topic", "offsets", topic)[0] == {
+        "partition": 0,
+        "earliest": begins,
+        "latest": 10,
+    }
+
+
+def test_a_trim_of_a_partition_that_is_not_there_names_how_many_there_are(cli):
+    cli.run("topic", "create", "trim-few", "--partitions", "2")
+    said = cli.error(
+        "topic", "trim", "trim-few", "--before", "0", "--partition", "7", code=Exit.NOT_FOUND
+    )
+    assert "it has 2" in said
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["topic", "describe"],
+        ["topic", "offsets"],
+        ["topic", "delete"],
+        ["topic", "alter", "--config", "retention.ms=1000000"],
+        ["topic", "add-partitions", "--partitions", "9"],
+        ["topic", "trim", "--before", "0"],
+        ["produce"],
+        ["consume", "--exit-at-end"],
+        ["perf", "produce", "--records", "1"],
+        ["perf", "consume", "--records", "1"],
+        ["perf", "latency"],
+    ],
+    ids=lambda args: " ".join(args[:2]),
+)
+def test_a_missing_topic_is_named_with_the_one_that_was_meant(cli, args):
+    cli.run("topic", "create", "customer-orders", "--if-not-exists")
+    said = cli.error(*args, "custmer-orders", code=Exit.NOT_FOUND)
+    assert "custmer-orders" in said
+    assert "'customer-orders'" in said
+
+
+def test_deleting_what_is_not_there_is_well_where_that_was_asked_for(cli):
+    done = cli.run("topic", "delete", "never-made", "--if-exists")
+    assert done.stderr == b"there is no topic never-made\n"
+    assert cli.json("topic", "delete", "never-made", "--if-exists")["deleted"] is False
+
+
+def test_an_error_is_json_where_json_was_asked_for(cli):
+    done = cli.run("topic", "describe", "not-there", "--output", "json", code=Exit.NOT_FOUND)
+    error = json.loads(done.stderr)["error"]
+    assert error["reason"] == "TOPIC_NOT_FOUND"
+    assert error["outcome"] == "nothing happened"
+    assert error["exit_code"] == 3
+
+
+def test_the_cluster_tells_its_brokers(cli):
+    cluster = cli.json("cluster", "describe")
+    (broker,) = cluster["brokers"]
+    assert broker["endpoint"] == cli.env["RIVERRUN_BOOTSTRAP"]
+    assert cluster["served_by"] == broker["broker_id"]
+    assert cluster["partitions"] == broker["leads"]
+    assert cluster["cluster_id"] in cli.out("cluster", "describe").decode()
+
+
+def test_the_doctor_finds_a_running_broker_well(cli):
+    found = cli.json("doctor")
+    assert found["ok"] is True
+    assert [(one["check"], one["state"]) for one in found["findings"]] == [
+        ("address", "ok"),
+        ("version", "ok"),
+        ("clock", "ok"),
+        ("limits", "ok"),
+    ]
+    assert b"WHAT TO DO" in cli.out("doctor")
+
+
+def test_topics_are_completed(cli):
+    cli.run("topic", "create", "complete-me", "--if-not-exists")
+    env = "_RIVERRUN_COMPLETE=bash_complete COMP_WORDS='riverrun consume compl' COMP_CWORD=2"
+    assert cli.shell(f"{env} riverrun").stdout == b"plain,complete-me\n"

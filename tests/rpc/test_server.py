@@ -110,6 +110,30 @@ async def test_health_follows_the_broker(monkeypatch):
     await server.stop(0)
 
 
+async def test_a_port_can_be_bound_before_there_are_services():
+    address = Address("127.0.0.1", 0)
+    status = ServingStatus()
+    server = ListenerServer(
+        Listener(bind=address, advertised=address),
+        options=OPTIONS,
+        admission=Admission(Caps(10, 10, 10), Metrics(process=False)),
+        status=status,
+        reflects=False,
+    )
+    assert server.listener.bind.port > 0
+    add = partial(metadata_pb2_grpc.add_MetadataServiceServicer_to_server, Metadata())
+    server.add([Service(NAME, add)])
+    status.add([Service(NAME, add)])
+    await server.start()
+    await status.serving()
+    async with channel_to(server) as channel:
+        await metadata_pb2_grpc.MetadataServiceStub(channel).GetMetadata(m.GetMetadataRequest())
+        health = health_pb2_grpc.HealthStub(channel)
+        told = await health.Check(health_pb2.HealthCheckRequest(service=NAME))
+        assert told.status == health_pb2.HealthCheckResponse.SERVING
+    await server.stop(0)
+
+
 @pytest.mark.parametrize("reflects", [True, False])
 async def test_reflection_follows_the_policy(reflects):
     server, _ = build(reflects=reflects)

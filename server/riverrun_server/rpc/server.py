@@ -84,9 +84,14 @@ class Service:
 class ServingStatus:
     """grpc.health.v1 for every listener: SERVING once told so, NOT_SERVING before and after."""
 
-    def __init__(self, services: Sequence[Service]) -> None:
-        self._names = ["", *(service.name for service in services)]
+    def __init__(self, services: Sequence[Service] = ()) -> None:
+        self._names = [""]
         self.servicer = health.aio.HealthServicer()
+        self.add(services)
+
+    def add(self, services: Sequence[Service]) -> None:
+        """Tell of these services too, from the next change on."""
+        self._names += [service.name for service in services]
 
     async def starting(self) -> None:
         """Say that nothing is served yet."""
@@ -108,13 +113,16 @@ class ServingStatus:
 class ListenerServer:
     """Serves one listener.
 
-    Transitions: new -> listening (`start`) -> stopped (`stop`).
+    The port is bound before anybody is answered, so that a broker knows all of its addresses, and
+    that they are its own, before it opens anything or tells anyone.
+
+    Transitions: bound -> serving (`start`) -> stopped (`stop`).
     """
 
     def __init__(
         self,
         listener: Listener,
-        services: Sequence[Service],
+        services: Sequence[Service] = (),
         *,
         options: ServerOptions,
         admission: Admission,
@@ -136,18 +144,22 @@ class ListenerServer:
             options=options.as_grpc(),
             interceptors=[AdmissionInterceptor(admission, listener.name)],
         )
+        health_pb2_grpc.add_HealthServicer_to_server(status.servicer, self._server)
+        self._reflects = reflects
+        self._names: list[str] = [health.SERVICE_NAME, reflection.SERVICE_NAME]
+        self.add(services)
+        self.listener = listener.bound(self._bind(listener))
+
+    def add(self, services: Sequence[Service]) -> None:
+        """Serve these too; before `start`."""
         for service in services:
             service.add(self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(status.servicer, self._server)
-        if reflects:
-            names = [service.name for service in services]
-            reflection.enable_server_reflection(
-                [*names, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server
-            )
-        self.listener = listener.bound(self._bind(listener))
+            self._names.append(service.name)
 
     async def start(self) -> None:
         """Answer calls from now on."""
+        if self._reflects:
+            reflection.enable_server_reflection(self._names, self._server)
         await self._server.start()
 
     async def stop(self, grace_s: float) -> None:

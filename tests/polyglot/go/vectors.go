@@ -47,7 +47,8 @@ func checkVectors(path string) map[string]any {
 	for _, v := range vectors.KeyHash {
 		same("key_hash of "+v.KeyHex, crc32.ChecksumIEEE(unhex(v.KeyHex)), v.CRC)
 		for count, want := range v.Partitions {
-			same("key_hash of "+v.KeyHex+" over "+count, partitionOf(unhex(v.KeyHex), uint32(must(strconv.Atoi(count)))), want)
+			partition := partitionOf(unhex(v.KeyHex), uint32(must(strconv.Atoi(count))))
+			same("key_hash of "+v.KeyHex+" over "+count, partition, want)
 		}
 	}
 	for _, v := range vectors.Stamp {

@@ -49,19 +49,20 @@ export function open(topicId, partition, batch) {
   const packed = batch.codec === 'CODEC_GZIP';
   const data = packed ? gunzipSync(batch.records, { maxOutputLength: expandedBytesMax }) : batch.records;
   const rewritten = batch.attributes & 8; // by a broker: offsets are said, not counted
-  const appendTime = batch.attributes & 4 || undefined;
+  const byAppend = batch.attributes & 4; // the topic keeps the broker's time, not the producer's
   return recordSet.deserialize(data).records.map((record, index) => ({
     ...record,
     offset: BigInt(batch.baseOffset) + BigInt(rewritten ? record.offsetDelta : index),
-    timestampMs: appendTime ? batch.appendTimeMs : record.timestampMs ?? batch.appendTimeMs,
+    timestampMs: byAppend ? batch.appendTimeMs : record.timestampMs ?? batch.appendTimeMs,
   }));
 }
 
 // Opens a delivery's batches and drops what lies outside its offsets: the first batch may begin
 // before them and the last may reach beyond.
 export function recordsOf(delivery) {
-  const inside = ({ offset }) => offset >= BigInt(delivery.firstOffset) && offset < BigInt(delivery.nextOffset);
-  return delivery.batches.flatMap((batch) => open(delivery.topicId, delivery.partition, batch)).filter(inside);
+  const [first, next] = [BigInt(delivery.firstOffset), BigInt(delivery.nextOffset)];
+  const records = delivery.batches.flatMap((batch) => open(delivery.topicId, delivery.partition, batch));
+  return records.filter(({ offset }) => offset >= first && offset < next);
 }
 
 export function same(what, actual, expected) {

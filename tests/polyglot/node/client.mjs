@@ -38,7 +38,8 @@ export async function tour(broker, name) {
   const refused = damaged.results[0].error;
   return {
     home, flat: place(flat), sealed: place(sealed), first, again,
-    damaged: refused.reason, damaged_outcome: refused.outcome, commit_refused: Boolean(commitResult.results[0].error),
+    damaged: refused.reason, damaged_outcome: refused.outcome,
+    commit_refused: Boolean(commitResult.results[0].error),
     missing: { code, reason: error.reason, outcome: error.outcome, info: `${info.domain}/${info.reason}` },
   };
 }

@@ -7,7 +7,10 @@ export async function produce(broker, topic) {
     { key: Buffer.from('node'), value: Buffer.from('timed'), timestampMs: '1700000000000' },
     { value: Buffer.from([0, 255, 10]) },
     { key: Buffer.from('größe') }, // a tombstone: no value is not an empty one
-    { key: Buffer.alloc(0), value: Buffer.alloc(0), headers: [{ key: 'h', value: Buffer.from('1') }, { key: 'h' }] },
+    {
+      key: Buffer.alloc(0), value: Buffer.alloc(0),
+      headers: [{ key: 'h', value: Buffer.from('1') }, { key: 'h' }], // a name may repeat, in order
+    },
   ];
   const batches = ['CODEC_NONE', 'CODEC_GZIP'].map((codec) => ({ topic, batch: seal(records, codec) }));
   const { results } = await broker.produce({ batches });
@@ -18,7 +21,8 @@ export async function produce(broker, topic) {
 export async function read(broker, topic) {
   const found = [];
   const hex = (data) => data?.toString('hex') ?? null;
-  for await (const { delivery } of broker.read({ topic, form: 'FORM_BATCHES', acceptCodecs: ['CODEC_GZIP'], stopAtEnd: true })) {
+  const request = { topic, form: 'FORM_BATCHES', acceptCodecs: ['CODEC_GZIP'], stopAtEnd: true };
+  for await (const { delivery } of broker.read(request)) {
     for (const { offset, timestampMs, key, value, headers } of delivery ? recordsOf(delivery) : []) {
       found.push({
         offset: String(offset), timestamp_ms: timestampMs, key: hex(key), value: hex(value),

@@ -5,10 +5,13 @@ import grpc from '@grpc/grpc-js';
 import loader from '@grpc/proto-loader';
 
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
-const files = ['admin', 'producer', 'consumer'].map((name) => `riverrun/v1/${name}.proto`);
+const files = [
+  'riverrun/v1/admin.proto', 'riverrun/v1/producer.proto', 'riverrun/v1/consumer.proto',
+  'google/rpc/status.proto', 'google/rpc/error_details.proto',
+];
 
 // Offsets do not fit into a Number, so 64-bit integers are strings; enums go by name.
-export const types = loader.loadSync([...files, 'google/rpc/status.proto', 'google/rpc/error_details.proto'], {
+export const types = loader.loadSync(files, {
   includeDirs: [here('../../../proto'), here('.')],
   longs: String, enums: String, defaults: true, oneofs: true,
 });
@@ -16,8 +19,9 @@ const { riverrun } = grpc.loadPackageDefinition(types);
 
 // Opens one channel with a client for each service on it; unary calls become promises.
 export function connect(address) {
-  const channel = new grpc.Channel(address, grpc.credentials.createInsecure(), {});
-  const open = (Service) => new Service(address, grpc.credentials.createInsecure(), { channelOverride: channel });
+  const credentials = grpc.credentials.createInsecure();
+  const channel = new grpc.Channel(address, credentials, {});
+  const open = (Service) => new Service(address, credentials, { channelOverride: channel });
   const { AdminService, ProducerService, ConsumerService } = riverrun.v1;
   const [admin, producer, consumer] = [AdminService, ProducerService, ConsumerService].map(open);
   const unary = (client, method) => {
@@ -37,6 +41,9 @@ export function connect(address) {
 export function detailsOf(failure) {
   const [packed] = failure.metadata.get('grpc-status-details-bin');
   const { details } = types['google.rpc.Status'].deserialize(packed);
-  const unpack = (type) => types[type].deserialize(details.find((any) => any.type_url.endsWith(`/${type}`)).value);
+  const unpack = (type) => {
+    const { value } = details.find((detail) => detail.type_url.endsWith(`/${type}`));
+    return types[type].deserialize(value);
+  };
   return { code: failure.code, error: unpack('riverrun.v1.Error'), info: unpack('google.rpc.ErrorInfo') };
 }

@@ -19,16 +19,17 @@ export function vectors(path) {
     }
   }
   const codecs = types['riverrun.v1.Codec'].type.value;
-  for (const { topic_id_hex: topicId, partition, fields, packed_hex: packed, placement_crc: crc, batch_hex: stored } of golden.stamp) {
-    const batch = types['riverrun.v1.RecordBatch'].deserialize(unhex(stored));
+  for (const { partition, fields, ...vector } of golden.stamp) {
+    const topicId = unhex(vector.topic_id_hex);
+    const batch = types['riverrun.v1.RecordBatch'].deserialize(unhex(vector.batch_hex));
+    const codec = codecs.find(({ name }) => name === batch.codec).number;
     for (const [name, value] of Object.entries(fields)) {
-      const actual = name === 'codec' ? codecs.find((codec) => codec.name === batch.codec).number : batch[camel(name)];
-      same(`stamp field ${name}`, String(actual), value);
+      same(`stamp field ${name}`, String(name === 'codec' ? codec : batch[camel(name)]), value);
     }
-    const bytes = placed(unhex(topicId), partition, batch);
-    same('stamp layout', bytes.toString('hex'), packed);
-    same('stamp placement_crc', crc32(bytes), crc);
-    open(unhex(topicId), partition, batch);
+    const bytes = placed(topicId, partition, batch);
+    same('stamp layout', bytes.toString('hex'), vector.packed_hex);
+    same('stamp placement_crc', crc32(bytes), vector.placement_crc);
+    open(topicId, partition, batch);
   }
   return Object.fromEntries(Object.entries(golden).map(([part, list]) => [part, list.length]));
 }

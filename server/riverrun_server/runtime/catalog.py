@@ -14,9 +14,10 @@ from typing import Final
 import structlog
 
 from riverrun_server.core.cluster.changes import NewTopic, TopicPolicy
+from riverrun_server.core.cluster.election import broker_epoch
 from riverrun_server.core.cluster.image import ClusterImage, Touched
 from riverrun_server.core.cluster.topic_config import canonical
-from riverrun_server.core.cluster.values import BrokerRegistration, Id
+from riverrun_server.core.cluster.values import BrokerRegistration, Id, PartitionValue
 from riverrun_server.core.log.batch import PartitionId
 from riverrun_server.ports.clock import Clock, Dice
 from riverrun_server.ports.log import LogStore
@@ -27,7 +28,7 @@ from riverrun_server.runtime.local_partitions import LocalPartitions, OpenPartit
 from riverrun_server.runtime.metadata_feed import Applied, MetadataFeed
 from riverrun_server.runtime.metadata_watch import MetadataWatcher, MetadataWatchers
 from riverrun_server.runtime.metadata_writer import MetadataWriter
-from riverrun_server.runtime.served_topics import ServedTopic, ServedTopics
+from riverrun_server.runtime.served_topics import NO_LEADER, ServedTopic, ServedTopics
 from riverrun_server.runtime.topic_changes import TopicChanges
 from riverrun_server.runtime.topic_deletions import TopicDeletions
 
@@ -263,7 +264,15 @@ class Catalog:
         }
         partitions = await self._local.serve(topic, config, states)
         in_order = tuple(states.get(number) for number in range(topic.partitions))
-        self.topics.put(ServedTopic(topic, config, in_order, partitions))
+        leaders = tuple(map(self._leader_of, in_order))
+        self.topics.put(ServedTopic(topic, config, in_order, leaders, partitions))
+
+    def _leader_of(self, state: PartitionValue | None) -> int:
+        registration = None if state is None else self._image.brokers.get(state.leader)
+        if state is None or registration is None:
+            return NO_LEADER
+        leads = broker_epoch(registration) == state.leader_broker_epoch
+        return state.leader if leads else NO_LEADER
 
     def _find_orphans(self) -> None:
         known = {*self._image.tombstones, *(t.value.topic_id for t in self._image.topics.values())}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from dataclasses import dataclass
+from typing import Final
 
 from riverrun_server.core.cluster import topic_rules
 from riverrun_server.core.cluster.naming import quoted
@@ -11,6 +12,8 @@ from riverrun_server.core.cluster.topic_config import TopicConfig
 from riverrun_server.core.cluster.values import PartitionValue, TopicValue
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.ports.partitions import PartitionAccess
+
+NO_LEADER: Final = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,13 +23,15 @@ class ServedTopic:
     Attributes:
         value: what defines it.
         config: what holds for it.
-        states: who leads its partitions, in order; None where the metadata does not say.
+        states: who holds and leads its partitions, in order; None where the metadata does not say.
+        leaders: who leads them now, in order; `NO_LEADER` where the process that did is gone.
         partitions: in order.
     """
 
     value: TopicValue
     config: TopicConfig
     states: tuple[PartitionValue | None, ...]
+    leaders: tuple[int, ...]
     partitions: tuple[PartitionAccess, ...]
 
 

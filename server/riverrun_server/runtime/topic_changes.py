@@ -92,10 +92,10 @@ class TopicChanges:
 
         Raises:
             Refusal: as core.cluster.changes.create; TOPIC_RESERVED, OVERLOADED, CONFLICT,
-                SHUTTING_DOWN, REQUEST_TIMED_OUT; storage reasons.
+                NOT_READY, SHUTTING_DOWN, REQUEST_TIMED_OUT; storage reasons.
         """
         topic_rules.check_name(new.topic)
-        topic_rules.check_not_reserved(new.topic)
+        self._admit(new.topic)
         if validate_only:
             return self._existing(new, if_not_exists) or Created(
                 self._plan_creation(new, self._new_id()).topic, created=False
@@ -111,6 +111,7 @@ class TopicChanges:
             Refusal: as `create`.
         """
         assert topic_rules.is_internal(new.topic), new
+        self._leader()
         await self._in_turn(f"creating topic {new.topic}", lambda: self._create(new, True))
 
     async def alter(
@@ -126,7 +127,7 @@ class TopicChanges:
         Raises:
             Refusal: as core.cluster.changes.alter, and as `create`.
         """
-        topic_rules.check_not_reserved(name)
+        self._admit(name)
 
         def plan() -> TopicPlan:
             return changes.alter(self._image, name, to_set, to_unset, self._policy)
@@ -149,7 +150,7 @@ class TopicChanges:
         Raises:
             Refusal: as core.cluster.changes.add_partitions, and as `create`.
         """
-        topic_rules.check_not_reserved(name)
+        self._admit(name)
 
         def plan() -> TopicPlan:
             return changes.add_partitions(
@@ -168,7 +169,7 @@ class TopicChanges:
         Raises:
             Refusal: as core.cluster.changes.delete, and as `create`.
         """
-        topic_rules.check_not_reserved(name)
+        self._admit(name)
         what = f"deleting topic {quoted(name)}"
         deleted = await self._in_turn(
             what, lambda: self._carry_out(lambda: changes.delete(self._image, name, topic_id))
@@ -291,8 +292,15 @@ class TopicChanges:
             if not await self._applied.moved():
                 raise _interrupted(what)
 
+    def _admit(self, name: str) -> None:
+        topic_rules.check_not_reserved(name)
+        self._leader()
+
     def _leader(self) -> Leader:
-        assert self.leader is not None, "no change before the broker is registered"
+        if self.leader is None:
+            raise Refusal(
+                Reason.NOT_READY, "the broker is starting and changes no topics yet; ask again"
+            )
         return self.leader
 
     def _new_id(self) -> Id:

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol
+from importlib.metadata import version
 
 import grpc
 import structlog
@@ -26,12 +26,17 @@ from riverrun_server.http import ProbeServer
 from riverrun_server.metadata.documents import JsonDocuments
 from riverrun_server.metadata.embedded import EmbeddedStore
 from riverrun_server.observe.metrics import Metrics
+from riverrun_server.rpc import admin as admin_rpc
+from riverrun_server.rpc import consumer as consumer_rpc
+from riverrun_server.rpc import metadata as metadata_rpc
+from riverrun_server.rpc import producer as producer_rpc
+from riverrun_server.rpc import text as text_rpc
 from riverrun_server.rpc.admin import AdminService
 from riverrun_server.rpc.admission import Admission, Caps
 from riverrun_server.rpc.appends import AppendRules
 from riverrun_server.rpc.consumer import ConsumerService
 from riverrun_server.rpc.errors import to_proto
-from riverrun_server.rpc.metadata import MetadataService
+from riverrun_server.rpc.metadata import MetadataService, ServerDescription
 from riverrun_server.rpc.producer import ProducerService
 from riverrun_server.rpc.server import (
     ListenerServer,
@@ -103,6 +108,8 @@ class Broker:
     dice: SystemDice = field(default_factory=SystemDice)
     metrics: Metrics = field(default_factory=Metrics)
     draining: asyncio.Event = field(default_factory=asyncio.Event)
+    servers: list[ListenerServer] = field(default_factory=list)
+    _catalog: Catalog | None = None
 
     def __post_init__(self) -> None:
         """Make what needs no disk and no port."""
@@ -140,17 +147,8 @@ class Broker:
         probes = self._open_probes()
         store = await self._open_store()
         now_ms = BrokerClock(self.clock)
-        services = PartitionServices(
-            store,
-            self.flusher,
-            now_ms,
-            self.tails,
-            self.threads,
-            self.gate.refusal,
-            producer_retention_ms=self.settings.producers.expiry_ms,
-        )
-        self.health.life = Life.REGISTERING
-        catalog = await self._open_catalog(store, services)
+        metadata = await self._open_metadata(store)
+        catalog = self._make_catalog(store, metadata, now_ms)
         offsets = GroupOffsets(
             catalog,
             catalog,
@@ -158,22 +156,18 @@ class Broker:
             self.threads,
             GroupOffsetsSettings(partitions=self.settings.offsets.partitions),
         )
+        # Ports are bound before the broker registers, for it registers with their numbers; nobody
+        # is answered before it has.
+        status = self._bind(self._services(catalog, offsets, metadata, now_ms))
+        self.health.life = Life.REGISTERING
+        await status.starting()
+        await catalog.start(self._registration(store))
+        self.supervisor.spawn("catalog", catalog.run())
         self.supervisor.spawn("group offsets", offsets.run())
-        table = store.table(b"clock")
-        gap = TimeGap(
-            last_persisted_ms(table),
-            self.clock.wall_ms(),
-            self.clock.wall_ms() if self.settings.confirm_clock else None,
-        )
-        retention = Retention(
-            partial(_local_partitions, catalog),
-            now_ms,
-            gap,
-            table,
-            self.settings.retention.check_interval_s,
-        )
-        self.supervisor.spawn("retention", retention.run())
-        await self._listen(self._services(catalog, offsets, now_ms))
+        self.supervisor.spawn("retention", self._retention(catalog, store, now_ms).run())
+        for server in self.servers:
+            await server.start()
+        await status.serving()
         self.health.life = Life.SERVING
         addresses = " ".join(f"{s.listener.name}={s.listener.advertised}" for s in self.servers)
         print(f"ready {addresses} http={probes.address}", flush=True)  # noqa: T201 - the contract
@@ -234,68 +228,99 @@ class Broker:
         self.threads.close()
         store.close(clean=self.supervisor.failure is None)
 
-    async def _open_catalog(self, store: RocksStore, services: PartitionServices) -> Catalog:
-        documents = JsonDocuments()
+    async def _open_metadata(self, store: RocksStore) -> EmbeddedStore:
         metadata = EmbeddedStore(
             store.table(b"metadata"), self.flusher.durable, self.clock, self.dice
         )
         opened = contextlib.AsyncExitStack()
         await opened.enter_async_context(metadata)
 
+        async def close(_: float) -> None:
+            if self._catalog is not None:
+                await self._catalog.close()
+            await opened.aclose()
+            await self.flusher.durable()
+
+        self.supervisor.on_stop(Stage.FLUSH, "partitions and metadata", close)
+        return metadata
+
+    def _make_catalog(
+        self, store: RocksStore, metadata: EmbeddedStore, now_ms: BrokerClock
+    ) -> Catalog:
+        services = PartitionServices(
+            store,
+            self.flusher,
+            now_ms,
+            self.tails,
+            self.threads,
+            self.gate.refusal,
+            producer_retention_ms=self.settings.producers.expiry_ms,
+        )
+
         def open_partition(
             topic: str, partition: PartitionId, config: TopicConfig, leader_epoch: int
         ) -> LocalPartition:
             return LocalPartition(topic, partition, config, leader_epoch, services)
 
-        defaults = self.settings.topic_defaults
-        catalog = Catalog(
+        policy = TopicPolicy(
+            self.limits,
+            default_partitions=self.settings.topic_defaults.partitions,
+            default_configs=self.settings.topic_configs(),
+        )
+        self._catalog = Catalog(
             CatalogServices(
                 metadata,
-                documents,
+                JsonDocuments(),
                 store,
                 open_partition,
                 self.flusher.durable,
                 self.clock,
                 self.dice,
-                TopicPolicy(
-                    self.limits,
-                    default_partitions=defaults.partitions,
-                    default_configs=self.settings.topic_configs(),
-                ),
+                policy,
                 self.settings.broker_id,
                 str(self.settings.data_dir),
             )
         )
+        return self._catalog
 
-        async def close(_: float) -> None:
-            await catalog.close()
-            await opened.aclose()
-            await self.flusher.durable()
-
-        self.supervisor.on_stop(Stage.FLUSH, "partitions", close)
-        self.producer_ids = ProducerIds(metadata, documents, self.dice, self.settings.broker_id)
+    def _registration(self, store: RocksStore) -> BrokerRegistration:
         identity = store.identity
-        await catalog.start(
-            BrokerRegistration(
-                broker_id=self.settings.broker_id,
-                incarnations=Incarnations(Id(identity.fsync), Id(identity.relaxed)),
-                endpoints={each.name: str(each.advertised) for each in self.settings.listeners},
-                rack=self.settings.rack,
-                host=self.settings.host,
-                start_time_ms=self.clock.wall_ms(),
-            )
+        return BrokerRegistration(
+            broker_id=self.settings.broker_id,
+            incarnations=Incarnations(Id(identity.fsync), Id(identity.relaxed)),
+            endpoints={each.listener.name: str(each.listener.advertised) for each in self.servers},
+            rack=self.settings.rack,
+            host=self.settings.host,
+            start_time_ms=self.clock.wall_ms(),
         )
-        self.supervisor.spawn("catalog", catalog.run())
-        return catalog
+
+    def _retention(self, catalog: Catalog, store: RocksStore, now_ms: BrokerClock) -> Retention:
+        table, wall_ms = store.table(b"clock"), self.clock.wall_ms()
+        confirmed_ms = wall_ms if self.settings.confirm_clock else None
+        return Retention(
+            partial(_local_partitions, catalog),
+            now_ms,
+            TimeGap(last_persisted_ms(table), wall_ms, confirmed_ms),
+            table,
+            self.settings.retention.check_interval_s,
+        )
 
     # What serves.
 
     def _services(
-        self, catalog: Catalog, offsets: GroupOffsets, now_ms: BrokerClock
+        self,
+        catalog: Catalog,
+        offsets: GroupOffsets,
+        metadata: EmbeddedStore,
+        now_ms: BrokerClock,
     ) -> list[Service]:
-        rules = AppendRules(catalog, self.limits, now_ms)
+        producer_ids = ProducerIds(metadata, JsonDocuments(), self.dice, self.settings.broker_id)
         producer = ProducerService(
-            rules, self.in_flight, self.producer_ids.next, self.draining, self.dice
+            AppendRules(catalog, self.limits, now_ms),
+            self.in_flight,
+            producer_ids.next,
+            self.draining,
+            self.dice,
         )
         limits = self.limits
         reading = ReadingServices(
@@ -309,21 +334,23 @@ class Broker:
             to_proto,
         )
         streams = Streams(reading, self.draining)
+        consumer = ConsumerService(streams)
+        text = TextService(streams, producer.append)
+        admin = AdminService(catalog)
+        told = MetadataService(
+            catalog, ServerDescription(version("riverrun")), self.clock, self.draining
+        )
         return [
-            _service(part)
-            for part in (
-                producer,
-                ConsumerService(streams),
-                TextService(streams, producer.append),
-                AdminService(catalog),
-                MetadataService(catalog, self.limits),
-            )
+            _generic(producer_rpc.SERVICE, producer.handler()),
+            _generic(consumer_rpc.SERVICE, consumer.handler()),
+            _generic(text_rpc.SERVICE, text.handler()),
+            _generic(admin_rpc.SERVICE, admin.handler()),
+            _generic(metadata_rpc.SERVICE, told.handler()),
         ]
 
-    async def _listen(self, services: Sequence[Service]) -> None:
+    def _bind(self, services: Sequence[Service]) -> ServingStatus:
         settings = self.settings
         status = ServingStatus(services)
-        await status.starting()
         options = ServerOptions(
             self.limits.max_request_bytes,
             self.limits.max_frame_bytes,
@@ -352,9 +379,11 @@ class Broker:
 
         self.supervisor.on_stop(Stage.STOP_ACCEPTING, "admission", stop_accepting)
         self.supervisor.on_stop(Stage.DRAIN_STREAMS, "streams", partial(stop_all, self.servers))
-        for server in self.servers:
-            await server.start()
-        await status.serving()
+        return status
+
+
+def _generic(name: str, handler: grpc.GenericRpcHandler) -> Service:
+    return Service(name, lambda server: server.add_generic_rpc_handlers((handler,)))
 
 
 def _local_partitions(catalog: Catalog) -> Iterator[LocalPartition]:
@@ -364,21 +393,6 @@ def _local_partitions(catalog: Catalog) -> Iterator[LocalPartition]:
         for partition in () if topic is None else topic.partitions:
             if isinstance(partition, LocalPartition):
                 yield partition
-
-
-class _Serves(Protocol):
-    """A service of ours: its full name, and its methods."""
-
-    name: str
-
-    def handler(self) -> grpc.GenericRpcHandler:
-        """Return the methods."""
-        ...
-
-
-def _service(part: _Serves) -> Service:
-    handlers = (part.handler(),)
-    return Service(part.name, lambda server: server.add_generic_rpc_handlers(handlers))
 
 
 def _quietly(close: Callable[[], None]) -> Callable[[float], Awaitable[None]]:

@@ -15,6 +15,7 @@ from riverrun._net.addresses import parse_bootstrap
 from riverrun._net.channel import Connection, ConnectionConfig, Connections
 from riverrun._net.describing import server_info
 from riverrun._net.produce_engine import ProduceEngine
+from riverrun._net.subscribe_settings import checked_settings
 from riverrun.admin import Admin
 from riverrun.consumer import Consumer
 from riverrun.errors import ClosedError, Reason, UsageError
@@ -134,8 +135,7 @@ class Client:
             from_: where to begin; with a group it counts only where nothing is committed. None is
                 "earliest".
             partitions: what to read explicitly: numbers count in each of `topics`; a mapping says
-                also where to begin in each. With a group, committed offsets are then used only where
-                `from_`, or the mapping, says "committed".
+                also where to begin in each, whatever the group has committed.
             offset_reset: where to go on from a position that is out of range; None is "earliest"
                 with a group, else "error".
             stop_at_end: end the iteration at the high watermarks found at the start.
@@ -144,7 +144,19 @@ class Client:
         Raises:
             UsageError: nothing to read, or settings that contradict each other.
         """
-        raise NotImplementedError
+        self._check_open()
+        settings = checked_settings(
+            topics,
+            group=group,
+            from_=from_,
+            partitions=partitions,
+            offset_reset=offset_reset,
+            stop_at_end=stop_at_end,
+            prefetch_bytes=prefetch_bytes,
+        )
+        consumer = Consumer(self._connections, settings, self._uniform)
+        self._consumers.append(consumer)
+        return consumer
 
     def admin(self) -> Admin:
         """Return the calls that make and change topics."""

@@ -2,61 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeAlias
 
+from riverrun._core.backoff import Backoff
+from riverrun._core.batch_view import BatchView
+from riverrun._core.reading import PartitionReader, ReaderMachine, Taken
 from riverrun._core.records import (
     CommittedOffset,
     From,
+    Offset,
     OffsetAndTimestamp,
     Record,
+    Time,
     TopicPartition,
 )
+from riverrun._net.channel import Connections
+from riverrun._net.offsets import (
+    commit_group_offsets,
+    fetch_group_offsets,
+    list_offsets,
+    offset_query,
+)
+from riverrun._net.subscribe_loop import SubscribeLoop
+from riverrun._net.subscribe_settings import SubscribeSettings, check_place
+from riverrun.errors import ClosedError, CorruptDataError, Reason, UsageError
 from riverrun.v1 import records_pb2
 
-
-class RecordBatchView:
-    """Records of one partition as they were produced together, checked and expanded.
-
-    Attributes:
-        topic: where they stand.
-        partition: where they stand.
-        offsets: the offset of each record.
-        next_offset: where to go on from, and what to commit. It may lie beyond the last record.
-        high_watermark: the partition's, when these were sent.
-    """
-
-    topic: str
-    partition: int
-    offsets: range | list[int]
-    next_offset: int
-    high_watermark: int
-
-    @property
-    def records(self) -> list[records_pb2.Record]:
-        """The records as protobuf messages, those that were asked for only."""
-        raise NotImplementedError
-
-    def values(self) -> list[bytes | None]:
-        """Return the value of each record, None for a tombstone: the fastest way to touch them."""
-        raise NotImplementedError
-
-    def keys(self) -> list[bytes | None]:
-        """Return the key of each record, None where it has none."""
-        raise NotImplementedError
-
-    def timestamps_ms(self) -> list[int]:
-        """Return the timestamp of each record, in ms since 1970."""
-        raise NotImplementedError
-
-    def __len__(self) -> int:
-        """How many records there are."""
-        raise NotImplementedError
-
-    def __iter__(self) -> Iterator[Record]:
-        """Iterate over the records with all their parts."""
-        raise NotImplementedError
+RecordBatchView: TypeAlias = BatchView[records_pb2.Record]
+"""What `Consumer.batches` yields: topic, partition, offsets, next_offset, high_watermark, `len`,
+`values()`, `keys()`, `timestamps_ms()`, `records` (protobuf messages), `to_records()`."""
 
 
 class Consumer:
@@ -64,16 +41,59 @@ class Consumer:
 
     Within one partition records come in order, each once, also through broken connections. Between
     partitions there is no order. What has been returned, and no more, counts for `position` and for
-    `commit`.
+    `commit`. An error of one partition is raised once; the others go on with the next call, and
+    `seek` brings the failed one back.
+
+    One task at a time may iterate.
     """
+
+    def __init__(
+        self, connections: Connections, settings: SubscribeSettings, uniform: Callable[[], float]
+    ) -> None:
+        self._connections = connections
+        self._group = settings.group
+        self._machine: ReaderMachine[records_pb2.RecordBatch] = ReaderMachine(
+            settings.stop_at_end, settings.begin_at, settings.places
+        )
+        self._loop = SubscribeLoop(connections, self._machine, settings, Backoff(uniform))
+        self._committing = asyncio.Lock()
+        self._closed = False
+        # The batch that is being handed out record by record.
+        self._taken: Taken[records_pb2.RecordBatch] | None = None
+        self._records: Sequence[Record] = ()
+        self._index = 0
+        self._next_offset = 0
 
     def __aiter__(self) -> AsyncIterator[Record]:
         """Iterate over records; it ends at the end only with `stop_at_end`."""
-        raise NotImplementedError
+        return self
 
-    def batches(self) -> AsyncIterator[RecordBatchView]:
+    async def __anext__(self) -> Record:
+        """Return the next record.
+
+        Raises:
+            StopAsyncIteration: the end was reached (`stop_at_end`).
+            RiverrunError: a partition, or the consumer, cannot go on.
+        """
+        while self._index >= len(self._records):
+            view = await self._next_view()
+            if view is None:
+                raise StopAsyncIteration
+            self._hand_out(view)
+        record = self._records[self._index]
+        self._index += 1
+        self._advance()
+        return record
+
+    async def batches(self) -> AsyncIterator[RecordBatchView]:
         """Iterate over batches as they were produced: the fast path."""
-        raise NotImplementedError
+        while True:
+            view = self._rest_of_batch() or await self._next_view()
+            if view is None:
+                return
+            assert self._taken is not None, "a view was taken from somewhere"
+            self._machine.advanced(self._taken.reader, view.next_offset)
+            yield view
 
     async def getmany(self, max_records: int = 500, timeout_s: float | None = None) -> list[Record]:
         """Return up to `max_records` records; at least one, unless the time is up or the end came.
@@ -81,20 +101,53 @@ class Consumer:
         Args:
             max_records: the most to return.
             timeout_s: how long to wait for the first; None is for ever, 0 is not at all.
+
+        Raises:
+            UsageError: `max_records` is below 1.
+            RiverrunError: a partition, or the consumer, cannot go on.
         """
-        raise NotImplementedError
+        if max_records < 1:
+            raise UsageError(
+                f"max_records is {max_records}; it must be at least 1",
+                reason=Reason.INVALID_REQUEST,
+            )
+        records: list[Record] = []
+        while len(records) < max_records:
+            if self._index >= len(self._records):
+                view = await self._view_within(0 if records else timeout_s)
+                if view is None:
+                    break
+                self._hand_out(view)
+            some = self._records[self._index : self._index + max_records - len(records)]
+            self._index += len(some)
+            records += some
+            self._advance()
+        return records
 
     async def seek(self, partition: TopicPartition, to: int | From) -> None:
-        """Go elsewhere in one partition. What was read ahead from the old place is dropped."""
-        raise NotImplementedError
+        """Go elsewhere in one partition. What was read ahead from the old place is dropped.
+
+        Raises:
+            TopicNotFoundError: the partition is not being read.
+            RiverrunError: the broker refuses the place.
+        """
+        place = Offset(to) if isinstance(to, int) else to
+        check_place(place, self._group)
+        await self._reader(partition)
+        self._forget(partition)
+        await self._loop.seek(partition, place)
 
     async def assignment(self) -> tuple[TopicPartition, ...]:
         """Return the partitions being read; waits until the broker has told them."""
-        raise NotImplementedError
+        self._begin()
+        while not self._machine.readers:
+            self._check_end()
+            await self._loop.change()
+        return tuple(self._machine.readers)
 
     async def position(self, partition: TopicPartition) -> int:
         """Return the offset of the next record that will be returned."""
-        raise NotImplementedError
+        return (await self._reader(partition)).position
 
     async def commit(
         self, offsets: Mapping[TopicPartition, int | CommittedOffset] | None = None
@@ -105,41 +158,65 @@ class Consumer:
             UsageError: the consumer has no group.
             RiverrunError: of the first partition that refused; the others may have been stored.
         """
-        raise NotImplementedError
+        group = self._checked_group()
+        if offsets is None:
+            offsets = {
+                partition: CommittedOffset(reader.position, leader_epoch=reader.position_epoch)
+                for partition, reader in self._machine.readers.items()
+                if reader.place is None
+            }
+        # Later ones must not be overtaken by earlier ones that are tried again.
+        async with self._committing:
+            await commit_group_offsets(self._connections, group, offsets)
 
     async def committed(
         self, partitions: Iterable[TopicPartition] | None = None
     ) -> dict[TopicPartition, CommittedOffset | None]:
         """Tell how far the group has come, by default in the partitions being read."""
-        raise NotImplementedError
+        group = self._checked_group()
+        asked = await self.assignment() if partitions is None else tuple(partitions)
+        return await fetch_group_offsets(self._connections, group, asked) if asked else {}
 
     async def end_offsets(
         self, partitions: Iterable[TopicPartition] | None = None
     ) -> dict[TopicPartition, int]:
         """Tell the high watermarks, by default of the partitions being read."""
-        raise NotImplementedError
+        asked = await self.assignment() if partitions is None else partitions
+        queries = [offset_query(p.topic, p.partition, "latest") for p in asked]
+        found = await list_offsets(self._connections, queries)
+        return {TopicPartition(at.topic, at.partition): at.high_watermark for at in found}
 
     async def offsets_for_times(
         self, times_ms: Mapping[TopicPartition, int]
     ) -> dict[TopicPartition, OffsetAndTimestamp | None]:
         """Find the first record whose timestamp is that or later; None where there is none."""
-        raise NotImplementedError
+        queries = [offset_query(p.topic, p.partition, Time(ms)) for p, ms in times_ms.items()]
+        found = await list_offsets(self._connections, queries)
+        return {
+            TopicPartition(at.topic, at.partition): None
+            if at.offset is None
+            else OffsetAndTimestamp(at.offset, at.timestamp_ms or 0)
+            for at in found
+        }
 
     def pause(self, partitions: Iterable[TopicPartition] = ()) -> None:
-        """Stop returning records of these partitions; none named is all."""
-        raise NotImplementedError
+        """Stop returning records of these partitions; none named is all that are being read."""
+        for reader in self._loop.pause(tuple(partitions) or tuple(self._machine.readers)):
+            if self._forget(reader.partition):
+                reader.dropped = True
 
     def resume(self, partitions: Iterable[TopicPartition] = ()) -> None:
         """Go on with paused partitions; none named is all."""
-        raise NotImplementedError
+        self._loop.resume(tuple(partitions) or tuple(self.paused()))
 
     def paused(self) -> frozenset[TopicPartition]:
         """Return the partitions that are paused."""
-        raise NotImplementedError
+        return self._machine.paused
 
     async def close(self) -> None:
         """Let go of everything; nothing is committed. Safe to call twice."""
-        raise NotImplementedError
+        self._closed = True
+        await self._loop.close()
 
     async def __aenter__(self) -> Self:
         """Return the consumer itself."""
@@ -152,4 +229,141 @@ class Consumer:
         trace: TracebackType | None,
     ) -> None:
         """Close."""
-        raise NotImplementedError
+        await self.close()
+
+    # Taking batches.
+
+    def _begin(self) -> None:
+        if self._closed:
+            raise ClosedError(
+                "the consumer was closed; make a new one with Client.consumer()",
+                reason=Reason.CLOSED,
+            )
+        self._loop.start()
+
+    def _check_end(self) -> None:
+        """Raise what nothing will come after."""
+        if self._closed:
+            raise ClosedError("the consumer was closed meanwhile", reason=Reason.CLOSED)
+        error = self._machine.error or self._machine.all_failed
+        if error is not None:
+            raise error
+
+    async def _next_view(self) -> RecordBatchView | None:
+        """Wait for the next batch that has records; None at the end."""
+        self._begin()
+        while True:
+            view = self._view_at_hand()
+            if view is not None:
+                return view
+            if self._machine.finished:
+                return None
+            self._check_end()
+            await self._loop.change()
+
+    async def _view_within(self, timeout_s: float | None) -> RecordBatchView | None:
+        """Wait so long for the next batch."""
+        if timeout_s == 0:
+            self._begin()
+            view = self._view_at_hand()
+            if view is None and not self._machine.finished:
+                self._check_end()
+            return view
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._next_view()
+        except TimeoutError:
+            return None
+
+    def _view_at_hand(self) -> RecordBatchView | None:
+        """Take the next batch that has records, of those that are there."""
+        while (taken := self._machine.take()) is not None:
+            view = self._view(taken)
+            if len(view):
+                self._taken = taken
+                self._records, self._index = (), 0
+                taken.reader.position_epoch = view.leader_epoch
+                self._loop.credit_freed()
+                return view
+            self._machine.advanced(taken.reader, view.next_offset)
+        self._loop.credit_freed()
+        return None
+
+    def _view(self, taken: Taken[records_pb2.RecordBatch]) -> RecordBatchView:
+        """Check a batch.
+
+        Raises:
+            CorruptDataError: a checksum is wrong; its partition is given up.
+        """
+        reader, batch = taken.reader, taken.batch
+        next_offset = taken.next_offset
+        if next_offset < 0:
+            next_offset = min(batch.base_offset + batch.last_offset_delta + 1, taken.end)
+        try:
+            return BatchView(
+                reader.partition,
+                reader.topic_id,
+                batch,
+                _parse,
+                first=max(taken.first, reader.position),
+                end=taken.end,
+                next_offset=next_offset,
+                high_watermark=taken.high_watermark,
+            )
+        except CorruptDataError as error:
+            self._machine.corrupt(reader, error)
+            raise
+
+    def _hand_out(self, view: RecordBatchView) -> None:
+        """Begin to hand out a batch record by record."""
+        assert self._taken is not None, "a view was taken from somewhere"
+        try:
+            self._records, self._index = view.to_records(), 0
+        except CorruptDataError as error:
+            self._machine.corrupt(self._taken.reader, error)
+            raise
+        self._next_offset = view.next_offset
+
+    def _advance(self) -> None:
+        """Move the position behind the record that was handed out last."""
+        assert self._taken is not None, "records were taken from somewhere"
+        at_end = self._index == len(self._records)
+        position = self._next_offset if at_end else self._records[self._index - 1].offset + 1
+        self._taken.reader.position = position
+
+    def _rest_of_batch(self) -> RecordBatchView | None:
+        """Return what is left of a batch that was begun record by record."""
+        if self._taken is None or self._index >= len(self._records):
+            return None
+        self._records, self._index = (), 0
+        return self._view(self._taken)
+
+    def _forget(self, partition: TopicPartition) -> bool:
+        """Drop what is left of a batch of this partition; return whether something was."""
+        taken, left = self._taken, self._index < len(self._records)
+        if taken is None or taken.reader.partition != partition:
+            return False
+        self._taken, self._records, self._index = None, (), 0
+        return left
+
+    async def _reader(self, partition: TopicPartition) -> PartitionReader:
+        read = await self.assignment()
+        reader = self._machine.readers.get(partition)
+        if reader is None:
+            raise UsageError(
+                f"{partition} is not being read; these are: {', '.join(map(str, read))}",
+                reason=Reason.PARTITION_NOT_FOUND,
+            )
+        return reader
+
+    def _checked_group(self) -> str:
+        if not self._group:
+            raise UsageError(
+                "the consumer has no group; give it one: client.consumer(topic, group=...)",
+                reason=Reason.INVALID_REQUEST,
+            )
+        return self._group
+
+
+def _parse(data: bytes) -> Sequence[records_pb2.Record]:
+    return records_pb2.RecordSet.FromString(data).records

@@ -22,7 +22,6 @@ class Batch(Protocol):
     """The fields of riverrun.v1.RecordBatch."""
 
     records: bytes
-    codec: int
     records_crc: int
     record_count: int
     producer_id: int
@@ -38,6 +37,9 @@ class Batch(Protocol):
     attributes: int
     format_version: int
     placement_crc: int
+
+    @property
+    def codec(self) -> int: ...
 
 
 def placement_crc(topic_id: bytes, partition: int, batch: Batch) -> int:

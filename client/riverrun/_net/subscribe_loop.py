@@ -1,0 +1,226 @@
+"""Keeps a subscription open, through broken connections, from where it stood.
+
+Intuition: streams come and go, the machine stays; each new stream is asked for exactly what the last
+one would have delivered next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+
+from riverrun._core.backoff import Backoff
+from riverrun._core.reading import PartitionReader
+from riverrun._core.records import From, Offset, TopicPartition
+from riverrun._net.channel import Connection, Connections
+from riverrun._net.offsets import fetch_group_offsets
+from riverrun._net.subscribe_settings import SubscribeSettings
+from riverrun._net.subscribe_stream import Machine, SubscribeStream
+from riverrun.errors import FatalError, NoBrokerError, Reason, RetriableError, RiverrunError
+
+_log = logging.getLogger("riverrun")
+
+
+class SubscribeLoop:
+    """Drives one consumer's machine. Transitions: idle -> connecting -> streaming -> connecting...
+
+    Owns its task and the timers of partitions that are to be asked for again; `close` ends them.
+
+    Args:
+        connections: finds brokers.
+        machine: takes what comes.
+        settings: what is asked of each stream.
+        backoff: delays between streams, and between attempts at a partition.
+    """
+
+    def __init__(
+        self,
+        connections: Connections,
+        machine: Machine,
+        settings: SubscribeSettings,
+        backoff: Backoff,
+    ) -> None:
+        self._connections = connections
+        self._machine = machine
+        self._settings = settings
+        self._backoff = backoff
+        self._stream: SubscribeStream | None = None
+        self._changed = asyncio.Event()
+        self._seeks: dict[TopicPartition, asyncio.Future[None]] = {}
+        self._timers: dict[TopicPartition, asyncio.TimerHandle] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._begun = False
+
+    def start(self) -> None:
+        """Begin, if it has not begun."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="riverrun consumer")
+            self._task.add_done_callback(self._ended)
+
+    async def change(self) -> None:
+        """Wait until the machine has something new."""
+        self._changed.clear()
+        await self._changed.wait()
+
+    def credit_freed(self) -> None:
+        """Say that the application has taken something."""
+        if self._stream is not None:
+            self._stream.wake()
+
+    async def seek(self, partition: TopicPartition, to: From) -> None:
+        """Go elsewhere in one partition; return once the broker has done so.
+
+        Raises:
+            RiverrunError: the broker refuses the place.
+        """
+        earlier = self._seeks.pop(partition, None)
+        if earlier is not None and not earlier.done():
+            earlier.set_result(None)
+        reader = self._machine.seek(partition, to)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._seeks[partition] = done
+        self._say_seek(reader)
+        await done
+
+    def pause(self, partitions: Iterable[TopicPartition]) -> list[PartitionReader]:
+        """Stop partitions; return those that were flowing."""
+        changed = self._machine.pause(partitions)
+        if changed and self._stream is not None:
+            self._stream.pause(changed)
+        self.credit_freed()
+        return changed
+
+    def resume(self, partitions: Iterable[TopicPartition]) -> None:
+        """Go on with paused partitions."""
+        changed = self._machine.resume(partitions)
+        if changed and self._stream is not None:
+            for reader in changed:
+                if reader.seek_id:
+                    self._stream.seek(reader)
+            self._stream.resume(changed)
+        self._changed.set()
+
+    async def close(self) -> None:
+        """End the stream and all that belongs to it. Safe to call twice."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        self._changed.set()
+
+    async def _run(self) -> None:
+        """Open one stream after the other until everything asked for has been delivered."""
+        while True:
+            connection: Connection | None = None
+            stream: SubscribeStream | None = None
+            try:
+                connection = await self._connections.connect()
+                await self._find_committed()
+                stream = self._new_stream(connection)
+                self._stream = stream
+                await stream.run()
+                if self._settings.stop_at_end and self._all_delivered():
+                    return
+                # The broker goes away, and another one may be there already.
+                self._connections.lost(connection)
+                delay_s = stream.reconnect_after_s or self._backoff.next_s()
+            except RetriableError as error:
+                if isinstance(error, NoBrokerError) and not self._begun:
+                    raise
+                delay_s = self._after(error, connection, stream)
+            finally:
+                self._stream = None
+            await asyncio.sleep(delay_s)
+
+    async def _find_committed(self) -> None:
+        """Begin explicit partitions where the group has come to, once, before the first stream."""
+        settings = self._settings
+        if not settings.committed_first or self._machine.readers:
+            return
+        found = await fetch_group_offsets(
+            self._connections, settings.group, settings.committed_first
+        )
+        committed = {p: Offset(at.offset) for p, at in found.items() if at is not None}
+        self._machine.places = {**settings.places, **committed}
+
+    def _after(
+        self, error: RetriableError, connection: Connection | None, stream: SubscribeStream | None
+    ) -> float:
+        """Return how long to wait after a broken stream."""
+        if connection is not None:
+            self._connections.lost(connection)
+        if stream is not None and stream.frames:
+            self._backoff.reset()
+        _log.info("subscription interrupted, going on: %s", error)
+        return self._backoff.next_s(error.retry_after_s)
+
+    def _new_stream(self, connection: Connection) -> SubscribeStream:
+        return SubscribeStream(
+            connection,
+            self._machine,
+            self._settings,
+            changed=self._wake,
+            on_sought=self._sought,
+            on_failed=self._ask_again_later,
+        )
+
+    def _wake(self) -> None:
+        self._begun = True
+        self._changed.set()
+
+    def _all_delivered(self) -> bool:
+        """Whether every partition has come to its end, taken by the application or not."""
+        return all(
+            reader.end is not None and reader.expected >= reader.end and reader.place is None
+            for reader in self._machine.readers.values()
+        )
+
+    def _say_seek(self, reader: PartitionReader) -> None:
+        """Send a seek, if there is a stream; else the next one begins there."""
+        if self._stream is not None and reader.partition in self._machine.readers:
+            self._stream.seek(reader)
+
+    def _sought(self, reader: PartitionReader, error: RiverrunError | None) -> None:
+        done = self._seeks.pop(reader.partition, None)
+        if done is None or done.done():
+            return
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)
+
+    def _ask_again_later(self, partition: TopicPartition, after_s: float) -> None:
+        if partition not in self._timers:
+            delay_s = self._backoff.next_s(after_s)
+            loop = asyncio.get_running_loop()
+            self._timers[partition] = loop.call_later(delay_s, self._ask_again, partition)
+
+    def _ask_again(self, partition: TopicPartition) -> None:
+        del self._timers[partition]
+        self._say_seek(self._machine.ask_again(partition))
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Tell the application and whoever seeks why nothing more will come."""
+        if task.cancelled():
+            error: RiverrunError | None = None
+        else:
+            error = _as_error(task.exception())
+        self._machine.error = error
+        for done in self._seeks.values():
+            if not done.done():
+                if error is None:
+                    done.cancel()
+                else:
+                    done.set_exception(error)
+        self._seeks.clear()
+        self._changed.set()
+
+
+def _as_error(error: BaseException | None) -> RiverrunError | None:
+    if error is None or isinstance(error, RiverrunError):
+        return error
+    text = f"a bug in the client: {type(error).__name__}: {error}"
+    return FatalError(text, reason=Reason.INTERNAL, outcome_known=False)

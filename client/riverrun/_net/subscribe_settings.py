@@ -1,0 +1,172 @@
+"""What a consumer asks of each of its streams, checked, and in the words of the protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from riverrun._core.records import From, Last, Offset, Time, TopicPartition
+from riverrun.errors import Reason, UsageError
+from riverrun.v1 import consumer_pb2 as pb
+
+_NAMED = {
+    "earliest": pb.FROM_EARLIEST,
+    "latest": pb.FROM_LATEST,
+    "committed": pb.FROM_COMMITTED,
+}
+_RESETS = {
+    None: pb.OFFSET_RESET_UNSPECIFIED,
+    "error": pb.OFFSET_RESET_ERROR,
+    "earliest": pb.OFFSET_RESET_EARLIEST,
+    "latest": pb.OFFSET_RESET_LATEST,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SubscribeSettings:
+    """What a consumer reads.
+
+    Attributes:
+        topics: all partitions of each, beside what is named in `places`.
+        group: whose committed offsets to use; empty for none.
+        begin_at: where to begin in the partitions of `topics`.
+        offset_reset: where to go on from a position out of range, as on the wire.
+        places: explicit partitions and where to begin in each.
+        committed_first: those of them where what the group has committed comes first.
+        stop_at_end: end at the high watermarks found at the start.
+        prefetch_bytes: how much may be read ahead.
+    """
+
+    topics: tuple[str, ...]
+    group: str
+    begin_at: From
+    offset_reset: pb.OffsetReset.ValueType
+    places: Mapping[TopicPartition, From]
+    committed_first: tuple[TopicPartition, ...]
+    stop_at_end: bool
+    prefetch_bytes: int
+
+
+def checked_settings(
+    topics: tuple[str, ...],
+    *,
+    group: str | None,
+    from_: From | None,
+    partitions: Iterable[int | TopicPartition] | Mapping[TopicPartition, From] | None,
+    offset_reset: str | None,
+    stop_at_end: bool,
+    prefetch_bytes: int,
+) -> SubscribeSettings:
+    """Check what a consumer shall read.
+
+    Raises:
+        UsageError: nothing to read, or settings that contradict each other.
+    """
+    begin_at: From = "earliest" if from_ is None else from_
+    places: dict[TopicPartition, From] = {}
+    explicit: list[TopicPartition] = []
+    if isinstance(partitions, Mapping):
+        places.update(partitions)
+    else:
+        explicit = [named for one in partitions or () for named in _named(one, topics)]
+        places.update(dict.fromkeys(explicit, begin_at))
+    for at in (begin_at, *places.values()):
+        check_place(at, group)
+    whole = _whole_topics(topics, places)
+    if offset_reset not in _RESETS:
+        raise _refused(f'offset_reset is {offset_reset!r}; use "earliest", "latest" or "error"')
+    if prefetch_bytes < 1:
+        raise _refused(f"prefetch_bytes is {prefetch_bytes}; it must be at least 1")
+    return SubscribeSettings(
+        topics=whole,
+        group=group or "",
+        begin_at=begin_at,
+        offset_reset=_RESETS[offset_reset],
+        places=places,
+        committed_first=tuple(explicit) if group else (),
+        stop_at_end=stop_at_end,
+        prefetch_bytes=prefetch_bytes,
+    )
+
+
+def place_start(start: pb.SubscribeStart, at: From) -> None:
+    """Say in a stream's start where to begin in whole topics."""
+    match at:
+        case Offset(offset):
+            start.from_offset = offset
+        case Time(time_ms):
+            start.from_time_ms = time_ms
+        case Last(records):
+            start.from_last = records
+        case _:
+            # "from" is a word of Python.
+            setattr(start, "from", _NAMED[at])
+
+
+def start_position(partition: TopicPartition, topic_id: bytes, at: From) -> pb.StartPosition:
+    """Return one partition and where to begin in it."""
+    position = pb.StartPosition(
+        topic=partition.topic, topic_id=topic_id, partition=partition.partition
+    )
+    match at:
+        case Offset(offset):
+            position.offset = offset
+        case Time(time_ms):
+            position.time_ms = time_ms
+        case Last(records):
+            position.last = records
+        case _:
+            setattr(position, "from", _NAMED[at])
+    return position
+
+
+def check_place(at: From, group: str | None) -> None:
+    """Check a place.
+
+    Raises:
+        UsageError: it is none.
+    """
+    match at:
+        case Offset(offset):
+            wrong = offset < 0
+        case Last(records):
+            wrong = records < 0
+        case Time():
+            wrong = False
+        case _:
+            wrong = at not in _NAMED
+    if wrong:
+        raise _refused(
+            f'{at!r} is no place to read from; use "earliest", "latest", "committed", Offset(n), '
+            "Time(ms) or Last(n), with n not below 0"
+        )
+    if at == "committed" and not group:
+        raise _refused('from_ "committed" needs a group: client.consumer(topic, group=...)')
+
+
+def _named(partition: int | TopicPartition, topics: tuple[str, ...]) -> Iterable[TopicPartition]:
+    if isinstance(partition, TopicPartition):
+        return (partition,)
+    if not topics:
+        raise _refused(f"partition {partition} is named without a topic")
+    return [TopicPartition(topic, partition) for topic in topics]
+
+
+def _whole_topics(
+    topics: tuple[str, ...], places: Mapping[TopicPartition, From]
+) -> tuple[str, ...]:
+    """Return the topics of which no partition is named, and check that there is something."""
+    for place in places:
+        if not place.topic or place.partition < 0:
+            raise _refused(f"{place} names no partition: a topic and a number from 0 are needed")
+    named = {partition.topic for partition in places}
+    whole = tuple(dict.fromkeys(topic for topic in topics if topic not in named))
+    if not whole and not places:
+        raise _refused("there is nothing to read: name topics, or partitions")
+    if not all(whole):
+        raise _refused("a topic's name is empty")
+    return whole
+
+
+def _refused(text: str) -> UsageError:
+    return UsageError(text, reason=Reason.INVALID_REQUEST)

@@ -1,0 +1,294 @@
+"""One Subscribe stream in batch form: deliveries come in as long as there is credit for them.
+
+Not here: what a delivery means (`_core.reading`), and when to open another stream
+(`_net.subscribe_loop`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import TypeAlias
+
+import grpc.aio
+
+from riverrun._core import codecs
+from riverrun._core.reading import Delivered, PartitionReader, ReaderMachine, StartedPosition
+from riverrun._core.records import Offset, TopicPartition
+from riverrun._net.channel import Connection
+from riverrun._net.describing import seconds
+from riverrun._net.failures import from_proto, from_stream
+from riverrun._net.subscribe_settings import SubscribeSettings, place_start, start_position
+from riverrun.errors import FatalError, Reason, RetriableError, RiverrunError
+from riverrun.v1 import consumer_pb2 as pb
+from riverrun.v1 import records_pb2
+
+Machine: TypeAlias = ReaderMachine[records_pb2.RecordBatch]
+_Call: TypeAlias = grpc.aio.StreamStreamCall[pb.SubscribeRequest, pb.SubscribeResponse]
+
+_START_TIMEOUT_S = 10.0
+# A stream is silent for so many heartbeats before it counts as broken; and a broker that announces
+# none, or very short ones, is given this long.
+_SILENT_HEARTBEATS = 3
+_SILENCE_MIN_S = 1.0
+_SILENCE_DEFAULT_S = 30.0
+
+# Credit is granted when so much of it has been used, so that grants are few and there is always some.
+_GRANT_SHARE = 4
+
+
+class SubscribeStream:
+    """One life of the stream. Transitions: opening -> open -> ended.
+
+    Args:
+        connection: the broker.
+        machine: takes what comes.
+        settings: what is asked of the stream.
+        changed: called after the machine has taken something.
+        on_sought: called with a reader whose seek is answered, and with the error if it is refused.
+        on_failed: called with a partition that has failed and should be asked for again, and when.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        machine: Machine,
+        settings: SubscribeSettings,
+        *,
+        changed: Callable[[], None],
+        on_sought: Callable[[PartitionReader, RiverrunError | None], None],
+        on_failed: Callable[[TopicPartition, float], None],
+    ) -> None:
+        self._connection = connection
+        self._machine = machine
+        self._settings = settings
+        self._changed = changed
+        self._on_sought = on_sought
+        self._on_failed = on_failed
+        self._control: deque[pb.SubscribeRequest] = deque()
+        self._wake = asyncio.Event()
+        self._asked: dict[TopicPartition, int] = {}
+        self.frames = 0
+        self.reconnect_after_s = 0.0
+
+    def wake(self) -> None:
+        """Say that credit may have come free."""
+        if self._machine.credit_bytes * _GRANT_SHARE >= self._settings.prefetch_bytes:
+            self._wake.set()
+
+    def seek(self, reader: PartitionReader) -> None:
+        """Send the seek that the reader waits for."""
+        assert reader.place is not None, "a seek goes somewhere"
+        position = start_position(reader.partition, reader.topic_id, reader.place)
+        seek = pb.Seek(seek_id=reader.seek_id, position=position)
+        self._say(pb.SubscribeRequest(seek=seek))
+
+    def pause(self, readers: Iterable[PartitionReader]) -> None:
+        """Ask the broker to stop delivering partitions."""
+        self._say(pb.SubscribeRequest(pause=pb.Pause(partitions=_names(readers))))
+
+    def resume(self, readers: Iterable[PartitionReader]) -> None:
+        """Ask the broker to go on with them."""
+        self._say(pb.SubscribeRequest(resume=pb.Resume(partitions=_names(readers))))
+
+    async def run(self) -> None:
+        """Serve until the broker ends the stream in order.
+
+        Raises:
+            RiverrunError: it broke, or the broker refuses it.
+        """
+        call = self._connection.consumer.Subscribe()
+        writer: asyncio.Task[None] | None = None
+        try:
+            await call.write(pb.SubscribeRequest(start=self._start()))
+            silence_s = await self._begin(call)
+            writer = asyncio.create_task(self._write(call), name="riverrun consume: control")
+            await self._read(call, silence_s)
+        except grpc.aio.AioRpcError as failure:
+            raise self._failed(failure) from failure
+        except asyncio.InvalidStateError:
+            raise await self._ended(call) from None
+        finally:
+            if writer is not None:
+                writer.cancel()
+                await asyncio.gather(writer, return_exceptions=True)
+            call.cancel()
+
+    def _start(self) -> pb.SubscribeStart:
+        """Ask for everything from the beginning, or for what is known from where it stands."""
+        settings, machine = self._settings, self._machine
+        start = pb.SubscribeStart(
+            topics=settings.topics,
+            group_id=settings.group,
+            offset_reset=settings.offset_reset,
+            form=pb.FORM_BATCHES,
+            accept_codecs=[records_pb2.Codec.ValueType(c) for c in codecs.accepted_codecs()],
+            initial_credit=pb.Credit(bytes=max(1, settings.prefetch_bytes - machine.queued_bytes)),
+            stop_at_end=settings.stop_at_end,
+        )
+        machine.credit_bytes = 0
+        self._asked = machine.asked()
+        if not machine.readers:
+            place_start(start, settings.begin_at)
+            start.positions.extend(start_position(p, b"", at) for p, at in machine.places.items())
+            return start
+        # Partitions that were added in the meantime are read from where they begin.
+        setattr(start, "from", pb.FROM_EARLIEST)
+        for reader in machine.readers.values():
+            position = start_position(reader.partition, reader.topic_id, reader.resume_at)
+            if reader.leader_epoch is not None and reader.resume_at == Offset(reader.expected):
+                position.leader_epoch = reader.leader_epoch
+            start.positions.append(position)
+        return start
+
+    async def _begin(self, call: _Call) -> float:
+        """Wait for the broker's first message; return how long it may be silent from now on."""
+        try:
+            async with asyncio.timeout(_START_TIMEOUT_S):
+                first = await call.read()
+        except TimeoutError:
+            raise self._broken("the broker did not begin it") from None
+        if not isinstance(first, pb.SubscribeResponse):
+            raise await self._ended(call)
+        if not first.HasField("started"):
+            raise FatalError(
+                f"{self._connection.endpoint} began a subscription with "
+                f"{first.WhichOneof('kind')} instead of `started`; is it a Riverrun broker?",
+                reason=Reason.PROTOCOL_BROKEN,
+            )
+        answered = self._machine.started(map(_started, first.started.positions), self._asked)
+        for reader in answered:
+            self._on_sought(reader, None)
+        paused = [reader for reader in self._machine.readers.values() if reader.paused]
+        if paused:
+            self.pause(paused)
+        self._changed()
+        interval_s = seconds(first.started.heartbeat_interval)
+        if not interval_s:
+            return _SILENCE_DEFAULT_S
+        return max(_SILENCE_MIN_S, _SILENT_HEARTBEATS * interval_s)
+
+    async def _read(self, call: _Call, silence_s: float) -> None:
+        """Take what comes until the stream ends; silence breaks it."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(silence_s) as silence:
+                while isinstance(response := await call.read(), pb.SubscribeResponse):
+                    silence.reschedule(loop.time() + silence_s)
+                    self.frames += 1
+                    self._take(response)
+        except TimeoutError:
+            raise self._broken(
+                f"nothing was heard for {silence_s:g} s, not even a heartbeat"
+            ) from None
+        if await call.code() is not grpc.StatusCode.OK:
+            raise await self._ended(call)
+
+    def _take(self, response: pb.SubscribeResponse) -> None:
+        kind, machine = response.WhichOneof("kind"), self._machine
+        match kind:
+            case "delivery":
+                machine.delivered(_delivered(response.delivery))
+            case "seek_done":
+                done = response.seek_done
+                reader = machine.sought(done.seek_id, _started(done.position))
+                if reader is not None:
+                    self._on_sought(reader, None)
+            case "position_reset":
+                reset = response.position_reset
+                machine.reset(_started(reset.position), reset.old_offset)
+            case "heartbeat":
+                for lag in response.heartbeat.lags:
+                    partition = TopicPartition(lag.topic, lag.partition)
+                    machine.lagging(partition, lag.high_watermark)
+                return
+            case "partition_error":
+                self._take_error(response.partition_error)
+            case "going_away":
+                self.reconnect_after_s = seconds(response.going_away.reconnect_after)
+        self._changed()
+        # What was dropped on arrival has come free at once.
+        self.wake()
+
+    def _take_error(self, failed: pb.PartitionError) -> None:
+        partition = TopicPartition(failed.topic, failed.partition)
+        error = from_proto(failed.error, str(partition))
+        verdict = self._machine.failed(partition, failed.topic_id, error)
+        if verdict == "ask again":
+            self._on_failed(partition, error.retry_after_s or 0.0)
+        elif verdict == "seek refused":
+            self._on_sought(self._machine.readers[partition], error)
+
+    def _say(self, request: pb.SubscribeRequest) -> None:
+        self._control.append(request)
+        self._wake.set()
+
+    async def _write(self, call: _Call) -> None:
+        """Send control and credit. The reader hears of it where the stream has broken."""
+        machine, share = self._machine, self._settings.prefetch_bytes // _GRANT_SHARE
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            try:
+                while self._control:
+                    await call.write(self._control.popleft())
+                if machine.credit_bytes >= share:
+                    granted, machine.credit_bytes = machine.credit_bytes, 0
+                    await call.write(pb.SubscribeRequest(credit=pb.Credit(bytes=granted)))
+            except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                return
+
+    async def _ended(self, call: _Call) -> RiverrunError:
+        """Say how a stream ended that should have gone on."""
+        code = await call.code()
+        if code is grpc.StatusCode.OK:
+            return self._broken("the broker ended it without a word")
+        return self._failed(
+            grpc.aio.AioRpcError(
+                code,
+                await call.initial_metadata(),
+                await call.trailing_metadata(),
+                await call.details(),
+            )
+        )
+
+    def _failed(self, failure: grpc.aio.AioRpcError) -> RiverrunError:
+        return from_stream(failure, "subscribe", self._connection.endpoint)
+
+    def _broken(self, text: str) -> RiverrunError:
+        return RetriableError(
+            f"subscription at {self._connection.endpoint}: {text}", reason=Reason.CONNECTION_LOST
+        )
+
+
+def _started(position: pb.PartitionPosition) -> StartedPosition:
+    return StartedPosition(
+        TopicPartition(position.topic, position.partition),
+        position.topic_id,
+        position.offset,
+        position.high_watermark,
+    )
+
+
+def _delivered(delivery: pb.Delivery) -> Delivered[records_pb2.RecordBatch]:
+    return Delivered(
+        TopicPartition(delivery.topic, delivery.partition),
+        delivery.first_offset,
+        delivery.next_offset,
+        delivery.high_watermark,
+        delivery.leader_epoch,
+        delivery.charged_bytes,
+        delivery.batches,
+    )
+
+
+def _names(readers: Iterable[PartitionReader]) -> list[pb.TopicPartition]:
+    return [
+        pb.TopicPartition(
+            topic=reader.partition.topic,
+            topic_id=reader.topic_id,
+            partition=reader.partition.partition,
+        )
+        for reader in readers
+    ]

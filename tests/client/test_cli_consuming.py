@@ -9,6 +9,7 @@ import time
 import pytest
 
 from riverrun import OffsetAndTimestamp, Reason, Record, RiverrunError, TopicPartition
+from riverrun.cli.committing import Committer
 from riverrun.cli.consume import ConsumeOptions
 from riverrun.cli.consuming import Reading
 from riverrun.cli.places import AtOffset, AtTime
@@ -138,10 +139,22 @@ async def test_the_position_behind_a_batch_is_committed_also_where_it_lies_behin
     assert consumer.commits == [{P0: 9}]
 
 
+async def test_what_is_committed_already_is_not_committed_again():
+    consumer = PlayedConsumer([])
+    committer = Committer(consumer)
+    committer.written[P0] = 5
+    await committer.finish()
+    await committer.finish()
+    committer.written[P1] = 2
+    await committer.finish()
+    assert consumer.commits == [{P0: 5}, {P1: 2}]
+
+
 async def test_until_an_offset_ends_each_partition_there(tmp_path):
     consumer = PlayedConsumer(
         [Batch(P0, 0, [1] * 4), Batch(P0, 4, [1]), Batch(P1, 2, [1] * 4)], positions={P1: 2}
     )
+    consumer.given.insert(2, Batch(P0, 5, [], next_offset=9))
     asked = options(until=AtOffset(3), group="g")
     assert await lines_of(consumer, asked, tmp_path) == ["0.0", "0.1", "0.2", "1.2"]
     assert consumer.paused == {P0, P1}

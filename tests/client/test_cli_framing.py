@@ -76,6 +76,14 @@ def test_a_record_without_end_is_refused_with_what_to_do():
         framer.feed(b"1")
 
 
+def test_bytes_that_are_looked_at_twice_count_once():
+    framer = DelimiterFramer(b"\r\n\r\n", record_bytes_max=10)
+    for _ in range(10):
+        assert framer.feed(b"x") == []
+    with pytest.raises(RecordTooLongError):
+        framer.feed(b"x")
+
+
 def test_a_long_record_in_many_chunks_is_joined_once():
     framer = DelimiterFramer(b"\r\n")
     for _ in range(1000):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -100,6 +102,17 @@ def test_a_bound_is_an_offset_or_a_time_and_nothing_else():
     for text in ("-7", "earliest", "latest", "committed"):
         with pytest.raises(PlaceError, match="neither an offset nor"):
             parse_bound(text, NOW_MS)
+
+
+def test_a_time_without_a_zone_is_utc_wherever_one_is(monkeypatch):
+    monkeypatch.setenv("TZ", "Asia/Kathmandu")
+    time.tzset()
+    try:
+        assert parse_time_ms("2026-01-31T12:00:00", NOW_MS) == 1_769_860_800_000
+        assert format_time(1_769_860_800_000) == "2026-01-31T12:00:00.000Z"
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 @given(st.integers(0, 253_402_300_799_999))

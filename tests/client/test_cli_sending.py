@@ -142,6 +142,8 @@ async def test_a_failure_lets_go_of_who_waits_for_room(producer):
     producer.errors[None] = error
     producer.let.clear()
     sender = Sender(producer, "t", failed=lambda: None)
+    await sender.send(Run([b"first"]))
+    await turns()
 
     async def send_all():
         for _ in range(50):

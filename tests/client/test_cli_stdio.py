@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import pytest
 
-from riverrun.cli.stdin import StandardInput
+from riverrun.cli.stdin import CHUNKS_AHEAD, StandardInput
 from riverrun.cli.stdout import BUFFER_BYTES, StandardOutput
 from riverrun.cli.waiting import first_of
 
@@ -74,10 +74,22 @@ async def test_abandon_drops_what_was_read_ahead(tmp_path):
     count = 0
     async for _ in source:
         count += 1
+        while source._chunks.qsize() < CHUNKS_AHEAD - 1:  # noqa: ASYNC110 - a queue tells no size
+            await asyncio.sleep(0)
         source.abandon()
     assert count == 1
     assert not source.ended
     os.close(descriptor)
+
+
+async def test_a_pipe_that_another_process_made_non_blocking_is_read(pipe):
+    reader, writer = pipe
+    os.set_blocking(reader, False)
+    chunks = aiter(StandardInput(reader))
+    waiting = asyncio.create_task(anext(chunks))
+    await asyncio.sleep(0)
+    os.write(writer, b"late")
+    assert await waiting == b"late"
 
 
 async def test_input_that_cannot_be_read_is_an_error(tmp_path):
@@ -133,6 +145,25 @@ async def test_a_full_pipe_holds_up_the_writer_and_loses_nothing(pipe):
     await putting
     await asyncio.to_thread(thread.join)
     assert b"".join(received) == data * 100
+
+
+async def test_a_pipe_that_another_process_made_non_blocking_is_written_whole(pipe):
+    reader, writer = pipe
+    os.set_blocking(writer, False)
+    output = StandardOutput(writer)
+    data = os.urandom(3_000_000)
+    await output.put(data[:1_900_000], lambda: None)
+
+    def read_everything():
+        received = b""
+        while len(received) < len(data):
+            received += os.read(reader, 1 << 20)
+        return received
+
+    reading = asyncio.create_task(asyncio.to_thread(read_everything))
+    await output.put(data[1_900_000:], lambda: None)
+    await output.drain()
+    assert await reading == data
 
 
 async def test_a_reader_that_goes_away_is_told_and_nothing_counts_as_written(pipe):

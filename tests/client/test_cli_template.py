@@ -50,7 +50,14 @@ def test_a_field_that_does_not_exist_is_refused_with_those_that_do(template):
 
 @pytest.mark.parametrize(
     ("template", "tail"),
-    [(r"%s\n", b"\n"), ("%s", b""), (r"a%%\n", b"a%\n"), (r"\n%s", b""), (r"%s %%", b" %")],
+    [
+        (r"%s\n", b"\n"),
+        ("%s", b""),
+        (r"a%%\n", b"a%\n"),
+        (r"\n%s", b""),
+        (r"%s %%", b" %"),
+        ("%%%s", b""),
+    ],
 )
 def test_a_template_knows_what_it_ends_with(template, tail):
     assert Template(template).tail == tail

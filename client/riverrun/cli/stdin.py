@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import select
 import threading
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -70,10 +71,20 @@ class StandardInput:
         while chunk and not isinstance(chunk, OSError):
             self._room.acquire()
             try:
-                chunk = os.read(self._descriptor, CHUNK_BYTES)
+                chunk = self._read_some()
             except OSError as error:
                 chunk = error
             try:
                 self._loop.call_soon_threadsafe(self._chunks.put_nowait, chunk)
             except RuntimeError:  # the loop has closed: nobody wants this any more
                 return
+
+    def _read_some(self) -> bytes:
+        """Wait for something and read it; another process may have made the pipe non-blocking."""
+        while True:
+            try:
+                return os.read(self._descriptor, CHUNK_BYTES)
+            except BlockingIOError:
+                poll = select.poll()
+                poll.register(self._descriptor, select.POLLIN)
+                poll.poll()

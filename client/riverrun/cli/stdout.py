@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import os
 import queue
+import select
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -111,10 +112,20 @@ class StandardOutput:
             error = None
             try:
                 while data:
-                    data = data[os.write(self._descriptor, data) :]
+                    data = data[self._write_some(data) :]
             except OSError as failed:
                 error = failed
             try:
                 self._loop.call_soon_threadsafe(self._done, error)
             except RuntimeError:  # the loop has closed: nobody waits any more
                 return
+
+    def _write_some(self, data: memoryview) -> int:
+        """Write as much as goes at once; another process may have made the pipe non-blocking."""
+        try:
+            return os.write(self._descriptor, data)
+        except BlockingIOError:
+            poll = select.poll()
+            poll.register(self._descriptor, select.POLLOUT)
+            poll.poll()
+            return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from itertools import pairwise
 
 import pytest
@@ -16,7 +17,6 @@ from riverrun_server.core.producers import (
     GAP_COUNTED_AT_MOST_MS,
     MAX_UNACKNOWLEDGED_BATCHES,
     Duplicate,
-    ProducerBatch,
     ProducerEntry,
     ProducersSnapshot,
     ProducerTable,
@@ -154,7 +154,7 @@ def test_a_log_may_show_a_producer_that_had_expired_in_between():
     assert table.check(header(2, epoch=3)) is FRESH
     assert table.check(header(0, 2, epoch=3)) == Duplicate(5, 6)
     (known,) = table.snapshot(7).producers
-    assert known.batches == (ProducerBatch(0, 5, 2),)
+    assert list(known.batches) == [0, 5, 2]
     table.appended(header(0, epoch=1), stamp(7))
     assert table.check(header(1, epoch=1)) is FRESH
 
@@ -243,9 +243,17 @@ class Model:
                     run[-1][0].producer_epoch,
                     run[-1][0].last_sequence,
                     self.tracked()[-1][1].append_time_ms - self.age_ms(pid),
-                    tuple(
-                        ProducerBatch(old.base_sequence, place.base_offset, old.record_count)
-                        for old, place in run[-MAX_UNACKNOWLEDGED_BATCHES:]
+                    array(
+                        "q",
+                        [
+                            number
+                            for old, place in run[-MAX_UNACKNOWLEDGED_BATCHES:]
+                            for number in (
+                                old.base_sequence,
+                                place.base_offset,
+                                old.record_count,
+                            )
+                        ],
                     ),
                 )
             )

@@ -11,8 +11,8 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.log.batch import BatchHeader, Stamp
@@ -51,14 +51,6 @@ class Duplicate:
     last_offset: int
 
 
-class ProducerBatch(NamedTuple):
-    """One batch that a partition remembers."""
-
-    first_sequence: int
-    first_offset: int
-    record_count: int
-
-
 @dataclass(frozen=True, slots=True)
 class ProducerEntry:
     """What a partition knows of one producer.
@@ -69,14 +61,15 @@ class ProducerEntry:
         last_sequence: of the last record written in that epoch.
         last_append_time_ms: of the newest batch; where a silence behind it lasted for more than an
             hour, later than that by the rest of it.
-        batches: the newest ones of the epoch, oldest first.
+        batches: the newest ones of the epoch, oldest first, as three numbers each: first sequence,
+            first offset, record count. Flat, for there may be half a million of them.
     """
 
     producer_id: int
     producer_epoch: int
     last_sequence: int
     last_append_time_ms: int
-    batches: tuple[ProducerBatch, ...]
+    batches: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +241,7 @@ class ProducerTable:
                     producer_epoch=producer.epoch,
                     last_sequence=producer.next_sequence - 1,
                     last_append_time_ms=producer.counted_ms + late_by_ms,
-                    batches=tuple(map(ProducerBatch, *_columns(producer.batches))),
+                    batches=array("q", producer.batches),
                 )
                 for producer_id, producer in self._producers.items()
             ),
@@ -265,8 +258,7 @@ class ProducerTable:
             producer.next_sequence = entry.last_sequence + 1
             producer.counted_ms = entry.last_append_time_ms
             assert entry.batches, entry
-            for batch in entry.batches[-MAX_UNACKNOWLEDGED_BATCHES:]:
-                producer.batches.extend(batch)
+            producer.batches.extend(entry.batches[-MAX_UNACKNOWLEDGED_BATCHES * _FIELDS :])
             self._newest_ms = self._counted_ms = self._observed_ms = entry.last_append_time_ms
 
 
@@ -308,7 +300,3 @@ def _offset_of(producer: _Producer, sequence: int) -> int | None:
     if index < 0:
         return None
     return batches[index + 1] + sequence - batches[index]
-
-
-def _columns(batches: array[int]) -> tuple[array[int], array[int], array[int]]:
-    return batches[0::_FIELDS], batches[1::_FIELDS], batches[2::_FIELDS]

@@ -15,7 +15,7 @@ from google.protobuf.duration_pb2 import Duration
 from riverrun.v1 import producer_pb2
 from riverrun_server.core.answer_order import AnswerOrder, Part, Pending
 from riverrun_server.core.errors import Reason, Refusal
-from riverrun_server.core.log.batch import BatchHeader, PartitionId
+from riverrun_server.core.log.batch import BatchHeader
 from riverrun_server.core.produce_lanes import ProduceLanes
 from riverrun_server.ports.partitions import Acks, Append, Appended, PartitionAccess
 from riverrun_server.rpc.appends import (
@@ -84,8 +84,10 @@ class ProduceStream:
 
     async def _read(self, context: Context) -> None:
         first = True
-        while (message := await context.read()) is not grpc.aio.EOF:
-            assert isinstance(message, producer_pb2.ProduceStreamRequest)
+        while True:
+            message: object = await context.read()
+            if not isinstance(message, producer_pb2.ProduceStreamRequest):
+                return  # EOF: the client has closed its half
             kind = message.WhichOneof("kind")
             if kind == "append":
                 await self._append(message.append)
@@ -108,39 +110,33 @@ class ProduceStream:
         await self._budget.take(size)
         deadline = asyncio.get_running_loop().time() + self._timeout_s
         pending = self._order.begin(append.tag, size, deadline)
-        try:
-            if append.HasField("partition"):
-                access = self._rules.partition(append.topic, append.topic_id, append.partition)
-                part = self._order.add(pending, where(access))
-                await self._append_batch(append, pending, part, access)
-            else:
+        if append.HasField("partition"):
+            await self._append_to(append, pending)
+        else:
+            try:
                 await self._append_anywhere(append, pending)
-        except Refusal as refusal:
-            claimed: Where = (append.topic, append.topic_id, append.partition)
-            part = self._order.add(pending, claimed)
-            self._answered(pending, part, Appended(None, 0, error=refusal))
+            except Refusal as refusal:
+                self._refuse(pending, (append.topic, append.topic_id, 0), refusal)
         self._order.seal(pending)
         if self._order.has_ready:
             self._wake.set()
 
-    async def _append_batch(
-        self,
-        append: _Append,
-        pending: Pending[Where, Appended],
-        part: Part[Where, Appended],
-        access: PartitionAccess,
-    ) -> None:
-        claimed = _claimed_header(append)
-        attempt = append.attempt
+    async def _append_to(self, append: _Append, pending: Pending[Where, Appended]) -> None:
+        # What was refused before its partition was found counts as a failure there too, so the
+        # lanes of refusals go by the name that the client gives.
+        named: Where = (append.topic, append.topic_id, append.partition)
+        place, claimed = named, _claimed_header(append)
         try:
-            self._check_admitted(access.id, claimed, attempt)
+            self._check_admitted(named, claimed, append.attempt)
+            access = self._rules.partition(*named)
+            place = where(access)
             batch = await self._batch(access, append)
         except Refusal as refusal:
-            self._refusing.answered(access.id, claimed, attempt, refusal)
-            self._answered(pending, part, Appended(None, claimed.record_count, error=refusal))
+            self._refusing.answered(named, claimed, append.attempt, refusal)
+            self._refuse(pending, place, refusal, claimed.record_count)
             return
         expected = append.expected_offset if append.HasField("expected_offset") else None
-        self._submit(pending, part, access, batch, attempt, expected)
+        self._submit(pending, access, batch, named, append.attempt, expected)
 
     async def _append_anywhere(self, append: _Append, pending: Pending[Where, Appended]) -> None:
         if append.HasField("batch") or append.HasField("expected_offset"):
@@ -155,16 +151,16 @@ class ProduceStream:
         chosen = choose_partitions(append.records, len(accesses), self._sticky)
         for number, records in chosen.items():
             access = accesses[number]
-            part = self._order.add(pending, where(access))
+            named: Where = (append.topic, append.topic_id, number)
             claimed = BatchHeader(len(records), 0)
             try:
-                self._check_admitted(access.id, claimed, append.attempt)
+                self._check_admitted(named, claimed, append.attempt)
                 batch = await self._rules.pack(access, records)
             except Refusal as refusal:
-                self._refusing.answered(access.id, claimed, append.attempt, refusal)
-                self._answered(pending, part, Appended(None, len(records), error=refusal))
+                self._refusing.answered(named, claimed, append.attempt, refusal)
+                self._refuse(pending, where(access), refusal, len(records))
                 continue
-            self._submit(pending, part, access, batch, append.attempt, None)
+            self._submit(pending, access, batch, named, append.attempt, None)
 
     async def _batch(self, access: PartitionAccess, append: _Append) -> AcceptedBatch:
         if not append.HasField("batch"):
@@ -176,21 +172,33 @@ class ProduceStream:
     def _submit(
         self,
         pending: Pending[Where, Appended],
-        part: Part[Where, Appended],
         access: PartitionAccess,
         batch: AcceptedBatch,
+        named: Where,
         attempt: int,
         expected: int | None,
     ) -> None:
+        part = self._order.add(pending, where(access))
+
         def done(appended: Appended) -> None:
-            self._refusing.answered(access.id, batch.header, attempt, appended.error)
+            self._refusing.answered(named, batch.header, attempt, appended.error)
             self._answered(pending, part, appended)
 
         access.submit(Append(batch, self._acks, done, expected))
 
-    def _check_admitted(self, partition: PartitionId, header: BatchHeader, attempt: int) -> None:
+    def _refuse(
+        self,
+        pending: Pending[Where, Appended],
+        place: Where,
+        refusal: Refusal,
+        record_count: int = 0,
+    ) -> None:
+        part = self._order.add(pending, place)
+        self._answered(pending, part, Appended(None, record_count, error=refusal))
+
+    def _check_admitted(self, named: Where, header: BatchHeader, attempt: int) -> None:
         """Refuse what follows a failure that the client has not shown to know of."""
-        refusal = self._refusing.admit(partition, header, attempt)
+        refusal = self._refusing.admit(named, header, attempt)
         if refusal is not None:
             raise refusal
 

@@ -14,8 +14,8 @@ class SystemClock:
         return time.time_ns() // 1_000_000
 
     def monotonic(self) -> float:
-        """Return seconds since some beginning; never goes back, stands still in a suspend."""
-        return time.monotonic()
+        """Return seconds since some beginning; never goes back, and counts a suspend."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class SystemDice:

@@ -50,7 +50,7 @@ class PartitionServices:
     tails: TailBudget
     threads: Threads
     admits_produce: Callable[[], Refusal | None] = lambda: None
-    max_producers: int = 10_000
+    max_producers: int = 5_000
     producer_retention_ms: int = 7 * 86_400_000
 
 
@@ -114,7 +114,13 @@ class LocalPartition:
             self.go_offline(log.damage)
             return
         try:
-            await self._services.threads.run(recover_producers, self.id, log, machine.producers)
+            await self._services.threads.run(
+                recover_producers,
+                self.id,
+                log,
+                machine.producers,
+                self._services.producer_retention_ms,
+            )
         except CorruptData as damage:
             self.go_offline(str(damage))
             return

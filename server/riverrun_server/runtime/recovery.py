@@ -13,8 +13,12 @@ from riverrun_server.wire.snapshots import decode_snapshot
 _STEP_BYTES = 4 << 20
 
 
-def recover_producers(partition: PartitionId, log: Log, producers: ProducerTable) -> None:
+def recover_producers(
+    partition: PartitionId, log: Log, producers: ProducerTable, retention_ms: int
+) -> None:
     """Fill the table from the newest snapshot and every batch behind it; blocks, run in a thread.
+
+    Producers that were silent for `retention_ms` of the log's own time are forgotten again.
 
     Every batch that is looked at has both checksums verified.
 
@@ -43,9 +47,11 @@ def recover_producers(partition: PartitionId, log: Log, producers: ProducerTable
         for batch in batches:
             if batch.stamp.next_offset <= offset:
                 continue
-            if batch.stamp.base_offset != offset and batch.stamp.base_offset > offset:
+            if batch.stamp.base_offset > offset:
                 raise CorruptData(
                     f"{partition} has no batch from offset {offset} to {batch.stamp.base_offset}"
                 )
             producers.appended(batch.header, batch.stamp)
             offset = batch.stamp.next_offset
+        # Those that had expired before the restart expire here too, or the table could overflow.
+        producers.expire(batches[-1].stamp.append_time_ms, retention_ms)

@@ -13,7 +13,8 @@ from riverrun_server.core.cluster.topic_config import TopicConfig
 from riverrun_server.core.errors import Refusal
 from riverrun_server.core.guarded_clock import TimeGap
 from riverrun_server.core.log.state import LogState
-from riverrun_server.core.retention import Keep, NeedRows, RetentionRule, RetentionScan, TrimTo
+from riverrun_server.core.retention import Keep, RetentionRule, RetentionScan, TrimTo
+from riverrun_server.core.time_lookup import NeedRows
 from riverrun_server.ports.log import Log, Table
 from riverrun_server.ports.threads import Threads
 from riverrun_server.runtime.broker_clock import BrokerClock

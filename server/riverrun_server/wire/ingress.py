@@ -174,13 +174,19 @@ def _check_count(count: int, declared: int) -> None:
 
 
 def _fill_timestamps(batch: RecordBatch, records: Iterable[Record], now_ms: int) -> None:
-    """Look at each record's time; those without one count as now beside others that have one."""
+    """Look at each record's time; a maximum of 0 stands for the time of the append.
+
+    So it stays where a record without a time may be the latest one: the append is never earlier
+    than now, and a lookup by time must not pass over it.
+    """
     times = [record.timestamp_ms if record.HasField("timestamp_ms") else None for record in records]
-    if all(time is None for time in times):
+    known = [time for time in times if time is not None]
+    if not known:
         batch.first_timestamp_ms = 0
         return
-    known = [now_ms if time is None else time for time in times]
-    batch.first_timestamp_ms, batch.max_timestamp_ms = known[0], max(known)
+    batch.first_timestamp_ms = times[0] or 0
+    latest = max(known)
+    batch.max_timestamp_ms = latest if len(known) == len(times) or latest > now_ms else 0
 
 
 def _check_timestamps(batch: RecordBatch, limits: IngressLimits, now_ms: int) -> None:

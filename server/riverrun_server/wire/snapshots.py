@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from riverrun_server.core.producers import ProducerBatch, ProducerEntry, ProducersSnapshot
+from array import array
+
+from riverrun_server.core.producers import ProducerEntry, ProducersSnapshot
 from riverrun_server.wire.v1 import internal_records_pb2 as wire
 
 
@@ -16,14 +18,7 @@ def encode_snapshot(snapshot: ProducersSnapshot) -> bytes:
                 producer_epoch=entry.producer_epoch,
                 last_sequence=entry.last_sequence,
                 last_append_time_ms=entry.last_append_time_ms,
-                batches=[
-                    wire.ProducerBatch(
-                        first_sequence=batch.first_sequence,
-                        first_offset=batch.first_offset,
-                        record_count=batch.record_count,
-                    )
-                    for batch in entry.batches
-                ],
+                batches=entry.batches,
             )
             for entry in snapshot.producers
         ],
@@ -45,10 +40,7 @@ def decode_snapshot(data: bytes) -> ProducersSnapshot:
                 entry.producer_epoch,
                 entry.last_sequence,
                 entry.last_append_time_ms,
-                tuple(
-                    ProducerBatch(batch.first_sequence, batch.first_offset, batch.record_count)
-                    for batch in entry.batches
-                ),
+                array("q", entry.batches),
             )
             for entry in snapshot.producers
         ),

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.riverrun_server/wire/v1/internal_records.proto\x12\x17riverrun_server.wire.v1\"H\n\x0fOffsetCommitKey\x12\x10\n\x08group_id\x18\x01 \x01(\t\x12\x10\n\x08topic_id\x18\x02 \x01(\x0c\x12\x11\n\tpartition\x18\x03 \x01(\x05\"y\n\x11OffsetCommitValue\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\x19\n\x0cleader_epoch\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x10\n\x08metadata\x18\x03 \x01(\t\x12\x16\n\x0e\x63ommit_time_ms\x18\x04 \x01(\x03\x42\x0f\n\r_leader_epoch\"]\n\x10ProducerSnapshot\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\x39\n\tproducers\x18\x02 \x03(\x0b\x32&.riverrun_server.wire.v1.ProducerEntry\"\xa9\x01\n\rProducerEntry\x12\x13\n\x0bproducer_id\x18\x01 \x01(\x03\x12\x16\n\x0eproducer_epoch\x18\x02 \x01(\x05\x12\x15\n\rlast_sequence\x18\x03 \x01(\x03\x12\x1b\n\x13last_append_time_ms\x18\x04 \x01(\x03\x12\x37\n\x07\x62\x61tches\x18\x05 \x03(\x0b\x32&.riverrun_server.wire.v1.ProducerBatch\"S\n\rProducerBatch\x12\x16\n\x0e\x66irst_sequence\x18\x01 \x01(\x03\x12\x14\n\x0c\x66irst_offset\x18\x02 \x01(\x03\x12\x14\n\x0crecord_count\x18\x03 \x01(\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.riverrun_server/wire/v1/internal_records.proto\x12\x17riverrun_server.wire.v1\"H\n\x0fOffsetCommitKey\x12\x10\n\x08group_id\x18\x01 \x01(\t\x12\x10\n\x08topic_id\x18\x02 \x01(\x0c\x12\x11\n\tpartition\x18\x03 \x01(\x05\"y\n\x11OffsetCommitValue\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\x19\n\x0cleader_epoch\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x10\n\x08metadata\x18\x03 \x01(\t\x12\x16\n\x0e\x63ommit_time_ms\x18\x04 \x01(\x03\x42\x0f\n\r_leader_epoch\"]\n\x10ProducerSnapshot\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\x39\n\tproducers\x18\x02 \x03(\x0b\x32&.riverrun_server.wire.v1.ProducerEntry\"\x81\x01\n\rProducerEntry\x12\x13\n\x0bproducer_id\x18\x01 \x01(\x03\x12\x16\n\x0eproducer_epoch\x18\x02 \x01(\x05\x12\x15\n\rlast_sequence\x18\x03 \x01(\x03\x12\x1b\n\x13last_append_time_ms\x18\x04 \x01(\x03\x12\x0f\n\x07\x62\x61tches\x18\x05 \x03(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,7 +38,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PRODUCERSNAPSHOT']._serialized_start=272
   _globals['_PRODUCERSNAPSHOT']._serialized_end=365
   _globals['_PRODUCERENTRY']._serialized_start=368
-  _globals['_PRODUCERENTRY']._serialized_end=537
-  _globals['_PRODUCERBATCH']._serialized_start=539
-  _globals['_PRODUCERBATCH']._serialized_end=622
+  _globals['_PRODUCERENTRY']._serialized_end=497
 # @@protoc_insertion_point(module_scope)

@@ -132,10 +132,14 @@ class ProducerEntry(_message.Message):
     last_sequence: _builtins.int
     """The sequence of the last record written in that epoch."""
     last_append_time_ms: _builtins.int
-    """When its newest batch was appended, in ms since 1970."""
+    """When its newest batch was appended, in ms since 1970; later by what a long silence of the whole
+    partition lasted beyond the hour that it counts.
+    """
     @_builtins.property
-    def batches(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProducerBatch]:
-        """Its newest batches, oldest first."""
+    def batches(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Its newest batches, oldest first, to answer a duplicate with its offset; three numbers each:
+        the first record's sequence, its offset, and how many records there are.
+        """
 
     def __init__(
         self,
@@ -144,7 +148,7 @@ class ProducerEntry(_message.Message):
         producer_epoch: _builtins.int = ...,
         last_sequence: _builtins.int = ...,
         last_append_time_ms: _builtins.int = ...,
-        batches: _abc.Iterable[Global___ProducerBatch] | None = ...,
+        batches: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -153,33 +157,3 @@ class ProducerEntry(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ProducerEntry: _TypeAlias = ProducerEntry  # noqa: Y015
-
-@_typing.final
-class ProducerBatch(_message.Message):
-    """ProducerBatch is one batch that a partition remembers, to answer a duplicate with its offset."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    FIRST_SEQUENCE_FIELD_NUMBER: _builtins.int
-    FIRST_OFFSET_FIELD_NUMBER: _builtins.int
-    RECORD_COUNT_FIELD_NUMBER: _builtins.int
-    first_sequence: _builtins.int
-    """The sequence of its first record."""
-    first_offset: _builtins.int
-    """The offset of its first record."""
-    record_count: _builtins.int
-    """How many records it has."""
-    def __init__(
-        self,
-        *,
-        first_sequence: _builtins.int = ...,
-        first_offset: _builtins.int = ...,
-        record_count: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_offset", b"first_offset", "first_sequence", b"first_sequence", "record_count", b"record_count"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ProducerBatch: _TypeAlias = ProducerBatch  # noqa: Y015

@@ -94,12 +94,37 @@ async def test_a_store_that_took_nothing_says_so(store):
     assert await store.get("k") is None
 
 
+@pytest.mark.parametrize("faults", [(), ("request lost",), ("reply lost",)])
+async def test_where_there_are_only_deletions_a_key_that_is_gone_is_a_success(store, faults):
+    revision = (await store.transact(Transaction((), (Put("k", b"v"), Put("l", b"v"))))).revision
+    erase = Transaction(
+        (Compare.unchanged("k", revision), Compare.unchanged("l", revision)),
+        (Delete("k"), Delete("l")),
+    )
+    result = await settle(Flaky(store, *faults), erase)
+    assert result.succeeded
+    assert (await store.scan("")).entries == []
+    # Without a doubt it is a definite no.
+    assert not (await settle(Flaky(store), erase)).succeeded
+
+
+async def test_a_key_made_anew_behind_a_lost_deletion_leaves_the_outcome_unknown(store):
+    revision = (await store.transact(Transaction((), (Put("k", b"v"),)))).revision
+
+    async def make_anew():
+        await store.transact(Transaction((), (Put("k", b"new"),)))
+
+    erase = Transaction((Compare.unchanged("k", revision),), (Delete("k"),))
+    with pytest.raises(UnknownOutcome):
+        await settle(Flaky(store, make_anew), erase)
+
+
 async def test_a_transaction_that_could_be_applied_twice_is_our_own_mistake(store):
     for unguarded in (
         Transaction((), (Put("k", b""),)),
         Transaction((Compare.exists("k"),), (Put("k", b""),)),
         Transaction((Compare.absent("other"),), (Put("k", b""),)),
-        Transaction((Compare.absent("k"),), (Delete("k"),)),
+        Transaction((Compare.exists("k"),), (Delete("k"),)),
     ):
         with pytest.raises(AssertionError):
             await settle(store, unguarded)

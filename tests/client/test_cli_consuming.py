@@ -8,7 +8,14 @@ import time
 
 import pytest
 
-from riverrun import OffsetAndTimestamp, Reason, Record, RiverrunError, TopicPartition
+from riverrun import (
+    CommittedOffset,
+    OffsetAndTimestamp,
+    Reason,
+    Record,
+    RiverrunError,
+    TopicPartition,
+)
 from riverrun.cli.committing import Committer
 from riverrun.cli.consume import ConsumeOptions
 from riverrun.cli.consuming import Reading
@@ -29,6 +36,7 @@ class Batch(list):
         )
         self.topic, self.partition = where
         self.offsets = range(first, first + len(times))
+        self.leader_epoch = 4
         self.next_offset = first + len(times) if next_offset is None else next_offset
 
     def values(self):
@@ -86,7 +94,7 @@ class PlayedConsumer:
 
     async def commit(self, offsets):
         """Note what is committed."""
-        self.commits.append(dict(offsets))
+        self.commits.append({where: position.offset for where, position in offsets.items()})
 
 
 def options(**given):
@@ -142,10 +150,10 @@ async def test_the_position_behind_a_batch_is_committed_also_where_it_lies_behin
 async def test_what_is_committed_already_is_not_committed_again():
     consumer = PlayedConsumer([])
     committer = Committer(consumer)
-    committer.written[P0] = 5
+    committer.written[P0] = CommittedOffset(5)
     await committer.finish()
     await committer.finish()
-    committer.written[P1] = 2
+    committer.written[P1] = CommittedOffset(2)
     await committer.finish()
     assert consumer.commits == [{P0: 5}, {P1: 2}]
 

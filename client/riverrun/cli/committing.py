@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from riverrun import Consumer, RiverrunError, TopicPartition
+from riverrun import CommittedOffset, Consumer, RiverrunError, TopicPartition
 from riverrun.cli.exits import write_note
 
 INTERVAL_S = 1.0
@@ -14,13 +14,13 @@ class Committer:
     """Remembers how far each partition was written and commits that, once a second and at the end.
 
     Attributes:
-        written: the offset behind the last record written, by partition.
+        written: the position behind the last record written, by partition.
     """
 
     def __init__(self, consumer: Consumer) -> None:
-        self.written: dict[TopicPartition, int] = {}
+        self.written: dict[TopicPartition, CommittedOffset] = {}
         self._consumer = consumer
-        self._committed: dict[TopicPartition, int] = {}
+        self._committed: dict[TopicPartition, CommittedOffset] = {}
         self._under_way: asyncio.Task[None] | None = None
         self._complained = False
 
@@ -50,9 +50,9 @@ class Committer:
     async def _commit(self) -> None:
         """Commit what was written since the last time."""
         new = {
-            partition: offset
-            for partition, offset in self.written.items()
-            if self._committed.get(partition) != offset
+            partition: position
+            for partition, position in self.written.items()
+            if self._committed.get(partition) != position
         }
         if new:
             await self._consumer.commit(new)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
-from riverrun import Consumer, RecordBatchView, TopicPartition
+from riverrun import CommittedOffset, Consumer, RecordBatchView, TopicPartition
 from riverrun.cli.committing import Committer
 from riverrun.cli.ending import Ending
 from riverrun.cli.exits import Complaint, Exit, write_note
@@ -128,12 +128,13 @@ class Reading:
             self._consumer.pause([where])
         if count or whole:
             data = self._render(batch, count)
-            await self._output.put(data, partial(self._written, where, behind))
+            position = CommittedOffset(behind, leader_epoch=batch.leader_epoch)
+            await self._output.put(data, partial(self._written, where, position))
 
-    def _written(self, where: TopicPartition, behind: int) -> None:
+    def _written(self, where: TopicPartition, position: CommittedOffset) -> None:
         """Note what has been written."""
         if self._committer is not None:
-            self._committer.written[where] = behind
+            self._committer.written[where] = position
 
     async def _set_ends(self, until: Bound) -> None:
         """Find where partitions end, and which of them are there already."""

@@ -76,6 +76,21 @@ async def test_a_power_cut_takes_only_what_was_never_answered():
         assert (await put(store, "next")).revision == 2
 
 
+async def test_what_is_written_while_a_sync_is_under_way_waits_for_the_next_one():
+    disk = FakeDisk()
+    async with make(disk) as store:
+        disk.may_sync.clear()
+        first = asyncio.ensure_future(put(store, "a"))
+        await settle_down()
+        second = asyncio.ensure_future(put(store, "b"))
+        await settle_down()
+        disk.may_sync.set()
+        await first
+        await second
+        assert b"metadata/key/b" in disk.synced_rows
+        assert disk.syncs == 2
+
+
 async def test_many_transactions_share_a_sync():
     disk = FakeDisk()
     async with make(disk) as store:

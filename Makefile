@@ -11,7 +11,7 @@ PROTO_VENV := .tools/proto
 help: ## list every target with one line
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | sort | awk -F ':.*?## ' '{printf "  %-16s %s\n", $$1, $$2}'
 
-setup: $(VENV)/.stamp $(PROTO_VENV)/.stamp ## install everything into ignored folders
+setup: $(VENV)/.stamp $(PROTO_VENV)/.stamp polyglot ## install everything into ignored folders
 
 $(VENV)/.stamp: requirements/dev.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -63,6 +63,10 @@ lock: ## pin the newest versions of every dependency (needs uv)
 
 clean: ## remove what the other targets made, data aside
 	rm -rf $(VENV) .tools dist bench-results .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# Parts with files of their own.
+-include tests/polyglot/polyglot.mk
+-include tests/e2e/proof.mk
 
 .PHONY: config-docs map-write proto-breaking
 

@@ -62,6 +62,7 @@ from riverrun_server.runtime.reader import ReadingServices
 from riverrun_server.runtime.retention import Retention, last_persisted_ms
 from riverrun_server.runtime.supervisor import CannotStart, Stage, Supervisor
 from riverrun_server.runtime.threads import PoolThreads
+from riverrun_server.runtime.upkeep import keep_up
 from riverrun_server.storage.store import RocksStore, open_store
 from riverrun_server.wire.stored import scan_batch, stored_batch
 
@@ -219,13 +220,15 @@ class Broker:
             "disk",
             watch_disk(self.gate, store.free_bytes, self.threads, self.metrics.disk_free_bytes.set),
         )
+        self.upkeep_thread = PoolThreads(1, "upkeep")
+        self.supervisor.spawn("upkeep", keep_up(store, self.upkeep_thread))
         heart = self.health.heart("disk", _DISK_ALLOWED_S)
         self.supervisor.spawn("disk heart", keep_asking(self.flusher.answers, heart, _ASK_EVERY_S))
         return store
 
     async def _close_store(self, store: RocksStore, _: float) -> None:
-        self.flusher.close()
-        self.threads.close()
+        for thread in (self.flusher, self.upkeep_thread, self.threads):
+            thread.close()
         store.close(clean=self.supervisor.failure is None)
 
     async def _open_metadata(self, store: RocksStore) -> EmbeddedStore:

@@ -1,0 +1,47 @@
+"""The README's five minutes, run as they stand, with what they print."""
+
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+SCRIPTS = Path(sysconfig.get_path("scripts"))
+BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```\n(?:```output\n(.*?)^```\n)?", re.M | re.S)
+
+
+def blocks():
+    tour = README.read_text().split("## Five minutes", 1)[1].split("\n## ", 1)[0]
+    return BLOCK.findall(tour)
+
+
+def matches(expected, printed):
+    """Compare line by line; … stands for anything within a line."""
+    pattern = ".*".join(re.escape(part) for part in expected.split("…"))
+    return re.fullmatch(pattern, printed) is not None
+
+
+@pytest.mark.timeout(120)
+def test_every_block_of_the_tour_prints_what_the_readme_says(shared_broker, tmp_path):
+    found = blocks()
+    assert len(found) >= 7
+    assert {language for language, *_ in found} == {"sh", "python"}
+    environment = {
+        **os.environ,
+        "PATH": f"{SCRIPTS}:{os.environ['PATH']}",
+        "RIVERRUN_BOOTSTRAP": shared_broker.address,
+    }
+    for language, block, output in found:
+        code = block.replace("127.0.0.1:7171", shared_broker.address)
+        command = ["bash", "-c", code] if language == "sh" else [sys.executable, "-c", code]
+        done = subprocess.run(
+            command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
+        # Notes and errors go to standard error; the README shows a terminal, which has both.
+        printed = (done.stdout + done.stderr).strip()
+        assert matches(output.strip(), printed), f"{block}\nprinted:\n{printed}\n{done.stderr}"

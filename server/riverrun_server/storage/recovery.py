@@ -1,0 +1,197 @@
+"""Opens a store after whatever happened to it, and says whether anything that was synced is gone.
+
+After a stop that was not clean the write-ahead log is looked at twice without changing anything:
+skipping damage, for the number of the newest write that can still be read and what it had been
+promised; then up to the first damage, which is what will be kept. A write that had claimed a
+durable number beyond what is kept proves a loss; so does a watermark beyond it. A damaged or torn
+tail that nothing was promised about proves none: that is what a power cut leaves. The verdict is on
+the disk before the store is touched, for opening it destroys the evidence.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+
+from riverrun_server.core.log.batch import PartitionId
+from riverrun_server.ports.log import CorruptData, StorageError, StorageFailed
+from riverrun_server.storage.journal import last_claim
+from riverrun_server.storage.log import Parse, Scan
+from riverrun_server.storage.options import Tuning, WalRecovery
+from riverrun_server.storage.rocks import NORMAL, Access, Rocks, open_rocks, stored_families
+from riverrun_server.storage.salvage import finish_salvage, salvage
+from riverrun_server.storage.watermark import Watermark
+
+_log = structlog.stdlib.get_logger(__name__)
+
+_EVIDENCE = Access(WalRecovery.SKIP_DAMAGE, track_wals=False, read_only=True)
+_REHEARSAL = Access(WalRecovery.POINT_IN_TIME, track_wals=True, read_only=True)
+
+
+class Mode(enum.Enum):
+    """How a store came up."""
+
+    CREATED = "created"
+    CLEAN = "clean"
+    REPLAYED = "replayed"
+    SALVAGED = "salvaged"
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryReport:
+    """What was found when a store was opened.
+
+    Attributes:
+        mode: how it came up.
+        loss: why something that had been synced is gone, or None.
+        clean_shutdown: the last process closed it in order.
+        written: the number of the newest write that is left.
+        expected: the number that had been on the disk according to the watermark.
+        cuts: where partitions end now that had to be cut in a salvage.
+    """
+
+    mode: Mode
+    loss: str | None
+    clean_shutdown: bool
+    written: int
+    expected: int
+    cuts: Mapping[PartitionId, int] = field(default_factory=dict)
+
+    @property
+    def intact(self) -> bool:
+        """Whether everything that was synced is there."""
+        return self.loss is None
+
+
+def open_recovered(
+    store: Path,
+    families: Sequence[str],
+    tuning: Tuning,
+    parse: Parse,
+    scan: Scan,
+    *,
+    watermark: Watermark | None,
+    doubt: str | None,
+    before_change: Callable[[bool], None],
+) -> tuple[Rocks, RecoveryReport]:
+    """Open a store as far as it can be brought back.
+
+    Args:
+        store: the database's directory.
+        families: that it shall have, beside those that it has.
+        tuning: sizes.
+        parse: reads the place of a batch.
+        scan: reads a batch, verified.
+        watermark: as found, None where it is missing or unreadable.
+        doubt: why the store is not what the watermark speaks of, or None.
+        before_change: told whether the store is intact before anything on the disk is changed;
+            not called for a store that was closed in order and is complete.
+
+    Raises:
+        StorageError: it cannot be opened at all; nothing was changed.
+    """
+    finish_salvage(store)
+    expected = watermark.written if watermark else 0
+    if not (store / "CURRENT").exists():
+        return _create(store, families, tuning, expected, doubt, before_change)
+    stored = stored_families(store)
+    names = [*stored, *(name for name in families if name not in stored)]
+    if watermark is not None and watermark.clean and doubt is None:
+        opened = _open_clean(store, names, tuning, expected, before_change)
+        if opened is not None:
+            return opened
+    clean = watermark is not None and watermark.clean
+    loss, damaged = _examine(store, stored, tuning, expected)
+    loss = doubt or loss
+    before_change(loss is None)
+    cuts: dict[PartitionId, int] = {}
+    if damaged:
+        _log.warning("write-ahead log cannot be replayed, salvaging", reason=loss)
+        cuts = salvage(store, stored, tuning, parse, scan)
+    rocks = open_rocks(store, names, tuning)
+    mode = Mode.SALVAGED if damaged else Mode.REPLAYED
+    return rocks, RecoveryReport(mode, loss, clean, last_claim(rocks)[0], expected, cuts)
+
+
+def _create(
+    store: Path,
+    families: Sequence[str],
+    tuning: Tuning,
+    expected: int,
+    doubt: str | None,
+    before_change: Callable[[bool], None],
+) -> tuple[Rocks, RecoveryReport]:
+    if any(store.glob("*.sst")) or any(store.glob("MANIFEST-*")):
+        raise StorageFailed(
+            f"{store} holds data but no file CURRENT, without which it cannot be opened; restore "
+            "it from a backup, or move it away to begin empty"
+        )
+    loss = doubt
+    if expected:
+        loss = f"{store} is empty, but {expected} writes had been on the disk"
+    before_change(loss is None)
+    rocks = open_rocks(store, families, tuning)
+    return rocks, RecoveryReport(Mode.CREATED, loss, expected == 0, 0, expected)
+
+
+def _open_clean(
+    store: Path,
+    names: Sequence[str],
+    tuning: Tuning,
+    expected: int,
+    before_change: Callable[[bool], None],
+) -> tuple[Rocks, RecoveryReport] | None:
+    """Open a store that was closed in order; None where that does not work."""
+    try:
+        rocks = open_rocks(store, names, tuning, NORMAL)
+    except CorruptData as error:
+        _log.warning("store closed in order is damaged", error=str(error))
+        return None
+    written = last_claim(rocks)[0]
+    loss = _shortage(written, expected)
+    if loss:
+        before_change(False)
+    return rocks, RecoveryReport(Mode.CLEAN, loss, True, written, expected)
+
+
+def _examine(
+    store: Path, stored: Sequence[str], tuning: Tuning, expected: int
+) -> tuple[str | None, bool]:
+    """Return (what is lost, whether the write-ahead log cannot be replayed); changes nothing."""
+    try:
+        seen, promised = _claim(store, stored, tuning, _EVIDENCE)
+    except StorageError as error:
+        raise StorageFailed(
+            f"{store} cannot be opened: {error}; restore it from a backup, or move it away to "
+            "begin empty (the broker then counts as new)"
+        ) from error
+    try:
+        kept, _ = _claim(store, stored, tuning, _REHEARSAL)
+    except CorruptData as error:
+        # RocksDB syncs a log before it lets a table count on it, and only logs that were synced are
+        # tracked: damage that stops the replay is damage to what had been synced.
+        return f"the write-ahead log is damaged: {error}", True
+    if kept < seen and promised > kept:
+        return (
+            f"the write-ahead log is damaged behind write {kept}, and up to write {promised} it "
+            "had been synced"
+        ), False
+    return _shortage(kept, expected), False
+
+
+def _claim(store: Path, stored: Sequence[str], tuning: Tuning, access: Access) -> tuple[int, int]:
+    rocks = open_rocks(store, stored, tuning, access)
+    try:
+        return last_claim(rocks)
+    finally:
+        rocks.close()
+
+
+def _shortage(written: int, expected: int) -> str | None:
+    if written >= expected:
+        return None
+    return f"{expected} writes had been on the disk, {written} are left"

@@ -1,0 +1,315 @@
+"""Many partitions and tables in one database: who has which slot, and what is durable."""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from riverrun_server.core.log.batch import PartitionId
+from riverrun_server.core.log.state import LogState
+from riverrun_server.ports.log import CorruptData, StorageError, StorageStalled
+from riverrun_server.storage import keys, rows
+from riverrun_server.storage.housework import Job, Purpose, Tenancy
+from riverrun_server.storage.identity import (
+    DirectoryLock,
+    Identity,
+)
+from riverrun_server.storage.journal import Journal
+from riverrun_server.storage.log import Parse, RocksLog, Scan
+from riverrun_server.storage.metrics import StoreMetrics, measure
+from riverrun_server.storage.recovery import RecoveryReport
+from riverrun_server.storage.rocks import Batch, Rocks
+from riverrun_server.storage.rocks_errors import translated
+from riverrun_server.storage.slots import SlotPool
+from riverrun_server.storage.table import RocksTable
+from riverrun_server.storage.upkeep import Upkeep
+from riverrun_server.storage.watermark import Watermark, write_watermark
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """How stored batches are read, so that storage does not depend on their encoding.
+
+    Attributes:
+        parse: reads the place of a batch from its header.
+        scan: reads everything, with all checksums verified.
+    """
+
+    parse: Parse
+    scan: Scan
+
+
+class RocksStore:
+    """Implements ports.log.LogStore; `open_store` makes it.
+
+    Transitions: open -> failed (a sync failed); either -> closed.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        lock: DirectoryLock,
+        rocks: Rocks,
+        identity: Identity,
+        recovery: RecoveryReport,
+        codec: Codec,
+    ) -> None:
+        self.identity = identity
+        self.recovery = recovery
+        self._folder = folder
+        self._lock = lock
+        self._rocks = rocks
+        self._codec = codec
+        self._journal = Journal(rocks, max(recovery.written, recovery.expected))
+        self._logs: dict[PartitionId, RocksLog] = {}
+        occupied, self._dead = _slot_map(self._journal)
+        slots = sum(1 for column in rocks.columns() if column.name.startswith("slot_"))
+        self._pool = SlotPool(slots, occupied, [slot for slot, _ in self._dead])
+        self._upkeep = Upkeep(rocks, folder / "deletes.sst", codec.parse)
+        # The upkeep thread takes part in these maps: who is where, and what is being buried.
+        self._maps = threading.Lock()
+        self._burying: bytes | None = None
+        self._marked: Watermark | None = None
+        self._closed = False
+
+    def begin(self) -> None:
+        """Let what was found count as on the disk, and say that the store is in use.
+
+        Raises:
+            StorageError: it cannot be used.
+        """
+        if not self.recovery.intact:
+            # From here on the numbers continue behind all that was lost.
+            self._journal.commit(Batch())
+            self._journal.sync()
+        self.write_watermark(clean=False)
+
+    # Partitions and tables.
+
+    def partitions(self) -> list[PartitionId]:
+        """Return every partition that is stored, in order."""
+        return self._pool.partitions()
+
+    def open(self, partition: PartitionId) -> RocksLog:
+        """Return the log of a partition, made empty where it is not stored yet.
+
+        Raises:
+            StorageStalled, StorageFull, StorageFailed: it was not stored and is not now.
+        """
+        log = self._logs.get(partition)
+        if log is None:
+            with self._maps:
+                known = partition in self._pool
+                log = self._stored(partition) if known else self._made(partition)
+                self._logs[partition] = log
+        return log
+
+    def drop(self, partition: PartitionId) -> None:
+        """Delete everything of a partition in one bounded step; its slot serves another one.
+
+        Its batches can no longer be read; they leave the disk by upkeep. A partition that is not
+        stored is none of our business.
+
+        Raises:
+            StorageStalled, StorageFull, StorageFailed: it is still there.
+        """
+        if partition not in self._pool:
+            return
+        prefix, slot = keys.prefix(partition), self._pool[partition]
+        with self._maps:
+            write = Batch()
+            write.delete(self._journal.meta, keys.slot_of(prefix))
+            write.put(self._journal.meta, keys.dead(slot, prefix), rows.DEAD)
+            write.delete_range(self._journal.index, *keys.rows(prefix))
+            self._journal.commit(write)
+            self._pool.leave(partition)
+            self._dead.add((slot, prefix))
+            log = self._logs.pop(partition, None)
+        if log is not None:
+            log.mark_dropped()
+
+    def table(self, name: bytes) -> RocksTable:
+        """Return a table, empty where it has never been written; names are 1 to 255 bytes."""
+        return RocksTable(self._journal, name)
+
+    # The disk.
+
+    def sync(self) -> None:
+        """Make everything written before this call durable. Blocks; runs in a thread.
+
+        Raises:
+            StorageFailed: nobody knows what is on the disk; the process must end.
+        """
+        self._journal.sync()
+
+    def write_watermark(self, *, clean: bool) -> None:
+        """Note outside of the database how far it is durable; blocks for two syncs of a small file.
+
+        Args:
+            clean: nothing will be written after it.
+
+        Raises:
+            StorageError: the old note is still there.
+        """
+        mark = Watermark(self.identity.fsync, self._journal.durable, clean)
+        if mark != self._marked:
+            write_watermark(self._folder, mark)
+            self._marked = mark
+
+    def free_bytes(self) -> int:
+        """Return how many bytes the file system has left for this store."""
+        with translated(f"looking at {self._folder}"):
+            room = os.statvfs(self._folder)
+        return room.f_bavail * room.f_frsize
+
+    def upkeep(self) -> bool:
+        """Do one bounded step of what keeps the store small; return whether more is to be done.
+
+        Blocks for up to about a second. Call it from one thread at a time, every few seconds, and
+        again at once while it returns True.
+
+        Raises:
+            StorageError: it was not done; reads and writes are not affected.
+        """
+        self._upkeep.settle(self._journal.written)
+        with self._maps:
+            live = {
+                keys.prefix(log.partition): Tenancy(
+                    self._pool[log.partition], log.state.log_start_offset
+                )
+                for log in self._logs.values()
+            }
+            dropped = sorted(self._dead)
+        job = self._upkeep.next_job(live, dropped)
+        if job is None:
+            return False
+        # What leaves the tables is gone at once, so the reason for it has to be durable first.
+        self._journal.sync()
+        with self._maps:
+            if not self._still_wanted(job):
+                return True
+            self._burying = job.prefix
+        try:
+            complete = self._upkeep.work(job)
+            if complete and job.ends_drop:
+                self._forget(job.slot, job.prefix)
+        finally:
+            self._burying = None
+        return True
+
+    def metrics(self) -> StoreMetrics:
+        """Return what the store has done and how it is; blocks for some milliseconds."""
+        return measure(self._rocks, self._journal, self._pool)
+
+    def close(self, *, clean: bool = True) -> None:
+        """Wait for who reads, and close for good; the directory can be opened again at once.
+
+        Args:
+            clean: write everything into tables and say so in the watermark, so that the next start
+                has nothing to replay. Where that fails, the next start replays.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if clean:
+                self._flush()
+            self._rocks.close()
+            if clean:
+                self.write_watermark(clean=True)
+        except StorageError as error:
+            _log.error("store could not be closed in order", error=str(error))
+        finally:
+            self._rocks.close()
+            self._lock.release()
+
+    # How.
+
+    def _stored(self, partition: PartitionId) -> RocksLog:
+        """Return the log of a stored partition; an unreadable state is damage of it alone."""
+        state, damage = LogState(), None
+        try:
+            row = self._journal.index.one(keys.state(keys.prefix(partition)))
+            state = rows.unpack_state(row or b"")
+        except CorruptData as error:
+            damage = str(error)
+        return self._log_of(partition, self._pool[partition], state, damage)
+
+    def _made(self, partition: PartitionId) -> RocksLog:
+        prefix, slot = keys.prefix(partition), self._pool.choose()
+        if self._burying == prefix:
+            raise StorageStalled(f"{partition} is being deleted, try again in a moment")
+        write = Batch()
+        write.put(self._journal.meta, keys.slot_of(prefix), rows.pack_slot(slot))
+        write.put(self._journal.index, keys.state(prefix), rows.pack_state(LogState()))
+        again = (slot, prefix) in self._dead
+        if again:
+            # It was dropped from the same slot: its old batches would be the new partition's.
+            column = self._rocks.column(keys.slot_name(slot))
+            write.delete_range(column, prefix, keys.batches_end(prefix))
+            write.delete(self._journal.meta, keys.dead(slot, prefix))
+        self._journal.commit(write)
+        if again:
+            self._dead.discard((slot, prefix))
+            self._pool.cleaned(slot)
+        if self._pool.take(partition, slot):
+            _log.warning(
+                "slots are used up, partitions share them and cost more disk writes",
+                slots=self._pool.size,
+                partitions=len(self._pool.partitions()),
+                setting="storage.slots",
+            )
+        return self._log_of(partition, slot, LogState(), None)
+
+    def _still_wanted(self, job: Job) -> bool:
+        """Return whether what a job deletes is still dead: its keys could be in use again."""
+        partition = keys.partition_of(job.prefix)
+        if job.purpose is Purpose.DROPPED:
+            return (job.slot, job.prefix) in self._dead
+        return partition in self._pool and self._pool[partition] == job.slot
+
+    def _log_of(
+        self, partition: PartitionId, slot: int, state: LogState, damage: str | None
+    ) -> RocksLog:
+        column = self._rocks.column(keys.slot_name(slot))
+        codec = self._codec
+        return RocksLog(partition, self._journal, column, state, damage, codec.parse, codec.scan)
+
+    def _forget(self, slot: int, prefix: bytes) -> None:
+        """Note that nothing is left of a dropped partition."""
+        with self._maps:
+            write = Batch()
+            write.delete(self._journal.meta, keys.dead(slot, prefix))
+            self._journal.commit(write)
+            self._dead.discard((slot, prefix))
+            self._pool.cleaned(slot)
+
+    def _flush(self) -> None:
+        columns = [column for column in self._rocks.columns() if column.is_dirty]
+        for column in columns:
+            column.flush(wait=False)
+        for column in columns:
+            column.flush()
+        self._journal.sync()
+
+
+def _slot_map(
+    journal: Journal,
+) -> tuple[dict[PartitionId, int], set[tuple[int, bytes]]]:
+    """Return the slot of every partition, and (slot, prefix) of every dropped one.
+
+    Raises:
+        CorruptData: a row cannot be read.
+    """
+    occupied = {
+        keys.partition_of(key[1:]): rows.unpack_slot(row)
+        for key, row in journal.meta.scan(*keys.slots())
+    }
+    dead = {keys.dead_of(key) for key, _ in journal.meta.scan(*keys.dead_rows())}
+    return occupied, dead

@@ -1,0 +1,171 @@
+"""What is left of a store whose write-ahead log cannot be replayed: of each partition a prefix.
+
+Everything happens on a copy (tables are linked, not copied), which takes the place of the original
+only when it is complete, so a crash in between begins again. Damaged writes are skipped, which
+leaves holes, so each partition is read from its log start and cut where its offsets no longer
+continue or a checksum fails.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import structlog
+
+from riverrun_server.core.log.batch import PartitionId, ScannedBatch
+from riverrun_server.core.log.state import LogState
+from riverrun_server.ports.log import CorruptData
+from riverrun_server.storage import keys, rows
+from riverrun_server.storage.durable_file import sync_directory
+from riverrun_server.storage.journal import Journal, last_claim
+from riverrun_server.storage.log import Parse, RocksLog, Scan
+from riverrun_server.storage.options import Tuning, WalRecovery
+from riverrun_server.storage.rocks import Access, open_rocks
+from riverrun_server.storage.rocks_errors import translated
+
+_log = structlog.stdlib.get_logger(__name__)
+
+_SKIP_DAMAGE = Access(WalRecovery.SKIP_DAMAGE, track_wals=False)
+
+
+def salvage(
+    store: Path, families: Sequence[str], tuning: Tuning, parse: Parse, scan: Scan
+) -> dict[PartitionId, int]:
+    """Replace a store by what can be read of it; return where partitions had to be cut.
+
+    The old write-ahead logs stay beside it for whoever wants to look; they are used no more.
+
+    Raises:
+        StorageError: the store is as it was.
+    """
+    copy = _copy_of(store)
+    with translated(f"copying {store}"):
+        shutil.rmtree(copy, ignore_errors=True)
+        _copy(store, copy)
+    rocks = open_rocks(copy, families, tuning, _SKIP_DAMAGE)
+    cuts: dict[PartitionId, int] = {}
+    try:
+        journal = Journal(rocks, last_claim(rocks)[0])
+        for log in _logs(journal, parse, scan):
+            was = log.state.log_end_offset
+            if _cut(log):
+                cuts[log.partition] = log.state.log_end_offset
+                _log.warning(
+                    "partition cut where its batches no longer continue",
+                    partition=str(log.partition),
+                    log_end_offset=log.state.log_end_offset,
+                    was=was,
+                )
+        journal.sync()
+        for column in rocks.columns():
+            if column.is_dirty:
+                column.flush()
+    finally:
+        rocks.close()
+    with translated(f"replacing {store}"):
+        _swap(store, copy)
+    return cuts
+
+
+def finish_salvage(store: Path) -> None:
+    """Complete or undo what a crash has left of a salvage.
+
+    Raises:
+        StorageError: it could be neither.
+    """
+    copy = _copy_of(store)
+    with translated(f"cleaning up beside {store}"):
+        if copy.exists() and not store.exists():
+            copy.rename(store)
+            sync_directory(store.parent)
+        shutil.rmtree(copy, ignore_errors=True)
+
+
+def _copy_of(store: Path) -> Path:
+    return store.with_name(store.name + ".salvaged")
+
+
+def _copy(store: Path, copy: Path) -> None:
+    copy.mkdir()
+    for file in store.iterdir():
+        if file.suffix == ".sst":
+            os.link(file, copy / file.name)  # tables are never changed, only deleted
+        elif file.is_file() and not file.name.startswith(("LOCK", "LOG")):
+            shutil.copyfile(file, copy / file.name)
+
+
+def _swap(store: Path, copy: Path) -> None:
+    old = store.with_name(store.name + ".damaged")
+    shutil.rmtree(old, ignore_errors=True)
+    store.rename(old)
+    copy.rename(store)
+    sync_directory(store.parent)
+    for table in old.glob("*.sst"):
+        table.unlink()
+
+
+def _logs(journal: Journal, parse: Parse, scan: Scan) -> Iterator[RocksLog]:
+    """Yield the log of every partition whose state can be read; the others stay damaged."""
+    for key, row in journal.meta.scan(*keys.slots()):
+        partition = keys.partition_of(key[1:])
+        try:
+            stored = journal.index.one(keys.state(key[1:]))
+            state = rows.unpack_state(stored or b"")
+        except CorruptData as error:
+            _log.warning("partition cannot be read", partition=str(partition), error=str(error))
+            continue
+        slot = journal.rocks.column(keys.slot_name(rows.unpack_slot(row)))
+        yield RocksLog(partition, journal, slot, state, None, parse, scan)
+
+
+def _cut(log: RocksLog) -> bool:
+    """Cut a log where it no longer continues; return whether that was before its end."""
+    state = log.state
+    offset, last, from_start = state.log_start_offset, None, 0
+    while offset < state.log_end_offset:
+        try:
+            found = log.scan(offset, 1)
+        except CorruptData:
+            break
+        if not found:
+            break
+        (last,) = found
+        offset = last.stamp.next_offset
+        from_start += len(last.data)
+    if offset >= state.log_end_offset:
+        return False
+    offset = max(offset, state.log_start_offset)
+    epochs = [entry for entry in log.epochs() if entry.start_offset < offset]
+    log.truncate(_state_at(log, offset, last, from_start), epochs)
+    return True
+
+
+def _state_at(log: RocksLog, end: int, last: ScannedBatch | None, from_start: int) -> LogState:
+    """Return the state of a log that ends at an offset behind its batch `last`."""
+    old = log.state
+    row = log.index_before(end - 1) if last is not None else None
+    behind_row: list[ScannedBatch] = []
+    offset = end if row is None else row.base_offset
+    while offset < end:
+        behind_row += log.scan(offset, 1)
+        offset = behind_row[-1].stamp.next_offset
+    indexed = old.trimmed_bytes if row is None else row.bytes_before
+    appended = old.trimmed_bytes + from_start
+    if row is not None:
+        appended = indexed + sum(len(batch.data) for batch in behind_row)
+    times = [each.header.max_timestamp_ms or each.stamp.append_time_ms for each in behind_row]
+    stamp = None if last is None else last.stamp
+    return dataclasses.replace(
+        old,
+        log_end_offset=end,
+        high_watermark=min(old.high_watermark, end),
+        max_timestamp_ms=stamp.partition_max_timestamp_ms if stamp else old.max_timestamp_ms,
+        last_append_time_ms=stamp.append_time_ms if stamp else old.last_append_time_ms,
+        appended_bytes=appended,
+        indexed_bytes=indexed,
+        interval_max_timestamp_ms=max(times, default=0),
+    )

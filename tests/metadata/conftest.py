@@ -1,11 +1,16 @@
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
+import asyncio
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import pytest
 
 from riverrun_server.metadata.embedded import EmbeddedStore
 from riverrun_server.ports.metadata import MetadataStore
+from riverrun_server.runtime.flusher import Flusher
+from riverrun_server.runtime.threads import PoolThreads
+from riverrun_server.storage.store import open_store
+from riverrun_server.wire.stored import scan_batch, stored_batch
 from tests.metadata.fakes import FakeDisk, ManualClock, SeededDice
 
 HISTORY = 20
@@ -16,17 +21,20 @@ class EmbeddedWorld:
 
     history = HISTORY
 
-    def __init__(self, stack: AsyncExitStack) -> None:
+    def __init__(self, stack: AsyncExitStack, _tmp_path) -> None:
         self._stack = stack
         self.clock = ManualClock()
-        self.disk = FakeDisk()
         self.dice = SeededDice()
         self.store: EmbeddedStore | None = None
+        self.disk = FakeDisk()
+
+    async def table(self):
+        """Return a table, and what makes it durable."""
+        return self.disk, self.disk.durable
 
     async def open(self) -> MetadataStore:
-        store = EmbeddedStore(
-            self.disk, self.disk.durable, self.clock, self.dice, history_revisions=self.history
-        )
+        table, durable = await self.table()
+        store = EmbeddedStore(table, durable, self.clock, self.dice, history_revisions=self.history)
         self.store = await self._stack.enter_async_context(store)
         return self.store
 
@@ -35,24 +43,55 @@ class EmbeddedWorld:
         self.disk = self.disk.after_kill()
         return await self.open()
 
-    async def power_cut(self) -> MetadataStore:
-        self.disk = self.disk.after_power_cut()
-        await self._stack.aclose()
-        return await self.open()
-
     async def pass_time(self, seconds: float) -> None:
         self.clock.now += seconds
         assert self.store is not None
         self.store.expire()
 
 
-WORLDS = {"embedded": EmbeddedWorld}
+class RocksWorld(EmbeddedWorld):
+    """The embedded store as a broker has it: on RocksDB, synced by the broker's flusher."""
+
+    def __init__(self, stack: AsyncExitStack, tmp_path) -> None:
+        super().__init__(stack, tmp_path)
+        self._folder = tmp_path / "data"
+
+    async def table(self):
+        return await self._stack.enter_async_context(self._opened())
+
+    async def restart(self) -> MetadataStore:
+        await self._stack.aclose()
+        return await self.open()
+
+    @asynccontextmanager
+    async def _opened(self):
+        store = open_store(
+            self._folder,
+            broker_id=1,
+            parse=stored_batch,
+            scan=scan_batch,
+            dice=self.dice,
+            slots=1,
+        )
+        flusher = Flusher(store, self.clock, PoolThreads(1, "flusher"))
+        flushing = asyncio.create_task(flusher.run())
+        try:
+            yield store.table(b"metadata"), flusher.durable
+        finally:
+            flushing.cancel()
+            with suppress(asyncio.CancelledError):
+                await flushing
+            flusher.close()
+            store.close(clean=False)
+
+
+WORLDS = {"in memory": EmbeddedWorld, "on RocksDB": RocksWorld}
 
 
 @pytest.fixture(params=sorted(WORLDS))
-async def world(request):
+async def world(request, tmp_path):
     async with AsyncExitStack() as stack:
-        yield WORLDS[request.param](stack)
+        yield WORLDS[request.param](stack, tmp_path)
 
 
 @pytest.fixture

@@ -117,8 +117,9 @@ def test_partitions_are_chosen(cli):
     assert consumed(cli, "chosen", "--partition", "2") == b"2\n" * 3
     both = consumed(cli, "chosen", "--partition", "0", "--partition", "3", "--until", "2")
     assert sorted(both.split()) == [b"0", b"3", b"3"]
-    said = cli.error("produce", "chosen", "--partition", "4", stdin=b"x\n", code=Exit.NOT_FOUND)
-    assert "it has 4" in said
+    for command in ("produce", "consume"):
+        said = cli.error(command, "chosen", "--partition", "4", code=Exit.NOT_FOUND)
+        assert "it has 4" in said
 
 
 def test_a_group_goes_on_where_it_has_committed(cli):

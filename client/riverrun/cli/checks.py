@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import time
 from collections.abc import Iterable
@@ -17,6 +18,10 @@ from riverrun.cli.tables import shown_bytes
 CONNECT_TIMEOUT_S = 5.0
 CLOCK_OFF_S_MAX = 1.0
 """Further apart, records of this machine and of the broker are hard to bring into order."""
+UNREACHABLE = {
+    "address": "start a broker there (riverrun-server run), or give another --bootstrap",
+    "advertised": "let the broker give clients an address that they reach (--advertise)",
+}
 UNTUNED_MESSAGE_BYTES = 4 * 1024 * 1024
 """What a gRPC client accepts unless it is told to accept more."""
 
@@ -49,7 +54,7 @@ async def examine(chosen: Settings) -> list[Finding]:
     return findings
 
 
-async def check_address(check: str, address: str) -> Finding:
+async def check_address(check: Literal["address", "advertised"], address: str) -> Finding:
     """Resolve an address and connect to it."""
     host, colon, port = address.rpartition(":")
     if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
@@ -66,9 +71,8 @@ async def check_address(check: str, address: str) -> Finding:
         found = f"{address} does not answer within {CONNECT_TIMEOUT_S:.0f} s"
         return Finding(check, "failed", found, "check firewalls and routes to it")
     except OSError as error:
-        found = f"{address} refuses: {error.strerror or error}"
-        advice = "start a broker there (riverrun-server run), or give another --bootstrap"
-        return Finding(check, "failed", found, advice)
+        why = os.strerror(error.errno) if error.errno else str(error)
+        return Finding(check, "failed", f"{address} cannot be reached: {why}", UNREACHABLE[check])
     writer.close()
     return Finding(check, "ok", f"{address} answers in {1000 * (time.monotonic() - began):.1f} ms")
 

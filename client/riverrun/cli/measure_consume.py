@@ -11,6 +11,7 @@ from riverrun.cli.histogram import Histogram
 from riverrun.cli.measurement import Measurement
 from riverrun.cli.progress import Progress
 from riverrun.cli.starting import library_place
+from riverrun.cli.topics import find_topic
 
 if TYPE_CHECKING:
     from riverrun import Client
@@ -40,6 +41,7 @@ async def measure_consume(client: Client, load: ConsumeLoad) -> Measurement:
     Raises:
         RiverrunError: reading or committing failed, or the topic is not there.
     """
+    await find_topic(client, load.topic)
     tally = Tally(load.records)
     consumer = client.consumer(load.topic, group=load.group, from_=library_place(load.start))
     async with consumer, Progress(load.records, lambda: tally.records):

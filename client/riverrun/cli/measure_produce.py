@@ -13,6 +13,7 @@ from riverrun.cli.exits import Complaint, Exit
 from riverrun.cli.histogram import Histogram
 from riverrun.cli.measurement import Measurement
 from riverrun.cli.progress import Progress
+from riverrun.cli.topics import find_topic
 from riverrun.cli.workload import Pair, Workload
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 DEFAULT_BATCH_BYTES = 256 * 1024
 PROBES_PER_S = 50
 NS_PER_S = 1_000_000_000
-SENDS_BETWEEN_DRAINS = 64
+SENDS_BETWEEN_TURNS = 64
 
 
 async def measure_produce(client: Client, load: ProduceLoad) -> Measurement:
@@ -57,9 +58,10 @@ async def measure_produce(client: Client, load: ProduceLoad) -> Measurement:
 
 async def _prepare(client: Client, load: ProduceLoad) -> None:
     """Make the topic if asked to, and fail early where it is not as expected."""
-    admin = client.admin()
     if load.partitions is not None:
-        made = await admin.create_topic(load.topic, partitions=load.partitions, if_not_exists=True)
+        made = await client.admin().create_topic(
+            load.topic, partitions=load.partitions, if_not_exists=True
+        )
         if made.partitions != load.partitions:
             raise Complaint(
                 f"topic {load.topic} has {made.partitions} partitions, not {load.partitions}; "
@@ -68,7 +70,7 @@ async def _prepare(client: Client, load: ProduceLoad) -> None:
                 "CONFLICT",
             )
     else:
-        await admin.describe_topic(load.topic)
+        await find_topic(client, load.topic)
 
 
 async def _send_many(producer: Producer, topic: str, workload: Workload, latency: Histogram) -> int:
@@ -114,8 +116,9 @@ async def _send_each(
         latency.record(time.perf_counter_ns() - began_ns)
 
     for number, (key, value) in enumerate(workload.bulk()):
-        if number % SENDS_BETWEEN_DRAINS == 0:
+        if number % SENDS_BETWEEN_TURNS == 0:
             await producer.drain()
+            await asyncio.sleep(0)  # with room in the buffer, drain gives the loop no turn
         while True:
             began_ns = time.perf_counter_ns()
             try:

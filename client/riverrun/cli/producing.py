@@ -12,6 +12,7 @@ from riverrun.cli.interrupts import Interrupts
 from riverrun.cli.sending import Sender, Totals
 from riverrun.cli.session import complaint_of
 from riverrun.cli.stdin import StandardInput
+from riverrun.cli.topics import find_topic
 from riverrun.errors import TopicNotFoundError
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ async def produce_input(client: Client, options: ProduceOptions) -> Outcome:
     if options.create:
         await client.admin().create_topic(options.topic, if_not_exists=True)
     else:
-        await _look_for_topic(client, options)
+        await _find_topic(client, options)
     producer = client.producer(
         acks=options.acks,
         compression=options.compression,
@@ -77,20 +78,14 @@ async def produce_input(client: Client, options: ProduceOptions) -> Outcome:
         return Outcome(options.topic, sender.totals, interrupts.exit_code)
 
 
-async def _look_for_topic(client: Client, options: ProduceOptions) -> None:
+async def _find_topic(client: Client, options: ProduceOptions) -> None:
     """Fail before anything is read where the topic or the partition does not exist."""
+    chosen = () if options.partition is None else (options.partition,)
     try:
-        description = await client.admin().describe_topic(options.topic)
+        await find_topic(client, options.topic, chosen)
     except TopicNotFoundError as error:
-        error.message += " `riverrun produce --create` makes one."
+        error.message = f"{error.message.rstrip('. ')}; `riverrun produce --create` makes one"
         raise
-    count = description.topic.partitions
-    if options.partition is not None and options.partition >= count:
-        raise Complaint(
-            f"topic {options.topic} has no partition {options.partition}; it has {count}, from 0",
-            Exit.NOT_FOUND,
-            "PARTITION_NOT_FOUND",
-        )
 
 
 async def _send_all(

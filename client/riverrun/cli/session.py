@@ -91,5 +91,5 @@ async def _complaint(error: RiverrunError, client: Client, topic: str | None) ->
             names = [found.name async for found in client.admin().list_topics()]
     near = difflib.get_close_matches(topic, names, n=1)
     if near:
-        complaint.message += f" Did you mean {near[0]!r}?"
+        complaint.message = f"{complaint.message.rstrip('. ')}; did you mean {near[0]!r}?"
     return complaint

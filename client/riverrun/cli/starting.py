@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from riverrun import Consumer, From, Last, Offset, Time, TopicPartition
 from riverrun.cli.exits import write_note
 from riverrun.cli.places import AtOffset, AtTime, LastRecords, Place
+from riverrun.cli.topics import find_topic
 
 if TYPE_CHECKING:
     from riverrun import Client
@@ -19,7 +20,12 @@ async def make_consumer(client: Client, options: ConsumeOptions) -> Consumer:
 
     With a group and chosen partitions, each begins where the group has committed to, else at
     `--from`, as all partitions do without a choice.
+
+    Raises:
+        TopicNotFoundError: there is no such topic.
+        Complaint: it has fewer partitions than that.
     """
+    await find_topic(client, options.topic, options.partitions)
     start = library_place(options.start)
     # With --until the end of each partition is found here: a partition that is done before its
     # high watermark is paused, and the library would wait for it.

@@ -78,10 +78,10 @@ def test_a_loop_that_no_longer_answers_is_told_although_it_cannot_answer_itself(
 
 
 def test_a_scrape_shows_the_registry(rig):
-    rig.metrics.duplicates.inc(3)
+    rig.metrics.task_crashes.inc(3)
     status, text = rig.get("/metrics")
     assert status == 200
-    assert "riverrun_append_duplicates_total 3.0" in text
+    assert "riverrun_task_crashes_total 3.0" in text
 
 
 def test_another_path_names_those_there_are(rig):

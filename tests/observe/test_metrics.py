@@ -1,14 +1,19 @@
-"""Metrics keep to the conventions, are explained, and cannot be made to grow by strangers."""
+"""Metrics keep to the conventions, are explained, fed, and cannot be made to grow by strangers."""
 
 from __future__ import annotations
+
+import re
+from pathlib import Path
 
 import pytest
 from prometheus_client import generate_latest
 
-from riverrun_server.observe.metrics import Capped, Metrics
+from riverrun_server.observe.metrics import MAX_TOPIC_LABELS, Metrics
+from riverrun_server.observe.topics import OTHER, TopicCollector, TopicFigures
 
-# Labels whose values come from the code, and `topic`, which goes through Capped.
-LABELS = {"listener", "method", "code", "limit", "topic", "reason", "source", "state"}
+SERVER = Path(__file__).resolve().parents[2] / "server" / "riverrun_server"
+# Labels whose values come from the code, and `topic`, which is capped by its collector.
+LABELS = {"listener", "method", "code", "limit", "topic", "state"}
 
 
 def families():
@@ -28,16 +33,47 @@ def test_labels_are_those_that_are_known_to_be_bounded():
     metrics = Metrics(process=False)
     for value in vars(metrics).values():
         assert set(getattr(value, "_labelnames", ())) <= LABELS, value
+    metrics.topics.publish({"t": TopicFigures(1, 2, 3, 4)})
+    for family in metrics.topics.collect():
+        assert all(set(sample.labels) <= LABELS for sample in family.samples)
 
 
-def test_past_the_cap_values_share_one_label_and_known_ones_keep_theirs():
-    label = Capped(2)
-    assert [label(name) for name in ("a", "b", "c", "a", "d")] == ["a", "b", "other", "a", "other"]
+def test_no_metric_stands_at_zero_because_nobody_feeds_it():
+    code = [path.read_text() for path in SERVER.rglob("*.py") if "observe" not in path.parts]
+    for name in vars(Metrics(process=False)):
+        assert any(re.search(rf"metrics\.{name}\b", text) for text in code), name
+
+
+def test_a_scrape_has_one_series_for_a_counter():
+    assert b"_created" not in generate_latest(Metrics(process=False).registry)
+
+
+def test_figures_of_topics_replace_the_ones_before():
+    metrics = Metrics(process=False)
+    metrics.topics.publish({"gone": TopicFigures(1, 1, 1), "t": TopicFigures(5, 700, 2, 0)})
+    metrics.topics.publish({"t": TopicFigures(9, 900, 1, 1)})
+    value = metrics.registry.get_sample_value
+    assert value("riverrun_topic_records_total", {"topic": "t"}) == 9
+    assert value("riverrun_topic_stored_bytes", {"topic": "t"}) == 900
+    assert value("riverrun_topic_records_total", {"topic": "gone"}) is None
+    assert value("riverrun_partitions", {"state": "online"}) == 1
+    assert value("riverrun_partitions", {"state": "offline"}) == 1
+
+
+def test_past_the_cap_topics_share_one_label_and_lose_nothing():
+    collector = TopicCollector(MAX_TOPIC_LABELS)
+    count = MAX_TOPIC_LABELS + 100
+    collector.publish({f"topic-{n:05}": TopicFigures(records=1, online=1) for n in range(count)})
+    records, _, partitions = collector.collect()
+    assert len(records.samples) == MAX_TOPIC_LABELS + 1
+    [other] = [sample for sample in records.samples if sample.labels["topic"] == OTHER]
+    assert other.value == 100
+    assert partitions.samples[0].value == count
 
 
 def test_two_brokers_in_one_process_count_apart():
     one, other = Metrics(), Metrics()
-    one.appended_records.labels(topic="t").inc(5)
-    assert b'riverrun_appended_records_total{topic="t"} 5.0' in generate_latest(one.registry)
-    assert b'topic="t"' not in generate_latest(other.registry)
+    one.limit_reached.labels(limit="max_calls").inc(5)
+    assert b'riverrun_limit_reached_total{limit="max_calls"} 5.0' in generate_latest(one.registry)
+    assert b'limit="max_calls"' not in generate_latest(other.registry)
     assert b"process_resident_memory_bytes" in generate_latest(other.registry)

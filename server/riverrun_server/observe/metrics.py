@@ -1,17 +1,26 @@
 """Every metric of a broker, its meaning and its labels, in one object that drivers are given.
 
 Names follow Prometheus' conventions: base units last, counters end in `_total`. No label takes
-its values from requests without a cap: what could grow with the number of clients, groups or
-topics either has none or goes through `Capped`.
+its values from requests without a cap: what could grow with the number of clients or groups has
+none, and topics are capped where they are collected.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    disable_created_metrics,
+)
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
+
+from riverrun_server.observe.topics import TopicCollector
 
 _CALL_BUCKETS: Final = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
@@ -23,33 +32,17 @@ _SYNC_BUCKETS: Final = (
 MAX_TOPIC_LABELS: Final = 500
 
 
-class Capped:
-    """Lets only so many different values be labels; the rest share the label `other`."""
-
-    OTHER: Final = "other"
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._known: set[str] = set()
-
-    def __call__(self, value: str) -> str:
-        """Return the value itself while there is room, or where it has its label already."""
-        if value not in self._known:
-            if len(self._known) >= self._limit:
-                return self.OTHER
-            self._known.add(value)
-        return value
-
-
 class Metrics:
     """The metrics of one broker; `registry` is what a scrape shows."""
 
     def __init__(self, *, process: bool = True) -> None:
+        """`process` adds those of the process: memory, CPU, file descriptors, collections."""
+        # A second series for each counter, with the time of its first value, is of use to nobody.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         registry = self.registry = CollectorRegistry()
         if process:
             ProcessCollector(registry=registry)
             GCCollector(registry=registry)
-        self.topic_label = Capped(MAX_TOPIC_LABELS)
         self.info = Info("riverrun", "The broker's version and id.", registry=registry)
 
         # Calls.
@@ -85,47 +78,13 @@ class Metrics:
             registry=registry,
         )
 
-        # Records.
-        self.appended_records = Counter(
-            "riverrun_appended_records_total",
-            "Records that were appended.",
-            ["topic"],
-            registry=registry,
-        )
-        self.appended_bytes = Counter(
-            "riverrun_appended_bytes_total",
-            "Bytes of batches that were appended, as stored.",
-            ["topic"],
-            registry=registry,
-        )
-        self.append_refused = Counter(
-            "riverrun_append_refused_total",
-            "Batches that were refused, by reason.",
-            ["reason"],
-            registry=registry,
-        )
-        self.duplicates = Counter(
-            "riverrun_append_duplicates_total",
-            "Batches that had been written before and were answered again.",
-            registry=registry,
-        )
-        self.delivered_bytes = Counter(
-            "riverrun_delivered_bytes_total",
-            "Bytes of batches that were handed to readers, as stored.",
-            ["topic"],
-            registry=registry,
-        )
-        self.reads = Counter(
-            "riverrun_reads_total",
-            "Steps of readers, by where the batches came from: memory or disk.",
-            ["source"],
-            registry=registry,
-        )
         self.hot_tail_bytes = Gauge(
             "riverrun_hot_tail_bytes",
             "Newest batches that are held in memory.",
             registry=registry,
         )
+        self.topics = TopicCollector(MAX_TOPIC_LABELS)
+        registry.register(self.topics)
 
         # Storage.
         self.sync_seconds = Histogram(
@@ -134,25 +93,9 @@ class Metrics:
             buckets=_SYNC_BUCKETS,
             registry=registry,
         )
-        self.write_stalls = Counter(
-            "riverrun_write_stalls_total",
-            "Writes that the store refused because it was behind with its own work.",
-            registry=registry,
-        )
         self.disk_free_bytes = Gauge(
             "riverrun_disk_free_bytes",
             "Free space of the file system that the data directory is on.",
-            registry=registry,
-        )
-        self.partitions = Gauge(
-            "riverrun_partitions",
-            "Partitions on this broker; an offline one is damaged and serves nothing.",
-            ["state"],
-            registry=registry,
-        )
-        self.deleted_bytes = Counter(
-            "riverrun_retention_deleted_bytes_total",
-            "Bytes that retention deleted.",
             registry=registry,
         )
 
@@ -160,11 +103,6 @@ class Metrics:
         self.loop_lag_seconds = Gauge(
             "riverrun_loop_lag_seconds",
             "The longest that the event loop was late in the last ten to twenty seconds.",
-            registry=registry,
-        )
-        self.clock_steps = Counter(
-            "riverrun_clock_steps_total",
-            "Jumps of the wall clock, which are reported and not followed.",
             registry=registry,
         )
         self.task_crashes = Counter(

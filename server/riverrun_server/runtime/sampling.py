@@ -1,0 +1,55 @@
+"""Takes the figures of topics for the metrics page now and then, on the loop that owns them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, Protocol
+
+from riverrun_server.core.errors import Refusal
+from riverrun_server.observe.topics import TopicFigures
+from riverrun_server.ports.partitions import Watermarks
+
+# Scrapes are rarely closer than this; a thousand partitions take some milliseconds.
+INTERVAL_S: Final = 5.0
+# Between two batches of partitions others get their turn.
+_AT_ONCE: Final = 100
+
+
+class Sampled(Protocol):
+    """What is asked of a partition."""
+
+    @property
+    def topic(self) -> str:
+        """The topic's name."""
+        ...
+
+    async def watermarks(self) -> Watermarks:
+        """Return the partition's offsets, or raise a Refusal where it serves nothing."""
+        ...
+
+
+async def sample(partitions: Iterable[Sampled]) -> dict[str, TopicFigures]:
+    """Return the figures of each topic that has partitions here."""
+    figures: dict[str, TopicFigures] = {}
+    for number, partition in enumerate(list(partitions)):
+        if number % _AT_ONCE == _AT_ONCE - 1:
+            await asyncio.sleep(0)
+        try:
+            marks = await partition.watermarks()
+            one = TopicFigures(marks.log_end_offset, marks.size_bytes, online=1)
+        except Refusal:
+            one = TopicFigures(offline=1)
+        figures[partition.topic] = figures.get(partition.topic, TopicFigures()) + one
+    return figures
+
+
+async def keep_sampling(
+    partitions: Callable[[], Iterable[Sampled]],
+    publish: Callable[[Mapping[str, TopicFigures]], None],
+    every_s: float = INTERVAL_S,
+) -> None:
+    """Publish the figures of all partitions every so often, until cancelled."""
+    while True:
+        publish(await sample(partitions()))
+        await asyncio.sleep(every_s)

@@ -28,7 +28,9 @@ from riverrun_server.storage.watermark import Watermark
 
 _log = structlog.stdlib.get_logger(__name__)
 
-_EVIDENCE = Access(WalRecovery.SKIP_DAMAGE, track_wals=False, read_only=True)
+# Logs stay tracked: without that a read-only open of a store whose manifest tracks any crashes the
+# process (RocksDB 9.8 wants to write the manifest that it has not opened).
+_EVIDENCE = Access(WalRecovery.SKIP_DAMAGE, track_wals=True, read_only=True)
 _REHEARSAL = Access(WalRecovery.POINT_IN_TIME, track_wals=True, read_only=True)
 
 
@@ -164,6 +166,9 @@ def _examine(
     """Return (what is lost, whether the write-ahead log cannot be replayed); changes nothing."""
     try:
         seen, promised = _claim(store, stored, tuning, _EVIDENCE)
+    except CorruptData as error:
+        # A log that had been synced is missing or short.
+        return f"a write-ahead log is missing or damaged: {error}", True
     except StorageError as error:
         raise StorageFailed(
             f"{store} cannot be opened: {error}; restore it from a backup, or move it away to "

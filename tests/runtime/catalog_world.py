@@ -10,7 +10,9 @@ import asyncio
 import itertools
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
-from riverrun_server.core.cluster.changes import TopicPolicy
+import pytest
+
+from riverrun_server.core.cluster.changes import NewTopic, TopicPolicy
 from riverrun_server.core.cluster.values import BrokerRegistration, Id, Incarnations
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.log.batch import PartitionId
@@ -24,6 +26,23 @@ LIVES = Incarnations(Id(b"f" * 16), Id(b"r" * 16))
 _LOG = b"log/"
 # Processes that follow each other throw other dice, or topic ids would come again.
 _SEEDS = itertools.count(1)
+
+
+async def refused(call):
+    with pytest.raises(Refusal) as refusal:
+        await call
+    return refusal.value
+
+
+def refused_at_once(call, *arguments):
+    with pytest.raises(Refusal) as refusal:
+        call(*arguments)
+    return refusal.value
+
+
+async def create(catalog, name, partitions=1, **configs):
+    new = NewTopic(name, partitions, configs={k.replace("_", "."): v for k, v in configs.items()})
+    return (await catalog.changes.create(new)).topic
 
 
 async def until(condition):

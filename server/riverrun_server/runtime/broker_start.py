@@ -52,6 +52,14 @@ class BrokerStart:
             )
             await self._commit([Step((Write(keys.CLUSTER, cluster, ABSENT),))])
 
+    def lost_data(self, registration: BrokerRegistration) -> bool:
+        """Return whether this process comes with less than what an earlier one had on its disk."""
+        before = self._image.brokers.get(registration.broker_id)
+        return (
+            before is not None
+            and before.value.incarnations.fsync != registration.incarnations.fsync
+        )
+
     async def register(self, registration: BrokerRegistration) -> Leader:
         """Register this process; the revision of that is its broker epoch.
 

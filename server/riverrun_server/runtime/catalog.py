@@ -28,6 +28,7 @@ from riverrun_server.runtime.local_partitions import LocalPartitions, OpenPartit
 from riverrun_server.runtime.metadata_feed import Applied, MetadataFeed
 from riverrun_server.runtime.metadata_watch import MetadataWatcher, MetadataWatchers
 from riverrun_server.runtime.metadata_writer import MetadataWriter
+from riverrun_server.runtime.producer_ids import ProducerIds
 from riverrun_server.runtime.served_topics import NO_LEADER, ServedTopic, ServedTopics
 from riverrun_server.runtime.topic_changes import TopicChanges
 from riverrun_server.runtime.topic_deletions import TopicDeletions
@@ -78,6 +79,7 @@ class Catalog:
     Attributes:
         topics: what can be used now.
         changes: makes and changes topics.
+        producer_ids: hands out ids that nobody had.
         policy: limits and defaults of topics.
         broker_id: of this broker.
         unclean_recoveries: partitions that this start served although data was lost.
@@ -117,6 +119,9 @@ class Catalog:
             services.dice,
             self._deletions,
         )
+        self.producer_ids = ProducerIds(
+            services.store, services.documents, services.dice, services.broker_id
+        )
         self.broker_id = services.broker_id
         self.unclean_recoveries = 0
         self.orphans: list[PartitionId] = []
@@ -127,13 +132,15 @@ class Catalog:
         """Register this process, have it elected, and open everything that it leads.
 
         Raises:
-            MetadataError: the store does not answer, or its content makes no sense.
+            MetadataError, Refusal: the store does not answer, or its content makes no sense.
             StorageFailed: the disk does not.
         """
         assert registration.broker_id == self.broker_id, registration
         services = self._services
         start = BrokerStart(self._feed, self._image, self._writer, services.policy)
         await start.join(services.clock, services.dice)
+        if start.lost_data(registration):
+            await self.producer_ids.skip()
         leader = await start.register(registration)
         election = await start.elect(leader)
         self.unclean_recoveries = len(election.unclean)

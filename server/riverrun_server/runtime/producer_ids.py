@@ -13,6 +13,8 @@ from riverrun_server.ports.metadata import Documents, MetadataError, MetadataSto
 from riverrun_server.runtime.metadata_writer import MetadataWriter, PlanOutdated, refusal_of
 
 BLOCK_SIZE: Final = 1_000
+# More than any broker hands out in a life that somebody still waits for an answer from.
+_SKIPPED: Final = 1_000_000_000
 # Another broker takes a block in between; so many times in a row is a livelock.
 _ATTEMPTS: Final = 10
 _WHAT: Final = "taking a block of producer ids"
@@ -53,7 +55,22 @@ class ProducerIds:
         producer_id, self._block = self._block[0], self._block[1:]
         return producer_id
 
-    async def _take_block(self) -> range:
+    async def skip(self) -> None:
+        """Leave out many ids, because the record of which were handed out may be lost.
+
+        Used by a broker whose store was found damaged: a new producer under an old id would have
+        its records taken for duplicates of the old one's.
+
+        Raises:
+            Refusal: as `next`.
+        """
+        self._block = range(0)
+        try:
+            await self._take_block(_SKIPPED)
+        except MetadataError as error:
+            raise refusal_of(error, _WHAT) from error
+
+    async def _take_block(self, size: int = BLOCK_SIZE) -> range:
         outdated: PlanOutdated | None = None
         for _ in range(_ATTEMPTS):
             entry = await self._store.get(keys.PRODUCER_IDS)
@@ -61,7 +78,7 @@ class ProducerIds:
             if entry is not None:
                 first = self._documents.decode(ProducerIdBlock, entry).next_first
                 revision = entry.mod_revision
-            block = ProducerIdBlock(first=first, size=BLOCK_SIZE, broker_id=self._broker_id)
+            block = ProducerIdBlock(first=first, size=size, broker_id=self._broker_id)
             try:
                 await self._writer.commit([Step((Write(keys.PRODUCER_IDS, block, revision),))])
             except PlanOutdated as error:

@@ -118,7 +118,8 @@ KEYS: Final[dict[str, ConfigKey]] = {
         ConfigKey(
             "fsync",
             "When an append counts: true (default), once it is on the disk; relaxed, once it is "
-            "written, so that a crash of the machine may take back what was acknowledged.",
+            "written, so that a crash may take back what was acknowledged, and the topic then does "
+            "as unclean.recovery says.",
             "true",
             _choice("true", "relaxed", hint=" (the name says what it gives up)"),
         ),

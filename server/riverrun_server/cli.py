@@ -91,12 +91,12 @@ def run(**given: Any) -> None:
     """
     settings = _loaded(given).settings
     with _server_extra():
-        from riverrun_server import app  # noqa: PLC0415 - help must not wait for it
+        from riverrun_server.app import serve  # noqa: PLC0415 - help must not wait for it
         from riverrun_server.observe import logs  # noqa: PLC0415
 
         logs.configure(settings.log.format, settings.log.level)
         with _one_line():
-            sys.exit(app.serve(settings))
+            sys.exit(serve(settings))
 
 
 @main.command("print-config")
@@ -132,12 +132,12 @@ def recover(topic: str, partition: int, accept_loss: bool, **given: Any) -> None
     assert accept_loss  # click refuses without it
     settings = _loaded(given).settings
     with _server_extra():
-        from riverrun_server import app  # noqa: PLC0415 - help must not wait for it
+        from riverrun_server.app import accept_loss as accept  # noqa: PLC0415 - help must not wait for it
         from riverrun_server.observe import logs  # noqa: PLC0415
 
         logs.configure(settings.log.format, settings.log.level)
         with _one_line():
-            told = app.accept_loss(settings, topic, partition)
+            told = accept(settings, topic, partition)
     if told:
         click.echo(told)
 

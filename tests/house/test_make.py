@@ -12,10 +12,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = re.compile(r"^([a-z][a-z-]*):(?!=)", re.MULTILINE)
+INCLUDE = re.compile(r"^-?include (.+)$", re.MULTILINE)
 
 
 def test_make_help_lists_every_target_with_a_line():
-    targets = set(TARGET.findall((ROOT / "Makefile").read_text()))
+    main = (ROOT / "Makefile").read_text()
+    included = [name for line in INCLUDE.findall(main) for name in line.split()]
+    texts = [main, *((ROOT / name).read_text() for name in included)]
+    targets = {target for text in texts for target in TARGET.findall(text)}
     done = subprocess.run(
         ["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True, check=True
     )

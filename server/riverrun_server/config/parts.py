@@ -70,7 +70,7 @@ class StorageSettings:
         256,
         doc="Column families that are made when the data directory is, one for each partition; "
         "more partitions than slots share them and cost more disk writes. An empty slot costs "
-        "about 0.2 MB of memory. Fixed once the data directory exists.",
+        "about 0.2 MB of memory. A data directory that has more keeps them.",
     )
     hot_tail_bytes: int = setting(
         Size(MIB, 64 * GIB),

@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import shlex
+import subprocess
 import zlib
 from pathlib import Path
 
@@ -64,6 +65,15 @@ class Shell:
         done = self.run(*MAX_TIME, "-d", data, verb=f"riverrun.v1.{method}")
         assert done.returncode == 0, done.stdout + done.stderr
         return [json_format.ParseDict(each, RESPONSES[method]()) for each in objects(done.stdout)]
+
+    def begin(self, method: str, request: dict) -> subprocess.Popen[str]:
+        """Begin a call whose replies are read while it goes on."""
+        data = json.dumps(request)
+        command = [self._grpcurl, "-plaintext", *MAX_TIME, "-d", data, self.address]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            [*command, f"riverrun.v1.{method}"], stdout=pipe, stderr=pipe, text=True
+        )
 
     def fail(self, method: str, request: dict) -> dict:
         """Call a method that must fail and return its google.rpc.Status."""
@@ -166,6 +176,26 @@ def test_a_subscription_goes_on_after_half_close(shell, new_topic):
     records = [record for delivery in deliveries for record in delivery.records]
     assert [(record.offset, record.value) for record in records] == [(1, b"two"), (2, b"three")]
     assert deliveries[-1].next_offset == 3
+
+
+def test_a_subscription_that_has_half_closed_waits_for_records(shell, new_topic):
+    start = {"topics": [new_topic.topic], "max_records": 2}
+    with shell.begin("ConsumerService/Subscribe", {"start": start}) as subscription:
+        printed = ""
+        while "caught" not in printed:  # by then grpcurl has sent all that it will ever send
+            line = subscription.stdout.readline()
+            assert line, subscription.stderr.read()
+            printed += line
+        for value in ("one", "two"):
+            shell.call("TextService/Produce", {"topic": new_topic.topic, "value": value})
+        printed += subscription.stdout.read()
+        errors = subscription.stderr.read()
+    assert subscription.returncode == 0, errors
+    replies = [
+        json_format.ParseDict(each, consumer_pb2.SubscribeResponse()) for each in objects(printed)
+    ]
+    records = [record for reply in replies for record in reply.delivery.records]
+    assert [record.value for record in records] == [b"one", b"two"]
 
 
 def test_a_group_commits_and_goes_on_from_there(shell, new_topic):

@@ -1,3 +1,5 @@
+"""Plans for topics, run whole and stopped after any step."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""Who leads after a start, and who waits for an operator."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""The table of configuration keys: ranges, defaults, suggestions."""
+
 from __future__ import annotations
 
 import contextlib

@@ -1,3 +1,5 @@
+"""Names and numbers that a topic may have, and how errors show those that it may not."""
+
 from __future__ import annotations
 
 import pytest

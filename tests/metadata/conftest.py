@@ -1,3 +1,5 @@
+"""The metadata stores that the conformance suite runs on."""
+
 from __future__ import annotations
 
 import asyncio

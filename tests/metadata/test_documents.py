@@ -1,3 +1,5 @@
+"""Values come back from their documents as they were, with fields of newer versions."""
+
 from __future__ import annotations
 
 import dataclasses

@@ -1,3 +1,5 @@
+"""Topics over gRPC: made, listed, described, changed, trimmed and deleted, or refused."""
+
 from __future__ import annotations
 
 import asyncio

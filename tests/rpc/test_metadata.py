@@ -1,3 +1,5 @@
+"""Metadata over gRPC: what is told at once, what is pushed, and what a broker says of itself."""
+
 from __future__ import annotations
 
 import asyncio

@@ -1,3 +1,5 @@
+"""Producer ids are handed out once, whatever happens in between."""
+
 from __future__ import annotations
 
 import asyncio

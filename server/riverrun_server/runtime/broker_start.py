@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 import structlog
 
 from riverrun_server.core.cluster import keys
 from riverrun_server.core.cluster.changes import Leader, TopicPolicy
-from riverrun_server.core.cluster.election import Election, accept_loss, elect, register
+from riverrun_server.core.cluster.election import (
+    Election,
+    TopicPartition,
+    accept_loss,
+    elect,
+    register,
+)
 from riverrun_server.core.cluster.image import ClusterImage
 from riverrun_server.core.cluster.steps import ABSENT, Step, Write
 from riverrun_server.core.cluster.values import (
@@ -21,6 +28,9 @@ from riverrun_server.ports.clock import Clock, Dice
 from riverrun_server.ports.metadata import Documents, MetadataStore
 from riverrun_server.runtime.metadata_feed import MetadataFeed
 from riverrun_server.runtime.metadata_writer import MetadataWriter
+
+# Names in a line of the log; describing the topics shows the rest.
+_SHOWN: Final = 10
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -78,13 +88,18 @@ class BrokerStart:
         election = elect(self._image, leader, self._policy)
         if election.steps:
             await self._commit(election.steps)
-        for name, number in election.unclean:
+        if election.unclean:
             _log.warning(
-                "partition lost data, accepted by its topic's unclean.recovery",
-                partition=f"{name}-{number}",
+                "partitions lost data, accepted by unclean.recovery of their topics",
+                count=len(election.unclean),
+                first=_shown(election.unclean),
             )
-        for name, number in election.offline:
-            _log.error("partition stays offline", partition=f"{name}-{number}")
+        if election.offline:
+            _log.error(
+                "partitions stay offline until an operator decides",
+                count=len(election.offline),
+                first=_shown(election.offline),
+            )
         return election
 
     async def _commit(self, steps: Iterable[Step]) -> int:
@@ -92,6 +107,10 @@ class BrokerStart:
         while self._image.revision < revision:
             await self._feed.next()
         return revision
+
+
+def _shown(partitions: list[TopicPartition]) -> list[str]:
+    return [f"{topic}-{number}" for topic, number in partitions[:_SHOWN]]
 
 
 async def accept_partition_loss(

@@ -144,9 +144,9 @@ class Broker:
 
     async def start(self) -> None:
         """Open the store, the metadata and the ports, in this order, and say that it serves."""
-        self._watch_loop()
         probes = self._open_probes()
         store = await self._open_store()
+        self._watch_loop()  # opening a store keeps the interpreter busy, and nobody waits yet
         now_ms = BrokerClock(self.clock)
         metadata = await self._open_metadata(store)
         catalog = self._make_catalog(store, metadata, now_ms)

@@ -11,7 +11,7 @@ import pytest
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 SCRIPTS = Path(sysconfig.get_path("scripts"))
-BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```\n(?:```output\n(.*?)^```\n)?", re.M | re.S)
+BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```\n(?:```output\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
 
 
 def blocks():
@@ -21,8 +21,12 @@ def blocks():
 
 def matches(expected, printed):
     """Compare line by line; … stands for anything within a line."""
-    pattern = ".*".join(re.escape(part) for part in expected.split("…"))
-    return re.fullmatch(pattern, printed) is not None
+    wanted = [line.strip() for line in expected.strip().splitlines()]
+    got = [line.strip() for line in printed.strip().splitlines()]
+    return len(wanted) == len(got) and all(
+        re.fullmatch(".*".join(re.escape(part) for part in line.split("…")), actual)
+        for line, actual in zip(wanted, got, strict=True)
+    )
 
 
 @pytest.mark.timeout(120)
@@ -38,10 +42,17 @@ def test_every_block_of_the_tour_prints_what_the_readme_says(shared_broker, tmp_
     for language, block, output in found:
         code = block.replace("127.0.0.1:7171", shared_broker.address)
         command = ["bash", "-c", code] if language == "sh" else [sys.executable, "-c", code]
+        # The README shows a terminal, which has standard output and standard error.
         done = subprocess.run(
-            command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60
+            command,
+            check=False,
+            env=environment,
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=60,
         )
-        assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
-        # Notes and errors go to standard error; the README shows a terminal, which has both.
-        printed = (done.stdout + done.stderr).strip()
-        assert matches(output.strip(), printed), f"{block}\nprinted:\n{printed}\n{done.stderr}"
+        printed = done.stdout.strip()
+        assert done.returncode == 0, f"{block}\n{printed}"
+        assert matches(output, printed), f"{block}\nprinted:\n{printed}"

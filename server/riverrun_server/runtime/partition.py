@@ -240,20 +240,26 @@ class LocalPartition:
         return LocalCursor(self, offset, wake)
 
     def check_readable(self, offset: int, leader_epoch: int | None) -> None:
-        """Raise the Refusal for an offset that cannot be read (KIP-320 for truncated ones)."""
+        """Raise the Refusal for an offset that cannot be read (KIP-320 for truncated ones).
+
+        Whether the log was truncated is asked first: what was cut off lies above the log end, and
+        out of range would move the reader by its reset policy instead of telling it.
+        """
         self._check_online()
-        self._machine.readable(offset)
-        if leader_epoch is None:
-            return
-        diverging = self._epochs.diverges(offset, leader_epoch)
+        machine = self._machine
+        diverging = None
+        if leader_epoch is not None and offset > machine.log_start:
+            diverging = self._epochs.diverges(offset, leader_epoch)
         if diverging is not None:
             raise Refusal(
                 Reason.LOG_TRUNCATED,
                 f"the record before offset {offset} was read in leader epoch {leader_epoch}, which "
                 f"ended at offset {diverging}: what came behind was truncated after an accepted "
                 f"loss; go on from offset {diverging} or choose where to",
+                available=(machine.log_start, machine.log_end),
                 diverging_offset=diverging,
             )
+        machine.readable(offset)
 
     def read_tail(self, offset: int, max_bytes: int) -> list[StoredBatch] | None:
         """Return committed batches from memory, or None where they are not there."""

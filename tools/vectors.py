@@ -12,7 +12,7 @@ import sys
 import zlib
 from pathlib import Path
 
-from riverrun.v1.records_pb2 import Header, Record, RecordBatch, RecordSet
+from riverrun.v1.records_pb2 import CODEC_NONE, Header, Record, RecordBatch, RecordSet
 
 TARGET = Path(__file__).resolve().parent.parent / "proto" / "riverrun" / "v1" / "test-vectors.json"
 LAYOUT = struct.Struct("<16siiIiqiqqqqiiqqii")
@@ -64,7 +64,7 @@ def stamps() -> list[tuple[bytes, int, RecordBatch]]:
     plain.last_offset_delta = 2
     full = RecordBatch(
         records=data,
-        codec=1,
+        codec=CODEC_NONE,
         records_crc=zlib.crc32(data),
         record_count=3,
         producer_id=(1 << 62) + 7,

@@ -132,8 +132,8 @@ def recover(topic: str, partition: int, accept_loss: bool, **given: Any) -> None
     assert accept_loss  # click refuses without it
     settings = _loaded(given).settings
     with _server_extra():
-        from riverrun_server.app import accept_loss as accept  # noqa: PLC0415 - help must not wait for it
         from riverrun_server.observe import logs  # noqa: PLC0415
+        from riverrun_server.recover import accept_loss as accept  # noqa: PLC0415 - help must not wait for it
 
         logs.configure(settings.log.format, settings.log.level)
         with _one_line():

@@ -52,7 +52,7 @@ def salvage(
         journal = Journal(rocks, last_claim(rocks)[0])
         for log in _logs(journal, parse, scan):
             was = log.state.log_end_offset
-            if _cut(log):
+            if cut_log(log):
                 cuts[log.partition] = log.state.log_end_offset
                 _log.warning(
                     "partition cut where its batches no longer continue",
@@ -122,7 +122,7 @@ def _logs(journal: Journal, parse: Parse, scan: Scan) -> Iterator[RocksLog]:
         yield RocksLog(partition, journal, slot, state, None, parse, scan)
 
 
-def _cut(log: RocksLog) -> bool:
+def cut_log(log: RocksLog) -> bool:
     """Cut a log where it no longer continues; return whether that was before its end."""
     state = log.state
     offset, last, from_start = state.log_start_offset, None, 0

@@ -1,0 +1,83 @@
+"""Accepting the loss in one damaged partition, at an operator's word, while the broker is down.
+
+What is kept is the longest beginning whose offsets continue and whose checksums hold. The next start
+begins a new leader epoch there, as every start does, so readers that had come further are told that
+the log was truncated.
+"""
+
+from __future__ import annotations
+
+from riverrun_server.config.settings import Settings
+from riverrun_server.core.cluster import keys
+from riverrun_server.core.cluster.values import TopicValue
+from riverrun_server.core.log.batch import PartitionId
+from riverrun_server.core.producers import ProducersSnapshot
+from riverrun_server.metadata.documents import JsonDocuments
+from riverrun_server.metadata.rows import Rows
+from riverrun_server.runtime.clock import SystemDice
+from riverrun_server.runtime.supervisor import CannotStart
+from riverrun_server.storage.log import RocksLog
+from riverrun_server.storage.rocks_store import RocksStore
+from riverrun_server.storage.salvage import cut_log
+from riverrun_server.storage.store import open_store
+from riverrun_server.wire.snapshots import encode_snapshot
+from riverrun_server.wire.stored import scan_batch, stored_batch
+
+
+def accept_loss(settings: Settings, topic: str, partition: int) -> str:
+    """Cut a partition where it is damaged; return what was done, for a person.
+
+    Raises:
+        CannotStart: there is no such partition here.
+        StorageError: the store cannot be opened or written.
+    """
+    store = open_store(
+        settings.data_dir,
+        broker_id=settings.broker_id,
+        parse=stored_batch,
+        scan=scan_batch,
+        dice=SystemDice(),
+        slots=settings.storage.slots,
+    )
+    try:
+        told = _accept(store, _find(store, topic, partition), f"{topic}-{partition}")
+        store.sync()
+    finally:
+        store.close()
+    return told
+
+
+def _find(store: RocksStore, topic: str, partition: int) -> PartitionId:
+    _, entries = Rows(store.table(b"metadata")).load()
+    documents = JsonDocuments()
+    for entry in entries:
+        if entry.key == keys.topic(topic):
+            value = documents.decode(TopicValue, entry)
+            found = PartitionId(value.topic_id, partition)
+            if found in store.partitions():
+                return found
+    raise CannotStart(
+        f"this data directory holds no partition {partition} of a topic {topic!r}; look at the "
+        "broker's log for the damaged ones"
+    )
+
+
+def _accept(store: RocksStore, partition: PartitionId, name: str) -> str:
+    log = store.open(partition)
+    if log.damage:
+        store.drop(partition)
+        store.open(partition)
+        return f"{name}: {log.damage}; nothing could be kept, it begins empty at offset 0"
+    was = log.state.log_end_offset
+    if not cut_log(log):
+        return f"{name} is whole, offsets {log.state.log_start_offset} to {was}; nothing was done"
+    _keep_recoverable(log)
+    return f"{name} now ends at offset {log.state.log_end_offset}; it ended at {was}"
+
+
+def _keep_recoverable(log: RocksLog) -> None:
+    """Leave a snapshot where the cut took the last one: of producers nothing is known any more."""
+    state = log.state
+    if state.log_start_offset and log.snapshot() is None:
+        start = state.log_start_offset
+        log.save(state, snapshot=(start, encode_snapshot(ProducersSnapshot(start, ()))))

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 SCRIPT = Path(sys.executable).with_name("riverrun")
@@ -43,15 +44,24 @@ class CommandLine:
         assert lines[0].startswith("error: ")
         return lines[0]
 
-    def begin(self, *args, stdin=subprocess.DEVNULL):
-        """Start a command whose standard output and error are read by the test."""
-        return subprocess.Popen(
+    @contextmanager
+    def running(self, *args, stdin=subprocess.DEVNULL):
+        """Run a command beside the test, which reads its output; it is killed at the end."""
+        process = subprocess.Popen(
             [SCRIPT, *args],
             stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=self.env,
         )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+            for stream in (process.stdin, process.stdout, process.stderr):
+                if stream is not None:
+                    stream.close()
 
     def shell(self, script):
         """Run a line of bash in which `riverrun` is the console script."""

@@ -151,9 +151,10 @@ def test_every_compression_and_ack_condition_goes_round(cli, compression, acks):
 
 def test_a_line_is_sent_and_printed_while_more_may_come(cli):
     cli.run("topic", "create", "live")
-    consumer = cli.begin("consume", "live")
-    producer = cli.begin("produce", "live", stdin=subprocess.PIPE)
-    try:
+    with (
+        cli.running("consume", "live") as consumer,
+        cli.running("produce", "live", stdin=subprocess.PIPE) as producer,
+    ):
         for number in range(3):
             producer.stdin.write(b"%d\n" % number)
             producer.stdin.flush()
@@ -164,43 +165,32 @@ def test_a_line_is_sent_and_printed_while_more_may_come(cli):
         producer.stdin.close()
         assert producer.wait(20) == 0
         assert producer.stdout.read() == b""
-    finally:
-        for process in (consumer, producer):
-            process.kill()
-            process.communicate()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_produce_with_what_was_read_acknowledged(cli, number, code):
     topic = f"signalled-{number}"
     cli.run("topic", "create", topic)
-    producer = cli.begin("produce", topic, "--output", "json", stdin=subprocess.PIPE)
-    consumer = cli.begin("consume", topic)
-    try:
+    with (
+        cli.running("produce", topic, "--output", "json", stdin=subprocess.PIPE) as producer,
+        cli.running("consume", topic) as consumer,
+    ):
         producer.stdin.write(b"whole\npart")
         producer.stdin.flush()
         assert consumer.stdout.readline() == b"whole\n"
         producer.send_signal(number)
         assert producer.wait(20) == code
         assert json.loads(producer.stdout.read())["records"] == 1
-    finally:
-        for process in (producer, consumer):
-            process.kill()
-            process.communicate()
     assert consumed(cli, topic) == b"whole\n"
 
 
 def test_a_signal_commits_what_was_printed_and_an_unmet_end_is_told_by_the_exit_code(cli):
     cli.run("produce", "stopped", "--create", stdin=b"1\n2\n")
-    consumer = cli.begin("consume", "stopped", "--group", "g", "--max", "5")
-    try:
+    with cli.running("consume", "stopped", "--group", "g", "--max", "5") as consumer:
         assert consumer.stdout.readline() == b"1\n"
         assert consumer.stdout.readline() == b"2\n"
         consumer.send_signal(signal.SIGTERM)
         assert consumer.wait(20) == 143
-    finally:
-        consumer.kill()
-        consumer.communicate()
     assert consumed(cli, "stopped", "--group", "g") == b""
 
 

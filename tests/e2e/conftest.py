@@ -1,3 +1,5 @@
+"""Brokers for end-to-end tests, each ended whatever becomes of its test."""
+
 from __future__ import annotations
 
 import contextlib

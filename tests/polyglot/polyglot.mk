@@ -19,9 +19,9 @@ polyglot: ## build grpcurl and the Go and Node clients that the tests run
 polyglot: $(if $(HAS_GO),polyglot-go,polyglot-without-go)
 polyglot: $(if $(HAS_NODE),polyglot-node,polyglot-without-node)
 
-polyglot-go: $(GO_TOOLS)/grpcurl $(GO_TOOLS)/riverrun-polyglot
+polyglot-go: $(GO_TOOLS)/grpcurl $(GO_TOOLS)/riverrun-polyglot ## build grpcurl and the Go client
 
-polyglot-node: $(POLYGLOT)/node/node_modules/.package-lock.json
+polyglot-node: $(POLYGLOT)/node/node_modules/.package-lock.json ## install what the Node client needs
 
 polyglot-without-go polyglot-without-node: polyglot-without-%:
 	@echo "$* is missing: install it, or go without its tests"; test "$$CI" != true

@@ -65,7 +65,7 @@ def test_a_table_fits_the_terminal_and_keeps_every_character(monkeypatch):
 def test_a_table_is_plain_where_rich_is_missing(monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stdout", terminal)
-    monkeypatch.setitem(sys.modules, "rich", None)
+    monkeypatch.setitem(sys.modules, "rich.console", None)
     print_table(Table(("A", "B"), [("x", 1)]))
     assert terminal.getvalue() == "A  B\nx  1\n"
 

@@ -44,7 +44,7 @@ def test_tables_are_plain_in_a_pipe(cli):
     assert lines[0].split() == ["TOPIC", "PARTITIONS", "REPLICAS", "MADE"]
     assert any(line.split()[:3] == ["tables", "2", "1"] for line in lines)
     text = cli.out("topic", "describe", "tables").decode()
-    assert "HIGH-WATERMARK" in text
+    assert "IN-SYNC" in text
     assert "retention.ms" in text
     assert "\x1b" not in text
     assert len(cli.out("topic", "describe", "tables", "--all-configs")) > len(text)

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 Cell: TypeAlias = str | int
+WORD_LENGTH = 16
+"""A column of nothing longer is not folded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +85,25 @@ def _numeric_columns(table: Table) -> list[bool]:
 
 
 def _print_rich(table: Table) -> bool:
-    """Draw a table that fits the terminal; False where rich is not installed."""
+    """Draw a table that fits the terminal; False where rich is not installed.
+
+    Long text is folded into several lines; numbers and short words are not.
+    """
     try:
-        from rich import box  # noqa: PLC0415 - an optional extra, and 60 ms
-        from rich.console import Console  # noqa: PLC0415
+        from rich.console import Console  # noqa: PLC0415 - an optional extra, and 60 ms
         from rich.table import Table as RichTable  # noqa: PLC0415
         from rich.text import Text  # noqa: PLC0415
     except ImportError:
         return False
-    drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for heading, number in zip(table.headings, _numeric_columns(table), strict=True):
-        drawn.add_column(heading, justify="right" if number else "left", overflow="fold")
+    drawn = RichTable(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    for column, number in enumerate(_numeric_columns(table)):
+        short = all(len(str(row[column])) <= WORD_LENGTH for row in table.rows)
+        drawn.add_column(
+            table.headings[column],
+            justify="right" if number else "left",
+            overflow="fold",
+            no_wrap=number or short,
+        )
     for row in table.rows:
         drawn.add_row(*(Text(str(cell)) for cell in row))
     Console(width=shutil.get_terminal_size().columns).print(drawn)

@@ -58,7 +58,10 @@ def list_topics(ctx: click.Context, internal: bool) -> None:
 @click.option("--all-configs", is_flag=True, help="Also settings that nobody has changed.")
 @click.pass_context
 def describe(ctx: click.Context, topic: str, all_configs: bool) -> None:
-    """Tell everything about TOPIC: its partitions, where they begin and end, and its settings."""
+    """Tell everything about TOPIC: its partitions, where they begin and end, and its settings.
+
+    HW is the high watermark: what lies below it is committed and can be read.
+    """
 
     async def work(client: Client) -> TopicDescription:
         return await client.admin().describe_topic(topic)
@@ -133,7 +136,7 @@ def _print_definition(topic: TopicInfo) -> None:
 def _print_partitions(partitions: Sequence[PartitionDescription]) -> None:
     """Write a row for each partition; the column of errors only where there is one."""
     headings = ["PARTITION", "LEADER", "EPOCH", "REPLICAS", "IN-SYNC"]
-    headings += ["START", "HIGH-WATERMARK", "END", "SIZE"]
+    headings += ["START", "HW", "END", "SIZE"]
     troubled = any(partition.error for partition in partitions)
     rows: list[list[Cell]] = [
         [

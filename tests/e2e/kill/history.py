@@ -6,6 +6,7 @@ must show in its answer. A history is plain data, so that a wrong one can be wri
 
 from __future__ import annotations
 
+import asyncio
 import enum
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeAlias
@@ -42,6 +43,13 @@ class Written(NamedTuple):
     outcome: Outcome
     offset: int | None = None
     durable: bool = True
+
+
+class Recognised(NamedTuple):
+    """A batch that was sent again was answered as one that is written already."""
+
+    producer: str
+    partition: int
 
 
 class Began(NamedTuple):
@@ -97,7 +105,7 @@ class Killed(NamedTuple):
     """The broker was killed, with so many records sent and not answered.
 
     Attributes:
-        how: "under load", "while starting".
+        how: at what moment.
         unanswered: by producer.
     """
 
@@ -122,6 +130,7 @@ class Dumped(NamedTuple):
 
 Event: TypeAlias = (
     Written
+    | Recognised
     | Began
     | Returned
     | Committing
@@ -140,11 +149,15 @@ class Recorder:
     Attributes:
         events: what has happened so far.
         unanswered: records sent whose outcome is not known yet, by producer.
+        acked: how many records were acknowledged, by producer.
+        changed: set whenever an outcome becomes known.
     """
 
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.unanswered: dict[str, int] = {}
+        self.acked: dict[str, int] = {}
+        self.changed = asyncio.Event()
         self._values: dict[bytes, bytes] = {}
         self._numbers: dict[tuple[str, int], int] = {}
 
@@ -161,8 +174,12 @@ class Recorder:
 
     def written(self, record: Written) -> None:
         """Take down what became of a record."""
-        self.unanswered[record.producer] -= 1
+        producer = record.producer
+        self.unanswered[producer] -= 1
+        if record.outcome is Outcome.ACKED:
+            self.acked[producer] = self.acked.get(producer, 0) + 1
         self.add(record._replace(value=self._kept(record.value)))
+        self.changed.set()
 
     def returned(self, reader: str, partition: int, records: Iterable[Place]) -> None:
         """Take down what a reader was given."""

@@ -1,0 +1,201 @@
+"""One run: a broker under load is killed again and again, comes back, and everything is recorded."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import os
+import random
+import signal
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import riverrun
+from tests.e2e.broker_process import BrokerProcess
+from tests.e2e.kill import readers, stub_readers
+from tests.e2e.kill.client_producers import in_chunks, newcomers, pipelined
+from tests.e2e.kill.history import Event, Killed, Recorder
+from tests.e2e.kill.refused_producer import refused
+from tests.e2e.kill.stub_producers import expecting_offsets, idempotent_unary
+from tests.e2e.kill.world import PARTITIONS, TOPIC, World
+
+# A broker that is back, and nobody gets anything acknowledged: something is stuck.
+PROGRESS_TIMEOUT_S = 40.0
+LOAD_S = (0.02, 0.8)
+DOWN_S = (0.0, 0.3)
+
+
+class Fault(enum.Enum):
+    """How the broker dies in one round."""
+
+    UNDER_LOAD = "under load"
+    WHILE_STARTING = "while starting"
+    """Under load, and once more while it comes back."""
+    WHILE_DRAINING = "while draining"
+    """After SIGTERM, before or after it has come to its end."""
+
+
+_SHARES = {Fault.UNDER_LOAD: 6, Fault.WHILE_STARTING: 3, Fault.WHILE_DRAINING: 1}
+
+Tell = Callable[[int], None]
+"""Is told after each round how many there were."""
+
+
+class Rig:
+    """A broker, what is done to it, and everybody who uses it meanwhile.
+
+    Attributes:
+        broker: the broker; stop it in the end.
+        recorder: has what happened, also where a run came to an early end.
+
+    Args:
+        folder: for the broker's data.
+        seed: what every random choice comes from; what the machine does meanwhile is not in it.
+    """
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.broker = BrokerProcess(folder)
+        self.recorder = Recorder()
+        self._dice = random.Random(seed)
+        self._seed = seed
+        self._start_s = 1.0
+
+    async def run(self, rounds: int, tell: Tell = lambda _: None) -> list[Event]:
+        """Kill it so many times, and return what happened.
+
+        Raises:
+            AssertionError: the broker does not come back, or nothing goes on after it did.
+        """
+        await self._start(self.broker.start)
+        world = World(self.broker.address, self._seed, self.recorder)
+        async with riverrun.Client(world.address) as client:
+            await client.admin().create_topic(TOPIC, partitions=len(PARTITIONS))
+        async with asyncio.TaskGroup() as reading:
+            for reader in (
+                readers.staying(world, "staying"),
+                readers.coming_and_going(world, "group"),
+                stub_readers.resuming(world, "stub-group"),
+                stub_readers.measuring(world),
+            ):
+                reading.create_task(reader)
+            async with self._producing(world):
+                for number, fault in enumerate(self._plan(rounds), 1):
+                    await self._round(world, fault)
+                    tell(number)
+                await self._progress(world)
+            await self._read_everything(world)
+        return self.recorder.events
+
+    @contextlib.asynccontextmanager
+    async def _producing(self, world: World) -> AsyncIterator[None]:
+        async with asyncio.timeout(None) as patience, asyncio.TaskGroup() as producing:
+            for producer in (
+                pipelined(world, "idempotent"),
+                newcomers(world, "newcomer"),
+                pipelined(world, "plain", idempotent=False),
+                pipelined(world, "leader", idempotent=False, acks="leader"),
+                pipelined(world, "weak", idempotent=False, acks="none"),
+                in_chunks(world, "chunks"),
+                idempotent_unary(world, "stub"),
+                expecting_offsets(world, "expecting"),
+                refused(world, "refused"),
+            ):
+                producing.create_task(producer)
+            yield
+            world.stop.set()
+            patience.reschedule(asyncio.get_running_loop().time() + PROGRESS_TIMEOUT_S)
+
+    def _plan(self, rounds: int) -> list[Fault]:
+        """Choose the faults; three rounds have one of each."""
+        each = self._dice.sample([*Fault], len(Fault))
+        more = self._dice.choices([*_SHARES], [*_SHARES.values()], k=rounds)
+        return [*each, *more][:rounds]
+
+    async def _round(self, world: World, fault: Fault) -> None:
+        """Let everybody get something done, kill the broker at some moment, bring it back."""
+        await self._progress(world)
+        await asyncio.sleep(self._dice.uniform(*LOAD_S))
+        if fault is Fault.WHILE_DRAINING:
+            os.kill(self.broker.pid, signal.SIGTERM)
+            await asyncio.sleep(self._dice.uniform(0.0, 0.1))
+            await self._kill(world, fault)
+        else:
+            await self._busy(world)
+            await self._kill(world, Fault.UNDER_LOAD)
+        await asyncio.sleep(self._dice.uniform(*DOWN_S))
+        if fault is Fault.WHILE_STARTING:
+            await self._kill_while_starting(world)
+        await self._start(self.broker.restart)
+
+    async def _progress(self, world: World) -> None:
+        """Wait until everybody has had something acknowledged since now."""
+        recorder = world.recorder
+        before = dict(recorder.acked)
+        try:
+            async with asyncio.timeout(PROGRESS_TIMEOUT_S):
+                while len(before) < _ACKNOWLEDGED or before.keys() - {
+                    name for name, count in recorder.acked.items() if count > before.get(name, 0)
+                }:
+                    recorder.changed.clear()
+                    await recorder.changed.wait()
+                    before = dict.fromkeys(recorder.acked, 0) | before
+        except TimeoutError:
+            stuck = [name for name, count in before.items() if recorder.acked[name] == count]
+            raise AssertionError(
+                f"nothing was acknowledged for {PROGRESS_TIMEOUT_S} s to {stuck or 'some'}, only to "
+                f"{recorder.acked}\n{self.broker.logs()}"
+            ) from None
+
+    async def _busy(self, world: World) -> None:
+        """Wait for a moment at which something durable is sent and not answered."""
+        while not any(_unanswered(world).values()):
+            world.recorder.changed.clear()
+            await world.recorder.changed.wait()
+
+    async def _kill(self, world: World, how: Fault) -> None:
+        world.recorder.add(Killed(how.value, _unanswered(world)))
+        # The broker may have come to its end by itself.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.broker.pid, signal.SIGKILL)
+        await asyncio.to_thread(self.broker.kill9)
+
+    async def _kill_while_starting(self, world: World) -> None:
+        """Start the broker and kill it before it is ready, or soon after."""
+        starting = asyncio.create_task(asyncio.to_thread(self.broker.restart))
+        await asyncio.sleep(self._dice.uniform(0.3, 1.1) * self._start_s)
+        world.recorder.add(Killed(Fault.WHILE_STARTING.value, _unanswered(world)))
+        with contextlib.suppress(AssertionError, ProcessLookupError):
+            os.kill(self.broker.pid, signal.SIGKILL)
+        with contextlib.suppress(AssertionError):
+            await starting
+            await asyncio.to_thread(self.broker.kill9)
+
+    async def _start(self, start: Callable[[], None]) -> None:
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        await asyncio.to_thread(start)
+        self._start_s = loop.time() - began_s
+
+    async def _read_everything(self, world: World) -> None:
+        """Read all logs in both ways, and let the readers know where the end is."""
+        logs = await stub_readers.read_everything(world)
+        async with (
+            riverrun.Client(world.address) as client,
+            client.consumer(TOPIC, stop_at_end=True) as consumer,
+        ):
+            again: dict[int, list[tuple[int, bytes]]] = {partition: [] for partition in PARTITIONS}
+            async for record in consumer:
+                again[record.partition].append((record.offset, record.value or b""))
+        world.ends.set_result({partition: len(log) for partition, log in logs.items()})
+        for partition in PARTITIONS:
+            world.recorder.dumped("stub", partition, logs[partition])
+            world.recorder.dumped("client", partition, again[partition])
+
+
+# Producers that get anything acknowledged.
+_ACKNOWLEDGED = 8
+
+
+def _unanswered(world: World) -> dict[str, int]:
+    return {name: count for name, count in world.recorder.unanswered.items() if count}

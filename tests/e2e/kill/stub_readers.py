@@ -1,0 +1,152 @@
+"""Readers on nothing but generated stubs, and who asks for the high watermark all the time."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping
+
+import grpc.aio
+
+from riverrun.v1.consumer_pb2 import (
+    FROM_COMMITTED,
+    FROM_EARLIEST,
+    FROM_LATEST,
+    CommitOffsetRequest,
+    Delivery,
+    ListOffsetsRequest,
+    OffsetCommit,
+    OffsetQuery,
+    ReadRequest,
+    StartPosition,
+)
+from riverrun.v1.consumer_pb2_grpc import ConsumerServiceStub
+from tests.e2e.kill.calls import AGAIN_S, patiently
+from tests.e2e.kill.history import Began, Committed, Committing, Ended, Measured, Place
+from tests.e2e.kill.readers import END_TIMEOUT_S
+from tests.e2e.kill.world import CALL_TIMEOUT_S, PARTITIONS, TOPIC, World, consumers
+
+# `from` is a word of Python's.
+_COMMITTED = {"from": FROM_COMMITTED}
+_EARLIEST = {"from": FROM_EARLIEST}
+_LATEST = {"from": FROM_LATEST}
+
+
+async def measuring(world: World) -> None:
+    """Ask for the high watermarks from beginning to end."""
+    query = OffsetQuery(topic=TOPIC, **_LATEST)
+    request = ListOffsetsRequest(queries=[query])
+    async with world.channel() as channel:
+        stub = consumers(channel)
+        while not world.ends.done():
+            asked_at = len(world.recorder.events)
+            answer = await patiently(lambda: stub.ListOffsets(request, timeout=CALL_TIMEOUT_S))
+            for found in answer.answers:
+                if found.HasField("error"):
+                    world.failed("measuring", found.error)
+                else:
+                    measured = Measured(asked_at, found.partition, found.high_watermark)
+                    world.recorder.add(measured)
+            await asyncio.sleep(AGAIN_S)
+
+
+async def resuming(world: World, group: str) -> None:
+    """Read by `Read`; where that breaks go on from where it was, or from what is committed."""
+    dice, positions = world.rng(group), dict[int, int]()
+    async with world.channel() as channel:
+        stub = consumers(channel)
+        try:
+            async with asyncio.timeout(None) as patience:
+                world.ends.add_done_callback(
+                    lambda _: patience.reschedule(asyncio.get_running_loop().time() + END_TIMEOUT_S)
+                )
+                while not _finished(world, positions):
+                    await _read(world, group, stub, dice, positions)
+        except TimeoutError:
+            pass
+    for partition in PARTITIONS:
+        world.recorder.add(Ended(group, partition))
+
+
+def _finished(world: World, positions: Mapping[int, int]) -> bool:
+    ends = world.ends.result() if world.ends.done() else None
+    return ends is not None and all(positions.get(p, 0) >= end for p, end in ends.items())
+
+
+async def _read(
+    world: World,
+    group: str,
+    stub: ConsumerServiceStub,
+    dice: random.Random,
+    positions: dict[int, int],
+) -> None:
+    """Read until the stream breaks or enough was read."""
+    fresh = not positions or dice.random() < 0.5
+    places = [
+        StartPosition(topic=TOPIC, partition=partition, **_COMMITTED)
+        if fresh
+        else StartPosition(topic=TOPIC, partition=partition, offset=positions[partition])
+        for partition in PARTITIONS
+    ]
+    request = ReadRequest(
+        positions=places, group_id=group, max_records=dice.randint(1, 3000), stop_at_end=True
+    )
+    try:
+        async for response in stub.Read(request):
+            if response.HasField("started"):
+                for place in response.started.positions:
+                    if fresh:
+                        world.recorder.add(Began(group, place.partition, place.offset, group))
+                    positions[place.partition] = place.offset
+            elif response.HasField("delivery"):
+                _note(world, group, response.delivery, positions)
+                if dice.random() < 0.3:
+                    await _commit(world, group, stub, positions)
+            elif response.HasField("position_reset") or response.HasField("partition_error"):
+                world.failed(group, response)
+    except grpc.aio.AioRpcError:
+        await asyncio.sleep(AGAIN_S)
+    await world.pause(dice.uniform(0.0, 0.2))
+
+
+def _note(world: World, group: str, delivery: Delivery, positions: dict[int, int]) -> None:
+    if delivery.first_offset != positions[delivery.partition]:
+        expected = positions[delivery.partition]
+        what = f"a delivery begins at {delivery.first_offset}, the last one ended at {expected}"
+        world.failed(group, what)
+    records = [(record.offset, record.value) for record in delivery.records]
+    world.recorder.returned(group, delivery.partition, records)
+    positions[delivery.partition] = delivery.next_offset
+    if delivery.next_offset > delivery.high_watermark:
+        world.failed(group, f"{delivery.next_offset} is past the high watermark: {delivery}")
+
+
+async def _commit(
+    world: World, group: str, stub: ConsumerServiceStub, positions: Mapping[int, int]
+) -> None:
+    offsets = dict(positions)
+    for partition, offset in offsets.items():
+        world.recorder.add(Committing(group, partition, offset))
+    commits = [OffsetCommit(topic=TOPIC, partition=p, offset=at) for p, at in offsets.items()]
+    request = CommitOffsetRequest(group_id=group, offsets=commits)
+    stored = dict.fromkeys(offsets, False)
+    try:
+        answer = await stub.CommitOffset(request, timeout=CALL_TIMEOUT_S)
+        stored = {result.partition: not result.HasField("error") for result in answer.results}
+    except grpc.aio.AioRpcError:
+        pass
+    for partition, offset in offsets.items():
+        world.recorder.add(Committed(group, partition, offset, stored[partition]))
+
+
+async def read_everything(world: World) -> dict[int, list[Place]]:
+    """Read all partitions from beginning to end."""
+    places = [StartPosition(topic=TOPIC, partition=p, **_EARLIEST) for p in PARTITIONS]
+    request = ReadRequest(positions=places, stop_at_end=True)
+    logs: dict[int, list[Place]] = {partition: [] for partition in PARTITIONS}
+    async with world.channel() as channel:
+        async for response in consumers(channel).Read(request, timeout=2 * END_TIMEOUT_S):
+            assert not response.HasField("partition_error"), response
+            for record in response.delivery.records:
+                logs[response.delivery.partition].append((record.offset, record.value))
+    return logs

@@ -1,0 +1,108 @@
+"""What producers and readers of one run share: the broker's address, the record, and the end."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import grpc.aio
+
+from riverrun.v1.consumer_pb2_grpc import ConsumerServiceStub
+from riverrun.v1.producer_pb2_grpc import ProducerServiceStub
+from tests.e2e.kill.history import Failed, Outcome, Recorder, Written
+
+TOPIC = "kill"
+SHARED = (0, 1, 2)
+"""Partitions that all producers write to."""
+OWNED = 3
+"""The partition of a single writer, who expects each offset."""
+PARTITIONS = (*SHARED, OWNED)
+
+CALL_TIMEOUT_S = 20.0
+# A broker is back within a second or two, and channels must not sleep longer than that.
+_CHANNEL_OPTIONS = [
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 300),
+    ("grpc.enable_retries", 0),
+]
+
+
+class World:
+    """One run.
+
+    Args:
+        address: the broker's, the same after every restart.
+        seed: what every random choice comes from.
+        recorder: takes down what happens.
+
+    Attributes:
+        stop: producers send nothing new once it is set.
+        ends: where the logs end; known when all producers have stopped.
+    """
+
+    def __init__(self, address: str, seed: int, recorder: Recorder) -> None:
+        self.address = address
+        self.seed = seed
+        self.recorder = recorder
+        self.stop = asyncio.Event()
+        self.ends: asyncio.Future[dict[int, int]] = asyncio.get_running_loop().create_future()
+
+    def rng(self, name: str) -> random.Random:
+        """Return the dice of one actor, so that actors do not change each other's choices."""
+        return random.Random(f"{self.seed}/{name}")
+
+    def channel(self) -> grpc.aio.Channel:
+        """Return a channel that comes back soon after the broker does."""
+        return grpc.aio.insecure_channel(self.address, options=_CHANNEL_OPTIONS)
+
+    async def pause(self, seconds: float) -> None:
+        """Wait, but not past the end of producing."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self.stop.wait()
+        except TimeoutError:
+            pass
+
+    def failed(self, who: str, what: object) -> None:
+        """Take down what must not happen."""
+        self.recorder.add(Failed(who, str(what)))
+
+    def sending(self, producer: str, partition: int, dice: random.Random) -> Sending:
+        """Return a record about to be sent: its value names it and is unlike any other."""
+        number = self.recorder.sending(producer, partition)
+        padding = b"." * dice.choice((0, 20, 100, 400))
+        return Sending(self, producer, partition, number, padding)
+
+
+class Sending:
+    """One record on its way; call `settled` once."""
+
+    __slots__ = ("_world", "number", "partition", "producer", "value")
+
+    def __init__(
+        self, world: World, producer: str, partition: int, number: int, padding: bytes
+    ) -> None:
+        self._world = world
+        self.producer = producer
+        self.partition = partition
+        self.number = number
+        self.value = b"%s/%d/%d" % (producer.encode(), partition, number) + padding
+
+    def settled(self, outcome: Outcome, offset: int | None = None, *, durable: bool = True) -> None:
+        """Take down what became of it."""
+        self._world.recorder.written(
+            Written(
+                self.producer, self.partition, self.number, self.value, outcome, offset, durable
+            )
+        )
+
+
+def producers(channel: grpc.aio.Channel) -> ProducerServiceStub:
+    """Return the calls of producers."""
+    return ProducerServiceStub(channel)
+
+
+def consumers(channel: grpc.aio.Channel) -> ConsumerServiceStub:
+    """Return the calls of consumers."""
+    return ConsumerServiceStub(channel)

@@ -151,6 +151,7 @@ class Recorder:
         unanswered: records sent whose outcome is not known yet, by producer.
         acked: how many records were acknowledged, by producer.
         changed: set whenever an outcome becomes known.
+        broken: whether somebody was told what must not happen, so that going on proves nothing.
     """
 
     def __init__(self) -> None:
@@ -158,12 +159,16 @@ class Recorder:
         self.unanswered: dict[str, int] = {}
         self.acked: dict[str, int] = {}
         self.changed = asyncio.Event()
+        self.broken = False
         self._values: dict[bytes, bytes] = {}
         self._numbers: dict[tuple[str, int], int] = {}
 
     def add(self, event: Event) -> None:
         """Take down one event."""
         self.events.append(event)
+        if isinstance(event, Failed):
+            self.broken = True
+            self.changed.set()
 
     def sending(self, producer: str, partition: int) -> int:
         """Return the number of a record that is about to be sent, which is unanswered from now on."""

@@ -7,14 +7,18 @@ the log was truncated.
 
 from __future__ import annotations
 
+import asyncio
+
 from riverrun_server.config.settings import Settings
 from riverrun_server.core.cluster import keys
-from riverrun_server.core.cluster.values import TopicValue
+from riverrun_server.core.cluster.values import Id, Incarnations, TopicValue
 from riverrun_server.core.log.batch import PartitionId
 from riverrun_server.core.producers import ProducersSnapshot
 from riverrun_server.metadata.documents import JsonDocuments
+from riverrun_server.metadata.embedded import EmbeddedStore
 from riverrun_server.metadata.rows import Rows
-from riverrun_server.runtime.clock import SystemDice
+from riverrun_server.runtime.broker_start import accept_partition_loss
+from riverrun_server.runtime.clock import SystemClock, SystemDice
 from riverrun_server.runtime.supervisor import CannotStart
 from riverrun_server.storage.log import RocksLog
 from riverrun_server.storage.rocks_store import RocksStore
@@ -41,10 +45,30 @@ def accept_loss(settings: Settings, topic: str, partition: int) -> str:
     )
     try:
         told = _accept(store, _find(store, topic, partition), f"{topic}-{partition}")
-        store.sync()
+        asyncio.run(_write_down(store, topic, partition))
     finally:
         store.close()
     return told
+
+
+async def _write_down(store: RocksStore, topic: str, partition: int) -> None:
+    """Have the metadata say that what is left is all there is, so that it may lead again."""
+
+    async def durable() -> None:
+        store.sync()
+
+    identity, dice, documents = store.identity, SystemDice(), JsonDocuments()
+    table = store.table(b"metadata")
+    async with EmbeddedStore(table, durable, SystemClock(), dice) as metadata:
+        await accept_partition_loss(
+            metadata,
+            documents,
+            dice,
+            identity.broker_id,
+            Incarnations(Id(identity.fsync), Id(identity.relaxed)),
+            topic,
+            partition,
+        )
 
 
 def _find(store: RocksStore, topic: str, partition: int) -> PartitionId:

@@ -1,0 +1,237 @@
+"""Makes the larger parts of a broker out of the smaller ones; when each begins and ends is app's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import version
+
+import grpc
+
+from riverrun_server.config.settings import Settings
+from riverrun_server.core.admission import ByteBudget, DiskGate
+from riverrun_server.core.cluster.changes import TopicPolicy
+from riverrun_server.core.cluster.topic_config import TopicConfig
+from riverrun_server.core.cluster.values import BrokerRegistration, Id, Incarnations
+from riverrun_server.core.guarded_clock import TimeGap
+from riverrun_server.core.limits import Limits
+from riverrun_server.core.log.batch import PartitionId
+from riverrun_server.core.log.hot_tail import TailBudget
+from riverrun_server.core.reading.limits import ReadingLimits
+from riverrun_server.metadata.documents import JsonDocuments
+from riverrun_server.metadata.embedded import EmbeddedStore
+from riverrun_server.observe.metrics import Metrics
+from riverrun_server.ports.partitions import PartitionAccess
+from riverrun_server.rpc import admin, consumer, metadata, producer, text
+from riverrun_server.rpc.admission import Admission, Caps
+from riverrun_server.rpc.appends import AppendRules
+from riverrun_server.rpc.errors import to_proto
+from riverrun_server.rpc.server import ListenerServer, ServerOptions, Service, ServingStatus
+from riverrun_server.rpc.streams import Streams
+from riverrun_server.runtime.broker_clock import BrokerClock
+from riverrun_server.runtime.catalog import Catalog, CatalogServices
+from riverrun_server.runtime.clock import SystemClock, SystemDice
+from riverrun_server.runtime.flusher import Flusher
+from riverrun_server.runtime.in_flight import InFlightBytes
+from riverrun_server.runtime.offsets import GroupOffsets, GroupOffsetsSettings
+from riverrun_server.runtime.partition import LocalPartition, PartitionServices
+from riverrun_server.runtime.reader import ReadingServices
+from riverrun_server.runtime.retention import Retention, last_persisted_ms
+from riverrun_server.runtime.threads import PoolThreads
+from riverrun_server.storage.rocks_store import RocksStore
+
+# Short reads of the disk; more threads only wait for the same lock of the interpreter.
+_READ_THREADS = 4
+
+
+@dataclass
+class Shared:
+    """What needs no disk and no port, and what nearly every part is given."""
+
+    settings: Settings
+    clock: SystemClock = field(default_factory=SystemClock)
+    dice: SystemDice = field(default_factory=SystemDice)
+    metrics: Metrics = field(default_factory=Metrics)
+    draining: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        """Make the budgets and bounds that the settings speak of."""
+        storage, limits = self.settings.storage, self.settings.limits
+        self.limits: Limits = self.settings.core_limits()
+        self.now_ms = BrokerClock(self.clock)
+        self.threads = PoolThreads(_READ_THREADS, "reads")
+        self.tails = TailBudget(storage.hot_tail_bytes)
+        high = max(storage.disk_low_water_bytes, storage.disk_high_water_bytes)
+        self.gate = DiskGate(storage.disk_low_water_bytes, high)
+        self.in_flight = InFlightBytes(
+            ByteBudget(limits.max_in_flight_bytes, limits.max_in_flight_bytes_per_connection)
+        )
+        self.admission = Admission(
+            Caps(
+                limits.max_streams_per_connection,
+                limits.max_streams_per_principal,
+                limits.max_calls,
+            ),
+            self.metrics,
+        )
+        self.metrics.info.info(
+            {"version": version("riverrun"), "broker_id": str(self.settings.broker_id)}
+        )
+        self.metrics.in_flight_bytes.set_function(lambda: self.in_flight.budget.used_bytes)
+        self.metrics.hot_tail_bytes.set_function(lambda: self.tails.used_bytes)
+
+
+def make_catalog(
+    shared: Shared, store: RocksStore, store_of_metadata: EmbeddedStore, flusher: Flusher
+) -> Catalog:
+    """Return the catalog of topics, whose partitions are opened in `store`."""
+    settings = shared.settings
+    services = PartitionServices(
+        store,
+        flusher,
+        shared.now_ms,
+        shared.tails,
+        shared.threads,
+        shared.gate.refusal,
+        producer_retention_ms=settings.producers.expiry_ms,
+    )
+
+    def open_partition(
+        topic: str, partition: PartitionId, config: TopicConfig, leader_epoch: int
+    ) -> LocalPartition:
+        return LocalPartition(topic, partition, config, leader_epoch, services)
+
+    policy = TopicPolicy(
+        shared.limits,
+        default_partitions=settings.topic_defaults.partitions,
+        default_configs=settings.topic_configs(),
+    )
+    return Catalog(
+        CatalogServices(
+            store_of_metadata,
+            JsonDocuments(),
+            store,
+            open_partition,
+            flusher.durable,
+            shared.clock,
+            shared.dice,
+            policy,
+            settings.broker_id,
+            str(settings.data_dir),
+        )
+    )
+
+
+def make_registration(
+    shared: Shared, store: RocksStore, servers: Sequence[ListenerServer]
+) -> BrokerRegistration:
+    """Return what this process says of itself to the cluster."""
+    settings, identity = shared.settings, store.identity
+    return BrokerRegistration(
+        broker_id=settings.broker_id,
+        incarnations=Incarnations(Id(identity.fsync), Id(identity.relaxed)),
+        endpoints={each.listener.name: str(each.listener.advertised) for each in servers},
+        rack=settings.rack,
+        host=settings.host,
+        start_time_ms=shared.clock.wall_ms(),
+    )
+
+
+def make_offsets(shared: Shared, catalog: Catalog) -> GroupOffsets:
+    """Return the committed offsets of groups."""
+    settings = GroupOffsetsSettings(partitions=shared.settings.offsets.partitions)
+    return GroupOffsets(catalog, catalog, shared.now_ms, shared.threads, settings)
+
+
+def make_retention(shared: Shared, catalog: Catalog, store: RocksStore) -> Retention:
+    """Return what deletes old records."""
+    table, wall_ms = store.table(b"clock"), shared.clock.wall_ms()
+    confirmed_ms = wall_ms if shared.settings.confirm_clock else None
+    return Retention(
+        partial(local_partitions, catalog),
+        shared.now_ms,
+        TimeGap(last_persisted_ms(table), wall_ms, confirmed_ms),
+        table,
+        shared.settings.retention.check_interval_s,
+    )
+
+
+def make_services(shared: Shared, catalog: Catalog, offsets: GroupOffsets) -> list[Service]:
+    """Return every public service."""
+    limits = shared.limits
+    produce = producer.ProducerService(
+        AppendRules(catalog, limits, shared.now_ms),
+        shared.in_flight,
+        catalog.producer_ids.next,
+        shared.draining,
+        shared.dice,
+    )
+    reading = ReadingServices(
+        catalog,
+        offsets,
+        shared.threads,
+        ReadingLimits(
+            partitions_per_call=limits.max_partitions_per_call,
+            fetch_wait_s_max=limits.max_fetch_wait_ms / 1000,
+        ),
+        to_proto,
+    )
+    streams = Streams(reading, shared.draining)
+    description = metadata.ServerDescription(version("riverrun"))
+    told = metadata.MetadataService(catalog, description, shared.clock, shared.draining)
+    return [
+        _service(producer.SERVICE, produce.handler()),
+        _service(consumer.SERVICE, consumer.ConsumerService(streams).handler()),
+        _service(text.SERVICE, text.TextService(streams, produce.append).handler()),
+        _service(admin.SERVICE, admin.AdminService(catalog).handler()),
+        _service(metadata.SERVICE, told.handler()),
+    ]
+
+
+def bind(shared: Shared, services: Sequence[Service]) -> tuple[list[ListenerServer], ServingStatus]:
+    """Return a server for each listener, its port bound, and what tells whether they serve.
+
+    Raises:
+        CannotStart: a port cannot be bound.
+    """
+    settings = shared.settings
+    status = ServingStatus(services)
+    options = ServerOptions(
+        shared.limits.max_request_bytes,
+        shared.limits.max_frame_bytes,
+        settings.limits.max_streams_per_connection,
+        settings.grpc.keepalive_time_s,
+        settings.grpc.keepalive_timeout_s,
+        settings.grpc.min_client_ping_interval_s,
+    )
+    servers = [
+        ListenerServer(
+            listener,
+            services,
+            options=options,
+            admission=shared.admission,
+            status=status,
+            reflects=settings.reflects(listener),
+        )
+        for listener in settings.listeners
+    ]
+    return servers, status
+
+
+def all_partitions(catalog: Catalog) -> Iterator[PartitionAccess]:
+    """Yield every partition of this broker, those that serve nothing included."""
+    for name in list(catalog.topics.names):
+        topic = catalog.topics.get(name)
+        if topic is not None:
+            yield from topic.partitions
+
+
+def local_partitions(catalog: Catalog) -> Iterator[LocalPartition]:
+    """Yield the partitions that are stored here and could be opened."""
+    return (each for each in all_partitions(catalog) if isinstance(each, LocalPartition))
+
+
+def _service(name: str, handler: grpc.GenericRpcHandler) -> Service:
+    return Service(name, lambda server: server.add_generic_rpc_handlers((handler,)))

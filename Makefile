@@ -6,7 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROTO_VENV := .tools/proto
 
-.PHONY: help setup run test check lint types format proto proto-check map lock clean
+.PHONY: help setup run test check lint types format proto proto-check proto-breaking map map-write
+.PHONY: config-docs lock clean
 
 help: ## list every target with one line
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | sort | awk -F ':.*?## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -53,6 +54,7 @@ proto-check: $(PROTO_VENV)/.stamp ## lint the protos, refuse breaking changes an
 	$(PROTO_VENV)/bin/buf lint
 	$(PROTO_VENV)/bin/buf format --diff --exit-code
 	$(PROTO_VENV)/bin/python tools/proto.py --check
+	$(PYTHON) tools/proto_breaking.py
 
 map: $(VENV)/.stamp ## print the tree with each module's sentence
 	$(BIN)/python tools/map.py
@@ -67,8 +69,6 @@ clean: ## remove what the other targets made, data aside
 # Parts with files of their own.
 -include tests/polyglot/polyglot.mk
 -include tests/e2e/proof.mk
-
-.PHONY: config-docs map-write proto-breaking
 
 config-docs: $(VENV)/.stamp ## write docs/configuration.md from the settings in the code
 	$(BIN)/python tools/config_docs.py

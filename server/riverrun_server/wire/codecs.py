@@ -6,14 +6,19 @@ stops one byte past the limit, whatever the frame says of itself. All of these r
 
 from __future__ import annotations
 
+import sys
 import zlib
 from collections.abc import Callable
 from typing import Protocol, cast
 
 import lz4.frame
-from backports import zstd
 
 from riverrun_server.core.errors import Reason, Refusal
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 NONE, GZIP, ZSTD, LZ4 = 1, 2, 3, 4
 UNCOMPRESSED = frozenset({0, NONE})

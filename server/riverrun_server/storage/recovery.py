@@ -33,6 +33,9 @@ _log = structlog.stdlib.get_logger(__name__)
 _EVIDENCE = Access(WalRecovery.SKIP_DAMAGE, track_wals=True, read_only=True)
 _REHEARSAL = Access(WalRecovery.POINT_IN_TIME, track_wals=True, read_only=True)
 
+# RocksDB says this, and nothing else, of a write-ahead log that its manifest knows as synced.
+_TRACKED_LOG = "WAL"
+
 
 class Mode(enum.Enum):
     """How a store came up."""
@@ -100,7 +103,10 @@ def open_recovered(
     expected = watermark.written if watermark else 0
     if not (store / "CURRENT").exists():
         return _create(store, families, tuning, expected, doubt, before_change)
-    stored = stored_families(store)
+    try:
+        stored = stored_families(store)
+    except StorageError as error:
+        raise _beyond_repair(store, error) from error
     names = [*stored, *(name for name in families if name not in stored)]
     if watermark is not None and watermark.clean and doubt is None:
         opened = _open_clean(store, names, tuning, expected, before_change)
@@ -128,10 +134,7 @@ def _create(
     before_change: Callable[[bool], None],
 ) -> tuple[Rocks, RecoveryReport]:
     if any(store.glob("*.sst")) or any(store.glob("MANIFEST-*")):
-        raise StorageFailed(
-            f"{store} holds data but no file CURRENT, without which it cannot be opened; restore "
-            "it from a backup, or move it away to begin empty"
-        )
+        raise _beyond_repair(store, "it holds data but no file CURRENT")
     loss = doubt
     if expected:
         loss = f"{store} is empty, but {expected} writes had been on the disk"
@@ -166,14 +169,10 @@ def _examine(
     """Return (what is lost, whether the write-ahead log cannot be replayed); changes nothing."""
     try:
         seen, promised = _claim(store, stored, tuning, _EVIDENCE)
-    except CorruptData as error:
-        # A log that had been synced is missing or short.
-        return f"a write-ahead log is missing or damaged: {error}", True
     except StorageError as error:
-        raise StorageFailed(
-            f"{store} cannot be opened: {error}; restore it from a backup, or move it away to "
-            "begin empty (the broker then counts as new)"
-        ) from error
+        if isinstance(error, CorruptData) and _TRACKED_LOG in str(error):
+            return f"a write-ahead log that had been synced is missing or short: {error}", True
+        raise _beyond_repair(store, error) from error
     try:
         kept, _ = _claim(store, stored, tuning, _REHEARSAL)
     except CorruptData as error:
@@ -200,3 +199,10 @@ def _shortage(written: int, expected: int) -> str | None:
     if written >= expected:
         return None
     return f"{expected} writes had been on the disk, {written} are left"
+
+
+def _beyond_repair(store: Path, why: StorageError | str) -> StorageFailed:
+    return StorageFailed(
+        f"{store} cannot be opened: {why}; restore it from a backup, or move it away to begin "
+        "empty (the broker then counts as new)"
+    )

@@ -10,6 +10,7 @@ import asyncio
 from typing import TypeAlias
 
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from riverrun.v1.consumer_pb2 import SubscribeRequest, SubscribeStart
 from riverrun_server.core.errors import Reason, Refusal
@@ -51,9 +52,14 @@ async def subscribe(context: Context, streams: Streams) -> None:
     listening: list[asyncio.Task[None]] = []
 
     def opened(reader: Reader) -> None:
+        def listened(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                reader.fail(error)
+
         task = asyncio.create_task(
             _listen(context, reader, plan.group_id, services.limits), name="subscribe: control"
         )
+        task.add_done_callback(listened)
         listening.append(task)
 
     try:
@@ -65,8 +71,8 @@ async def subscribe(context: Context, streams: Streams) -> None:
 
 
 async def _start(context: Context) -> SubscribeStart:
-    first = await context.read()
-    if not isinstance(first, SubscribeRequest):
+    first = await _read(context)
+    if first is None:
         raise Refusal(
             Reason.INVALID_REQUEST,
             "the stream was closed before it said what to read; send `start` first",
@@ -82,15 +88,29 @@ async def _start(context: Context) -> SubscribeStart:
 
 async def _listen(context: Context, reader: Reader, group_id: str, limits: ReadingLimits) -> None:
     """Pass on what the client says; too much at once is read no faster than it is obeyed."""
-    say = reader.control.say
-    while isinstance(message := await context.read(), SubscribeRequest):
+    control: Control | None = None
+    while not isinstance(control, Broken | HalfClosed):
         try:
-            control = _control(message, group_id, limits)
+            message = await _read(context)
+            control = HalfClosed() if message is None else _control(message, group_id, limits)
         except Refusal as refusal:
-            await say(Broken(refusal))
-            return
-        await say(control)
-    await say(HalfClosed())
+            control = Broken(refusal)
+        await reader.control.say(control)
+
+
+async def _read(context: Context) -> SubscribeRequest | None:
+    """Return the next message, or None behind the last one.
+
+    Raises:
+        Refusal: INVALID_REQUEST for bytes that are no message.
+    """
+    try:
+        message = await context.read()
+    except DecodeError as error:
+        raise Refusal(
+            Reason.INVALID_REQUEST, f"a message of the stream is no SubscribeRequest: {error}"
+        ) from error
+    return message if isinstance(message, SubscribeRequest) else None
 
 
 def _control(message: SubscribeRequest, group_id: str, limits: ReadingLimits) -> Control:

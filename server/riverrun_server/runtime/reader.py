@@ -105,10 +105,16 @@ class Reader:
         )
         self._beat_due = False
         self._leaving: str | None = None
+        self._failure: BaseException | None = None
 
     def leave(self, reason: str) -> None:
         """End the stream in order, with a GoingAway."""
         self._leaving = reason
+        self._wake.set()
+
+    def fail(self, error: BaseException) -> None:
+        """End the stream with an error that came up beside it."""
+        self._failure = error
         self._wake.set()
 
     async def run(self, places: Sequence[Position | Refusal]) -> None:
@@ -147,6 +153,8 @@ class Reader:
                     await self._send_heartbeat()
                 while self._machine.events:
                     await self._send(self._machine.events.popleft())
+                if self._failure is not None:
+                    raise self._failure
                 if self._leaving is not None:
                     await self._send(GoingAway(_RECONNECT_AFTER_S, self._leaving))
                     return

@@ -1,0 +1,150 @@
+"""A broker's reading side on fake partitions, in virtual time or behind a real gRPC server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import grpc.aio
+
+from riverrun.v1 import consumer_pb2
+from riverrun_server.core.reading.control import HalfClosed
+from riverrun_server.core.reading.limits import ReadingLimits
+from riverrun_server.core.reading.places import EARLIEST
+from riverrun_server.core.reading.subscription import Subscription, SubscriptionSettings
+from riverrun_server.rpc.consumer import ConsumerService
+from riverrun_server.rpc.errors import to_proto
+from riverrun_server.rpc.reading_plans import places_of
+from riverrun_server.rpc.streams import Streams
+from riverrun_server.rpc.text import TextService
+from riverrun_server.runtime.offsets import GroupOffsets, GroupOffsetsSettings
+from riverrun_server.runtime.places import Wanted
+from riverrun_server.runtime.reader import Reader, ReadingServices
+from riverrun_server.wire import forms
+from tests.rpc.fake_partitions import NOW_MS, FakeDirectory, InlineThreads
+
+
+class World:
+    """What a composition root would put together."""
+
+    def __init__(self, directory=None, *, limits=None, offsets_settings=None):
+        self.directory = directory or FakeDirectory()
+        self.threads = InlineThreads()
+        self.draining = asyncio.Event()
+        self.offsets = GroupOffsets(
+            self.directory,
+            self.directory,
+            lambda: NOW_MS,
+            self.threads,
+            offsets_settings or GroupOffsetsSettings(),
+        )
+        self.services = ReadingServices(
+            self.directory, self.offsets, self.threads, limits or ReadingLimits(), to_proto
+        )
+        self.streams = Streams(self.services, self.draining)
+        self._running = None
+
+    async def __aenter__(self):
+        self._running = asyncio.create_task(self.offsets.run())
+        await asyncio.sleep(0.001)
+        return self
+
+    async def __aexit__(self, *_):
+        self._running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._running
+
+    def stream(self, *accesses, form=forms.RECORDS, place=EARLIEST, group_id="", **settings):
+        return Stream(self, [Wanted(each, place) for each in accesses], form, group_id, settings)
+
+
+class Stream:
+    """A reader and its transport; `blocked` is a subscriber that does not read."""
+
+    def __init__(self, world, wanted, form, group_id, settings):
+        self.frames = []
+        self.writing = 0
+        self.on_write = None
+        self.flowing = asyncio.Event()
+        self.flowing.set()
+        on_delivery = settings.pop("commit_on_delivery", False)
+        settings = SubscriptionSettings(**{"frame_bytes": 1 << 20, **settings})
+        self._world, self._wanted, self._group_id = world, wanted, group_id
+        self.machine = Subscription(settings)
+        self.reader = Reader(
+            world.services,
+            self.machine,
+            [each.access for each in wanted],
+            form,
+            self._write,
+            group_id=group_id,
+            commit_on_delivery=on_delivery,
+        )
+
+    async def _write(self, frame):
+        self.writing += 1
+        assert self.writing == 1, "one message at a time"
+        await self.flowing.wait()
+        self.writing -= 1
+        parsed = consumer_pb2.SubscribeResponse.FromString(frame)
+        self.frames.append(parsed)
+        if self.on_write is not None:
+            self.on_write(parsed)
+
+    async def run(self):
+        positions = await places_of(self._wanted, self._world.offsets, self._group_id)
+        await self.reader.run(positions)
+
+    @contextlib.asynccontextmanager
+    async def running(self):
+        task = asyncio.create_task(self.run())
+        try:
+            yield task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def say(self, control):
+        await self.reader.control.say(control)
+
+    async def half_close(self):
+        await self.say(HalfClosed())
+
+    def kinds(self):
+        return [frame.WhichOneof("kind") for frame in self.frames]
+
+    def of(self, kind):
+        return [getattr(frame, kind) for frame in self.frames if frame.WhichOneof("kind") == kind]
+
+    def values(self):
+        return [record.value for each in self.of("delivery") for record in each.records]
+
+    def spans(self, partition=0):
+        return [
+            (each.first_offset, each.next_offset)
+            for each in self.of("delivery")
+            if each.partition == partition
+        ]
+
+
+@contextlib.asynccontextmanager
+async def serving(world, append=None):
+    """Serve a world on a port of 127.0.0.1; yield a channel to it."""
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers(
+        (ConsumerService(world.streams).handler(), TextService(world.streams, append).handler())
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with world, grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            yield channel
+    finally:
+        await server.stop(None)
+
+
+async def until(condition, timeout_s=10.0):
+    """Wait until something holds that only real I/O brings about."""
+    async with asyncio.timeout(timeout_s):
+        while not condition():  # noqa: ASYNC110 - nothing in the fakes tells
+            await asyncio.sleep(0.005)

@@ -18,14 +18,14 @@ from riverrun_server.cli import main
 FAKE_APP = """
 import sys, types
 app = types.ModuleType("riverrun_server.app")
+recovery = types.ModuleType("riverrun_server.recover")
 def serve(settings):
     {serve}
 def accept_loss(settings, topic, partition):
     {recover}
-app.serve, app.accept_loss = serve, accept_loss
+app.serve, recovery.accept_loss = serve, accept_loss
 sys.modules["riverrun_server.app"] = app
-import riverrun_server
-riverrun_server.app = app
+sys.modules["riverrun_server.recover"] = recovery
 from riverrun_server.cli import main
 main()
 """

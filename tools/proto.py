@@ -17,10 +17,16 @@ ROOT = Path(__file__).resolve().parent.parent
 GENERATOR = ROOT / ".tools" / "proto"
 # Where each proto package's generated code belongs: the proto path equals the Python path.
 HOMES = {"riverrun": ROOT / "client", "riverrun_server": ROOT / "server"}
+# The public API as reflection serves it: generated code holds no comments and no JSON names.
+PUBLIC = Path("riverrun", "v1")
+DESCRIPTORS = Path("riverrun_server", "rpc", "riverrun.v1.binpb")
 
 
 def generate(into: Path) -> None:
-    """Compile every .proto file into `into`, stubs for services only where a file has one."""
+    """Compile every .proto file into `into`, and the public ones into one set of descriptors.
+
+    Stubs for services are made only where a file has one.
+    """
     sources = sorted((ROOT / "proto").rglob("*.proto"))
     python = GENERATOR / "bin" / "python"
     includes = next((GENERATOR / "lib").glob("python*/site-packages/grpc_tools/_proto"))
@@ -35,6 +41,11 @@ def generate(into: Path) -> None:
         [*base, *plugins, f"--grpc_python_out={into}", f"--mypy_grpc_out={into}"]
         + [str(path) for path in services]
     )
+    (into / DESCRIPTORS).parent.mkdir(parents=True)
+    # In the order of the sources, so the same protos give the same bytes.
+    public = [str(path) for path in sources if path.is_relative_to(ROOT / "proto" / PUBLIC)]
+    flags = ["--include_imports", "--include_source_info"]
+    run([*base, *flags, f"--descriptor_set_out={into / DESCRIPTORS}", *public])
 
 
 def run(command: list[str]) -> None:
@@ -46,7 +57,7 @@ def run(command: list[str]) -> None:
 
 def generated(tree: Path) -> set[Path]:
     """Return the relative paths of all generated files below `tree`."""
-    patterns = ("*_pb2.py", "*_pb2.pyi", "*_pb2_grpc.py", "*_pb2_grpc.pyi")
+    patterns = ("*_pb2.py", "*_pb2.pyi", "*_pb2_grpc.py", "*_pb2_grpc.pyi", "*.binpb")
     return {path.relative_to(tree) for pattern in patterns for path in tree.rglob(pattern)}
 
 

@@ -112,12 +112,18 @@ def new_topic(shell, topic):
 
 
 def test_reflection_lists_every_service(shell):
-    assert set(shell.tell("list").split()) >= SERVICES | {"grpc.health.v1.Health"}
+    listed = set(shell.tell("list").split())
+    assert listed >= SERVICES | {"grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"}
+    described = shell.tell("describe")
+    assert all(f"{name} is a service:" in described for name in listed)
 
 
 def test_reflection_describes_services_and_messages(shell):
     service = shell.tell("describe riverrun.v1.ConsumerService")
     assert "rpc Subscribe ( stream .riverrun.v1.SubscribeRequest )" in service
+    method = shell.tell("describe riverrun.v1.ConsumerService.Subscribe")
+    assert "rpc Subscribe ( stream .riverrun.v1.SubscribeRequest )" in method
+    assert "// What keeps records together" in shell.tell("describe riverrun.v1.Record")
     assert "fixed32 placement_crc = 107;" in shell.tell("describe riverrun.v1.RecordBatch")
     assert "ERROR_REASON_TOPIC_NOT_FOUND = 10;" in shell.tell("describe riverrun.v1.ErrorReason")
 

@@ -12,10 +12,10 @@ from typing import Final
 import grpc.aio
 from google.protobuf.internal import api_implementation
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
-from grpc_reflection.v1alpha import reflection
 
 from riverrun_server.rpc.admission import Admission, AdmissionInterceptor
 from riverrun_server.rpc.listener import Address, Listener
+from riverrun_server.rpc.reflection import serve_reflection
 from riverrun_server.runtime.supervisor import CannotStart
 
 # Room for a message's envelope, so that our own error about its size is heard before gRPC's.
@@ -146,7 +146,7 @@ class ListenerServer:
         )
         health_pb2_grpc.add_HealthServicer_to_server(status.servicer, self._server)
         self._reflects = reflects
-        self._names: list[str] = [health.SERVICE_NAME, reflection.SERVICE_NAME]
+        self._names: list[str] = [health.SERVICE_NAME]
         self.add(services)
         self.listener = listener.bound(self._bind(listener))
 
@@ -159,7 +159,7 @@ class ListenerServer:
     async def start(self) -> None:
         """Answer calls from now on."""
         if self._reflects:
-            reflection.enable_server_reflection(self._names, self._server)
+            serve_reflection(self._server, self._names)
         await self._server.start()
 
     async def stop(self, grace_s: float) -> None:

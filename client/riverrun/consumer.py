@@ -9,7 +9,8 @@ from typing import Self, TypeAlias
 
 from riverrun._core.backoff import Backoff
 from riverrun._core.batch_view import BatchView
-from riverrun._core.reading import PartitionReader, ReaderMachine, Taken
+from riverrun._core.partition_reader import PartitionReader, Taken
+from riverrun._core.reading import ReaderMachine
 from riverrun._core.records import (
     CommittedOffset,
     From,

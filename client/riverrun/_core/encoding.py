@@ -22,6 +22,7 @@ from riverrun._core.varints import (
     KEY,
     RECORD,
     TABLE,
+    TIMESTAMP,
     VALUE,
     tables,
     timestamp_field,
@@ -38,6 +39,7 @@ MAX_BATCH_RECORDS = 65_536
 
 _ROW_OVERHEAD, _HEADER_OVERHEAD = 32, 15
 _BEYOND_TABLES = 1 << 40
+_FEW = 16
 
 
 class Encoded(NamedTuple):
@@ -135,6 +137,8 @@ def encode_rows(rows: Sequence[Row], limit_bytes: int) -> Encoded:
     Raises:
         TypeError: a part of a row has the wrong type.
     """
+    if len(rows) <= _FEW:
+        return _few_rows(rows, limit_bytes)
     key_heads, value_heads, key_sizes, value_sizes, record_heads, record_sizes = tables()
     parts: list[bytes] = []
     extend = parts.extend
@@ -171,6 +175,20 @@ def encode_rows(rows: Sequence[Row], limit_bytes: int) -> Encoded:
         extend(record)
         total, count = total + size, count + 1
     return Encoded(_sized(b"".join(parts), total), count)
+
+
+def _few_rows(rows: Sequence[Row], limit_bytes: int) -> Encoded:
+    """Encode a handful of rows: making the tables would cost more than all of them."""
+    records: list[bytes] = []
+    total = 0
+    for key, value, timestamp_ms, headers in rows:
+        tail = TIMESTAMP + varint(timestamp_ms)
+        record = _record_beyond_tables(key, value, tail, headers)
+        total += len(record)
+        if records and total > limit_bytes:
+            break
+        records.append(record)
+    return Encoded(b"".join(records), len(records))
 
 
 def size_bound(key: bytes | None, value: bytes | None, headers: Headers) -> int:

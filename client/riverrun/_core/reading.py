@@ -9,10 +9,17 @@ a pause, drops what was read ahead and sets both anew.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Generic, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Generic, Literal, TypeAlias, TypeVar
 
+from riverrun._core.partition_reader import (
+    Asked,
+    Delivered,
+    PartitionReader,
+    StartedPosition,
+    Taken,
+)
 from riverrun._core.records import From, Offset, TopicPartition
 from riverrun.errors import CorruptDataError, Reason, RetriableError, RiverrunError
 
@@ -20,90 +27,6 @@ B = TypeVar("B")
 
 Verdict: TypeAlias = Literal["ask again", "seek refused", "told"]
 """What to do about a partition that failed: ask once more, tell whoever seeks, or nothing."""
-
-
-class StartedPosition(NamedTuple):
-    """Where the broker begins, or goes on, in one partition."""
-
-    partition: TopicPartition
-    topic_id: bytes
-    offset: int
-    high_watermark: int
-
-
-class Delivered(NamedTuple, Generic[B]):
-    """A delivery as it came from the wire."""
-
-    partition: TopicPartition
-    first_offset: int
-    next_offset: int
-    high_watermark: int
-    leader_epoch: int
-    charged_bytes: int
-    batches: Sequence[B]
-
-
-class Taken(NamedTuple, Generic[B]):
-    """One batch for the application, and what of it was asked for: offsets in [first, end)."""
-
-    reader: PartitionReader
-    batch: B
-    first: int
-    end: int
-    next_offset: int
-    high_watermark: int
-
-
-@dataclass(slots=True, eq=False)
-class PartitionReader:
-    """One partition of a consumer.
-
-    Transitions: flowing -> seeking -> flowing; flowing -> paused -> seeking or flowing;
-    any -> failed -> seeking.
-
-    Attributes:
-        partition: which.
-        topic_id: of its topic.
-        expected: what the next delivery must begin with.
-        position: what the application gets next.
-        leader_epoch: of the last record delivered; None before the first.
-        position_epoch: of the batch that the application was given last.
-        high_watermark: the newest one known.
-        end: where reading stops; None is nowhere.
-        seek_id: of the seek whose answer is awaited; 0 for none.
-        place: where that seek goes, or where to begin what could not be begun.
-        retrying: that seek is our own, to a place where nothing that was read ahead is lost.
-        paused: nothing is returned to the application.
-        dropped: something was dropped while paused, so that resuming has to go back.
-        error: why the broker does not deliver it.
-    """
-
-    partition: TopicPartition
-    topic_id: bytes
-    expected: int
-    position: int
-    leader_epoch: int | None = None
-    position_epoch: int | None = None
-    high_watermark: int = 0
-    end: int | None = None
-    seek_id: int = 0
-    place: From | None = None
-    retrying: bool = False
-    paused: bool = False
-    dropped: bool = False
-    error: RiverrunError | None = None
-
-    @property
-    def finished(self) -> bool:
-        """Whether the application has been given everything up to the end."""
-        return self.end is not None and self.position >= self.end and self.place is None
-
-    @property
-    def resume_at(self) -> From:
-        """Where a new stream begins."""
-        if self.place is not None:
-            return self.place
-        return Offset(self.position if self.dropped else self.expected)
 
 
 @dataclass(slots=True)
@@ -162,12 +85,15 @@ class ReaderMachine(Generic[B]):
 
     # From the wire.
 
-    def asked(self) -> dict[TopicPartition, int]:
-        """Return the seeks that a new stream's start stands for, to be given to `started`."""
-        return {p: reader.seek_id for p, reader in self.readers.items() if reader.place is not None}
+    def asked(self) -> dict[TopicPartition, Asked]:
+        """Return what a new stream's start has to ask for, to be given to `started` too."""
+        return {
+            partition: Asked(reader.resume_at, reader.place is not None, reader.seek_id)
+            for partition, reader in self.readers.items()
+        }
 
     def started(
-        self, positions: Iterable[StartedPosition], asked: Mapping[TopicPartition, int]
+        self, positions: Iterable[StartedPosition], asked: Mapping[TopicPartition, Asked]
     ) -> list[PartitionReader]:
         """Take where a stream begins; return the readers whose seek that has answered.
 
@@ -180,25 +106,26 @@ class ReaderMachine(Generic[B]):
         """
         answered: list[PartitionReader] = []
         for at in positions:
-            reader = self.readers.get(at.partition)
-            if reader is None:
+            reader, question = self.readers.get(at.partition), asked.get(at.partition)
+            if reader is None or question is None:
                 self._begin(at)
                 continue
             reader.topic_id = at.topic_id
-            if reader.place is not None:
-                # A seek that came in the meantime has an answer of its own.
-                if asked.get(at.partition) == reader.seek_id:
+            if question.is_seek:
+                # A later seek has an answer of its own.
+                if reader.seek_id == question.seek_id:
                     self._placed(reader, at)
                     answered.append(reader)
-            elif reader.resume_at != Offset(at.offset):
+            elif question.at != Offset(at.offset):
                 raise _broken(
                     f"{at.partition}: the broker resumes at offset {at.offset}; it was asked for "
-                    f"{reader.resume_at}"
+                    f"{question.at}"
                 )
             else:
+                # What was dropped since then is gone, where it was not dropped before already.
+                reader.dropped = reader.dropped and at.offset != reader.position
                 reader.expected = at.offset
                 reader.high_watermark = at.high_watermark
-                reader.dropped = False
         return answered
 
     def delivered(self, delivery: Delivered[B]) -> None:
@@ -284,7 +211,7 @@ class ReaderMachine(Generic[B]):
         """Seek to where a partition stands already, or seeks to; nothing read ahead is dropped."""
         reader = self.readers[partition]
         if reader.place is None:
-            reader.place = Offset(reader.expected)
+            reader.place = reader.resume_at
             reader.retrying = True
         self._last_seek_id += 1
         reader.seek_id = self._last_seek_id
@@ -358,17 +285,18 @@ class ReaderMachine(Generic[B]):
                 changed.append(reader)
         return changed
 
-    def resume(self, partitions: Iterable[TopicPartition]) -> list[PartitionReader]:
-        """Go on; return the readers that were paused. Those with `seek_id` set have to go back."""
-        changed: list[PartitionReader] = []
+    def resume(self, partitions: Iterable[TopicPartition]) -> list[tuple[PartitionReader, bool]]:
+        """Go on; return the readers that were paused, and whether each has a new seek to send."""
+        changed: list[tuple[PartitionReader, bool]] = []
         for partition in partitions:
             self._paused.discard(partition)
             reader = self.readers.get(partition)
             if reader is not None and reader.paused:
                 reader.paused = False
-                changed.append(reader)
-                if reader.dropped and not reader.seek_id:
+                back = reader.dropped and (reader.place is None or reader.retrying)
+                if back:
                     self.seek(partition, Offset(reader.position))
+                changed.append((reader, back))
         return changed
 
     @property
@@ -395,7 +323,7 @@ class ReaderMachine(Generic[B]):
         if not reader.retrying:
             reader.position = at.offset
             reader.leader_epoch = reader.position_epoch = None
-            reader.dropped = False
+        reader.dropped = reader.dropped and at.offset != reader.position
         if self.stop_at_end and reader.end is None:
             reader.end = at.high_watermark
         reader.seek_id = 0

@@ -9,21 +9,14 @@ write it twice. (KIP-98, KIP-360; KAFKA-5494 for several batches in flight.)
 
 from __future__ import annotations
 
-import copy
 from collections import deque
 from collections.abc import Callable, Iterable
 
 from riverrun._core.backoff import Backoff
+from riverrun._core.lane_errors import connection_lost, failed_before, lost_records, timed_out, told
 from riverrun._core.outgoing import OutgoingBatch, Resolution
 from riverrun._core.records import TopicPartition
-from riverrun.errors import (
-    FatalError,
-    ProducerFencedError,
-    Reason,
-    RetriableError,
-    RiverrunError,
-    TimedOutError,
-)
+from riverrun.errors import ProducerFencedError, Reason, RetriableError, RiverrunError
 
 EPOCH_MAX = (1 << 31) - 1
 
@@ -167,14 +160,14 @@ class PartitionLane:
             return []
         for batch in self._in_flight:
             if batch.doubtful:
-                return self._fail(batch, _connection_lost(self.partition))
+                return self._fail(batch, connection_lost(self.partition))
         return []
 
     def expired(self, now_s: float, why: str) -> list[Resolution]:
         """Give up what has passed its deadline; `why` ends the error's text."""
         resolutions: list[Resolution] = []
         while (batch := self._first()) is not None and batch.deadline_s <= now_s:
-            resolutions += self._fail(batch, _timed_out(self.partition, why))
+            resolutions += self._fail(batch, timed_out(self.partition, why))
             self._settle()
         return resolutions
 
@@ -186,7 +179,7 @@ class PartitionLane:
     def abandon(self, error: RiverrunError) -> list[Resolution]:
         """Fail everything: the producer ends."""
         batches = [*self.batches()]
-        resolutions = [Resolution(b, None, _told(error, known=not b.uncertain)) for b in batches]
+        resolutions = [Resolution(b, None, told(error, known=not b.uncertain)) for b in batches]
         for batch in batches:
             batch.tag = 0
         self._in_flight.clear()
@@ -239,6 +232,9 @@ class PartitionLane:
         """Decide about a batch whose append was not answered with an offset."""
         if error.reason is Reason.PRODUCER_FENCED:
             return self._fenced(error)
+        if batch.restart:
+            # Given up in this epoch already; it only had to be answered.
+            return []
         if error.reason is Reason.PRECEDING_FAILED:
             if not self._cause_known:
                 self._hold(now_s, error)
@@ -249,7 +245,7 @@ class PartitionLane:
         final = self._final_error(batch, error)
         if final is not None:
             return self._fail(batch, final)
-        if not batch.doubtful:
+        if self._idempotent and not batch.doubtful:
             for later in self._behind(batch):
                 later.behind_gap = True
         self._hold(now_s, error)
@@ -260,7 +256,7 @@ class PartitionLane:
         if error.reason is Reason.OUT_OF_ORDER_SEQUENCE:
             if self._may_follow_failure(batch, error):
                 return None
-            return _lost_records(self.partition, batch, error)
+            return lost_records(self.partition, batch, error)
         if error.reason is Reason.UNKNOWN_PRODUCER:
             if batch.doubtful:
                 return error
@@ -287,33 +283,33 @@ class PartitionLane:
         return self._in_flight[self._in_flight.index(batch) + 1 :]
 
     def _mark_restart(self, batches: list[OutgoingBatch]) -> None:
-        for batch in batches:
+        """Let batches start again in the next epoch: nothing of them can be written in this one.
+
+        Without idempotence no sequence keeps them from being written: there they are only sent
+        again, once they have been refused themselves.
+        """
+        for batch in batches if self._idempotent else ():
             batch.restart = batch.behind_gap = True
 
     def _fail(self, batch: OutgoingBatch, error: RiverrunError) -> list[Resolution]:
         """Give up a batch, and decide about those behind it by whether it may be written."""
         known = error.outcome_known and not batch.uncertain
-        resolutions = [Resolution(batch, None, _told(error, known=known))]
+        resolutions = [Resolution(batch, None, told(error, known=known))]
         if batch.base_sequence is None:
             self._queue.remove(batch)
             return resolutions
         if known:
+            # Its sequence is used up and never written, so nothing continues it in this epoch.
             self._mark_restart(self._behind(batch))
             self._drop([batch])
+            self._restart_pending = self._idempotent
             self._settling = True
             return resolutions
         later = self._behind(batch)
-        cause = (
-            f"an earlier batch for {self.partition} failed with unknown outcome ({error.reason})"
-        )
-        behind = RetriableError(
-            f"{cause}, and sending this one could put it in the wrong order; send it again once you "
-            "have decided about the earlier ones",
-            reason=Reason.BATCH_FAILED_BEFORE,
-        )
+        behind = failed_before(self.partition, error)
         for follower in (*later, *self._queue):
-            told = _told(behind, known=not follower.uncertain)
-            resolutions.append(Resolution(follower, None, told))
+            why = told(behind, known=not follower.uncertain)
+            resolutions.append(Resolution(follower, None, why))
         self._drop([batch, *later])
         self._queue.clear()
         self._restart_pending = self._idempotent
@@ -334,9 +330,10 @@ class PartitionLane:
         return self.abandon(self._end)
 
     def _halve(self, batch: OutgoingBatch) -> bool:
-        """Put two halves in the place of a batch that is too large, with the same sequences."""
-        if batch.doubtful:
-            return False
+        """Put two halves in the place of a batch that is too large, with the same sequences.
+
+        Should it have been written whole by an earlier append after all, both are duplicates.
+        """
         halves = self._split(batch)
         if halves is None:
             return False
@@ -345,48 +342,11 @@ class PartitionLane:
             first.base_sequence = batch.base_sequence
             second.base_sequence = batch.base_sequence + first.record_count
         first.epoch = second.epoch = batch.epoch
-        second.behind_gap = True
+        first.doubtful = second.doubtful = batch.doubtful
+        second.behind_gap = self._idempotent and not batch.doubtful
         index = self._in_flight.index(batch)
         self._in_flight[index : index + 1] = halves
         for later in self._in_flight[index + 2 :]:
-            later.behind_gap = True
+            later.behind_gap = self._idempotent and not batch.doubtful
         self.largest_accepted_bytes = max(1, batch.size_bytes // 2)
         return True
-
-
-def _told(error: RiverrunError, *, known: bool) -> RiverrunError:
-    """Return the error as it holds for one batch of several."""
-    if known == error.outcome_known:
-        return error
-    told = copy.copy(error)
-    told.outcome_known = known
-    return told
-
-
-def _timed_out(partition: TopicPartition, why: str) -> RiverrunError:
-    return TimedOutError(
-        f"a batch for {partition} was not acknowledged in time: {why}",
-        reason=Reason.TIMED_OUT,
-    )
-
-
-def _connection_lost(partition: TopicPartition) -> RiverrunError:
-    return RetriableError(
-        f"the connection broke while a batch for {partition} waited for its answer; without "
-        "idempotence it is not sent again, for it could then be written twice",
-        reason=Reason.CONNECTION_LOST,
-        outcome_known=False,
-    )
-
-
-def _lost_records(
-    partition: TopicPartition, batch: OutgoingBatch, error: RiverrunError
-) -> RiverrunError:
-    return FatalError(
-        f"{partition} expects sequence {error.expected_sequence} from this producer and was sent "
-        f"{batch.base_sequence}: records that it had acknowledged are gone, or something else "
-        f"writes with this producer id ({error.message})",
-        reason=Reason.OUT_OF_ORDER_SEQUENCE,
-        outcome_known=error.outcome_known,
-        expected_sequence=error.expected_sequence,
-    )

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterable
 
 from riverrun._core.backoff import Backoff
-from riverrun._core.reading import PartitionReader
+from riverrun._core.partition_reader import PartitionReader
 from riverrun._core.records import From, Offset, TopicPartition
 from riverrun._net.channel import Connection, Connections
 from riverrun._net.offsets import fetch_group_offsets
@@ -95,10 +95,10 @@ class SubscribeLoop:
         """Go on with paused partitions."""
         changed = self._machine.resume(partitions)
         if changed and self._stream is not None:
-            for reader in changed:
-                if reader.seek_id:
+            for reader, has_seek in changed:
+                if has_seek:
                     self._stream.seek(reader)
-            self._stream.resume(changed)
+            self._stream.resume([reader for reader, _ in changed])
         self._changed.set()
 
     async def close(self) -> None:

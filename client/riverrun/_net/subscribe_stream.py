@@ -14,7 +14,8 @@ from typing import TypeAlias
 import grpc.aio
 
 from riverrun._core import codecs
-from riverrun._core.reading import Delivered, PartitionReader, ReaderMachine, StartedPosition
+from riverrun._core.partition_reader import Asked, Delivered, PartitionReader, StartedPosition
+from riverrun._core.reading import ReaderMachine
 from riverrun._core.records import Offset, TopicPartition
 from riverrun._net.channel import Connection
 from riverrun._net.describing import seconds
@@ -68,7 +69,7 @@ class SubscribeStream:
         self._on_failed = on_failed
         self._control: deque[pb.SubscribeRequest] = deque()
         self._wake = asyncio.Event()
-        self._asked: dict[TopicPartition, int] = {}
+        self._asked: dict[TopicPartition, Asked] = {}
         self.frames = 0
         self.reconnect_after_s = 0.0
 
@@ -135,9 +136,10 @@ class SubscribeStream:
             return start
         # Partitions that were added in the meantime are read from where they begin.
         setattr(start, "from", pb.FROM_EARLIEST)
-        for reader in machine.readers.values():
-            position = start_position(reader.partition, reader.topic_id, reader.resume_at)
-            if reader.leader_epoch is not None and reader.resume_at == Offset(reader.expected):
+        for partition, asked in self._asked.items():
+            reader = machine.readers[partition]
+            position = start_position(partition, reader.topic_id, asked.at)
+            if reader.leader_epoch is not None and asked.at == Offset(reader.expected):
                 position.leader_epoch = reader.leader_epoch
             start.positions.append(position)
         return start

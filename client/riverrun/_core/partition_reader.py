@@ -1,0 +1,110 @@
+"""One partition of a consumer: where it stands on the wire and where in the application."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, TypeVar
+
+from riverrun._core.records import From, Offset, TopicPartition
+from riverrun.errors import RiverrunError
+
+B = TypeVar("B")
+
+
+class StartedPosition(NamedTuple):
+    """Where the broker begins, or goes on, in one partition."""
+
+    partition: TopicPartition
+    topic_id: bytes
+    offset: int
+    high_watermark: int
+
+
+class Delivered(NamedTuple, Generic[B]):
+    """A delivery as it came from the wire."""
+
+    partition: TopicPartition
+    first_offset: int
+    next_offset: int
+    high_watermark: int
+    leader_epoch: int
+    charged_bytes: int
+    batches: Sequence[B]
+
+
+class Asked(NamedTuple):
+    """What a stream's start asked for in one partition.
+
+    Attributes:
+        at: where to go on.
+        is_seek: whether that is where the application, or a retry, wants to go.
+        seek_id: of that seek.
+    """
+
+    at: From
+    is_seek: bool
+    seek_id: int
+
+
+class Taken(NamedTuple, Generic[B]):
+    """One batch for the application, and what of it was asked for: offsets in [first, end)."""
+
+    reader: PartitionReader
+    batch: B
+    first: int
+    end: int
+    next_offset: int
+    high_watermark: int
+
+
+@dataclass(slots=True, eq=False)
+class PartitionReader:
+    """One partition of a consumer.
+
+    Transitions: flowing -> seeking -> flowing; flowing -> paused -> seeking or flowing;
+    any -> failed -> seeking.
+
+    Attributes:
+        partition: which.
+        topic_id: of its topic.
+        expected: what the next delivery must begin with.
+        position: what the application gets next.
+        leader_epoch: of the last record delivered; None before the first.
+        position_epoch: of the batch that the application was given last.
+        high_watermark: the newest one known.
+        end: where reading stops; None is nowhere.
+        seek_id: of the seek whose answer is awaited; 0 for none.
+        place: where that seek goes, or where to begin what could not be begun.
+        retrying: that seek is our own, to a place where nothing that was read ahead is lost.
+        paused: nothing is returned to the application.
+        dropped: something was dropped while paused, so that resuming has to go back.
+        error: why the broker does not deliver it.
+    """
+
+    partition: TopicPartition
+    topic_id: bytes
+    expected: int
+    position: int
+    leader_epoch: int | None = None
+    position_epoch: int | None = None
+    high_watermark: int = 0
+    end: int | None = None
+    seek_id: int = 0
+    place: From | None = None
+    retrying: bool = False
+    paused: bool = False
+    dropped: bool = False
+    error: RiverrunError | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the application has been given everything up to the end."""
+        return self.end is not None and self.position >= self.end and self.place is None
+
+    @property
+    def resume_at(self) -> From:
+        """Where a new stream begins."""
+        if self.place is not None:
+            return self.place
+        return Offset(self.position if self.dropped else self.expected)

@@ -1,0 +1,181 @@
+"""What an application is given continues itself, whatever happens to streams in between."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from riverrun._core.partition_reader import Delivered, StartedPosition
+from riverrun._core.reading import ReaderMachine
+from riverrun._core.records import Offset, TopicPartition
+from riverrun.errors import CorruptDataError, Reason
+from tests.client.reading_world import RETRIABLE, Unreadable, World, topic_id
+
+PLACE, OTHER = TopicPartition("t", 0), TopicPartition("t", 1)
+
+
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=300, deadline=None)
+def test_every_record_comes_once_and_in_order(seed):
+    world = World(seed)
+    for _ in range(400):
+        world.step()
+    world.settle()
+
+
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=150, deadline=None)
+def test_reading_to_the_end_returns_what_was_there_at_the_start_and_no_more(seed):
+    world = World(seed, stop_at_end=True)
+    world.trouble = 0.0
+    for _ in range(300):
+        world.step()
+        if world.rng.random() < 0.03:
+            world.break_stream()
+    world.settle()
+    assert world.machine.finished
+    assert world.returned == world.ends_at_first_start
+
+
+def test_the_worlds_are_rich_enough_to_find_something():
+    worlds = [World(seed) for seed in range(40)]
+    for world in worlds:
+        for _ in range(400):
+            world.step()
+        world.settle()
+    assert sum(sum(world.returned.values()) for world in worlds) > 3000
+    assert sum(world.events for world in worlds) > 50
+    assert sum(len(jumps) for world in worlds for jumps in world.jumps.values()) > 5
+
+
+def machine_at(offset: int = 10, *, stop_at_end: bool = False, end: int = 100) -> ReaderMachine:
+    machine: ReaderMachine = ReaderMachine(stop_at_end)
+    machine.started([StartedPosition(PLACE, topic_id(PLACE), offset, end)], {})
+    return machine
+
+
+def delivery(first: int, next_offset: int, place: TopicPartition = PLACE) -> Delivered:
+    return Delivered(place, first, next_offset, 100, 1, 5, [(first, next_offset)])
+
+
+@pytest.mark.parametrize(("first", "next_offset"), [(11, 12), (9, 12), (10, 9)])
+def test_a_delivery_that_does_not_continue_the_last_one_is_not_accepted(first, next_offset):
+    with pytest.raises(CorruptDataError, match="where offset 10 is next") as caught:
+        machine_at().delivered(delivery(first, next_offset))
+    assert caught.value.reason is Reason.PROTOCOL_BROKEN
+
+
+def test_a_partition_that_nobody_asked_for_is_not_accepted():
+    with pytest.raises(CorruptDataError, match="not asked for"):
+        machine_at().delivered(delivery(0, 1, OTHER))
+
+
+def test_a_stream_that_resumes_elsewhere_is_not_accepted():
+    machine = machine_at()
+    machine.delivered(delivery(10, 15))
+    with pytest.raises(CorruptDataError, match="resumes at offset 10"):
+        machine.started([StartedPosition(PLACE, topic_id(PLACE), 10, 100)], machine.asked())
+
+
+def test_a_reset_of_another_position_is_not_accepted():
+    machine = machine_at()
+    with pytest.raises(CorruptDataError, match="resets offset 5"):
+        machine.reset(StartedPosition(PLACE, topic_id(PLACE), 50, 100), 5)
+
+
+def test_a_seek_that_came_after_the_start_was_written_is_not_answered_by_it():
+    machine = machine_at()
+    asked = machine.asked()
+    machine.seek(PLACE, Offset(40))
+    assert machine.started([StartedPosition(PLACE, topic_id(PLACE), 10, 100)], asked) == []
+    machine.delivered(delivery(10, 20))
+    assert machine.take() is None
+    assert machine.readers[PLACE].place == Offset(40)
+
+
+def test_only_the_newest_seek_is_answered():
+    machine = machine_at()
+    first = machine.seek(PLACE, Offset(40)).seek_id
+    second = machine.seek(PLACE, Offset(50)).seek_id
+    at = StartedPosition(PLACE, topic_id(PLACE), 40, 100)
+    assert machine.sought(first, at) is None
+    assert machine.sought(second, at._replace(offset=50)) is machine.readers[PLACE]
+    assert machine.readers[PLACE].position == 50
+
+
+def test_an_error_is_raised_behind_what_came_before_it_and_only_once():
+    machine = machine_at()
+    machine.delivered(delivery(10, 12))
+    assert machine.failed(PLACE, topic_id(PLACE), Unreadable()) == "told"
+    assert machine.failed(PLACE, topic_id(PLACE), Unreadable()) == "told"
+    taken = machine.take()
+    machine.advanced(taken.reader, taken.next_offset)
+    with pytest.raises(Unreadable):
+        machine.take()
+    assert machine.take() is None
+    assert isinstance(machine.all_failed, Unreadable)
+
+
+def test_a_seek_brings_a_failed_partition_back():
+    machine = machine_at()
+    machine.failed(PLACE, topic_id(PLACE), Unreadable())
+    seek_id = machine.seek(PLACE, Offset(20)).seek_id
+    machine.sought(seek_id, StartedPosition(PLACE, topic_id(PLACE), 20, 100))
+    machine.delivered(delivery(20, 21))
+    assert machine.take().first == 20
+    assert machine.all_failed is None
+
+
+def test_a_refused_seek_is_told_to_the_seeker():
+    machine = machine_at()
+    machine.seek(PLACE, Offset(500))
+    assert machine.failed(PLACE, topic_id(PLACE), Unreadable()) == "seek refused"
+    assert machine.take() is None
+
+
+def test_a_partition_out_of_reach_is_asked_for_again_and_keeps_what_was_read_ahead():
+    machine = machine_at()
+    machine.delivered(delivery(10, 12))
+    assert machine.failed(PLACE, topic_id(PLACE), RETRIABLE) == "ask again"
+    reader = machine.ask_again(PLACE)
+    assert reader.place == Offset(12)
+    machine.sought(reader.seek_id, StartedPosition(PLACE, topic_id(PLACE), 12, 100))
+    assert machine.take().first == 10
+
+
+def test_a_partition_that_could_not_begin_begins_where_it_was_asked_to():
+    machine: ReaderMachine = ReaderMachine(False, "latest", {OTHER: Offset(7)})
+    machine.failed(PLACE, topic_id(PLACE), RETRIABLE)
+    machine.failed(OTHER, topic_id(OTHER), RETRIABLE)
+    assert machine.ask_again(PLACE).place == "latest"
+    assert machine.ask_again(OTHER).place == Offset(7)
+
+
+def test_a_corrupt_batch_is_not_stepped_over():
+    machine = machine_at()
+    machine.delivered(delivery(10, 12))
+    machine.delivered(delivery(12, 14))
+    taken = machine.take()
+    machine.corrupt(taken.reader, CorruptDataError("bad", reason=Reason.CORRUPT_DATA))
+    assert machine.take() is None
+    assert machine.readers[PLACE].position == 10
+    assert machine.all_failed is not None
+
+
+def test_pausing_gives_back_the_credit_of_what_is_dropped():
+    machine = machine_at()
+    machine.delivered(delivery(10, 12))
+    machine.pause([PLACE])
+    assert machine.credit_bytes == 5
+    machine.delivered(delivery(12, 14))
+    assert machine.credit_bytes == 10
+    machine.resume([PLACE])
+    assert machine.readers[PLACE].place == Offset(10)
+
+
+def test_resuming_without_anything_dropped_needs_no_seek():
+    machine = machine_at()
+    machine.pause([PLACE])
+    machine.resume([PLACE])
+    assert machine.readers[PLACE].place is None

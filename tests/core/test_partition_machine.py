@@ -134,6 +134,18 @@ def test_between_watermark_and_end_a_reader_may_wait():
     it.readable(20)
 
 
+def test_a_signpost_is_due_after_an_hour_however_little_was_written():
+    it = machine(interval=1 << 20)
+    append(it, BatchHeader(1, 10), now_ms=1_000)
+    hour = 3_600_000
+    header = BatchHeader(1, 10)
+    before = it.rows(header, it.decide(header, None, hour + 999), 100)
+    due = it.rows(header, it.decide(header, None, hour + 1_000), 100)
+    assert before.index is None
+    assert due.index is not None
+    assert due.index.append_time_ms == due.state.indexed_append_time_ms == hour + 1_000
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(1, 5), st.integers(1, 900), st.integers(0, 3_000)), max_size=40)

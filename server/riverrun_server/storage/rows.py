@@ -15,7 +15,7 @@ from riverrun_server.core.log.state import IndexRow, LogState
 from riverrun_server.ports.log import CorruptData
 
 _VERSION: Final = 1
-_STATE: Final = struct.Struct(">B10q")
+_STATE: Final = struct.Struct(">B11q")
 _EPOCH: Final = struct.Struct(">Bq")
 _INDEX: Final = struct.Struct(">B4q")
 _CLAIM: Final = struct.Struct(">BQQ")
@@ -31,6 +31,7 @@ _STATE_FIELDS: Final = (
     "appended_bytes",
     "trimmed_bytes",
     "indexed_bytes",
+    "indexed_append_time_ms",
     "interval_max_timestamp_ms",
     "accepted_epoch",
 )
@@ -50,6 +51,7 @@ def pack_state(state: LogState) -> bytes:
         state.appended_bytes,
         state.trimmed_bytes,
         state.indexed_bytes,
+        state.indexed_append_time_ms,
         state.interval_max_timestamp_ms,
         state.accepted_epoch,
     )

@@ -167,5 +167,6 @@ def _state_at(log: RocksLog, end: int, last: ScannedBatch | None, from_start: in
         last_append_time_ms=stamp.append_time_ms if stamp else old.last_append_time_ms,
         appended_bytes=appended,
         indexed_bytes=indexed,
+        indexed_append_time_ms=old.indexed_append_time_ms if row is None else row.append_time_ms,
         interval_max_timestamp_ms=max(times, default=0),
     )

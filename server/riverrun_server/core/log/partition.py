@@ -18,6 +18,9 @@ from riverrun_server.core.producers import Duplicate, ProducerTable
 
 # About one signpost a MiB: a lookup by time and a step of retention look at no more than this.
 INDEX_INTERVAL_BYTES = 1 << 20
+# And at least one an hour: retention deletes up to a signpost, and where little is written the bytes
+# alone would put them weeks apart.
+INDEX_INTERVAL_MS = 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +117,12 @@ class PartitionMachine:
         assert stamp.base_offset == state.log_end_offset, (stamp, state)
         latest = header.max_timestamp_ms or stamp.append_time_ms
         index, indexed, interval_max = None, state.indexed_bytes, state.interval_max_timestamp_ms
-        first = not state.appended_bytes
-        if first or state.appended_bytes - indexed >= self._index_interval:
+        indexed_at = state.indexed_append_time_ms
+        if (
+            not state.appended_bytes
+            or state.appended_bytes - indexed >= self._index_interval
+            or stamp.append_time_ms - indexed_at >= INDEX_INTERVAL_MS
+        ):
             index = IndexRow(
                 stamp.base_offset,
                 stamp.append_time_ms,
@@ -123,7 +130,7 @@ class PartitionMachine:
                 state.max_timestamp_ms,
                 interval_max,
             )
-            indexed, interval_max = state.appended_bytes, 0
+            indexed, indexed_at, interval_max = state.appended_bytes, stamp.append_time_ms, 0
         return AppendRows(
             LogState(
                 state.log_start_offset,
@@ -134,6 +141,7 @@ class PartitionMachine:
                 state.appended_bytes + stored_bytes,
                 state.trimmed_bytes,
                 indexed,
+                indexed_at,
                 max(interval_max, latest),
                 state.accepted_epoch,
             ),

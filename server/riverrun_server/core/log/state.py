@@ -18,6 +18,7 @@ class LogState:
         appended_bytes: of all batches ever appended, as stored, deleted ones included.
         trimmed_bytes: of the batches deleted at the log's start.
         indexed_bytes: `appended_bytes` before the batch that the newest index row stands at.
+        indexed_append_time_ms: the append time of that batch.
         interval_max_timestamp_ms: the largest record timestamp from that batch on.
         accepted_epoch: the largest leader epoch ever accepted.
     """
@@ -30,6 +31,7 @@ class LogState:
     appended_bytes: int = 0
     trimmed_bytes: int = 0
     indexed_bytes: int = 0
+    indexed_append_time_ms: int = 0
     interval_max_timestamp_ms: int = 0
     accepted_epoch: int = 0
 
@@ -40,7 +42,7 @@ class LogState:
 
 @dataclass(frozen=True, slots=True)
 class IndexRow:
-    """A signpost at about one batch a MiB, written together with that batch.
+    """A signpost at about one batch a MiB and at least one an hour, written with that batch.
 
     Attributes:
         base_offset: of the batch that it stands at.

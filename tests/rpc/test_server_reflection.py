@@ -49,6 +49,7 @@ class Reflected:
 
 @pytest.fixture
 async def server():
+    reflection._commented.cache_clear()  # as in a process that has just begun
     server = grpc.aio.server()
     reflection.serve_reflection(server, SERVICES)
     server.port = server.add_insecure_port("127.0.0.1:0")
@@ -169,7 +170,6 @@ async def test_a_message_has_no_extensions(reflected):
 
 
 async def test_the_descriptors_are_read_at_the_first_question_about_them(reflected):
-    reflection._commented.cache_clear()
     await reflected.ask(list_services="")
     assert reflection._commented.cache_info().currsize == 0
     await reflected.ask(file_containing_symbol="riverrun.v1.Record")

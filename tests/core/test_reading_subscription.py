@@ -328,6 +328,17 @@ def test_stop_at_end_with_a_failed_partition_ends_with_the_failure():
     assert machine.end() == End(OUT_OF_RANGE)
 
 
+def test_a_position_out_of_range_is_neither_finished_nor_caught_up():
+    beyond = Position("t", A, 500, 100, 0, in_range=False)
+    machine = subscription(beyond, stop_at_end=True)
+    assert told(machine) == []
+    assert machine.end() is None
+    assert machine.turn() == A
+    machine.idle(A)
+    assert [type(event) for event in told(machine)] == [CaughtUp]
+    assert machine.end() == End()
+
+
 def test_a_heartbeat_tells_lags_and_credit():
     machine = subscription(at(A, 0, 30), credit_bytes=1000)
     machine.observed(A, 70, 5)

@@ -54,6 +54,7 @@ async def position_at(access: PartitionAccess, place: Place) -> Position:
         marks.high_watermark,
         marks.log_start_offset,
         place.leader_epoch,
+        marks.log_start_offset <= offset <= marks.log_end_offset,
     )
 
 

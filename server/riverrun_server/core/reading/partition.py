@@ -21,6 +21,7 @@ class PartitionReading:
         "end_offset",
         "high_watermark",
         "id",
+        "in_range",
         "leader_epoch",
         "log_start_offset",
         "offset",
@@ -37,6 +38,8 @@ class PartitionReading:
         self.log_start_offset = 0
         self.leader_epoch: int | None = None
         self.end_offset: int | None = None
+        # Out of range, its cursor decides what becomes of it; until then nothing is finished.
+        self.in_range = True
         self.paused = False
         self.stopped_by: Refusal | None = None
         # Whether the reader has been told that it is caught up since the start or the last seek.
@@ -45,7 +48,7 @@ class PartitionReading:
     @property
     def finished(self) -> bool:
         """Whether everything that the reader asked for has been delivered."""
-        return self.end_offset is not None and self.offset >= self.end_offset
+        return self.end_offset is not None and self.offset >= self.end_offset and self.in_range
 
     @property
     def flows(self) -> bool:
@@ -82,6 +85,7 @@ class PartitionReading:
     def delivered(self, next_offset: int, leader_epoch: int | None) -> None:
         """Take into account that the reader has been sent everything below `next_offset`."""
         assert next_offset >= self.offset, (next_offset, self.offset)
+        self.in_range = True
         self.offset = next_offset
         if leader_epoch is not None:
             self.leader_epoch = leader_epoch
@@ -93,12 +97,15 @@ class PartitionReading:
 
     def caught_up(self) -> bool:
         """Return True once when everything committed has been delivered."""
-        if self.announced or self.stopped_by is not None or self.offset < self.high_watermark:
+        if self.announced or self.stopped_by is not None or not self.in_range:
+            return False
+        if self.offset < self.high_watermark:
             return False
         self.announced = True
         return True
 
     def _stand(self, position: Position) -> None:
         self.offset, self.leader_epoch = position.offset, position.leader_epoch
+        self.in_range = position.in_range
         self.high_watermark = position.high_watermark
         self.log_start_offset = position.log_start_offset

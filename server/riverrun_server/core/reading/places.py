@@ -60,6 +60,7 @@ class Position:
         high_watermark: what lies below it is committed.
         log_start_offset: the first offset that can be read.
         leader_epoch: of the record before `offset`, where the reader has read it.
+        in_range: whether the partition has the offset, as far as could be seen.
     """
 
     topic: str
@@ -68,6 +69,7 @@ class Position:
     high_watermark: int
     log_start_offset: int
     leader_epoch: int | None = None
+    in_range: bool = True
 
 
 def offset_of(place: Place, log_start: int, high_watermark: int, found: int | None) -> int:

@@ -114,8 +114,11 @@ class Subscription:
             self._turns.add(partition)
 
     def idle(self, partition: PartitionId) -> None:
-        """Note that there is nothing to read until it wakes."""
+        """Note that there is nothing to read until it wakes; its cursor accepts the position."""
         self._turns.discard(partition)
+        reading = self.partitions[partition]
+        reading.in_range = True
+        self._announce(reading)
 
     # What is sent next.
 

@@ -124,6 +124,13 @@ class LocalPartition:
         except CorruptData as damage:
             self.go_offline(str(damage))
             return
+        newest = self._epochs.latest
+        if newest is not None and newest.leader_epoch > machine.leader_epoch:
+            self.go_offline(
+                f"its log has leader epoch {newest.leader_epoch} and the metadata says "
+                f"{machine.leader_epoch}: the metadata is older than the data"
+            )
+            return
         self._epochs.begin(machine.leader_epoch, machine.log_end)
         # What was recovered is on disk (opening the store wrote it into tables) and there is one
         # replica, so all of it is committed.

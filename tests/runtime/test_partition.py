@@ -178,7 +178,7 @@ async def scenario(seed, steps):
             case "read":
                 exposed |= await world.read(start)
             case "crash":
-                for n, value, answers in unresolved:
+                for _, value, answers in unresolved:
                     if answers and answers[0].error is None:
                         answered[answers[0].base_offset] = value
                 await world.crash(rng.randint(0, 5))

@@ -11,11 +11,12 @@ import grpc.aio
 import pytest
 from google.protobuf.internal import api_implementation
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 
 from riverrun.v1 import metadata_pb2 as m
 from riverrun.v1 import metadata_pb2_grpc
 from riverrun_server.observe.metrics import Metrics
+from riverrun_server.rpc import reflection
 from riverrun_server.rpc.admission import Admission, Caps
 from riverrun_server.rpc.listener import Address, Listener
 from riverrun_server.rpc.server import ListenerServer, ServerOptions, Service, ServingStatus
@@ -134,17 +135,21 @@ async def test_a_port_can_be_bound_before_there_are_services():
     await server.stop(0)
 
 
+@pytest.mark.parametrize("name", [reflection.V1, reflection.V1ALPHA])
 @pytest.mark.parametrize("reflects", [True, False])
-async def test_reflection_follows_the_policy(reflects):
+async def test_reflection_follows_the_policy(reflects, name):
     server, _ = build(reflects=reflects)
     await server.start()
     async with channel_to(server) as channel:
-        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
-        request = reflection_pb2.ServerReflectionRequest(list_services="")
-        call = stub.ServerReflectionInfo(iter([request]))
+        ask = channel.stream_stream(
+            f"/{name}/ServerReflectionInfo",
+            request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+            response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+        )
+        call = ask(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
         if reflects:
             listed = (await call.read()).list_services_response.service
-            assert {NAME, "grpc.health.v1.Health"} <= {one.name for one in listed}
+            assert {NAME, "grpc.health.v1.Health", name} <= {one.name for one in listed}
         else:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await call.read()

@@ -134,6 +134,11 @@ def test_a_gap_longer_than_the_retention_pauses_it():
     assert not gap.pauses(8 * DAY_MS)
 
 
+def test_a_gap_of_a_day_is_believed_however_short_the_retention():
+    assert not TimeGap(START_MS, START_MS + DAY_MS).pauses(60_000)
+    assert TimeGap(START_MS, START_MS + DAY_MS + 1).pauses(60_000)
+
+
 def test_only_a_confirmation_of_this_start_ends_the_pause():
     started_ms = START_MS + 8 * DAY_MS
     assert TimeGap(START_MS, started_ms, confirmed_ms=started_ms - 1).pauses(7 * DAY_MS)

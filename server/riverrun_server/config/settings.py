@@ -77,8 +77,8 @@ class Settings:
         Switch(),
         default=False,
         flag=True,
-        doc="Confirm that the machine's clock is right although the newest stored record is older "
-        "than its retention period. Without it retention waits, for a clock that jumped ahead "
+        doc="Confirm that the machine's clock is right although the broker was away for more than a "
+        "day, and for longer than a topic keeps its records. Without it retention waits, for a clock that jumped ahead "
         "would have it delete everything. Set it for one start.",
     )
     drain_timeout_s: float = setting(

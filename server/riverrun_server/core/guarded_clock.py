@@ -17,6 +17,11 @@ LEAP_MS = 2000.0
 """A wall clock that is this far off has leapt, or drifted too fast; a leap second is no leap."""
 
 
+GAP_BELIEVED_MS = 86_400_000
+"""A gap of up to a day is believed: without that, a topic that keeps minutes would wait for an
+operator after every restart, and fill the disk meanwhile."""
+
+
 @dataclass(frozen=True, slots=True)
 class ClockLeap:
     """The wall clock was set, and the guarded clock did not follow.
@@ -84,8 +89,8 @@ class TimeGap:
     """How long a single broker was away, by clocks that nobody has compared.
 
     Nobody tells a broker alone whether it was down for a week or its clock is a week ahead. Where
-    the gap is longer than a retention period, everything would be deleted at once in the second
-    case; so deletion by age waits until a setting confirms the time.
+    the gap is longer than a retention period, and than a day, everything would be deleted at once in
+    the second case; so deletion by age waits until a setting confirms the time.
 
     Attributes:
         last_persisted_ms: the time that was persisted last before the start; None in a new store.
@@ -106,7 +111,7 @@ class TimeGap:
     def pauses(self, retention_ms: int) -> bool:
         """Return whether nothing may be deleted because it is older than `retention_ms`."""
         confirmed = self.confirmed_ms is not None and self.confirmed_ms >= self.started_ms
-        return not confirmed and self.gap_ms > retention_ms
+        return not confirmed and self.gap_ms > max(retention_ms, GAP_BELIEVED_MS)
 
     def to_persist_ms(self, now_ms: int, shortest_retention_ms: int) -> int:
         """Return the time to persist now, which the next start will compare with.

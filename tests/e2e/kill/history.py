@@ -102,7 +102,7 @@ class Ended(NamedTuple):
 
 
 class Killed(NamedTuple):
-    """The broker was killed, with so many records sent and not answered.
+    """The broker was killed, or told to end, with so many records sent and not answered.
 
     Attributes:
         how: at what moment.

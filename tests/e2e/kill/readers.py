@@ -42,6 +42,8 @@ async def staying(world: World, name: str) -> None:
         async def read() -> None:
             async for view in consumer.batches():
                 note(world, name, view.to_records(), positions)
+                if view.next_offset > view.high_watermark:
+                    world.failed(name, f"given {view.offsets} below {view.high_watermark}")
 
         reading = asyncio.create_task(read(), name=f"{name} reads")
         try:

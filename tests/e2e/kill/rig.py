@@ -24,21 +24,26 @@ from tests.e2e.kill.world import PARTITIONS, TOPIC, World
 PROGRESS_TIMEOUT_S = 40.0
 LOAD_S = (0.02, 0.8)
 DOWN_S = (0.0, 0.3)
-# Up to when a drain has long come to its end: then the next start finds snapshots of the producers.
-DRAIN_S = (0.0, 1.5)
+DRAIN_S = (0.0, 0.3)
 
 
 class Fault(enum.Enum):
-    """How the broker dies in one round."""
+    """How the broker ends in one round."""
 
+    DRAINED = "drained"
+    """In order, after SIGTERM: the next start finds snapshots of the producers."""
     UNDER_LOAD = "under load"
     WHILE_STARTING = "while starting"
     """Under load, and once more while it comes back."""
     WHILE_DRAINING = "while draining"
-    """After SIGTERM, before or after it has come to its end."""
 
 
-_SHARES = {Fault.UNDER_LOAD: 6, Fault.WHILE_STARTING: 3, Fault.WHILE_DRAINING: 1}
+_SHARES = {
+    Fault.UNDER_LOAD: 60,
+    Fault.WHILE_STARTING: 25,
+    Fault.WHILE_DRAINING: 10,
+    Fault.DRAINED: 5,
+}
 
 # Producers that get anything acknowledged.
 _ACKNOWLEDGED = (
@@ -117,8 +122,9 @@ class Rig:
             patience.reschedule(asyncio.get_running_loop().time() + PROGRESS_TIMEOUT_S)
 
     def _plan(self, rounds: int) -> list[Fault]:
-        """Choose the faults; three rounds have one of each."""
-        each = self._dice.sample([*Fault], len(Fault))
+        """Choose the faults; the first four rounds have one of each."""
+        crashes = [fault for fault in Fault if fault is not Fault.DRAINED]
+        each = [Fault.DRAINED, *self._dice.sample(crashes, len(crashes))]
         more = self._dice.choices([*_SHARES], [*_SHARES.values()], k=rounds)
         return [*each, *more][:rounds]
 
@@ -126,7 +132,10 @@ class Rig:
         """Let everybody get something done, kill the broker at some moment, bring it back."""
         await self._progress(world)
         await asyncio.sleep(self._dice.uniform(*LOAD_S))
-        if fault is Fault.WHILE_DRAINING:
+        if fault is Fault.DRAINED:
+            world.recorder.add(Killed(fault.value, _unanswered(world)))
+            assert await asyncio.to_thread(self.broker.term) == 0, self.broker.logs()
+        elif fault is Fault.WHILE_DRAINING:
             os.kill(self.broker.pid, signal.SIGTERM)
             await asyncio.sleep(self._dice.uniform(*DRAIN_S))
             await self._kill(world, fault)
@@ -137,6 +146,8 @@ class Rig:
         if fault is Fault.WHILE_STARTING:
             await self._kill_while_starting(world)
         await self._start(self.broker.restart)
+        # Before anybody else is back: what is committed must not need a new append to be known.
+        await stub_readers.measure_once(world)
 
     async def _progress(self, world: World) -> None:
         """Wait until everybody has had something acknowledged since now, or has complained."""

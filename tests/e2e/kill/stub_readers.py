@@ -34,20 +34,28 @@ _LATEST = {"from": FROM_LATEST}
 
 async def measuring(world: World) -> None:
     """Ask for the high watermarks from beginning to end."""
-    query = OffsetQuery(topic=TOPIC, **_LATEST)
-    request = ListOffsetsRequest(queries=[query])
     async with world.channel() as channel:
         stub = consumers(channel)
         while not world.ends.done():
-            asked_at = len(world.recorder.events)
-            answer = await patiently(lambda: stub.ListOffsets(request, timeout=CALL_TIMEOUT_S))
-            for found in answer.answers:
-                if found.HasField("error"):
-                    world.failed("measuring", found.error)
-                else:
-                    measured = Measured(asked_at, found.partition, found.high_watermark)
-                    world.recorder.add(measured)
+            await _measure(world, stub)
             await asyncio.sleep(AGAIN_S)
+
+
+async def measure_once(world: World) -> None:
+    """Ask for the high watermarks now, on a connection of its own."""
+    async with world.channel() as channel:
+        await _measure(world, consumers(channel))
+
+
+async def _measure(world: World, stub: ConsumerServiceStub) -> None:
+    request = ListOffsetsRequest(queries=[OffsetQuery(topic=TOPIC, **_LATEST)])
+    asked_at = len(world.recorder.events)
+    answer = await patiently(lambda: stub.ListOffsets(request, timeout=CALL_TIMEOUT_S))
+    for found in answer.answers:
+        if found.HasField("error"):
+            world.failed("measuring", found.error)
+        else:
+            world.recorder.add(Measured(asked_at, found.partition, found.high_watermark))
 
 
 async def resuming(world: World, group: str) -> None:
@@ -89,10 +97,14 @@ async def _read(
         for partition in PARTITIONS
     ]
     request = ReadRequest(
-        positions=places, group_id=group, max_records=dice.randint(1, 3000), stop_at_end=True
+        positions=places,
+        group_id=group,
+        max_records=dice.randint(1, 3000),
+        stop_at_end=world.ends.done() or dice.random() < 0.3,
     )
+    timeout_s = None if request.stop_at_end else dice.uniform(0.2, 2.0)
     try:
-        async for response in stub.Read(request):
+        async for response in stub.Read(request, timeout=timeout_s):
             if response.HasField("started"):
                 for place in response.started.positions:
                     if fresh:

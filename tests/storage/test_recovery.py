@@ -257,6 +257,7 @@ def check_salvaged(log, at_most):
         sizes[each.next_offset] = sizes[each.base_offset] + len(each.data)
     assert [row.bytes_before for row in rows] == [sizes[row.base_offset] for row in rows]
     assert log.state.indexed_bytes == rows[-1].bytes_before
+    assert log.state.indexed_append_time_ms == rows[-1].append_time_ms
 
 
 def test_damage_in_an_older_log_leaves_the_prefix_of_each_partition(opened, two_logs):

@@ -18,7 +18,7 @@ from riverrun_server.core.log.batch import (
 )
 from riverrun_server.core.log.epochs import EpochEntry
 from riverrun_server.core.log.state import IndexRow
-from riverrun_server.ports.log import CorruptData
+from riverrun_server.ports.log import CorruptData, StorageStalled
 from riverrun_server.storage.options import Tuning
 from riverrun_server.storage.store import open_store
 
@@ -94,8 +94,17 @@ class Writer:
             row = IndexRow(new.base_offset, 1000, state.appended_bytes, 0, 1000)
             after = dataclasses.replace(after, indexed_bytes=state.appended_bytes)
         entry = EpochEntry(epoch, new.base_offset) if epoch is not None else None
-        self.log.append(new, after, epoch=entry, index=row)
+        self._patiently(lambda: self.log.append(new, after, epoch=entry, index=row))
         return new
+
+    def _patiently(self, write):
+        """Write, and where the store is behind with its tables let it finish them first."""
+        while True:
+            try:
+                return write()
+            except StorageStalled:
+                for column in self.log._journal.rocks.columns():
+                    column.flush()
 
     def many(self, batches, **how):
         return [self.append(**how) for _ in range(batches)]
@@ -105,14 +114,12 @@ class Writer:
         self.log.save(dataclasses.replace(self.state, high_watermark=self.state.log_end_offset))
 
     def trim(self, offset, snapshot=b"producers"):
-        self.log.trim(
-            dataclasses.replace(
-                self.state,
-                log_start_offset=offset,
-                high_watermark=max(self.state.high_watermark, offset),
-            ),
-            snapshot=(offset, snapshot),
+        state = dataclasses.replace(
+            self.state,
+            log_start_offset=offset,
+            high_watermark=max(self.state.high_watermark, offset),
         )
+        self._patiently(lambda: self.log.trim(state, snapshot=(offset, snapshot)))
 
     def truncate(self, offset):
         epochs = [entry for entry in self.log.epochs() if entry.start_offset < offset]
@@ -121,7 +128,7 @@ class Writer:
             log_end_offset=offset,
             high_watermark=min(self.state.high_watermark, offset),
         )
-        self.log.truncate(state, epochs)
+        self._patiently(lambda: self.log.truncate(state, epochs))
 
 
 def read_all(log, max_bytes=1 << 20):

@@ -59,8 +59,8 @@ class Column:
         Raises:
             CorruptData: a block fails its checksum.
         """
-        with self.open_for_reading() as rows, translated(f"reading {self.name}"):
-            found: list[bytes | None] = rows.get(list(keys))  # type: ignore[assignment]
+        with self._reading(), translated(f"reading {self.name}"):
+            found: list[bytes | None] = self._open.get(list(keys))  # type: ignore[assignment]
         return found
 
     def one(self, key: bytes) -> bytes | None:
@@ -74,9 +74,8 @@ class Column:
         Raises:
             CorruptData: a block fails its checksum.
         """
-        with self.open_for_reading() as rows, translated(f"reading {self.name}"):
-            get = rows.get
-            yield lambda key: get([key])[0]  # type: ignore[index]
+        with self._reading(), translated(f"reading {self.name}"):
+            yield lambda key: self._open.get([key])[0]  # type: ignore[index]
 
     def scan(self, begin: bytes, end: bytes, limit: int | None = None) -> list[tuple[bytes, bytes]]:
         """Return rows from `begin` up to but not `end`, as of one moment.
@@ -85,8 +84,8 @@ class Column:
             CorruptData: a block fails its checksum; nothing is left out silently.
         """
         found: list[tuple[bytes, bytes]] = []
-        with self.open_for_reading() as all_rows, translated(f"reading {self.name}"):
-            rows = all_rows.iter()
+        with self._reading(), translated(f"reading {self.name}"):
+            rows = self._open.iter()
             try:
                 rows.seek(begin)
                 while rows.valid() and (limit is None or len(found) < limit):
@@ -97,7 +96,7 @@ class Column:
                     rows.next()
                 rows.status()
             finally:
-                del rows  # a traceback would keep it alive, and it the database
+                del rows  # as long as it lives, the database stays open
         return found
 
     def last(self, begin: bytes, at: bytes) -> tuple[bytes, bytes] | None:
@@ -106,8 +105,8 @@ class Column:
         Raises:
             CorruptData: a block fails its checksum.
         """
-        with self.open_for_reading() as all_rows, translated(f"reading {self.name}"):
-            rows = all_rows.iter()
+        with self._reading(), translated(f"reading {self.name}"):
+            rows = self._open.iter()
             try:
                 rows.seek_for_prev(at)
                 if rows.valid() and (key := rows.key()) >= begin:
@@ -126,8 +125,8 @@ class Column:
         Raises:
             StorageError: it may have been written all the same.
         """
-        with self.open_for_reading() as rows, translated(f"flushing {self.name}"):
-            rows.flush(wait)
+        with self._reading(), translated(f"flushing {self.name}"):
+            self._open.flush(wait)
 
     @property
     def is_dirty(self) -> bool:
@@ -136,8 +135,8 @@ class Column:
 
     def number(self, name: str) -> int:
         """Return one of RocksDB's properties of this family, 0 where there is none."""
-        with self.open_for_reading() as rows:
-            return rows.property_int_value(name) or 0
+        with self._reading():
+            return self._open.property_int_value(name) or 0
 
     def compact(self, first: bytes, last: bytes, *, rewrite: bool = False) -> None:
         """Compact what lies between two keys, both included; blocks, others run meanwhile.
@@ -154,8 +153,8 @@ class Column:
         options.set_exclusive_manual_compaction(False)
         if rewrite:
             options.set_bottommost_level_compaction(BottommostLevelCompaction.force())
-        with self.open_for_reading() as rows, translated(f"compacting {self.name}"):
-            rows.compact_range(first, last, options)
+        with self._reading(), translated(f"compacting {self.name}"):
+            self._open.compact_range(first, last, options)
 
     def ingest_deletes(self, keys: Sequence[bytes], scratch: Path) -> None:
         """Delete rows through a table of their own, made at `scratch`, which then disappears.
@@ -170,7 +169,7 @@ class Column:
         Raises:
             StorageError: nothing has changed.
         """
-        with self.open_for_reading() as rows, translated(f"deleting from {self.name}"):
+        with self._reading(), translated(f"deleting from {self.name}"):
             scratch.unlink(missing_ok=True)
             table = SstFileWriter(Options(raw_mode=True))
             table.open(str(scratch))
@@ -180,7 +179,7 @@ class Column:
             options = IngestExternalFileOptions()
             options.set_move_files(True)
             options.set_allow_blocking_flush(False)
-            rows.ingest_external_file([str(scratch)], options)
+            self._open.ingest_external_file([str(scratch)], options)
 
     @property
     def handle(self) -> ColumnFamily:
@@ -192,9 +191,8 @@ class Column:
         """Give up what keeps the database open; nothing works any more."""
         self._rows = self._handle = None
 
-    @contextmanager
-    def open_for_reading(self) -> Iterator[Rdict]:
-        """Give rocksdict's view of the family, open until the end of the block."""
-        with self._reading():
-            assert self._rows is not None
-            yield self._rows
+    @property
+    def _open(self) -> Rdict:
+        """The family, for one expression: a name for it would live on in an error's traceback."""
+        assert self._rows is not None
+        return self._rows

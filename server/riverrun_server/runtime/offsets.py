@@ -73,7 +73,7 @@ class GroupOffsets:
     """The committed offsets of all groups.
 
     Transitions: made -> running (run) -> closed (run is cancelled). Before `run` and behind it,
-    nothing is answered but SHUTTING_DOWN or NOT_READY.
+    everything is refused with NOT_READY.
 
     Args:
         directory: finds partitions, those of the offsets topic too.
@@ -109,6 +109,7 @@ class GroupOffsets:
                 await asyncio.Event().wait()
         finally:
             self._tasks = None
+            self._logs.clear()
 
     async def commit(self, group_id: str, commits: Sequence[OffsetCommit]) -> list[CommitOutcome]:
         """Store how far a group has come; an outcome for each commit, in order.

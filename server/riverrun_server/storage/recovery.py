@@ -94,7 +94,7 @@ def open_recovered(
         watermark: as found, None where it is missing or unreadable.
         doubt: why the store is not what the watermark speaks of, or None.
         before_change: told whether the store is intact before anything on the disk is changed;
-            not called for a store that was closed in order and is complete.
+            not called for a store that is new, or was closed in order and is complete.
 
     Raises:
         StorageError: it cannot be opened at all; nothing was changed.
@@ -138,7 +138,8 @@ def _create(
     loss = doubt
     if expected:
         loss = f"{store} is empty, but {expected} writes had been on the disk"
-    before_change(loss is None)
+    if loss:
+        before_change(False)
     rocks = open_rocks(store, families, tuning)
     return rocks, RecoveryReport(Mode.CREATED, loss, expected == 0, 0, expected)
 

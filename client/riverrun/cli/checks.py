@@ -63,9 +63,9 @@ async def check_address(check: Literal["address", "advertised"], address: str) -
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
-    except socket.gaierror as error:
+    except (socket.gaierror, UnicodeError) as error:
         return Finding(
-            check, "failed", f"{host} does not resolve: {error.strerror}", "check name and DNS"
+            check, "failed", f"{host} does not resolve: {error}", "check name and DNS"
         )
     except TimeoutError:
         found = f"{address} does not answer within {CONNECT_TIMEOUT_S:.0f} s"

@@ -31,14 +31,18 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=50, help="how often to kill the broker")
     parser.add_argument("--seed", type=int, help="make the choices of an earlier run again")
     parser.add_argument("--folder", type=Path, default=Path("data/torture"), help="for its data")
+    parser.add_argument(
+        "--power", action="store_true", help="lose what was not synced; needs a C compiler"
+    )
     options = parser.parse_args()
     seed = options.seed or int.from_bytes(os.urandom(4))
     folder = options.folder / str(seed)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    sys.stdout.write(f"seed {seed}, {options.rounds} rounds, in {folder}\n")
+    kind = "power cuts" if options.power else "kills"
+    sys.stdout.write(f"seed {seed}, {options.rounds} {kind}, in {folder}\n")
     began_s = time.monotonic()
-    rig = Rig(folder, seed)
+    rig = Rig(folder, seed, power=options.power)
     failures = _run(rig, options.rounds)
     sys.stdout.write(f"{weigh(rig.recorder.events)}\n")
     for line in failures:
@@ -51,7 +55,7 @@ def main() -> int:
         shutil.rmtree(folder)
     seconds = time.monotonic() - began_s
     sys.stdout.write(
-        f"torture: seed={seed} rounds={options.rounds} failures={len(failures)} "
+        f"torture: {kind.replace(' ', '_')} seed={seed} rounds={options.rounds} failures={len(failures)} "
         f"seconds={seconds:.0f}\n"
     )
     return 1 if failures else 0

@@ -16,6 +16,7 @@ from tests.e2e.broker_process import BrokerProcess
 from tests.e2e.kill import readers, stub_readers
 from tests.e2e.kill.client_producers import in_chunks, newcomers, pipelined
 from tests.e2e.kill.history import Event, Killed, Recorder
+from tests.e2e.kill.power import unsynced_is_lost
 from tests.e2e.kill.refused_producer import refused
 from tests.e2e.kill.stub_producers import expecting_offsets, idempotent_unary
 from tests.e2e.kill.world import PARTITIONS, TOPIC, World
@@ -65,10 +66,15 @@ class Rig:
     Args:
         folder: for the broker's data.
         seed: what every random choice comes from; what the machine does meanwhile is not in it.
+        power: kills take what was not synced, as a power cut would.
+
+    Raises:
+        RuntimeError: a power cut cannot be played here; the text says why.
     """
 
-    def __init__(self, folder: Path, seed: int) -> None:
-        self.broker = BrokerProcess(folder)
+    def __init__(self, folder: Path, seed: int, *, power: bool = False) -> None:
+        environ = unsynced_is_lost(folder) if power else {}
+        self.broker = BrokerProcess(folder, environ=environ)
         self.recorder = Recorder()
         self._dice = random.Random(seed)
         self._seed = seed
@@ -104,7 +110,7 @@ class Rig:
 
     @contextlib.asynccontextmanager
     async def _producing(self, world: World) -> AsyncIterator[None]:
-        async with asyncio.timeout(None) as patience, asyncio.TaskGroup() as producing:
+        async with self._patience() as patience, asyncio.TaskGroup() as producing:
             for producer in (
                 pipelined(world, "idempotent"),
                 newcomers(world, "newcomer"),
@@ -120,6 +126,17 @@ class Rig:
             yield
             world.stop.set()
             patience.reschedule(asyncio.get_running_loop().time() + PROGRESS_TIMEOUT_S)
+
+    @contextlib.asynccontextmanager
+    async def _patience(self) -> AsyncIterator[asyncio.Timeout]:
+        try:
+            async with asyncio.timeout(None) as patience:
+                yield patience
+        except TimeoutError:
+            raise AssertionError(
+                f"producers do not end {PROGRESS_TIMEOUT_S} s after the last crash; unanswered: "
+                f"{self.recorder.unanswered}\n{self.broker.logs()}"
+            ) from None
 
     def _plan(self, rounds: int) -> list[Fault]:
         """Choose the faults; the first four rounds have one of each."""

@@ -154,7 +154,7 @@ async def play(script, form, cold, limits, frame_bytes):
             assert not task.done(), task.result()
 
 
-async def act(action, stream, model, accesses):  # noqa: C901 - a line or two an action
+async def act(action, stream, model, accesses):
     kind, *arguments = action
     if kind in ("append", "commit", "trim", "seek", "pause", "resume"):
         access = accesses[arguments[0]]

@@ -239,7 +239,8 @@ async def test_a_seek_that_makes_no_sense_stops_its_partition_until_the_next(wor
         t1.append(b"b")
         await asyncio.sleep(1)
         assert stream.values() == [b"b"]
-        assert stream.of("partition_error")[0].error.message == "negative"
+        (error,) = stream.of("partition_error")
+        assert (error.error.message, error.seek_id) == ("negative", 1)
         await stream.say(Seek(2, T0, offset(0)))
         await asyncio.sleep(1)
         assert stream.values() == [b"b", b"a"]
@@ -255,6 +256,7 @@ async def test_control_over_a_partition_that_the_stream_does_not_read_is_an_erro
         await asyncio.sleep(1)
     first, second = stream.of("partition_error")
     assert first.error.reason == errors_pb2.ERROR_REASON_INVALID_REQUEST
+    assert (first.seek_id, second.seek_id) == (1, 0)
     assert second.error.reason == errors_pb2.ERROR_REASON_TOPIC_NOT_FOUND
     assert stream.values() == [b"a"]
 

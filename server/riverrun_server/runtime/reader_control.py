@@ -121,12 +121,12 @@ class ReaderControl:
         return True
 
     async def _seek(self, seek: Seek) -> None:
-        for partition in self._read([seek.name]):
+        for partition in self._read([seek.name], seek.seek_id):
             try:
                 position = await self._position(partition, seek)
             except Refusal as refusal:
                 self._sources.drop(partition)
-                self._machine.stopped(partition, refusal)
+                self._machine.stopped(partition, refusal, seek.seek_id)
             else:
                 self._stand(position)
                 self._machine.sought(seek.seek_id, position)
@@ -143,7 +143,7 @@ class ReaderControl:
     def _stand(self, position: Position) -> None:
         self._sources.stand(self._accesses[position.id], position)
 
-    def _read(self, names: Sequence[PartitionName]) -> list[PartitionId]:
+    def _read(self, names: Sequence[PartitionName], seek_id: int = 0) -> list[PartitionId]:
         """Return those of the partitions that this stream reads; the reader hears of the others."""
         if not names:
             return list(self._machine.partitions)
@@ -152,7 +152,7 @@ class ReaderControl:
             try:
                 found.append(self._read_one(name))
             except Refusal as refusal:
-                self._machine.events.append(PartitionFailed(*name, refusal))
+                self._machine.events.append(PartitionFailed(*name, refusal, seek_id))
         return found
 
     def _read_one(self, name: PartitionName) -> PartitionId:

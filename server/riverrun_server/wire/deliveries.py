@@ -8,6 +8,7 @@ batches apart (wire/unpacking).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 from google.protobuf.duration_pb2 import Duration
@@ -44,6 +45,7 @@ _FETCH_DELIVERY_TAG = b"\x0a"  # StoredFetchResponse.deliveries = 1
 HEADER_BYTES_MAX = 512
 
 
+@functools.lru_cache(4096)
 def varint(value: int) -> bytes:
     """Return a number as protobuf writes a length."""
     assert value >= 0, value
@@ -187,6 +189,7 @@ def _failure(failure: PartitionFailed, write_error: ErrorWriter) -> consumer_pb2
         topic_id=failure.topic_id,
         partition=failure.partition,
         error=write_error(failure.refusal),
+        seek_id=failure.seek_id,
     )
 
 

@@ -8,17 +8,19 @@ batch is compressed, so the driver calls it in a thread unless the batches are s
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from riverrun.v1.records_pb2 import CODEC_NONE, ReceivedRecord, RecordBatch
+from google.protobuf.message import DecodeError
+
+from riverrun.v1.records_pb2 import CODEC_NONE, ReceivedRecord, Record, RecordBatch, RecordSet
 from riverrun.v1.text_pb2 import TailResponse, TextHeader
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.log.batch import PartitionId, StoredBatch
 from riverrun_server.ports.log import CorruptData
 from riverrun_server.wire import codecs
 from riverrun_server.wire.placement import placement_crc
-from riverrun_server.wire.stored import EXPANDED_BYTES_MAX, received_records, scan_batch
+from riverrun_server.wire.stored import EXPANDED_BYTES_MAX, EXPLICIT_OFFSETS
 
 
 class Unpacked(NamedTuple):
@@ -54,7 +56,7 @@ def into_records(
     Raises:
         Refusal: CORRUPT_DATA.
     """
-    return _singly(source, batches, first, limit_bytes, ReceivedRecord.SerializeToString)
+    return _singly(source, batches, first, limit_bytes, _received)
 
 
 def into_text(
@@ -66,13 +68,11 @@ def into_text(
         Refusal: CORRUPT_DATA.
     """
     topic, partition = source.topic, source.id.partition
-    return _singly(
-        source,
-        batches,
-        first,
-        limit_bytes,
-        lambda record: tail_response(topic, partition, record).SerializeToString(),
-    )
+
+    def write(offset: int, timestamp_ms: int, record: Record) -> bytes:
+        return tail_response(topic, partition, offset, timestamp_ms, record).SerializeToString()
+
+    return _singly(source, batches, first, limit_bytes, write)
 
 
 def into_codecs(accepted: frozenset[int]) -> Unpack:
@@ -104,10 +104,9 @@ def expanded(partition: PartitionId, batch: StoredBatch) -> StoredBatch:
         Refusal: CORRUPT_DATA.
     """
     try:
-        scan_batch(partition, batch.data)
-        rewritten = RecordBatch.FromString(batch.data)
+        rewritten = _verified(partition, batch.data)
         rewritten.records = codecs.expand(rewritten.codec, rewritten.records, EXPANDED_BYTES_MAX)
-    except (CorruptData, Refusal) as error:
+    except (CorruptData, DecodeError, Refusal) as error:
         raise _corrupt(partition, batch, error) from error
     rewritten.codec = CODEC_NONE
     rewritten.records_crc = zlib.crc32(rewritten.records)
@@ -137,7 +136,9 @@ def codec_of(data: bytes) -> int:
     return 0 if tag > b"\x10" else -1
 
 
-def tail_response(topic: str, partition: int, record: ReceivedRecord) -> TailResponse:
+def tail_response(
+    topic: str, partition: int, offset: int, timestamp_ms: int, record: Record
+) -> TailResponse:
     """Return a record in strings; what is not UTF-8 gets U+FFFD and says so."""
     lossy = False
 
@@ -152,8 +153,8 @@ def tail_response(topic: str, partition: int, record: ReceivedRecord) -> TailRes
     response = TailResponse(
         topic=topic,
         partition=partition,
-        offset=record.offset,
-        timestamp_ms=record.timestamp_ms,
+        offset=offset,
+        timestamp_ms=timestamp_ms,
         key=text(record.key) if record.HasField("key") else None,
         value=text(record.value) if record.HasField("value") else None,
         headers=[TextHeader(key=header.key, value=text(header.value)) for header in record.headers],
@@ -162,39 +163,76 @@ def tail_response(topic: str, partition: int, record: ReceivedRecord) -> TailRes
     return response
 
 
+def _received(offset: int, timestamp_ms: int, record: Record) -> bytes:
+    # Field by field, and headers only where there are some: 2 us a record instead of 5.
+    received = ReceivedRecord(offset=offset, timestamp_ms=timestamp_ms)
+    if record.HasField("key"):
+        received.key = record.key
+    if record.HasField("value"):
+        received.value = record.value
+    if record.headers:
+        received.headers.extend(record.headers)
+    return received.SerializeToString()
+
+
 def _singly(
     source: Source,
     batches: Sequence[StoredBatch],
     first: int,
     limit_bytes: int,
-    write: Callable[[ReceivedRecord], bytes],
+    write: Callable[[int, int, Record], bytes],
 ) -> Unpacked:
+    """Write records one by one until there is so much of them."""
     pieces: list[StoredBatch] = []
     size, position = 0, first
     for at, batch in enumerate(batches):
-        if pieces and size >= limit_bytes:
-            return Unpacked(pieces, position, batches[at:])
-        try:
-            records = received_records(
-                batch.data, position, batch.next_offset, max(1, limit_bytes - size)
-            )
-        except CorruptData as error:
-            raise _corrupt(source.id, batch, error) from error
-        for record in records:
-            data = write(record)
+        for offset, timestamp_ms, record in _records(source.id, batch, position):
+            if size >= limit_bytes and pieces:
+                return Unpacked(pieces, position, batches[at:])
+            data = write(offset, timestamp_ms, record)
             size += len(data)
-            offset = record.offset
-            pieces.append(StoredBatch(offset, offset + 1, batch.leader_epoch, data))
-        if records and records[-1].offset + 1 < batch.next_offset:
-            # Cut short by the limit, or the batch ends in a gap: the next step finds out.
-            return Unpacked(pieces, records[-1].offset + 1, batches[at:])
+            position = offset + 1
+            pieces.append(StoredBatch(offset, position, batch.leader_epoch, data))
         position = max(position, batch.next_offset)
     return Unpacked(pieces, position, ())
 
 
-def _corrupt(partition: PartitionId, batch: StoredBatch, error: Exception) -> Refusal:
+def _records(
+    partition: PartitionId, batch: StoredBatch, first: int
+) -> Iterator[tuple[int, int, Record]]:
+    """Yield (offset, timestamp, record) of a batch from an offset on, both checksums verified.
+
+    Whoever gets records cannot verify anything any more: the broker is the last who can.
+    """
+    try:
+        header = _verified(partition, batch.data)
+        data = codecs.expand(header.codec, header.records, EXPANDED_BYTES_MAX)
+        records = RecordSet.FromString(data).records
+    except (CorruptData, DecodeError, Refusal) as error:
+        raise _corrupt(partition, batch, error) from error
+    base, append_time_ms = header.base_offset, header.append_time_ms
+    explicit = header.attributes & EXPLICIT_OFFSETS
+    # Without explicit offsets the index is the offset, and what comes before `first` is not touched.
+    for at in range(0 if explicit else max(0, first - base), len(records)):
+        record = records[at]
+        offset = base + (record.offset_delta if explicit else at)
+        if offset >= first:
+            has_time = record.HasField("timestamp_ms")
+            yield offset, record.timestamp_ms if has_time else append_time_ms, record
+
+
+def _verified(partition: PartitionId, data: bytes) -> RecordBatch:
+    batch = RecordBatch.FromString(data)
+    if zlib.crc32(batch.records) != batch.records_crc:
+        raise CorruptData("the records' checksum is wrong")
+    if placement_crc(partition, batch) != batch.placement_crc:
+        raise CorruptData("the placement checksum is wrong")
+    return batch
+
+
+def _corrupt(partition: PartitionId, batch: StoredBatch, error: object) -> Refusal:
     return Refusal(
         Reason.CORRUPT_DATA,
         f"the batch at offset {batch.base_offset} of partition {partition} cannot be read: "
-        f"{error}; seek behind offset {batch.next_offset} to go on without it",
+        f"{error}; seek to offset {batch.next_offset} to go on without it",
     )

@@ -92,12 +92,13 @@ class CaughtUp:
 
 @dataclass(frozen=True, slots=True)
 class PartitionFailed:
-    """A partition cannot be read; the others go on."""
+    """A partition cannot be read; the others go on. `seek_id` is that of a seek that failed."""
 
     topic: str
     topic_id: bytes
     partition: int
     refusal: Refusal
+    seek_id: int = 0
 
 
 @dataclass(frozen=True, slots=True)

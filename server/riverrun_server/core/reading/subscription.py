@@ -249,14 +249,16 @@ class Subscription:
         self.events.append(PositionReset(reading.position, old, cause))
         self._go_on(reading)
 
-    def stopped(self, partition: PartitionId, refusal: Refusal) -> None:
-        """Stop one partition until a seek, and say why."""
+    def stopped(self, partition: PartitionId, refusal: Refusal, seek_id: int = 0) -> None:
+        """Stop one partition until a seek, and say why; `seek_id` is that of a seek that failed."""
         reading = self.partitions[partition]
         reading.stopped_by = refusal
         self._drop_run(partition)
         self._turns.discard(partition)
         self.events.append(
-            PartitionFailed(reading.topic, partition.topic_id, partition.partition, refusal)
+            PartitionFailed(
+                reading.topic, partition.topic_id, partition.partition, refusal, seek_id
+            )
         )
 
     # The reader's control.

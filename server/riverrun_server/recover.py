@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 
+from google.protobuf.message import DecodeError
+
 from riverrun_server.config.settings import Settings
 from riverrun_server.core.cluster import keys
 from riverrun_server.core.cluster.values import Id, Incarnations, TopicValue
@@ -24,7 +26,7 @@ from riverrun_server.storage.log import RocksLog
 from riverrun_server.storage.rocks_store import RocksStore
 from riverrun_server.storage.salvage import cut_log
 from riverrun_server.storage.store import open_store
-from riverrun_server.wire.snapshots import encode_snapshot
+from riverrun_server.wire.snapshots import decode_snapshot, encode_snapshot
 from riverrun_server.wire.stored import scan_batch, stored_batch
 
 
@@ -93,15 +95,34 @@ def _accept(store: RocksStore, partition: PartitionId, name: str) -> str:
         store.open(partition)
         return f"{name}: {log.damage}; nothing could be kept, it begins empty at offset 0"
     was = log.state.log_end_offset
-    if not cut_log(log):
+    cut = cut_log(log)
+    forgot = _keep_recoverable(log)
+    if not cut and not forgot:
         return f"{name} is whole, offsets {log.state.log_start_offset} to {was}; nothing was done"
-    _keep_recoverable(log)
-    return f"{name} now ends at offset {log.state.log_end_offset}; it ended at {was}"
+    told = f"{name} now ends at offset {log.state.log_end_offset}; it ended at {was}"
+    return told + (
+        "; its producers are forgotten, so retries of what it holds are written again"
+        if forgot
+        else ""
+    )
 
 
-def _keep_recoverable(log: RocksLog) -> None:
-    """Leave a snapshot where the cut took the last one: of producers nothing is known any more."""
-    state = log.state
-    if state.log_start_offset and log.snapshot() is None:
-        start = state.log_start_offset
-        log.save(state, snapshot=(start, encode_snapshot(ProducersSnapshot(start, ()))))
+def _keep_recoverable(log: RocksLog) -> bool:
+    """Leave a snapshot that can be started from; return whether producers had to be forgotten.
+
+    The cut may have taken the last one, or it may itself be what is damaged. A new one at the log
+    end replaces whatever there is.
+    """
+    state, found = log.state, log.snapshot()
+    if found is None and not state.log_start_offset:
+        return False
+    if found is not None and found[0] <= state.log_end_offset:
+        try:
+            decode_snapshot(found[1])
+        except DecodeError:
+            pass
+        else:
+            return False
+    end = state.log_end_offset
+    log.save(state, snapshot=(end, encode_snapshot(ProducersSnapshot(end, ()))))
+    return True

@@ -24,7 +24,8 @@ NOW_MS = 1_700_000_000_000
 class World:
     """One partition, its store and its flusher; `crash` and `open` begin another process."""
 
-    def __init__(self, *, tail_bytes=1 << 20, config=None):
+    def __init__(self, *, tail_bytes=1 << 20, config=None, topic="t"):
+        self.topic = topic
         self.store = MemoryStore(stored_batch, scan_batch)
         self.config = config or TopicConfig()
         self.tail_bytes = tail_bytes
@@ -45,7 +46,7 @@ class World:
             lambda: self.full,
         )
         self.epoch += 1
-        self.partition = LocalPartition("t", ID, self.config, self.epoch, self.services)
+        self.partition = LocalPartition(self.topic, ID, self.config, self.epoch, self.services)
         await self.partition.open()
         await self.sync()
 

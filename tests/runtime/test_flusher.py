@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from riverrun_server.ports.log import StorageFailed
+from riverrun_server.ports.log import StorageFailed, StorageFull
 from riverrun_server.runtime.flusher import Flusher
 from tests.runtime import manual
 
@@ -14,6 +14,7 @@ class Store:
         self.syncs = 0
         self.watermarks = 0
         self.error = None
+        self.mark_error = None
 
     def sync(self):
         if self.error:
@@ -22,6 +23,8 @@ class Store:
 
     def write_watermark(self, *, clean):
         assert not clean
+        if self.mark_error:
+            raise self.mark_error
         self.watermarks += 1
 
 
@@ -141,3 +144,56 @@ async def test_the_watermark_is_written_at_most_once_a_second(parts):
             await manual.settle()
         assert store.watermarks == 2
         task.cancel()
+
+
+async def test_the_last_writes_of_a_burst_are_noted_though_nothing_follows(parts):
+    store, threads, clock, flusher = parts
+    flusher.WATERMARK_INTERVAL_S = 0.01
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(flusher.run())
+        flusher.touch(Partition())
+        await manual.settle()
+        threads.step()
+        await manual.settle()
+        assert store.watermarks == 0
+        clock.now += 1
+        async with asyncio.timeout(5):
+            while not threads.calls:  # noqa: ASYNC110 - the timer is the flusher's own
+                await asyncio.sleep(0)
+        threads.step()
+        await manual.settle()
+        assert store.watermarks == 1
+        task.cancel()
+
+
+async def test_a_watermark_that_cannot_be_written_ends_nothing_and_is_tried_again(parts):
+    store, threads, clock, flusher = parts
+    store.mark_error = StorageFull("no room")
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(flusher.run())
+        for error, marks in ((StorageFull("no room"), 0), (None, 1)):
+            store.mark_error = error
+            clock.now += 2
+            flusher.touch(Partition())
+            await manual.settle()
+            threads.step()
+            await manual.settle()
+            assert store.watermarks == marks
+        task.cancel()
+
+
+async def test_a_bug_in_a_partition_leaves_nobody_waiting(parts):
+    _, threads, _, flusher = parts
+
+    class Broken(Partition):
+        def synced(self, offset):
+            raise RuntimeError("bug")
+
+    task = asyncio.create_task(flusher.run())
+    flusher.touch(Broken())
+    waiting = asyncio.create_task(flusher.durable())
+    await manual.settle()
+    threads.step()
+    for each in (task, waiting):
+        with pytest.raises(StorageFailed):
+            await each

@@ -11,6 +11,7 @@ from riverrun_server.core.cluster.topic_config import TopicConfig
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.ports.log import StorageFailed, StorageFull, StorageStalled
 from riverrun_server.ports.partitions import Acks
+from riverrun_server.runtime import appender
 from tests.runtime.manual import settle
 from tests.runtime.partition_world import World
 
@@ -44,6 +45,36 @@ async def test_a_relaxed_topic_does_not_wait_for_the_disk():
     await world.open()
     assert world.append(b"a")[0].base_offset == 0
     assert await world.read() == {0: b"a"}
+    world.running.cancel()
+
+
+async def test_readers_of_a_relaxed_topic_are_woken_by_the_append():
+    world = World(config=TopicConfig(fsync=False))
+    await world.open()
+    woken = asyncio.Event()
+    cursor = world.partition.cursor(0, woken.set)
+    assert cursor.take(1 << 20) is None
+    world.append(b"a")
+    assert woken.is_set()
+    world.running.cancel()
+
+
+async def test_a_partition_dropped_during_a_sync_leaves_the_flusher_alive(world, monkeypatch):
+    monkeypatch.setattr(appender, "SNAPSHOT_INTERVAL_BYTES", 1)
+    world.append(b"a", producer_id=7)
+    await settle()  # the sync is under way
+    await world.partition.drop()
+    await world.sync()
+    assert not world.running.done()
+
+
+async def test_a_full_disk_does_not_keep_groups_from_committing():
+    world = World(topic="__consumer_offsets")
+    await world.open()
+    world.full = Refusal(Reason.STORAGE_FULL, "full")
+    answers = world.append(b"a")
+    await world.sync()
+    assert answers[0].base_offset == 0
     world.running.cancel()
 
 
@@ -132,9 +163,10 @@ async def test_a_failed_sync_answers_nothing_as_written(world):
     assert answers == []
 
 
-async def test_a_log_newer_than_the_metadata_stays_offline(world):
+@pytest.mark.parametrize("epoch", [0, 1])
+async def test_a_log_newer_than_the_metadata_stays_offline(world, epoch):
     await world.close()
-    world.epoch = -1  # the next start begins epoch 0
+    world.epoch = epoch - 1
     await world.open()
     assert world.append(b"a")[0].error.reason is Reason.PARTITION_OFFLINE
 

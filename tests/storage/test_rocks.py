@@ -11,7 +11,13 @@ from pathlib import Path
 import pytest
 
 import riverrun_server.storage as package
-from riverrun_server.ports.log import CorruptData, StorageFailed, StorageFull, StorageStalled
+from riverrun_server.ports.log import (
+    CorruptData,
+    StorageError,
+    StorageFailed,
+    StorageFull,
+    StorageStalled,
+)
 from riverrun_server.storage.options import Tuning, WalRecovery
 from riverrun_server.storage.rocks import Access, Batch, open_rocks, stored_families
 from riverrun_server.storage.rocks_errors import meaning, translated
@@ -256,7 +262,7 @@ def test_a_closed_store_refuses(rocks, a):
 
 
 def test_a_second_opening_is_refused(rocks, opened):
-    with pytest.raises(StorageFailed, match="lock"):
+    with pytest.raises(StorageError, match="lock"):
         opened()
     assert rocks.files() == []
 
@@ -267,7 +273,7 @@ def test_a_second_opening_is_refused(rocks, opened):
 def test_families_that_are_not_asked_for_are_an_error_so_all_are_listed(path, opened):
     opened(["a", "b", "c"]).close()
     assert sorted(stored_families(path)) == ["a", "b", "c"]
-    with pytest.raises(StorageFailed, match="Column families not opened"):
+    with pytest.raises(StorageError, match="Column families not opened"):
         opened(["a"])
     assert [each.name for each in opened(["a", "b", "c", "d"]).columns()] == ["a", "b", "c", "d"]
 
@@ -331,7 +337,7 @@ def test_reading_only_changes_nothing_on_the_disk(path, opened):
 
 
 def test_a_database_that_is_not_there_is_an_error(tmp_path):
-    with pytest.raises(StorageFailed):
+    with pytest.raises(StorageError):
         stored_families(tmp_path / "nothing")
 
 
@@ -396,8 +402,8 @@ def test_ingested_deletes_wait_for_nothing_that_is_in_memory(rocks, a, tmp_path)
         ("IO error: No space left on device: While appending to file", StorageFull),
         ("IO error: Disk quota exceeded: x", StorageFull),
         ("Corruption: block checksum mismatch", CorruptData),
-        ("IO error: Input/output error", StorageFailed),
-        ("Invalid argument: whatever", StorageFailed),
+        ("IO error: Input/output error", StorageError),
+        ("Invalid argument: whatever", StorageError),
     ],
 )
 def test_texts_mean(text, kind):

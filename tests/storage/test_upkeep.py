@@ -58,6 +58,16 @@ def test_trimmed_batches_leave_the_disk_and_nothing_is_rewritten(store):
     assert read_all(writer.log) == expected
 
 
+def test_the_batch_in_which_a_log_begins_is_kept(store):
+    writer = Writer(store.open(P0))
+    writer.append(100, size=1000)
+    writer.commit()
+    store._rocks.column(keys.slot_name(store._pool[P0])).flush()
+    writer.trim(50)
+    upkeep(store)
+    assert [batch.base_offset for batch in writer.log.read(50, 100, 1 << 20)] == [0]
+
+
 def test_a_log_that_is_trimmed_while_it_grows_is_never_rewritten(store):
     """Range deletes among the batches would rewrite the whole log for each trim."""
     writer = Writer(store.open(P0))

@@ -56,6 +56,7 @@ class ProduceStream:
         self._acks = Acks.ALL
         self._timeout_s = rules.timeout_s(None)
         self._wake = asyncio.Event()
+        self._waits_for_client = False
 
     async def run(self, context: Context, draining: asyncio.Event) -> None:
         """Serve the stream to its end.
@@ -64,15 +65,16 @@ class ProduceStream:
             Refusal: the client broke the protocol; what it sent before has been answered.
         """
         await context.write(self._started())
-        reader = asyncio.create_task(self._read(context), name="produce stream: read")
+        reader = asyncio.create_task(self._read(context, draining), name="produce stream: read")
         drain = asyncio.create_task(draining.wait(), name="produce stream: drain")
-        drain.add_done_callback(lambda _: reader.cancel())
+        # What has been read is carried through; only the wait for the next message is cut.
+        drain.add_done_callback(lambda _: reader.cancel() if self._waits_for_client else None)
         reader.add_done_callback(lambda _: self._wake.set())
         try:
             await self._write(context, reader)
             if not reader.cancelled():
                 reader.result()
-            elif draining.is_set():
+            if draining.is_set():
                 await context.write(_going_away())
         finally:
             reader.cancel()
@@ -82,10 +84,12 @@ class ProduceStream:
 
     # Reading.
 
-    async def _read(self, context: Context) -> None:
+    async def _read(self, context: Context, draining: asyncio.Event) -> None:
         first = True
-        while True:
+        while not draining.is_set():
+            self._waits_for_client = True
             message: object = await context.read()
+            self._waits_for_client = False
             if not isinstance(message, producer_pb2.ProduceStreamRequest):
                 return  # EOF: the client has closed its half
             kind = message.WhichOneof("kind")
@@ -127,9 +131,9 @@ class ProduceStream:
         named: Where = (append.topic, append.topic_id, append.partition)
         place, claimed = named, _claimed_header(append)
         try:
-            self._check_admitted(named, claimed, append.attempt)
             access = self._rules.partition(*named)
             place = where(access)
+            self._check_admitted(named, claimed, append.attempt)
             batch = await self._batch(access, append)
         except Refusal as refusal:
             self._refusing.answered(named, claimed, append.attempt, refusal)

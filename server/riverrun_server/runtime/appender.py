@@ -70,7 +70,7 @@ class Appender:
         """Count the distance to the next snapshot from here."""
         self._snapshot_bytes = self.machine.state.appended_bytes
 
-    def append(self, append: Append, *, fsync: bool) -> None:
+    def append(self, append: Append) -> None:
         """Append a batch; `append.done` is called now or by `synced`.
 
         Raises:
@@ -85,8 +85,6 @@ class Appender:
             self._answer(append, answer, decided.last_offset + 1)
             return
         self._write(append, decided)
-        if not fsync:
-            self.synced(self.machine.log_end)
         answer = Appended(decided.base_offset, header.record_count, self.machine.log_start)
         self._answer(append, answer, decided.next_offset)
 
@@ -100,8 +98,9 @@ class Appender:
             self._save_snapshot(self._snapshot_due)
         return moved
 
-    def fail_waiting(self, error: Refusal) -> None:
-        """Answer everything that still waits; whether it is on disk nobody knows."""
+    def give_up(self, error: Refusal) -> None:
+        """Answer everything that still waits, whether it is on disk nobody knows; write no more."""
+        self._snapshot_due = None
         for append, answer in self._waiting.fail():
             append.done(Appended(None, answer.record_count, error=error))
 
@@ -158,4 +157,6 @@ class Appender:
             self.log.save(self.machine.state, snapshot=(due.offset, encode_snapshot(due)))
         except (StorageStalled, StorageFull):
             return  # the next sync tries again; only the next start would miss it
+        except StorageError as error:
+            self.failed(error)
         self._snapshot_due = None

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-from riverrun_server.core.errors import Refusal
+from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.log.batch import StoredBatch
 from riverrun_server.ports.partitions import Chunk
 
@@ -136,8 +136,11 @@ class LocalCursor:
         error = reading.exception()
         if error is None:
             self._ready = reading.result()
-        elif isinstance(error, Refusal):
-            self._refusal = error
         else:
-            raise error
+            # A bug must not leave the reader waiting either.
+            self._refusal = error if isinstance(error, Refusal) else _unreadable(error)
         self._wake()
+
+
+def _unreadable(error: BaseException) -> Refusal:
+    return Refusal(Reason.INTERNAL, f"the broker failed to read its disk: {error}")

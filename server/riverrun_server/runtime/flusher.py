@@ -12,9 +12,13 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
+import structlog
+
 from riverrun_server.ports.clock import Clock
 from riverrun_server.ports.log import StorageError, StorageFailed
 from riverrun_server.ports.threads import Threads
+
+_log = structlog.stdlib.get_logger(__name__)
 
 
 class Syncable(Protocol):
@@ -73,6 +77,8 @@ class Flusher:
         self._thread = thread
         self._failure: StorageFailed | None = None
         self._marked_at = clock.monotonic()
+        self._mark_stale = False
+        self._mark_timer: asyncio.TimerHandle | None = None
         self.last_sync_at = clock.monotonic()
 
     def touch(self, partition: Syncable) -> None:
@@ -90,8 +96,7 @@ class Flusher:
         Raises:
             StorageFailed: nobody knows what is on the disk.
         """
-        if self._failure:
-            raise self._failure
+        self._check()
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         self._work.set()
@@ -113,28 +118,55 @@ class Flusher:
         Raises:
             StorageFailed: a sync failed; end the process without answering anything.
         """
-        while True:
-            await self._work.wait()
-            self._work.clear()
-            if self._failure:
-                self._fail(self._failure, [])
-            captured = [(each, each.log_end_offset) for each in self._dirty.values()]
-            waiters, self._waiters = self._waiters, []
-            self._dirty.clear()
-            try:
-                await self._thread.run(self._sync)
-            except StorageError as error:
-                self._fail(error, waiters)
-            except asyncio.CancelledError:
+        waiters: list[asyncio.Future[None]] = []
+        try:
+            while True:
+                await self._work.wait()
+                self._work.clear()
+                self._check()
+                waiters, self._waiters = self._waiters, []
+                await self._round()
                 for waiter in waiters:
-                    waiter.cancel()
-                raise
-            self.last_sync_at = self._clock.monotonic()
-            for partition, offset in captured:
-                partition.synced(offset)
+                    if not waiter.done():
+                        waiter.set_result(None)
+        except asyncio.CancelledError:
             for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_result(None)
+                waiter.cancel()
+            raise
+        except Exception as error:
+            raise self._failed(error, waiters) from error
+        finally:
+            if self._mark_timer is not None:
+                self._mark_timer.cancel()
+
+    def _check(self) -> None:
+        if self._failure:
+            raise self._failure
+
+    def _failed(self, error: Exception, waiters: list[asyncio.Future[None]]) -> StorageFailed:
+        """Tell everyone: whatever it was, nobody may wait for a sync that never comes."""
+        self._failure = StorageFailed(f"the store could not be synced: {error}")
+        for waiter in [*waiters, *self._waiters]:
+            if not waiter.done():
+                waiter.set_exception(self._failure)
+        self._waiters.clear()
+        return self._failure
+
+    async def _round(self) -> None:
+        captured = [(each, each.log_end_offset) for each in self._dirty.values()]
+        self._dirty.clear()
+        await self._thread.run(self._sync)
+        self.last_sync_at = self._clock.monotonic()
+        for partition, offset in captured:
+            partition.synced(offset)
+        if self._mark_stale and self._mark_timer is None:
+            # The last writes of a burst are noted too, though nothing follows them.
+            loop = asyncio.get_running_loop()
+            self._mark_timer = loop.call_later(self.WATERMARK_INTERVAL_S, self._mark_soon)
+
+    def _mark_soon(self) -> None:
+        self._mark_timer = None
+        self._work.set()
 
     def close(self) -> None:
         """Wait for the thread; call it after `run` has ended."""
@@ -147,14 +179,15 @@ class Flusher:
         self._store.sync()
         ended = self._clock.monotonic()
         self._observe_sync(ended - began)
-        if ended - self._marked_at >= self.WATERMARK_INTERVAL_S:
+        if ended - self._marked_at < self.WATERMARK_INTERVAL_S:
+            self._mark_stale = True
+            return
+        try:
             self._store.write_watermark(clean=False)
-            self._marked_at = ended
-
-    def _fail(self, error: StorageError, waiters: list[asyncio.Future[None]]) -> None:
-        self._failure = StorageFailed(f"the store could not be synced: {error}")
-        for waiter in [*waiters, *self._waiters]:
-            if not waiter.done():
-                waiter.set_exception(self._failure)
-        self._waiters.clear()
-        raise self._failure from error
+        except StorageError as error:
+            # The old mark is still true, only weaker; it is written with the next sync.
+            _log.warning("the durable watermark could not be written", why=str(error))
+            self._mark_stale = True
+            return
+        self._marked_at = ended
+        self._mark_stale = False

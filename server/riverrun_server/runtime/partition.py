@@ -10,7 +10,10 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import structlog
+
 from riverrun_server.core.cluster.topic_config import TopicConfig
+from riverrun_server.core.cluster.topic_rules import INTERNAL_PREFIX
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.log.batch import PartitionId, StoredBatch
 from riverrun_server.core.log.epochs import EpochEntry, EpochMap
@@ -27,6 +30,8 @@ from riverrun_server.runtime.flusher import Flusher
 from riverrun_server.runtime.lookup import find_time
 from riverrun_server.runtime.recovery import recover_producers
 from riverrun_server.runtime.retention import find_trim
+
+_log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,8 @@ class LocalPartition:
         self.topic = topic
         self.id = partition
         self._services = services
+        # The brokers' own topics keep what the disk's reserve is for: groups must be able to commit.
+        self._internal = topic.startswith(INTERNAL_PREFIX)
         self._config = config
         self._log = services.store.open(partition)
         self._epochs = EpochMap(self._log.epochs())
@@ -89,6 +96,7 @@ class LocalPartition:
             services.flusher.fail,
         )
         self._wakes: set[Callable[[], None]] = set()
+        self._gone = False
         self._closed: Refusal | None = Refusal(
             Reason.NOT_READY, f"{self} is being opened; ask again after a moment"
         )
@@ -125,7 +133,7 @@ class LocalPartition:
             self.go_offline(str(damage))
             return
         newest = self._epochs.latest
-        if newest is not None and newest.leader_epoch > machine.leader_epoch:
+        if newest is not None and newest.leader_epoch >= machine.leader_epoch:
             self.go_offline(
                 f"its log has leader epoch {newest.leader_epoch} and the metadata says "
                 f"{machine.leader_epoch}: the metadata is older than the data"
@@ -161,6 +169,7 @@ class LocalPartition:
 
     def go_offline(self, damage: str) -> None:
         """Serve nothing any more, for what is stored cannot be trusted."""
+        _log.error("partition is offline", partition=str(self), damage=damage)
         self._closed = Refusal(
             Reason.PARTITION_OFFLINE,
             f"{self} is offline on this broker: {damage}. Restore the data, or stop the broker and "
@@ -170,9 +179,10 @@ class LocalPartition:
         self._wake_readers()
 
     def _let_go(self) -> None:
+        self._gone = True
         self._services.flusher.forget(self)
         self._tail.clear()
-        self._appender.fail_waiting(
+        self._appender.give_up(
             Refusal(
                 Reason.STORAGE_FAILED,
                 f"{self} was closed before the append was known to be on disk; it may be there",
@@ -191,13 +201,15 @@ class LocalPartition:
         """Append a batch; never raises, the answer comes through `append.done`."""
         try:
             self._check_online()
-            if (full := self._services.admits_produce()) is not None:
+            if not self._internal and (full := self._services.admits_produce()) is not None:
                 raise full
-            self._appender.append(append, fsync=self._config.fsync)
+            self._appender.append(append)
         except Refusal as refusal:
             count = append.batch.header.record_count
             append.done(Appended(None, count, self._machine.log_start, error=refusal))
             return
+        if not self._config.fsync:
+            self.synced(self._machine.log_end)
         self._services.flusher.touch(self)
 
     @property
@@ -207,6 +219,8 @@ class LocalPartition:
 
     def synced(self, offset: int) -> None:
         """Answer what waited for this much to be on disk, and wake readers."""
+        if self._gone:
+            return  # closed or dropped while the disk worked
         if self._appender.synced(offset):
             self._wake_readers()
 
@@ -285,6 +299,10 @@ class LocalPartition:
             raise Refusal(
                 Reason.CORRUPT_DATA, f"{self} is damaged at or behind offset {offset}: {damage}"
             ) from damage
+        except StorageError as error:
+            raise self._closed or Refusal(
+                Reason.STORAGE_STALLED, f"{self} could not be read at offset {offset}: {error}"
+            ) from error
 
     def _damaged(self, damage: str) -> Refusal:
         self.go_offline(damage)
@@ -319,7 +337,10 @@ class LocalPartition:
         self._check_online()
         machine, services = self._machine, self._services
         machine.producers.expire(now_ms, services.producer_retention_ms)
-        target = await find_trim(self._log, machine.state, rule, now_ms, services.threads)
+        try:
+            target = await find_trim(self._log, machine.state, rule, now_ms, services.threads)
+        except CorruptData as damage:
+            raise self._damaged(str(damage)) from damage
         return None if target is None else await self.trim(target)
 
     async def trim(self, before_offset: int) -> int:
@@ -333,7 +354,10 @@ class LocalPartition:
         target = machine.high_watermark if before_offset == -1 else before_offset
         machine.trim_plan(target, 0)
         snapshot = self._appender.snapshot()
-        row = await self._services.threads.run(self._log.index_before, target)
+        try:
+            row = await self._services.threads.run(self._log.index_before, target)
+        except CorruptData as damage:
+            raise self._damaged(str(damage)) from damage
         if machine.high_watermark < snapshot[0]:
             await self._services.flusher.durable()
         self._check_online()
@@ -346,6 +370,8 @@ class LocalPartition:
         assert plan.log_start_offset <= snapshot[0] <= machine.high_watermark, (snapshot[0], plan)
         try:
             self._log.trim(plan, snapshot=snapshot)
+        except CorruptData as damage:
+            raise self._damaged(str(damage)) from damage
         except StorageError as error:
             raise storage_refusal(error) from error
         machine.trimmed(plan)

@@ -15,13 +15,21 @@ from riverrun_server.core.guarded_clock import TimeGap
 from riverrun_server.core.log.state import LogState
 from riverrun_server.core.retention import Keep, RetentionRule, RetentionScan, TrimTo
 from riverrun_server.core.time_lookup import NeedRows
-from riverrun_server.ports.log import Log, Table
+from riverrun_server.ports.log import (
+    Log,
+    StorageError,
+    StorageFailed,
+    StorageFull,
+    StorageStalled,
+    Table,
+)
 from riverrun_server.ports.threads import Threads
 from riverrun_server.runtime.broker_clock import BrokerClock
 
 _log = structlog.stdlib.get_logger(__name__)
 
 _CLOCK_KEY = b"clock/persisted_ms"
+_UNKNOWN_MS = 1 << 62
 
 
 class Retained(Protocol):
@@ -92,7 +100,7 @@ class Retention:
     async def look(self) -> None:
         """Look at every partition once."""
         self.clock.report()
-        shortest_ms = 1 << 62
+        shortest_ms = _UNKNOWN_MS
         for partition in list(self.partitions()):
             config = partition.config
             if config.retention_ms is not None:
@@ -103,13 +111,20 @@ class Retention:
             rule = RetentionRule(config.retention_ms, config.retention_bytes, paused)
             try:
                 log_start = await partition.retain(rule, self.clock())
-            except Refusal as refusal:
-                _log.warning("retention failed", partition=str(partition), why=refusal.message)
+            except (Refusal, StorageError) as error:
+                if isinstance(error, StorageFailed):
+                    raise
+                _log.warning("retention failed", partition=str(partition), why=str(error))
                 continue
             if log_start is not None:
                 _log.info("retention", partition=str(partition), log_start=log_start)
+        if shortest_ms == _UNKNOWN_MS and self.gap.pauses(0):
+            return  # nothing is known of what may be paused, so the gap is kept for the next look
         persisted_ms = self.gap.to_persist_ms(self.clock(), shortest_ms)
-        self.table.write([(_CLOCK_KEY, persisted_ms.to_bytes(8, "big", signed=True))])
+        try:
+            self.table.write([(_CLOCK_KEY, persisted_ms.to_bytes(8, "big", signed=True))])
+        except (StorageStalled, StorageFull) as error:
+            _log.warning("the time could not be written down, trying again later", why=str(error))
 
     def _warn_of_gap(self) -> None:
         paused = [

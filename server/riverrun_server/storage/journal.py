@@ -75,6 +75,8 @@ class Journal:
         except StorageError as error:
             self._failure = StorageFailed(str(error))
             raise self._failure from error
+        if self._failure:
+            raise self._failure  # another thread's sync failed meanwhile, and Linux says so once
         with self._one_at_a_time:
             self._durable = max(self._durable, captured)
 

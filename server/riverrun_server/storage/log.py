@@ -67,6 +67,8 @@ class RocksLog:
         self._dropped = False
         # Where a truncation that is being written will end the log.
         self._ending_at: int | None = None
+        # (a log start, the batch in which it lies), looked up once for each log start.
+        self._first_kept = (0, 0)
 
     @property
     def state(self) -> LogState:
@@ -239,6 +241,20 @@ class RocksLog:
         """Return the newest producer snapshot as (offset, bytes)."""
         found = self._index.last(*keys.snapshots(self._prefix))
         return (keys.offset_of(found[0]), found[1]) if found else None
+
+    def first_kept_offset(self) -> int:
+        """Return where the batch begins in which the log start lies: that one is still needed.
+
+        Blocks; for upkeep.
+
+        Raises:
+            CorruptData: the store itself found damage.
+        """
+        start = self._state.log_start_offset
+        if self._first_kept[0] != start:
+            held = self._slot.last(keys.batch(self._prefix, 0), keys.batch(self._prefix, start))
+            self._first_kept = (start, start if held is None else keys.offset_of(held[0]))
+        return self._first_kept[1]
 
     # How.
 

@@ -20,7 +20,7 @@ from rocksdict import (
     WriteOptions,
 )
 
-from riverrun_server.ports.log import CorruptData, StorageFailed
+from riverrun_server.ports.log import StorageFailed, StorageFull, StorageStalled
 from riverrun_server.storage.columns import Column
 from riverrun_server.storage.options import Tuning, WalRecovery, open_files, options_file
 from riverrun_server.storage.rocks_errors import meaning, translated
@@ -121,8 +121,8 @@ class Rocks:
             self._database.write(batch.writes, self._write_options)
         except Exception as error:  # noqa: BLE001 - rocksdict raises nothing narrower
             refusal = meaning(error, "writing")
-            if isinstance(refusal, CorruptData):
-                # Background work has met damage: RocksDB takes no write any more, whatever it is.
+            if not isinstance(refusal, StorageStalled | StorageFull):
+                # Also where background work has met damage: RocksDB takes no write any more.
                 refusal = StorageFailed(str(refusal))
             raise refusal from None
 

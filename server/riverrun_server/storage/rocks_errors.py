@@ -42,4 +42,6 @@ def meaning(error: Exception, doing: str) -> StorageError:
         return StorageFull(text)
     if "Corruption" in text:
         return CorruptData(text)
-    return StorageFailed(text)
+    # A read or a look around that fails says nothing about what is on the disk; a write or a sync
+    # that fails does, and whoever did it knows.
+    return StorageError(text)

@@ -178,12 +178,13 @@ class RocksStore:
             StorageError: it was not done; reads and writes are not affected.
         """
         self._upkeep.settle(self._journal.written)
+        # The batch in which a log start lies begins below it and is still read.
+        kept = {log: log.first_kept_offset() for log in list(self._logs.values())}
         with self._maps:
             live = {
-                keys.prefix(log.partition): Tenancy(
-                    self._pool[log.partition], log.state.log_start_offset
-                )
+                keys.prefix(log.partition): Tenancy(self._pool[log.partition], kept[log])
                 for log in self._logs.values()
+                if log in kept
             }
             dropped = sorted(self._dead)
         job = self._upkeep.next_job(live, dropped)

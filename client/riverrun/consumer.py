@@ -29,12 +29,15 @@ from riverrun._net.offsets import (
 )
 from riverrun._net.subscribe_loop import SubscribeLoop
 from riverrun._net.subscribe_settings import SubscribeSettings, check_place
-from riverrun.errors import ClosedError, CorruptDataError, Reason, UsageError
+from riverrun.errors import ClosedError, CorruptDataError, Reason, RiverrunError, UsageError
 from riverrun.v1 import records_pb2
 
 RecordBatchView: TypeAlias = BatchView[records_pb2.Record]
 """What `Consumer.batches` yields: topic, partition, offsets, next_offset, high_watermark, `len`,
 `values()`, `keys()`, `timestamps_ms()`, `records` (protobuf messages), `to_records()`."""
+
+# After so many records that were there already, other tasks get their turn: a few milliseconds.
+_TURN_RECORDS = 4096
 
 
 class Consumer:
@@ -64,6 +67,8 @@ class Consumer:
         self._records: Sequence[Record] = ()
         self._index = 0
         self._next_offset = 0
+        self._turn_left = _TURN_RECORDS
+        self._error: RiverrunError | None = None
 
     def __aiter__(self) -> AsyncIterator[Record]:
         """Iterate over records; it ends at the end only with `stop_at_end`."""
@@ -112,18 +117,20 @@ class Consumer:
                 f"max_records is {max_records}; it must be at least 1",
                 reason=Reason.INVALID_REQUEST,
             )
+        if self._index >= len(self._records):
+            view = await self._view_within(timeout_s)
+            if view is None:
+                return []
+            self._hand_out(view)
+        # From here on nothing waits: whoever cancels this call must not lose what was handed out.
         records: list[Record] = []
-        while len(records) < max_records:
-            if self._index >= len(self._records):
-                view = await self._view_within(0 if records else timeout_s)
-                if view is None:
-                    break
-                self._hand_out(view)
+        while True:
             some = self._records[self._index : self._index + max_records - len(records)]
             self._index += len(some)
             records += some
             self._advance()
-        return records
+            if len(records) == max_records or not self._hand_out_next():
+                return records
 
     async def seek(self, partition: TopicPartition, to: int | From) -> None:
         """Go elsewhere in one partition. What was read ahead from the old place is dropped.
@@ -253,6 +260,9 @@ class Consumer:
     async def _next_view(self) -> RecordBatchView | None:
         """Wait for the next batch that has records; None at the end."""
         self._begin()
+        if self._turn_left < 0:
+            self._turn_left = _TURN_RECORDS
+            await asyncio.sleep(0)
         while True:
             view = self._view_at_hand()
             if view is not None:
@@ -266,6 +276,7 @@ class Consumer:
         """Wait so long for the next batch."""
         if timeout_s == 0:
             self._begin()
+            await asyncio.sleep(0)
             view = self._view_at_hand()
             if view is None and not self._machine.finished:
                 self._check_end()
@@ -278,12 +289,16 @@ class Consumer:
 
     def _view_at_hand(self) -> RecordBatchView | None:
         """Take the next batch that has records, of those that are there."""
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
         while (taken := self._machine.take()) is not None:
             view = self._view(taken)
             if len(view):
                 self._taken = taken
                 self._records, self._index = (), 0
                 taken.reader.position_epoch = view.leader_epoch
+                self._turn_left -= 1 + len(view)
                 self._loop.credit_freed()
                 return view
             self._machine.advanced(taken.reader, view.next_offset)
@@ -324,6 +339,17 @@ class Consumer:
             self._machine.corrupt(self._taken.reader, error)
             raise
         self._next_offset = view.next_offset
+
+    def _hand_out_next(self) -> bool:
+        """Hand out the next batch if one is there; an error waits for the next call."""
+        try:
+            view = self._view_at_hand()
+            if view is not None:
+                self._hand_out(view)
+        except RiverrunError as error:
+            self._error = error
+            return False
+        return view is not None
 
     def _advance(self) -> None:
         """Move the position behind the record that was handed out last."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 import grpc.aio
-from google.protobuf.any_pb2 import Any
+from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 
+import riverrun
 from riverrun.v1 import (
     admin_pb2,
     admin_pb2_grpc,
@@ -94,6 +96,11 @@ class FakeBroker:
         async with self.changed:
             self.changed.notify_all()
 
+    async def until(self, predicate: Callable[[], bool]) -> None:
+        """Wait until something is so that appends and new streams change."""
+        async with asyncio.timeout(10), self.changed:
+            await self.changed.wait_for(predicate)
+
     async def note(self, name: str, context: grpc.aio.ServicerContext) -> None:
         self.calls.append(name)
         if self.refuse.get(name):
@@ -114,9 +121,16 @@ class FakeBroker:
             await server.stop(grace=None)
 
 
+def impatient(address: str, **settings: Any) -> riverrun.Client:
+    """Return a client whose delays all come out as nothing."""
+    client = riverrun.Client(address, **settings)
+    client._uniform = lambda: 0.0
+    return client
+
+
 async def abort(context: grpc.aio.ServicerContext, refusal: FakeRefusal) -> None:
     """Fail a call as a broker does: our Error among the status's details."""
-    packed = Any()
+    packed = AnyMessage()
     packed.Pack(refusal.proto)
     detail = packed.SerializeToString()
     status = b"\x1a" + _varint(len(detail)) + detail

@@ -31,6 +31,7 @@ class _Stream:
         self._lanes: dict[tuple[str, int], RefusingLane] = {}
         self._answers: list[tuple[int, int] | pb.TagResult] = []
         self._ready = asyncio.Event()
+        self._ended = False
 
     async def run(self) -> None:
         started = pb.ProduceStarted(
@@ -39,18 +40,22 @@ class _Stream:
         )
         await self._context.write(pb.ProduceStreamResponse(started=started))
         writer = asyncio.create_task(self._write())
+        going_away = broken = False
         try:
             going_away = await self._read()
-            await asyncio.sleep(0)
-            await self._flush()
-            if going_away:
-                message = pb.GoingAway(reason="asked to")
-                await self._context.write(pb.ProduceStreamResponse(going_away=message))
         except _Broken:
-            writer.cancel()
-            await self._context.abort(grpc.StatusCode.UNAVAILABLE, "the fake breaks the stream")
+            broken = True
+            self._answers.clear()
         finally:
-            writer.cancel()
+            # gRPC allows one write at a time: the writer has to be through with its own.
+            self._ended = True
+            self._ready.set()
+            await writer
+        if broken:
+            await self._context.abort(grpc.StatusCode.UNAVAILABLE, "the fake breaks the stream")
+        if going_away:
+            message = pb.GoingAway(reason="asked to")
+            await self._context.write(pb.ProduceStreamResponse(going_away=message))
 
     async def _read(self) -> bool:
         """Take appends; return whether the stream ends with a word."""
@@ -102,7 +107,7 @@ class _Stream:
         self._ready.set()
 
     async def _write(self) -> None:
-        while True:
+        while not self._ended:
             await self._ready.wait()
             await self._flush()
 

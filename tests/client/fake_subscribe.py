@@ -42,6 +42,7 @@ class FakeConsumerService(consumer_pb2_grpc.ConsumerServiceServicer):
 
     async def Subscribe(self, request_iterator, context):  # noqa: N802
         self._broker.subscribe_streams += 1
+        await self._broker.notify()
         try:
             await _Subscription(self._broker, context).run()
         except FakeRefusal as refusal:
@@ -140,7 +141,8 @@ class _Subscription:
         if start.HasField("initial_credit"):
             self._credit = start.initial_credit.bytes
         for topic in start.topics:
-            for log in broker.partition(topic) and broker.topics[topic].partitions:
+            broker.find(topic, b"", 0)
+            for log in broker.topics[topic].partitions:
                 at = start.WhichOneof("at")
                 place = pb.StartPosition(topic=topic, partition=log.partition)
                 if at == "from_offset":

@@ -208,17 +208,7 @@ class World:
         kind = self.rng.choice(KINDS) if trouble else ""
         try:
             lane.check(request.batch, request.attempt)
-            if len(request.names) > (1 if request.poison else partition.max_records):
-                raise FakeRefusal("BATCH_TOO_LARGE")
-            if request.poison:
-                raise FakeRefusal("INVALID_RECORD")
-            if kind in ("refuse", "refuse late"):
-                raise FakeRefusal("STORAGE_STALLED", retry_safe=True)
-            if kind == "unknown before":
-                raise FakeRefusal("REQUEST_TIMED_OUT", known=False)
-            offset = partition.append(request.batch, request.names)
-            if kind == "unknown after":
-                raise FakeRefusal("REQUEST_TIMED_OUT", known=False)
+            offset = self._append(partition, request, kind)
         except FakeRefusal as refusal:
             starts_nothing = refusal.reason in ("PRECEDING_FAILED", "OUT_OF_ORDER_SEQUENCE")
             if not starts_nothing and kind != "refuse late":
@@ -226,6 +216,20 @@ class World:
             stream.answers.append((request.tag, None, from_proto(refusal.proto)))
         else:
             stream.answers.append((request.tag, offset, None))
+
+    def _append(self, partition: ModelPartition, request: Request, kind: str) -> int | None:
+        if len(request.names) > (1 if request.poison else partition.max_records):
+            raise FakeRefusal("BATCH_TOO_LARGE")
+        if request.poison:
+            raise FakeRefusal("INVALID_RECORD")
+        if kind in ("refuse", "refuse late"):
+            raise FakeRefusal("STORAGE_STALLED", retry_safe=True)
+        if kind == "unknown before":
+            raise FakeRefusal("REQUEST_TIMED_OUT", known=False)
+        offset = partition.append(request.batch, request.names)
+        if kind == "unknown after":
+            raise FakeRefusal("REQUEST_TIMED_OUT", known=False)
+        return offset
 
     def hear(self) -> None:
         if self.stream is not None and self.stream.answers:

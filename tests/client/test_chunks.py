@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from zlib import crc32
 
 import pytest
@@ -81,7 +82,9 @@ def test_nothing_is_lost_added_or_reordered_within_a_key(items, partitions, run)
         assert chunk.max_timestamp_ms == max(row[2] for row in rows)
         by_partition.setdefault(chunk.partition, []).extend(rows)
     wanted = [parts(item) for item in items]
-    assert sorted(map(repr, wanted)) == sorted(map(repr, sum(by_partition.values(), [])))
+    assert sorted(map(repr, wanted)) == sorted(
+        map(repr, chain.from_iterable(by_partition.values()))
+    )
     for partition, rows in by_partition.items():
         keyed = [row for row in rows if row[0] is not None]
         assert keyed == [

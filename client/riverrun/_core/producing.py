@@ -148,11 +148,13 @@ class ProducerMachine(Generic[R]):
             return None
         dispatcher.release_held(now_s)
         append = dispatcher.next(now_s)
-        if append is None and dispatcher.appends_in_flight < _STREAM_BUSY:
+        while append is None and dispatcher.appends_in_flight < _STREAM_BUSY:
             partition = self._accumulator.due(now_s, self._has_turn)
-            if partition is not None:
-                self.seal(partition)
-                append = dispatcher.next(now_s)
+            if partition is None:
+                break
+            # Where the producer is fenced off, this resolves the batch instead of sending it.
+            self.seal(partition)
+            append = dispatcher.next(now_s)
         return append
 
     def next_wakeup_s(self, now_s: float) -> float | None:

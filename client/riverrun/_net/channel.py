@@ -97,6 +97,11 @@ class Connections:
         self._looking = asyncio.Lock()
         self._closed = False
 
+    @property
+    def request_timeout_s(self) -> float:
+        """How long a call may take, its retries included."""
+        return self._config.request_timeout_s
+
     async def connect(self) -> Connection:
         """Return the broker in use, or find one that answers.
 

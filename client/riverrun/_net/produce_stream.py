@@ -154,6 +154,7 @@ class ProduceStream:
         loop = asyncio.get_running_loop()
         while not self._draining and not reader.done():
             append = self._machine.next(loop.time())
+            self._deliver()
             if append is not None:
                 await call.write(await self._request(append))
                 continue

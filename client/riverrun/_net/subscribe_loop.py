@@ -113,6 +113,7 @@ class SubscribeLoop:
 
     async def _run(self) -> None:
         """Open one stream after the other until everything asked for has been delivered."""
+        give_up_s = asyncio.get_running_loop().time() + self._connections.request_timeout_s
         while True:
             connection: Connection | None = None
             stream: SubscribeStream | None = None
@@ -128,7 +129,8 @@ class SubscribeLoop:
                 self._connections.lost(connection)
                 delay_s = stream.reconnect_after_s or self._backoff.next_s()
             except RetriableError as error:
-                if isinstance(error, NoBrokerError) and not self._begun:
+                late = asyncio.get_running_loop().time() >= give_up_s
+                if not self._begun and (late or isinstance(error, NoBrokerError)):
                     raise
                 delay_s = self._after(error, connection, stream)
             finally:
@@ -152,9 +154,11 @@ class SubscribeLoop:
         """Return how long to wait after a broken stream."""
         if connection is not None:
             self._connections.lost(connection)
+        level = logging.INFO
         if stream is not None and stream.frames:
             self._backoff.reset()
-        _log.info("subscription interrupted, going on: %s", error)
+            level = logging.WARNING
+        _log.log(level, "subscription interrupted, going on: %s", error)
         return self._backoff.next_s(error.retry_after_s)
 
     def _new_stream(self, connection: Connection) -> SubscribeStream:

@@ -957,12 +957,15 @@ class PartitionError(_message.Message):
     TOPIC_ID_FIELD_NUMBER: _builtins.int
     PARTITION_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    SEEK_ID_FIELD_NUMBER: _builtins.int
     topic: _builtins.str
     """The topic's name."""
     topic_id: _builtins.bytes
     """The topic's id."""
     partition: _builtins.int
     """The partition."""
+    seek_id: _builtins.int
+    """The seek that this answers; 0 where it answers none."""
     @_builtins.property
     def error(self) -> _errors_pb2.Error:
         """What went wrong."""
@@ -974,10 +977,11 @@ class PartitionError(_message.Message):
         topic_id: _builtins.bytes = ...,
         partition: _builtins.int = ...,
         error: _errors_pb2.Error | None = ...,
+        seek_id: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "partition", b"partition", "topic", b"topic", "topic_id", b"topic_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "partition", b"partition", "seek_id", b"seek_id", "topic", b"topic", "topic_id", b"topic_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

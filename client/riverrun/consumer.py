@@ -17,15 +17,14 @@ from riverrun._core.records import (
     Offset,
     OffsetAndTimestamp,
     Record,
-    Time,
     TopicPartition,
 )
 from riverrun._net.channel import Connections
 from riverrun._net.offsets import (
     commit_group_offsets,
     fetch_group_offsets,
-    list_offsets,
-    offset_query,
+    high_watermarks,
+    offsets_at_times,
 )
 from riverrun._net.subscribe_loop import SubscribeLoop
 from riverrun._net.subscribe_settings import SubscribeSettings, check_place
@@ -171,11 +170,11 @@ class Consumer:
             offsets = {
                 partition: CommittedOffset(reader.position, leader_epoch=reader.position_epoch)
                 for partition, reader in self._machine.readers.items()
-                if reader.place is None
+                if reader.place is None or reader.retrying
             }
         # Later ones must not be overtaken by earlier ones that are tried again.
         async with self._committing:
-            await commit_group_offsets(self._connections, group, offsets)
+            await commit_group_offsets(self._connections, group, offsets, self._topic_ids())
 
     async def committed(
         self, partitions: Iterable[TopicPartition] | None = None
@@ -183,29 +182,22 @@ class Consumer:
         """Tell how far the group has come, by default in the partitions being read."""
         group = self._checked_group()
         asked = await self.assignment() if partitions is None else tuple(partitions)
-        return await fetch_group_offsets(self._connections, group, asked) if asked else {}
+        if not asked:
+            return {}
+        return await fetch_group_offsets(self._connections, group, asked, self._topic_ids())
 
     async def end_offsets(
         self, partitions: Iterable[TopicPartition] | None = None
     ) -> dict[TopicPartition, int]:
         """Tell the high watermarks, by default of the partitions being read."""
         asked = await self.assignment() if partitions is None else partitions
-        queries = [offset_query(p.topic, p.partition, "latest") for p in asked]
-        found = await list_offsets(self._connections, queries)
-        return {TopicPartition(at.topic, at.partition): at.high_watermark for at in found}
+        return await high_watermarks(self._connections, asked)
 
     async def offsets_for_times(
         self, times_ms: Mapping[TopicPartition, int]
     ) -> dict[TopicPartition, OffsetAndTimestamp | None]:
         """Find the first record whose timestamp is that or later; None where there is none."""
-        queries = [offset_query(p.topic, p.partition, Time(ms)) for p, ms in times_ms.items()]
-        found = await list_offsets(self._connections, queries)
-        return {
-            TopicPartition(at.topic, at.partition): None
-            if at.offset is None
-            else OffsetAndTimestamp(at.offset, at.timestamp_ms or 0)
-            for at in found
-        }
+        return await offsets_at_times(self._connections, times_ms)
 
     def pause(self, partitions: Iterable[TopicPartition] = ()) -> None:
         """Stop returning records of these partitions; none named is all that are being read."""
@@ -382,6 +374,10 @@ class Consumer:
                 reason=Reason.PARTITION_NOT_FOUND,
             )
         return reader
+
+    def _topic_ids(self) -> dict[TopicPartition, bytes]:
+        """Return the ids of the topics that are being read, whatever has their names by now."""
+        return {place: reader.topic_id for place, reader in self._machine.readers.items()}
 
     def _checked_group(self) -> str:
         if not self._group:

@@ -69,13 +69,18 @@ class FakeConsumerService(consumer_pb2_grpc.ConsumerServiceServicer):
     async def FetchOffsets(self, request, context):  # noqa: N802
         await self._broker.note("FetchOffsets", context)
         answer = pb.FetchOffsetsResponse()
-        asked = [(p.topic, p.partition) for p in request.partitions] or [
-            (topic, partition)
+        asked = [(p.topic, p.topic_id, p.partition) for p in request.partitions] or [
+            (topic, b"", partition)
             for group, topic, partition in sorted(self._broker.commits)
             if group == request.group_id
         ]
-        for topic, partition in asked:
+        for topic, topic_id, partition in asked:
             told = answer.offsets.add(topic=topic, partition=partition)
+            try:
+                self._broker.find(topic, topic_id, partition)
+            except FakeRefusal as refusal:
+                told.error.CopyFrom(refusal.proto)
+                continue
             commit = self._broker.commits.get((request.group_id, topic, partition))
             if commit is None:
                 told.none.SetInParent()

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TypeAlias
 
 from riverrun._core.descriptions import PartitionOffset
-from riverrun._core.records import CommittedOffset, From, Time, TopicPartition
+from riverrun._core.records import (
+    CommittedOffset,
+    From,
+    OffsetAndTimestamp,
+    Time,
+    TopicPartition,
+)
 from riverrun._net.channel import Connections
 from riverrun._net.describing import committed_offset, partition_offset
 from riverrun._net.failures import from_proto
 from riverrun.errors import Reason, UsageError
 from riverrun.v1 import consumer_pb2 as pb
 
+TopicIds: TypeAlias = Mapping[TopicPartition, bytes]
+"""The ids of topics, by partition, as far as they are known."""
+
 _NAMED = {"earliest": pb.FROM_EARLIEST, "latest": pb.FROM_LATEST}
+_NO_IDS: TopicIds = {}
 
 
 def offset_query(topic: str, partition: int | None, at: From) -> pb.OffsetQuery:
@@ -55,10 +66,46 @@ async def list_offsets(
     return tuple(partition_offset(found) for found in answer.answers)
 
 
+async def high_watermarks(
+    connections: Connections, partitions: Iterable[TopicPartition]
+) -> dict[TopicPartition, int]:
+    """Ask for high watermarks.
+
+    Raises:
+        RiverrunError: the first partition that could not answer, or the call itself.
+    """
+    queries = [offset_query(p.topic, p.partition, "latest") for p in partitions]
+    found = await list_offsets(connections, queries)
+    return {TopicPartition(at.topic, at.partition): at.high_watermark for at in found}
+
+
+async def offsets_at_times(
+    connections: Connections, times_ms: Mapping[TopicPartition, int]
+) -> dict[TopicPartition, OffsetAndTimestamp | None]:
+    """Find the first record whose timestamp is that or later; None where there is none.
+
+    Raises:
+        RiverrunError: the first partition that could not answer, or the call itself.
+    """
+    queries = [offset_query(p.topic, p.partition, Time(ms)) for p, ms in times_ms.items()]
+    found = await list_offsets(connections, queries)
+    return {
+        TopicPartition(at.topic, at.partition): None
+        if at.offset is None
+        else OffsetAndTimestamp(at.offset, at.timestamp_ms or 0)
+        for at in found
+    }
+
+
 async def fetch_group_offsets(
-    connections: Connections, group: str, partitions: Iterable[TopicPartition]
+    connections: Connections,
+    group: str,
+    partitions: Iterable[TopicPartition],
+    topic_ids: TopicIds = _NO_IDS,
 ) -> dict[TopicPartition, CommittedOffset | None]:
     """Ask how far a group has come; no partitions is all that it has committed.
+
+    Where a topic's id is known, a topic of the same name that was made later is an error.
 
     Raises:
         RiverrunError: the first partition of which nobody can say, or the call itself.
@@ -66,7 +113,10 @@ async def fetch_group_offsets(
     _check_group(group)
     request = pb.FetchOffsetsRequest(
         group_id=group,
-        partitions=[pb.TopicPartition(topic=p.topic, partition=p.partition) for p in partitions],
+        partitions=[
+            pb.TopicPartition(topic=p.topic, topic_id=topic_ids.get(p, b""), partition=p.partition)
+            for p in partitions
+        ],
     )
     answer = await connections.call(
         lambda connection, timeout_s: connection.consumer.FetchOffsets(request, timeout=timeout_s),
@@ -86,8 +136,11 @@ async def commit_group_offsets(
     connections: Connections,
     group: str,
     offsets: Mapping[TopicPartition, int | CommittedOffset],
+    topic_ids: TopicIds = _NO_IDS,
 ) -> None:
     """Store how far a group has come: the next offset to read, by partition.
+
+    Where a topic's id is known, a topic of the same name that was made later is an error.
 
     Raises:
         RiverrunError: the first partition that refused, or the call itself.
@@ -97,7 +150,10 @@ async def commit_group_offsets(
         return
     request = pb.CommitOffsetRequest(
         group_id=group,
-        offsets=[_commit(partition, offset) for partition, offset in offsets.items()],
+        offsets=[
+            _commit(partition, topic_ids.get(partition, b""), offset)
+            for partition, offset in offsets.items()
+        ],
     )
     answer = await connections.call(
         lambda connection, timeout_s: connection.consumer.CommitOffset(request, timeout=timeout_s),
@@ -108,7 +164,9 @@ async def commit_group_offsets(
             raise from_proto(result.error, f"group {group}, {result.topic}[{result.partition}]")
 
 
-def _commit(partition: TopicPartition, offset: int | CommittedOffset) -> pb.OffsetCommit:
+def _commit(
+    partition: TopicPartition, topic_id: bytes, offset: int | CommittedOffset
+) -> pb.OffsetCommit:
     place = offset if isinstance(offset, CommittedOffset) else CommittedOffset(offset)
     if place.offset < 0:
         raise UsageError(
@@ -117,6 +175,7 @@ def _commit(partition: TopicPartition, offset: int | CommittedOffset) -> pb.Offs
         )
     return pb.OffsetCommit(
         topic=partition.topic,
+        topic_id=topic_id,
         partition=partition.partition,
         offset=place.offset,
         leader_epoch=place.leader_epoch,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Callable
@@ -30,6 +31,8 @@ from riverrun.errors import (
     TimedOutError,
     TopicNotFoundError,
 )
+
+_log = logging.getLogger("riverrun")
 
 # Until a broker has said otherwise.
 _WINDOW = 64
@@ -306,7 +309,11 @@ class ProduceEngine:
         for resolution in resolved:
             if isinstance(resolution.error, TopicNotFoundError):
                 self.machine.forget_topic(resolution.batch.partition.topic)
-            resolution.deliver()
+            try:
+                resolution.deliver()
+            except Exception:
+                # Whoever waits for the others must hear of them all the same.
+                _log.exception("a bug in the client: telling of %s", resolution.batch.partition)
         if resolved:
             self._grant_room()
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from weakref import WeakSet
 
-from riverrun._core.outgoing import OutgoingBatch
+from riverrun._core.outgoing import OutgoingBatch, Receipt
 from riverrun._core.records import RecordMetadata, SendSummary, TopicPartition
 from riverrun.errors import RiverrunError
 
@@ -123,25 +124,35 @@ class TallyReceipt:
 
 
 class FlushReceipt:
-    """Stands before a batch's own receipt, so that a flush hears of it too; a Receipt."""
+    """Stands before a batch's own receipt, so that flushes hear of it too; a Receipt.
 
-    __slots__ = ("_batch_receipt", "_flush")
+    There is one, however many flushes wait: receipts that stood before each other would nest as
+    deep as flushes are called. A flush that nobody waits for any more is not kept.
+    """
 
-    def __init__(self, flush: Flush, batch: OutgoingBatch) -> None:
-        self._flush = flush
-        self._batch_receipt = batch.receipt
-        flush.waiting += batch.record_count
-        batch.receipt = self
+    __slots__ = ("_batch_receipt", "_flushes")
+
+    def __init__(self, batch_receipt: Receipt) -> None:
+        self._batch_receipt = batch_receipt
+        self._flushes: WeakSet[Flush] = WeakSet()
+
+    def add(self, flush: Flush) -> None:
+        """Let one more flush hear of it; adding it twice, for two halves of a batch, is fine."""
+        self._flushes.add(flush)
 
     def acknowledged(self, first: int, count: int, base_offset: int | None) -> None:
         """Pass it on and count."""
         self._batch_receipt.acknowledged(first, count, base_offset)
-        self._flush.resolved(count)
+        self._resolved(count)
 
     def failed(self, first: int, count: int, error: RiverrunError) -> None:
         """Pass it on and count."""
         self._batch_receipt.failed(first, count, error)
-        self._flush.resolved(count)
+        self._resolved(count)
+
+    def _resolved(self, count: int) -> None:
+        for flush in self._flushes:
+            flush.resolved(count)
 
 
 class Flush:
@@ -151,7 +162,11 @@ class Flush:
         self.waiting = 0
         self._done = asyncio.Event()
         for batch in batches:
-            FlushReceipt(self, batch)
+            receipt = batch.receipt
+            if not isinstance(receipt, FlushReceipt):
+                receipt = batch.receipt = FlushReceipt(receipt)
+            receipt.add(self)
+            self.waiting += batch.record_count
 
     def resolved(self, record_count: int) -> None:
         """Count records that have been resolved."""

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from riverrun_server.core.log.batch import PartitionId
-from riverrun_server.core.reading.credit import CREDIT_MAX, Credit
+from riverrun_server.core.reading.credit import CREDIT_MAX, UNLIMITED, Credit
 from riverrun_server.core.reading.turns import Turns
 
 A, B, C = (PartitionId(b"t" * 16, number) for number in range(3))
@@ -61,11 +61,10 @@ def test_after_half_close_a_reader_that_granted_nothing_still_gets_nothing():
     assert not credit.is_open
 
 
-def test_allows_counts_what_is_about_to_be_spent():
-    credit = Credit(10, 100)
-    assert credit.allows(9, 99)
-    assert not credit.allows(10, 0)
-    assert not credit.allows(0, 100)
+def test_room_is_what_is_left_of_both_kinds():
+    credit = Credit(10, None)
+    credit.charge(15, 0)
+    assert credit.room == (-5, UNLIMITED)
 
 
 def served(turns, sizes, rounds):

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 # Credit is an int64 on the wire; what a reader adds beyond that changes nothing it could notice.
 CREDIT_MAX = (1 << 63) - 1
+# No stream ever has as many records or bytes.
+UNLIMITED = 1 << 64
 
 
 class _Purse:
@@ -58,13 +60,16 @@ class Credit:
     @property
     def is_open(self) -> bool:
         """Whether something may be sent."""
-        return self.allows(0, 0)
+        records, size_bytes = self.room
+        return records > 0 and size_bytes > 0
 
-    def allows(self, records: int, size_bytes: int) -> bool:
-        """Return whether something of both kinds is left once these are spent."""
-        have_records, have_bytes = self._records.left, self._bytes.left
-        return (have_records is None or have_records > records) and (
-            have_bytes is None or have_bytes > size_bytes
+    @property
+    def room(self) -> tuple[int, int]:
+        """Records and bytes left; UNLIMITED where there is no limit."""
+        records, size_bytes = self._records.left, self._bytes.left
+        return (
+            UNLIMITED if records is None else records,
+            UNLIMITED if size_bytes is None else size_bytes,
         )
 
     def grant(self, records: int | None, size_bytes: int | None) -> None:

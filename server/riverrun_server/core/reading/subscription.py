@@ -15,10 +15,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.log.batch import PartitionId
-from riverrun_server.core.reading.credit import Credit
+from riverrun_server.core.reading.credit import UNLIMITED, Credit
 from riverrun_server.core.reading.events import (
     CaughtUp,
     Delivery,
@@ -165,26 +166,32 @@ class Subscription:
         pieces, at = run.pieces, self._run_at
         first = position = reading.offset
         stop = self._stop_offset(reading, run)
+        frame_bytes = self._settings.frame_bytes
+        credit_records, credit_bytes = self._credit.room
+        max_records = UNLIMITED if self._records_left is None else self._records_left
         size = records = framed = 0
-        while at < len(pieces) and pieces[at].base_offset < stop:
-            piece = pieces[at]
-            framed += len(piece.data) + PIECE_OVERHEAD_BYTES
+        # Some 10,000 pieces in a run of single records: this loop is most of what they cost here.
+        for base_offset, next_offset, _, data in islice(pieces, at, None):
+            if base_offset >= stop:
+                position = max(position, stop)
+                break
+            length = len(data)
+            framed += length + PIECE_OVERHEAD_BYTES
             if records and (
-                framed > self._settings.frame_bytes or not self._credit.allows(records, size)
+                framed > frame_bytes or records >= credit_records or size >= credit_bytes
             ):
                 break
-            begin, end = max(piece.base_offset, position), min(piece.next_offset, stop)
-            left = self._records_left
-            if left is not None and records + end - begin >= left:
-                end = begin + left - records
-                stop = end
-            records += max(0, end - begin)
-            position = max(position, end)
-            size += len(piece.data)
+            begin = max(position, base_offset)
+            end = min(stop, next_offset)
+            if records + end - begin >= max_records:
+                stop = end = begin + max_records - records
+            records += end - begin
+            position = end
+            size += length
             at += 1
         else:
-            # Nothing stands between here and there: offsets may end in a gap.
-            position = max(position, stop if at < len(pieces) else min(stop, run.next_offset))
+            # Nothing stands between the last piece and there: offsets may end in a gap.
+            position = max(position, stop)
         taken = pieces if at - self._run_at == len(pieces) else pieces[self._run_at : at]
         return Delivery(
             reading.topic,

@@ -190,3 +190,21 @@ def test_a_failed_sync_is_for_good(opened, monkeypatch):
     assert store.metrics().unsynced_writes > 0
     store.close()
     assert not opened().recovery.clean_shutdown
+
+
+def test_a_sync_proves_nothing_about_what_was_written_while_it_ran(opened, monkeypatch):
+    store = opened()
+    writer = Writer(store.open(P0))
+    sync = store._rocks.sync
+
+    def sync_while_somebody_writes():
+        sync()
+        writer.append()
+
+    monkeypatch.setattr(store._rocks, "sync", sync_while_somebody_writes)
+    writer.append()
+    store.sync()
+    assert store.metrics().unsynced_writes == 1
+    monkeypatch.undo()
+    store.sync()
+    assert store.metrics().unsynced_writes == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from itertools import pairwise
 
 import pytest
@@ -12,7 +13,7 @@ from riverrun_server.storage import housework, keys
 from riverrun_server.storage.housework import Purpose, Tenancy, jobs
 from riverrun_server.storage.options import Tuning
 from riverrun_server.storage.rocks import File
-from tests.storage.world import P0, P1, Writer, flip, killed, read_all, tables
+from tests.storage.world import P0, P1, Writer, flip, killed, read_all, tables, wals
 
 MIB = 1 << 20
 TINY = Tuning(memtable_bytes=64 * MIB, memtable_each_bytes=MIB, cache_bytes=MIB)
@@ -83,15 +84,29 @@ def test_a_log_that_is_trimmed_while_it_grows_is_never_rewritten(store):
     assert len(read_all(writer.log)) == 128
 
 
-def test_batches_that_may_come_back_after_a_crash_are_not_deleted(store, opened, data_dir):
+def test_batches_that_may_come_back_after_a_power_cut_are_not_deleted(store, opened, data_dir):
+    """The new log start is on the disk before anything below it leaves."""
+    synced = {}
+    sync = store._rocks.sync
+
+    def sync_and_note():
+        sync()
+        synced.update({wal.name: wal.stat().st_size for wal in wals(data_dir)})
+
+    store._rocks.sync = sync_and_note
     writer = fill(store, P0, 4)
-    end = writer.state.log_end_offset
-    writer.trim(end)
+    store.sync()
+    writer.trim(writer.state.log_end_offset)
     upkeep(store)
-    again = opened(killed(data_dir), tuning=TINY)
+    assert store.metrics().table_bytes < MIB
+    folder = killed(data_dir)
+    for wal in wals(folder):
+        os.truncate(wal, synced[wal.name])
+    again = opened(folder, tuning=TINY)
+    assert again.recovery.intact
     log = again.open(P0)
-    assert log.state.log_start_offset == end
     assert read_all(log) == []
+    assert log.state.log_start_offset == writer.state.log_end_offset
 
 
 def test_a_dropped_partition_leaves_the_disk_and_frees_its_slot(store):

@@ -107,6 +107,7 @@ def test_the_short_help_in_a_group_is_that_of_the_command():
         (["produce", "t", "--format", "json", "--key-separator", ":"], "say their keys"),
         (["produce", "t", "--format", "xml"], "raw"),
         (["produce", "t", "--header", "novalue"], "is not NAME=VALUE"),
+        (["produce", "t", "--header", "\udcff=x"], "is not UTF-8"),
         (["produce", "t", "--acks", "one"], "leader"),
         (["consume", "t", "--from", "somewhen"], "10m-ago"),
         (["consume", "t", "--until", "-5"], "neither an offset nor"),

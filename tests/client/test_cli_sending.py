@@ -156,3 +156,18 @@ async def test_a_failure_lets_go_of_who_waits_for_room(producer):
     await sending
     await sender.finish()
     assert sender.error is error
+
+
+async def test_an_error_that_is_not_the_librarys_is_raised_at_the_end(producer):
+    failures = []
+    producer.errors[7] = UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates not allowed")
+    sender = Sender(producer, "t", failed=lambda: failures.append(1))
+    await sender.send(Run([b"a"] * 3))
+    await sender.send(Run([b"b"] * 3, 7))
+    await turns()
+    assert failures == [1]
+    await sender.send(Run([b"late"]))
+    with pytest.raises(UnicodeEncodeError):
+        await sender.finish()
+    await sender.cancel()
+    assert b"late" not in producer.taken[None]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
+import riverrun
 from riverrun._core.outgoing import OutgoingBatch
 from riverrun._core.records import TopicPartition
 from riverrun._net.receipts import Flush, RecordFutures
@@ -63,3 +66,16 @@ async def test_concurrent_flushes_of_a_producer_end_and_it_goes_on():
         flushes = [producer.flush() for _ in range(2000)]
         await asyncio.wait_for(asyncio.gather(*flushes, *futures), 10)
         assert (await producer.send(TOPIC, b"later")).offset == 3
+
+
+async def test_a_header_name_that_is_not_utf8_is_refused_before_anything_is_taken():
+    record = riverrun.NewRecord(b"v", headers=(("\udcff", b"x"),))
+    broker = FakeBroker()
+    broker.add_topic(TOPIC)
+    async with broker.serving() as address, impatient(address) as client:
+        producer = client.producer()
+        with pytest.raises(riverrun.UsageError, match="no UTF-8"):
+            producer.send_nowait(TOPIC, b"v", headers=record.headers)
+        with pytest.raises(riverrun.UsageError, match="no UTF-8"):
+            await producer.send_many(TOPIC, [record])
+        assert (await producer.send(TOPIC, b"v", headers=[("ü", b"x")])).offset == 0

@@ -218,7 +218,7 @@ def check_row(row: Row) -> None:
     """Look at the types of a record's parts, while its sender can still be told.
 
     Raises:
-        UsageError: a part has the wrong type.
+        UsageError: a part has the wrong type, or a header's name cannot be encoded.
     """
     key, value, timestamp_ms, headers = row
     for name, part in (("key", key), ("value", value)):
@@ -240,6 +240,19 @@ def check_row(row: Row) -> None:
                 f"the header {header!r} must be a pair of str and bytes",
                 reason=Reason.INVALID_REQUEST,
             )
+        if not name_part.isascii():
+            _check_utf8(name_part)
+
+
+def _check_utf8(name: str) -> None:
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"the header name {name!r} is no UTF-8: {error.reason} at position {error.start}; "
+            "names are text, only what they name may be any bytes",
+            reason=Reason.INVALID_RECORD,
+        ) from None
 
 
 def _guess(item: Sendable) -> float:

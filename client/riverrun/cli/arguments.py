@@ -86,6 +86,10 @@ def parse_headers(
         name, equals, value = text.partition("=")
         if not name or not equals:
             raise click.BadParameter(f"{text!r} is not NAME=VALUE.", param=param)
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise click.BadParameter(f"the name in {text!r} is not UTF-8.", param=param) from None
         headers.append((name, os.fsencode(value)))
     return headers
 

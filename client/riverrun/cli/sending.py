@@ -116,12 +116,13 @@ class Sender:
         self._producer = producer
         self._topic = topic
         self._failed = failed
+        self._has_failed = False
         self._lanes: dict[int | None, Lane] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
     async def send(self, run: Run) -> None:
         """Send one run; returns when there is room for more. Does nothing after a failure."""
-        if self.error is not None:
+        if self._has_failed:
             return
         lane = self._lanes.get(run.partition)
         if lane is None:
@@ -131,17 +132,29 @@ class Sender:
         await lane.put(run.records)
 
     async def finish(self) -> None:
-        """Wait until all that was sent is acknowledged or has failed."""
-        for lane in self._lanes.values():
-            lane.close()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        """Wait until all that was sent is acknowledged or has failed.
+
+        Raises:
+            Exception: a task failed of something that is no error of the library, so that nobody
+                takes what it had for written.
+        """
+        await self._settle()
+        for task in self._tasks:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                raise error
 
     async def cancel(self) -> None:
         """Give up what is under way."""
         for task in self._tasks:
             task.cancel()
-        await self.finish()
+        await self._settle()
+
+    async def _settle(self) -> None:
+        """Let all tasks end."""
+        for lane in self._lanes.values():
+            lane.close()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
     async def _send(self, lane: Lane, partition: int | None) -> None:
         """Send what comes on a lane; the first failure ends them all."""
@@ -151,6 +164,15 @@ class Sender:
         except RiverrunError as error:
             if self.error is None:
                 self.error = error
-                self._failed()
+            self._fail_once()
+        except Exception:
+            self._fail_once()
+            raise
         finally:
             lane.close()
+
+    def _fail_once(self) -> None:
+        """Say that there is no use in reading on."""
+        if not self._has_failed:
+            self._has_failed = True
+            self._failed()

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import subprocess
 import sys
 
+import grpc
 import pytest
 
+import riverrun
+from riverrun.v1 import errors_pb2 as errors
+from riverrun.v1.consumer_pb2 import FetchRequest, StartPosition
+from riverrun.v1.consumer_pb2_grpc import ConsumerServiceStub
+from tests.e2e.broker_process import SERVER
 from tests.e2e.kill.anomalies import summary
 from tests.e2e.kill.checker import check
 from tests.e2e.kill.evidence import weigh
@@ -37,3 +45,55 @@ async def test_a_killed_broker_keeps_its_promises(tmp_path):
     assert evidence.lives
     assert evidence.commits
     assert all(evidence.outcomes[outcome] for outcome in Outcome)
+
+
+async def written(client, topic, count):
+    async with client.producer() as producer:
+        return await producer.send_many(topic, [b"%d" % n for n in range(count)])
+
+
+async def values(client, topic):
+    async with client.consumer(topic, stop_at_end=True) as consumer:
+        return [record.value async for record in consumer]
+
+
+def fetch_error(address, topic):
+    with grpc.insecure_channel(address) as channel:
+        request = FetchRequest(positions=[StartPosition(topic=topic)])
+        response = ConsumerServiceStub(channel).Fetch(request, timeout=20)
+    (failed,) = response.errors
+    return failed.error
+
+
+async def test_a_relaxed_topic_waits_after_a_crash_until_its_loss_is_accepted(broker):
+    relaxed = {"fsync": "relaxed"}
+    async with riverrun.Client(broker.address) as client:
+        admin = client.admin()
+        await admin.create_topic("kept")
+        await admin.create_topic("waiting", configs=relaxed)
+        await admin.create_topic("accepting", configs=relaxed | {"unclean.recovery": "accept"})
+        for topic in ("kept", "waiting", "accepting"):
+            await written(client, topic, 50)
+    # An orderly end leaves nothing to doubt.
+    await asyncio.to_thread(broker.term)
+    await asyncio.to_thread(broker.restart)
+    everything = [b"%d" % n for n in range(50)]
+    async with riverrun.Client(broker.address) as client:
+        assert await values(client, "waiting") == everything
+    await asyncio.to_thread(broker.kill9)
+    await asyncio.to_thread(broker.restart)
+    async with riverrun.Client(broker.address) as client:
+        assert await values(client, "kept") == everything
+        # The kernel has kept what it was given; a power cut could have taken some of the end.
+        assert await values(client, "accepting") == everything
+    refusal = await asyncio.to_thread(fetch_error, broker.address, "waiting")
+    assert refusal.reason == errors.ERROR_REASON_PARTITION_OFFLINE
+    assert "--accept-loss" in refusal.message
+    await asyncio.to_thread(broker.term)
+    place = ["--data-dir", broker.data_dir, "--topic", "waiting", "--partition", "0"]
+    recover = [SERVER, "recover", *place, "--accept-loss"]
+    await asyncio.to_thread(subprocess.run, recover, check=True, timeout=60)
+    await asyncio.to_thread(broker.restart)
+    async with riverrun.Client(broker.address) as client:
+        assert await values(client, "waiting") == everything
+        await written(client, "waiting", 1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeAlias
 
@@ -149,15 +150,15 @@ class Recorder:
     Attributes:
         events: what has happened so far.
         unanswered: records sent whose outcome is not known yet, by producer.
-        acked: how many records were acknowledged, by producer.
-        changed: set whenever an outcome becomes known.
+        done: how many records were acknowledged, by producer, or returned, by reader.
+        changed: set whenever that changes.
         broken: whether somebody was told what must not happen, so that going on proves nothing.
     """
 
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.unanswered: dict[str, int] = {}
-        self.acked: dict[str, int] = {}
+        self.done: Counter[str] = Counter()
         self.changed = asyncio.Event()
         self.broken = False
         self._values: dict[bytes, bytes] = {}
@@ -182,13 +183,16 @@ class Recorder:
         producer = record.producer
         self.unanswered[producer] -= 1
         if record.outcome is Outcome.ACKED:
-            self.acked[producer] = self.acked.get(producer, 0) + 1
+            self.done[producer] += 1
         self.add(record._replace(value=self._kept(record.value)))
         self.changed.set()
 
     def returned(self, reader: str, partition: int, records: Iterable[Place]) -> None:
         """Take down what a reader was given."""
-        self.add(Returned(reader, partition, self._places(records)))
+        places = self._places(records)
+        self.add(Returned(reader, partition, places))
+        self.done[reader] += len(places)
+        self.changed.set()
 
     def dumped(self, reader: str, partition: int, records: Iterable[Place]) -> None:
         """Take down all of a partition."""

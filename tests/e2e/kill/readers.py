@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Mapping
 
 import riverrun
 from riverrun import Record, RiverrunError, TopicPartition
-from tests.e2e.kill.history import Began, Committed, Committing, Ended
+from tests.e2e.kill.history import Began, Committed, Committing
 from tests.e2e.kill.world import PARTITIONS, TOPIC, World
 
-# How long a reader may take to come to the end after the last record was written.
-END_TIMEOUT_S = 30.0
 _CONNECT_TIMEOUT_S = 60.0
 _POLL_S = 0.1
-
-
-def _at_end(positions: Mapping[int, int], ends: Mapping[int, int]) -> bool:
-    return all(positions.get(partition, 0) >= end for partition, end in ends.items())
 
 
 def note(world: World, reader: str, records: list[Record], positions: dict[int, int]) -> None:
@@ -34,56 +29,38 @@ async def staying(world: World, name: str) -> None:
     positions: dict[int, int] = {}
     for partition in PARTITIONS:
         world.recorder.add(Began(name, partition, 0))
+
+    async def read(consumer: riverrun.Consumer) -> None:
+        async for view in consumer.batches():
+            note(world, name, view.to_records(), positions)
+            if view.next_offset > view.high_watermark:
+                world.failed(name, f"given {view.offsets} below {view.high_watermark}")
+
     async with (
+        world.reading(name),
         riverrun.Client(world.address, connect_timeout_s=_CONNECT_TIMEOUT_S) as client,
         client.consumer(TOPIC) as consumer,
     ):
-
-        async def read() -> None:
-            async for view in consumer.batches():
-                note(world, name, view.to_records(), positions)
-                if view.next_offset > view.high_watermark:
-                    world.failed(name, f"given {view.offsets} below {view.high_watermark}")
-
-        reading = asyncio.create_task(read(), name=f"{name} reads")
+        task = asyncio.create_task(read(consumer), name=f"{name} reads")
         try:
-            await asyncio.wait({reading, world.ends}, return_when=asyncio.FIRST_COMPLETED)
-            deadline_s = asyncio.get_running_loop().time() + END_TIMEOUT_S
-            while not reading.done() and not _at_end(positions, await world.ends):
-                if asyncio.get_running_loop().time() > deadline_s:
-                    break
-                await asyncio.wait({reading}, timeout=_POLL_S)
+            while not task.done() and not world.at_end(positions):
+                await asyncio.wait({task}, timeout=_POLL_S)
         finally:
-            reading.cancel()
-            outcome = (await asyncio.gather(reading, return_exceptions=True))[0]
-    if isinstance(outcome, RiverrunError):
-        world.failed(name, outcome)
-    elif not isinstance(outcome, asyncio.CancelledError):
-        world.failed(name, f"ended with {outcome!r}")
-    for partition in PARTITIONS:
-        world.recorder.add(Ended(name, partition))
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
 
 
 async def coming_and_going(world: World, group: str) -> None:
     """Read as one group: commit now and then, leave without a word, go on from what is committed."""
-    dice = world.rng(group)
-    deadline_s: float | None = None
-    positions: dict[int, int] = {}
-    async with riverrun.Client(world.address, connect_timeout_s=_CONNECT_TIMEOUT_S) as client:
-        while not (world.ends.done() and _at_end(positions, world.ends.result())):
-            now_s = asyncio.get_running_loop().time()
-            if world.ends.done() and deadline_s is None:
-                deadline_s = now_s + END_TIMEOUT_S
-            if deadline_s is not None and now_s > deadline_s:
-                break
-            try:
-                async with client.consumer(TOPIC, group=group) as consumer:
-                    await _session(world, group, consumer, dice, positions)
-            except RiverrunError as error:
-                world.failed(group, error)
-                return
-    for partition in PARTITIONS:
-        world.recorder.add(Ended(group, partition))
+    dice, positions = world.rng(group), dict[int, int]()
+    async with (
+        world.reading(group),
+        riverrun.Client(world.address, connect_timeout_s=_CONNECT_TIMEOUT_S) as client,
+    ):
+        while not world.at_end(positions):
+            async with client.consumer(TOPIC, group=group) as consumer:
+                await _session(world, group, consumer, dice, positions)
 
 
 async def _session(
@@ -101,7 +78,7 @@ async def _session(
         note(world, group, records, positions)
         if dice.random() < 0.5:
             await _commit(world, group, consumer, positions)
-        if world.ends.done() and _at_end(positions, world.ends.result()):
+        if world.at_end(positions):
             await _commit(world, group, consumer, positions)
             return
 

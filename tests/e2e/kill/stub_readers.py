@@ -22,9 +22,8 @@ from riverrun.v1.consumer_pb2 import (
 )
 from riverrun.v1.consumer_pb2_grpc import ConsumerServiceStub
 from tests.e2e.kill.calls import AGAIN_S, patiently
-from tests.e2e.kill.history import Began, Committed, Committing, Ended, Measured, Place
-from tests.e2e.kill.readers import END_TIMEOUT_S
-from tests.e2e.kill.world import CALL_TIMEOUT_S, PARTITIONS, TOPIC, World, consumers
+from tests.e2e.kill.history import Began, Committed, Committing, Measured, Place
+from tests.e2e.kill.world import CALL_TIMEOUT_S, END_TIMEOUT_S, PARTITIONS, TOPIC, World, consumers
 
 # `from` is a word of Python's.
 _COMMITTED = {"from": FROM_COMMITTED}
@@ -61,24 +60,9 @@ async def _measure(world: World, stub: ConsumerServiceStub) -> None:
 async def resuming(world: World, group: str) -> None:
     """Read by `Read`; where that breaks go on from where it was, or from what is committed."""
     dice, positions = world.rng(group), dict[int, int]()
-    async with world.channel() as channel:
-        stub = consumers(channel)
-        try:
-            async with asyncio.timeout(None) as patience:
-                world.ends.add_done_callback(
-                    lambda _: patience.reschedule(asyncio.get_running_loop().time() + END_TIMEOUT_S)
-                )
-                while not _finished(world, positions):
-                    await _read(world, group, stub, dice, positions)
-        except TimeoutError:
-            pass
-    for partition in PARTITIONS:
-        world.recorder.add(Ended(group, partition))
-
-
-def _finished(world: World, positions: Mapping[int, int]) -> bool:
-    ends = world.ends.result() if world.ends.done() else None
-    return ends is not None and all(positions.get(p, 0) >= end for p, end in ends.items())
+    async with world.reading(group), world.channel() as channel:
+        while not world.at_end(positions):
+            await _read(world, group, consumers(channel), dice, positions)
 
 
 async def _read(

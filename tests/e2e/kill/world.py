@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
+from collections.abc import AsyncIterator, Mapping
 
 import grpc.aio
 
+from riverrun import RiverrunError
 from riverrun.v1.consumer_pb2_grpc import ConsumerServiceStub
 from riverrun.v1.producer_pb2_grpc import ProducerServiceStub
-from tests.e2e.kill.history import Failed, Outcome, Recorder, Written
+from tests.e2e.kill.history import Ended, Failed, Outcome, Recorder, Written
 
 TOPIC = "kill"
 SHARED = (0, 1, 2)
@@ -19,6 +22,8 @@ OWNED = 3
 PARTITIONS = (*SHARED, OWNED)
 
 CALL_TIMEOUT_S = 20.0
+# How long a reader may take to come to the end after the last record was written.
+END_TIMEOUT_S = 30.0
 # A broker is back within a second or two, and channels must not sleep longer than that.
 _CHANNEL_OPTIONS = [
     ("grpc.initial_reconnect_backoff_ms", 50),
@@ -63,6 +68,36 @@ class World:
                 await self.stop.wait()
         except TimeoutError:
             pass
+
+    @contextlib.asynccontextmanager
+    async def reading(self, reader: str) -> AsyncIterator[None]:
+        """Bound how long a reader may take to its end, and take down that it should be there.
+
+        The client's errors are not for readers: they live through a crash.
+        """
+        patience = asyncio.timeout(None)
+
+        def last_orders(_: asyncio.Future[dict[int, int]]) -> None:
+            patience.reschedule(asyncio.get_running_loop().time() + END_TIMEOUT_S)
+
+        try:
+            async with patience:
+                self.ends.add_done_callback(last_orders)
+                try:
+                    yield
+                finally:
+                    self.ends.remove_done_callback(last_orders)
+        except TimeoutError:
+            pass
+        except RiverrunError as error:
+            self.failed(reader, error)
+        for partition in PARTITIONS:
+            self.recorder.add(Ended(reader, partition))
+
+    def at_end(self, positions: Mapping[int, int]) -> bool:
+        """Whether a reader has read everything there is, once that is known."""
+        ends = self.ends.result() if self.ends.done() else None
+        return ends is not None and all(positions.get(p, 0) >= end for p, end in ends.items())
 
     def failed(self, who: str, what: object) -> None:
         """Take down what must not happen."""

@@ -186,6 +186,21 @@ async def test_an_explicit_position_overrides_the_place_of_its_topic(stub, world
     call.cancel()
 
 
+async def test_a_topic_that_is_not_there_is_told_and_the_others_are_read(stub, one):
+    one.append(b"here")
+    call = stub.Subscribe(iter([start(topics=["gone", "one"])]))
+    missing = await read(call, "partition_error")
+    assert (missing.topic, missing.partition) == ("gone", -1)
+    assert missing.error.reason == errors_pb2.ERROR_REASON_TOPIC_NOT_FOUND
+    assert (await read(call, "delivery")).records[0].value == b"here"
+    call.cancel()
+
+
+async def test_where_nothing_is_there_the_call_fails(stub):
+    status = await refused(stub, start(topics=["gone"]))
+    assert status.code() is grpc.StatusCode.NOT_FOUND
+
+
 async def test_a_topic_that_gets_partitions_later_does_not_change_a_stream(stub, world):
     call = stub.Subscribe(iter([start(topics=["one"])]))
     assert len((await read(call, "started")).positions) == 1

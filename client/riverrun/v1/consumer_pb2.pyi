@@ -963,7 +963,7 @@ class PartitionError(_message.Message):
     topic_id: _builtins.bytes
     """The topic's id."""
     partition: _builtins.int
-    """The partition."""
+    """The partition; -1 stands for all of a topic that is not there."""
     seek_id: _builtins.int
     """The seek that this answers; 0 where it answers none."""
     @_builtins.property

@@ -10,6 +10,7 @@ from riverrun.v1.text_pb2 import TailRequest
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.groups.commits import check_group_id
 from riverrun_server.core.log.batch import PartitionId
+from riverrun_server.core.reading.events import PartitionFailed
 from riverrun_server.core.reading.limits import ReadingLimits
 from riverrun_server.core.reading.places import Place, PlaceKind, Position, ResetPolicy
 from riverrun_server.core.reading.subscription import SubscriptionSettings
@@ -30,6 +31,12 @@ from riverrun_server.runtime.places import Wanted, positions_at, settled
 from riverrun_server.wire import forms
 from riverrun_server.wire.forms import Form
 
+# How a failure names all partitions of a topic.
+WHOLE_TOPIC = -1
+_NOT_THERE = frozenset(
+    {Reason.TOPIC_NOT_FOUND, Reason.PARTITION_NOT_FOUND, Reason.TOPIC_ID_MISMATCH}
+)
+
 
 @dataclass(frozen=True, slots=True)
 class ReadingPlan:
@@ -41,6 +48,7 @@ class ReadingPlan:
         form: how deliveries look.
         group_id: whose committed offsets count; empty where there is no group.
         commit_on_delivery: whether the broker commits.
+        missing: what was asked for and is not there; the stream reads the rest.
     """
 
     wanted: Sequence[Wanted]
@@ -48,6 +56,7 @@ class ReadingPlan:
     form: Form
     group_id: str = ""
     commit_on_delivery: bool = False
+    missing: Sequence[PartitionFailed] = ()
 
 
 class PartitionList:
@@ -62,6 +71,7 @@ class PartitionList:
         self._directory = directory
         self._limits = limits
         self._wanted: dict[PartitionId, Wanted] = {}
+        self.missing: list[PartitionFailed] = []
 
     def add_positions(self, positions: Sequence[StartPosition], group_id: str) -> None:
         """Add explicit positions.
@@ -71,8 +81,14 @@ class PartitionList:
         """
         check_count("positions", len(positions), self._limits)
         for position in positions:
-            access = self._directory.partition(*partition_name(position))
-            self._add(access, place_of_position(position, group_id))
+            name = partition_name(position)
+            place = place_of_position(position, group_id)
+            try:
+                access = self._directory.partition(*name)
+            except Refusal as refusal:
+                self._miss(PartitionFailed(*name, refusal))
+            else:
+                self._add(access, place)
 
     def add_topic(self, topic: str, place: Place) -> None:
         """Add all partitions of a topic that have no explicit position.
@@ -83,7 +99,11 @@ class PartitionList:
         Raises:
             Refusal: of the name; LIMIT_EXCEEDED.
         """
-        accesses = self._directory.partitions(topic)
+        try:
+            accesses = self._directory.partitions(topic)
+        except Refusal as refusal:
+            self._miss(PartitionFailed(topic, b"", WHOLE_TOPIC, refusal))
+            return
         check_count("topics and positions", len(self._wanted) + len(accesses), self._limits)
         for access in accesses:
             if access.id not in self._wanted:
@@ -106,12 +126,20 @@ class PartitionList:
             )
         self._wanted[access.id] = Wanted(access, place)
 
+    def _miss(self, failed: PartitionFailed) -> None:
+        """Note what is not there: one deleted topic must not end a stream of many."""
+        if failed.refusal.reason not in _NOT_THERE:
+            raise failed.refusal
+        self.missing.append(failed)
+
     def wanted(self, hint: str) -> list[Wanted]:
         """Return the partitions.
 
         Raises:
-            Refusal: INVALID_REQUEST where there are none.
+            Refusal: INVALID_REQUEST where there are none; where none is there, why the first is not.
         """
+        if not self._wanted and self.missing:
+            raise self.missing[0].refusal
         if not self._wanted:
             raise Refusal(Reason.INVALID_REQUEST, f"the request names nothing to read; {hint}")
         return list(self._wanted.values())
@@ -153,6 +181,7 @@ def subscribe_plan(
         form_of(start.form, start.accept_codecs),
         group_id,
         commits_on_delivery(start.commit_mode, group_id),
+        partitions.missing,
     )
 
 
@@ -187,6 +216,7 @@ def read_plan(request: ReadRequest, directory: Directory, limits: ReadingLimits)
         ),
         form_of(request.form, request.accept_codecs),
         group_id,
+        missing=partitions.missing,
     )
 
 

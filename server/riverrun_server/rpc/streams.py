@@ -59,7 +59,7 @@ class Streams:
                 await reader.control.say(HalfClosed())
             else:
                 opened(reader)
-            await reader.run(positions)
+            await reader.run(positions, plan.missing)
         finally:
             drain.cancel()
             await asyncio.gather(drain, return_exceptions=True)

@@ -117,11 +117,14 @@ class Reader:
         self._failure = error
         self._wake.set()
 
-    async def run(self, places: Sequence[Position | Refusal]) -> None:
+    async def run(
+        self, places: Sequence[Position | Refusal], missing: Sequence[PartitionFailed] = ()
+    ) -> None:
         """Deliver until the stream ends.
 
         Args:
             places: where each of the accesses begins, in order, or why nobody can say.
+            missing: what was asked for and is not there, for the reader to hear of.
 
         Raises:
             Refusal: the stream cannot do what was asked, or the reader broke its rules.
@@ -131,6 +134,7 @@ class Reader:
             await self._send(Started(started, self._services.limits.heartbeat_interval_s))
             for position in started:
                 self._sources.stand(self._accesses[position.id], position)
+            self._machine.events.extend(missing)
             self._machine.assigned(started)
             for access, place in zip(self._accesses.values(), places, strict=True):
                 if isinstance(place, Refusal):

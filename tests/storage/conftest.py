@@ -1,3 +1,5 @@
+"""Stores for the tests: in memory and on RocksDB, with batches that need no protobuf."""
+
 from __future__ import annotations
 
 import pytest

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import settings
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -212,11 +213,12 @@ class RocksHistories(Histories):
     """Stops are clean or kills in turn; tables are flushed now and then."""
 
     can_lose = False
+    slots = 1
 
     def make(self):
         self.base = Path(tempfile.mkdtemp(dir=type(self).tmp_path))
         self.folder = self.base / "data"
-        return open_small(self.folder, slots=1)
+        return open_small(self.folder, slots=self.slots)
 
     @rule()
     def flush(self):
@@ -230,13 +232,13 @@ class RocksHistories(Histories):
         self.store.close(clean=False)
         shutil.rmtree(self.folder)
         self.folder = copy
-        self.store = open_small(self.folder, slots=1)
+        self.store = open_small(self.folder, slots=self.slots)
         assert self.store.recovery.intact
         self.remember()
 
     def restart(self):
         self.store.close(clean=True)
-        self.store = open_small(self.folder, slots=1)
+        self.store = open_small(self.folder, slots=self.slots)
         assert self.store.recovery.clean_shutdown
         assert self.store.recovery.intact
 
@@ -252,8 +254,9 @@ def test_the_twin_in_memory_keeps_to_the_model():
     )
 
 
-def test_the_store_on_disk_keeps_to_the_model(tmp_path):
-    RocksHistories.tmp_path = tmp_path
+@pytest.mark.parametrize("slots", [1, 3], ids=["shared slot", "slots of their own"])
+def test_the_store_on_disk_keeps_to_the_model(tmp_path, slots):
+    RocksHistories.tmp_path, RocksHistories.slots = tmp_path, slots
     run_state_machine_as_test(
-        RocksHistories, settings=settings(max_examples=8, stateful_step_count=25, deadline=None)
+        RocksHistories, settings=settings(max_examples=6, stateful_step_count=30, deadline=None)
     )

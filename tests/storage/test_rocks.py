@@ -363,6 +363,18 @@ def test_a_stalled_write_is_refused_at_once_and_nothing_of_it_is_written(opened)
     assert rocks.memtable_bytes() < 8 << 20
 
 
+def test_memory_is_bounded_over_all_families(opened):
+    names = [f"f{at}" for at in range(8)]
+    slow = Tuning(memtable_bytes=4 << 20, memtable_each_bytes=4 << 20, flush_bytes_per_s=4 << 20)
+    rocks = opened(names, slow)
+    for at in range(300):
+        try:
+            put(rocks, rocks.column(names[at % 8]), [(key(at), b"x" * 60_000)])
+        except StorageStalled:
+            break
+    assert rocks.memtable_bytes() < 6 << 20
+
+
 def test_counters_are_exact(rocks, a):
     before = rocks.counters()
     filled(rocks, a, 100, size=10_000)

@@ -252,8 +252,8 @@ class RocksLog:
         """
         start = self._state.log_start_offset
         if self._first_kept[0] != start:
-            held = self._slot.last(keys.batch(self._prefix, 0), keys.batch(self._prefix, start))
-            self._first_kept = (start, start if held is None else keys.offset_of(held[0]))
+            offset, data = self._holding(start)
+            self._first_kept = (start, start if data is None else offset)
         return self._first_kept[1]
 
     # How.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
 from riverrun._core.backoff import Backoff
 from riverrun._core.descriptions import ServerInfo
-from riverrun._core.records import From, OffsetReset, TopicPartition
+from riverrun._core.records import From, OffsetReset, PositionReset, TopicPartition
 from riverrun._net.addresses import parse_bootstrap
 from riverrun._net.channel import Connection, ConnectionConfig, Connections
 from riverrun._net.describing import server_info
@@ -126,6 +126,7 @@ class Client:
         offset_reset: OffsetReset | None = None,
         stop_at_end: bool = False,
         prefetch_bytes: int = 16 * 1024 * 1024,
+        on_reset: Callable[[PositionReset], None] | None = None,
     ) -> Consumer:
         """Make a consumer.
 
@@ -140,6 +141,8 @@ class Client:
                 with a group, else "error".
             stop_at_end: end the iteration at the high watermarks found at the start.
             prefetch_bytes: how much may be read ahead.
+            on_reset: called, on the event loop, with each position that was out of range; it is
+                logged as a warning in any case.
 
         Raises:
             UsageError: nothing to read, or settings that contradict each other.
@@ -153,6 +156,7 @@ class Client:
             offset_reset=offset_reset,
             stop_at_end=stop_at_end,
             prefetch_bytes=prefetch_bytes,
+            on_reset=on_reset,
         )
         consumer = Consumer(self._connections, settings, self._uniform)
         self._consumers.append(consumer)

@@ -123,6 +123,7 @@ class _Subscription:
         self._credit: int | None = None
         self._stop_at_end = False
         self._reset = pb.OFFSET_RESET_UNSPECIFIED
+        self._group = ""
         self._wake = asyncio.Event()
         self._control: list[pb.SubscribeRequest] = []
 
@@ -142,6 +143,7 @@ class _Subscription:
         broker = self._broker
         broker.subscribe_starts.append(start)
         self._reset = start.offset_reset
+        self._group = start.group_id
         self._stop_at_end = start.stop_at_end
         if start.HasField("initial_credit"):
             self._credit = start.initial_credit.bytes
@@ -178,6 +180,9 @@ class _Subscription:
         if at == "time_ms":
             times = [record.timestamp_ms for record in log.records()]
             return next((n for n, time in enumerate(times) if time >= place.time_ms), log.end)
+        if getattr(place, "from") == pb.FROM_COMMITTED:
+            key = (self._group, place.topic, place.partition)
+            return self._broker.commits.get(key, (log.log_start,))[0]
         return log.end if getattr(place, "from") == pb.FROM_LATEST else log.log_start
 
     def _position(self, reading: _Reading) -> pb.PartitionPosition:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from riverrun._core.partition_reader import Delivered, StartedPosition
 from riverrun._core.reading import ReaderMachine
 from riverrun._core.records import Offset, TopicPartition
-from riverrun.errors import CorruptDataError, Reason
+from riverrun.errors import CorruptDataError, Reason, TopicNotFoundError
 from tests.client.reading_world import RETRIABLE, Unreadable, World, topic_id
 
 PLACE, OTHER = TopicPartition("t", 0), TopicPartition("t", 1)
@@ -129,9 +129,38 @@ def test_a_seek_brings_a_failed_partition_back():
 
 def test_a_refused_seek_is_told_to_the_seeker():
     machine = machine_at()
-    machine.seek(PLACE, Offset(500))
-    assert machine.failed(PLACE, topic_id(PLACE), Unreadable()) == "seek refused"
+    seek_id = machine.seek(PLACE, Offset(500)).seek_id
+    assert machine.failed(PLACE, topic_id(PLACE), Unreadable(), seek_id) == "seek refused"
     assert machine.take() is None
+
+
+@pytest.mark.parametrize("error", [Unreadable(), RETRIABLE])
+def test_a_failure_that_was_under_way_before_a_seek_does_not_answer_it(error):
+    machine = machine_at()
+    earlier = machine.seek(PLACE, Offset(500)).seek_id
+    seek_id = machine.seek(PLACE, Offset(20)).seek_id
+    for stale in (0, earlier):
+        assert machine.failed(PLACE, topic_id(PLACE), error, stale) == "told"
+    assert machine.sought(seek_id, StartedPosition(PLACE, topic_id(PLACE), 20, 100))
+    machine.delivered(delivery(20, 21))
+    assert machine.take().first == 20
+    assert machine.all_failed is None
+
+
+def test_a_seek_in_a_streams_start_is_refused_by_a_failure_that_names_none():
+    machine = machine_at()
+    machine.seek(PLACE, Offset(500))
+    machine.asked()
+    assert machine.failed(PLACE, topic_id(PLACE), Unreadable()) == "seek refused"
+
+
+def test_a_partition_that_is_gone_is_not_asked_for_again_until_a_seek():
+    machine = machine_at()
+    gone = TopicNotFoundError("gone", reason=Reason.TOPIC_NOT_FOUND)
+    assert machine.failed(PLACE, topic_id(PLACE), gone) == "told"
+    assert PLACE not in machine.asked()
+    machine.seek(PLACE, Offset(0))
+    assert PLACE in machine.asked()
 
 
 def test_a_partition_out_of_reach_is_asked_for_again_and_keeps_what_was_read_ahead():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
 from riverrun._core.records import From, Offset, TopicPartition
-from riverrun.errors import RiverrunError
+from riverrun.errors import RiverrunError, TopicNotFoundError
 
 B = TypeVar("B")
 
@@ -79,6 +79,8 @@ class PartitionReader:
         retrying: that seek is our own, to a place where nothing that was read ahead is lost.
         paused: nothing is returned to the application.
         dropped: something was dropped while paused, so that resuming has to go back.
+        begun: it has had a position, or the application has chosen one.
+        start_seek_id: what `seek_id` was when the current stream's start was written.
         error: why the broker does not deliver it.
     """
 
@@ -95,7 +97,14 @@ class PartitionReader:
     retrying: bool = False
     paused: bool = False
     dropped: bool = False
+    begun: bool = True
+    start_seek_id: int = 0
     error: RiverrunError | None = None
+
+    @property
+    def gone(self) -> bool:
+        """Whether there is no such partition any more, so that asking for it again is of no use."""
+        return isinstance(self.error, TopicNotFoundError) and not self.seek_id
 
     @property
     def finished(self) -> bool:

@@ -87,10 +87,13 @@ class ReaderMachine(Generic[B]):
 
     def asked(self) -> dict[TopicPartition, Asked]:
         """Return what a new stream's start has to ask for, to be given to `started` too."""
-        return {
-            partition: Asked(reader.resume_at, reader.place is not None, reader.seek_id)
-            for partition, reader in self.readers.items()
-        }
+        asked: dict[TopicPartition, Asked] = {}
+        for partition, reader in self.readers.items():
+            if not reader.gone:
+                reader.start_seek_id = reader.seek_id
+                is_seek = reader.place is not None
+                asked[partition] = Asked(reader.resume_at, is_seek, reader.seek_id)
+        return asked
 
     def started(
         self, positions: Iterable[StartedPosition], asked: Mapping[TopicPartition, Asked]
@@ -161,15 +164,15 @@ class ReaderMachine(Generic[B]):
         self._placed(reader, at)
         return reader
 
-    def reset(self, at: StartedPosition, old_offset: int) -> None:
-        """Take a position that was out of range and has been set anew.
+    def reset(self, at: StartedPosition, old_offset: int) -> bool:
+        """Take a position that was out of range and has been set anew; return whether it counts.
 
         Raises:
             CorruptDataError: it is not the position that was read from.
         """
         reader = self.readers.get(at.partition)
         if reader is None or reader.seek_id or reader.dropped:
-            return
+            return False
         if old_offset != reader.expected:
             raise _broken(
                 f"{at.partition}: the broker resets offset {old_offset} and {reader.expected} is "
@@ -178,6 +181,7 @@ class ReaderMachine(Generic[B]):
         reader.expected = at.offset
         reader.leader_epoch = None
         self._queue.append(_Queued(reader, None, at.offset))
+        return True
 
     def lagging(self, partition: TopicPartition, high_watermark: int) -> None:
         """Take a newer high watermark."""
@@ -185,8 +189,10 @@ class ReaderMachine(Generic[B]):
         if reader is not None:
             reader.high_watermark = max(reader.high_watermark, high_watermark)
 
-    def failed(self, at: TopicPartition, topic_id: bytes, error: RiverrunError) -> Verdict:
-        """Take the failure of one partition.
+    def failed(
+        self, at: TopicPartition, topic_id: bytes, error: RiverrunError, seek_id: int = 0
+    ) -> Verdict:
+        """Take the failure of one partition; `seek_id` is that of the seek that it answers.
 
         What asking again cannot mend is told to the application, once, behind what came before.
         """
@@ -194,7 +200,12 @@ class ReaderMachine(Generic[B]):
         if reader is None:
             reader = self.readers[at] = PartitionReader(at, topic_id, 0, 0)
             reader.place = self.places.get(at, self.begin_at)
+            reader.begun = False
             reader.paused = at in self._paused
+        awaited = reader.seek_id
+        if awaited and seek_id != awaited and (seek_id or reader.start_seek_id != awaited):
+            # It was under way before that seek, which has an answer of its own.
+            return "told"
         if isinstance(error, RetriableError):
             return "ask again"
         sought = bool(reader.seek_id) and not reader.retrying
@@ -259,6 +270,10 @@ class ReaderMachine(Generic[B]):
             )
         return None
 
+    def clear(self) -> None:
+        """Let go of everything that was read ahead."""
+        self._queue.clear()
+
     def advanced(self, reader: PartitionReader, position: int) -> None:
         """Note what the application has been given."""
         reader.position = position
@@ -269,6 +284,7 @@ class ReaderMachine(Generic[B]):
         self._last_seek_id += 1
         reader.seek_id = self._last_seek_id
         reader.place = to
+        reader.begun = True
         reader.retrying = False
         self._purge(reader)
         return reader
@@ -328,6 +344,7 @@ class ReaderMachine(Generic[B]):
             reader.end = at.high_watermark
         reader.seek_id = 0
         reader.place = None
+        reader.begun = True
         reader.retrying = False
         reader.error = None
 

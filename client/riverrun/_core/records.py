@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeAlias
 
+from riverrun.errors import RiverrunError
+
 Headers: TypeAlias = Sequence[tuple[str, bytes]]
 """Names and values beside a record's own; names may repeat and their order is kept."""
 
@@ -123,6 +125,22 @@ From: TypeAlias = Literal["earliest", "latest", "committed"] | Offset | Time | L
 
 OffsetReset: TypeAlias = Literal["earliest", "latest", "error"]
 """Where to go on from a position that is out of range."""
+
+
+class PositionReset(NamedTuple):
+    """A position that was out of range, so that reading goes on elsewhere.
+
+    Attributes:
+        partition: where.
+        old_offset: where reading could not go on.
+        new_offset: where it does.
+        cause: why, with the offsets that can be read.
+    """
+
+    partition: TopicPartition
+    old_offset: int
+    new_offset: int
+    cause: RiverrunError
 
 
 class OffsetAndTimestamp(NamedTuple):

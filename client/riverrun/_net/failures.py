@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import grpc
 import grpc.aio
 from google.protobuf.any_pb2 import Any
@@ -55,6 +57,14 @@ _REFUSED = frozenset(
         grpc.StatusCode.PERMISSION_DENIED,
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         grpc.StatusCode.UNAUTHENTICATED,
+    }
+)
+# What no other stream would change, whoever says so.
+_FINAL = frozenset(
+    {
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.UNIMPLEMENTED,
     }
 )
 
@@ -133,11 +143,20 @@ def from_rpc(error: grpc.aio.AioRpcError, what: str, endpoint: str) -> RiverrunE
 def from_stream(error: grpc.aio.AioRpcError, what: str, endpoint: str) -> RiverrunError:
     """Build the exception for a broken stream; what opening another one may mend is retriable."""
     built = from_rpc(error, what, endpoint)
-    if isinstance(built, FatalError) and error.code() is not grpc.StatusCode.UNIMPLEMENTED:
+    # Where there is no Error of ours, gRPC or a proxy has spoken, perhaps of one message: that must
+    # not end what else the stream was for.
+    mendable = isinstance(built, FatalError) or error_detail(error) is None
+    if mendable and error.code() not in _FINAL and not isinstance(built, RetriableError):
         return RetriableError(
             built.message, reason=Reason.CONNECTION_LOST, outcome_known=built.outcome_known
         )
     return built
+
+
+def being_cancelled() -> bool:
+    """Whether somebody cancels the current task; gRPC raises CancelledError for calls too."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def is_connection_trouble(error: RiverrunError) -> bool:

@@ -311,7 +311,7 @@ class ProduceEngine:
                 self.machine.forget_topic(resolution.batch.partition.topic)
             try:
                 resolution.deliver()
-            except Exception:
+            except Exception:  # noqa: BLE001
                 # Whoever waits for the others must hear of them all the same.
                 _log.exception("a bug in the client: telling of %s", resolution.batch.partition)
         if resolved:

@@ -7,17 +7,25 @@ one would have delivered next.
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 from collections.abc import Iterable
 
 from riverrun._core.backoff import Backoff
 from riverrun._core.partition_reader import PartitionReader
-from riverrun._core.records import From, Offset, TopicPartition
+from riverrun._core.records import From, PositionReset, TopicPartition
 from riverrun._net.channel import Connection, Connections
 from riverrun._net.offsets import fetch_group_offsets
 from riverrun._net.subscribe_settings import SubscribeSettings
 from riverrun._net.subscribe_stream import Machine, SubscribeStream
-from riverrun.errors import FatalError, NoBrokerError, Reason, RetriableError, RiverrunError
+from riverrun.errors import (
+    ClosedError,
+    FatalError,
+    NoBrokerError,
+    Reason,
+    RetriableError,
+    RiverrunError,
+)
 
 _log = logging.getLogger("riverrun")
 
@@ -51,12 +59,21 @@ class SubscribeLoop:
         self._timers: dict[TopicPartition, asyncio.TimerHandle] = {}
         self._task: asyncio.Task[None] | None = None
         self._begun = False
+        self._closing = False
+        self._lookups: dict[TopicPartition, asyncio.Task[None]] = {}
 
     def start(self) -> None:
         """Begin, if it has not begun."""
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="riverrun consumer")
             self._task.add_done_callback(self._ended)
+
+    def _start_again(self) -> None:
+        """Begin anew where all had been delivered and there is now something else to read."""
+        task = self._task
+        if task is not None and task.done() and not task.cancelled() and not task.exception():
+            self._task = None
+            self.start()
 
     async def change(self) -> None:
         """Wait until the machine has something new."""
@@ -72,8 +89,10 @@ class SubscribeLoop:
         """Go elsewhere in one partition; return once the broker has done so.
 
         Raises:
-            RiverrunError: the broker refuses the place.
+            RiverrunError: the broker refuses the place, or nothing will come any more.
         """
+        if self._machine.error is not None:
+            raise copy.copy(self._machine.error)
         earlier = self._seeks.pop(partition, None)
         if earlier is not None and not earlier.done():
             earlier.set_result(None)
@@ -81,6 +100,7 @@ class SubscribeLoop:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._seeks[partition] = done
         self._say_seek(reader)
+        self._start_again()
         await done
 
     def pause(self, partitions: Iterable[TopicPartition]) -> list[PartitionReader]:
@@ -99,6 +119,8 @@ class SubscribeLoop:
                 if has_seek:
                     self._stream.seek(reader)
             self._stream.resume([reader for reader, _ in changed])
+        if any(has_seek for _, has_seek in changed):
+            self._start_again()
         self._changed.set()
 
     async def close(self) -> None:
@@ -106,9 +128,13 @@ class SubscribeLoop:
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
+        self._closing = True
+        tasks = [*self._lookups.values()]
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            tasks.append(self._task)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._changed.set()
 
     async def _run(self) -> None:
@@ -138,15 +164,35 @@ class SubscribeLoop:
             await asyncio.sleep(delay_s)
 
     async def _find_committed(self) -> None:
-        """Begin explicit partitions where the group has come to, once, before the first stream."""
-        settings = self._settings
-        if not settings.committed_first or self._machine.readers:
+        """Look up where a group has come to, before a stream's start says where to begin.
+
+        Explicit partitions are looked up before the first stream, and afterwards all that have
+        never begun: what a start says of them counts whatever is committed. The broker is asked for
+        the place by its name, so that it is the one committed by then, with its leader epoch.
+        """
+        settings, machine = self._settings, self._machine
+        if machine.readers:
+            for partition in [p for p, reader in machine.readers.items() if not reader.begun]:
+                await self._place(partition)
+        elif settings.committed_first:
+            found = await fetch_group_offsets(
+                self._connections, settings.group, settings.committed_first
+            )
+            committed: dict[TopicPartition, From] = {
+                p: "committed" for p, at in found.items() if at is not None
+            }
+            machine.places = {**settings.places, **committed}
+
+    async def _place(self, partition: TopicPartition) -> None:
+        """Let a partition that has never begun begin where its group has come to by now."""
+        settings, reader = self._settings, self._machine.readers[partition]
+        if reader.gone or not settings.follows_group(partition):
             return
-        found = await fetch_group_offsets(
-            self._connections, settings.group, settings.committed_first
-        )
-        committed = {p: Offset(at.offset) for p, at in found.items() if at is not None}
-        self._machine.places = {**settings.places, **committed}
+        found = await fetch_group_offsets(self._connections, settings.group, [partition])
+        # Meanwhile it may have begun after all, or the application has gone elsewhere.
+        if not reader.begun:
+            begin_at = settings.places.get(partition, settings.begin_at)
+            reader.place = begin_at if found.get(partition) is None else "committed"
 
     def _after(
         self, error: RetriableError, connection: Connection | None, stream: SubscribeStream | None
@@ -169,6 +215,7 @@ class SubscribeLoop:
             changed=self._wake,
             on_sought=self._sought,
             on_failed=self._ask_again_later,
+            on_reset=self._position_reset,
         )
 
     def _wake(self) -> None:
@@ -178,7 +225,14 @@ class SubscribeLoop:
     def _all_delivered(self) -> bool:
         """Whether every partition has come to its end, taken by the application or not."""
         return all(
-            reader.end is not None and reader.expected >= reader.end and reader.place is None
+            reader.gone
+            or (
+                reader.end is not None
+                and reader.expected >= reader.end
+                and reader.place is None
+                # What a pause has dropped is read again when it ends.
+                and (reader.paused or not reader.dropped)
+            )
             for reader in self._machine.readers.values()
         )
 
@@ -204,22 +258,54 @@ class SubscribeLoop:
 
     def _ask_again(self, partition: TopicPartition) -> None:
         del self._timers[partition]
+        reader = self._machine.readers[partition]
+        if not reader.begun and self._settings.follows_group(partition):
+            if partition not in self._lookups:
+                task = asyncio.create_task(self._begin_again(partition), name="riverrun lookup")
+                self._lookups[partition] = task
+                task.add_done_callback(lambda _: self._lookups.pop(partition, None))
+            return
         self._say_seek(self._machine.ask_again(partition))
+
+    async def _begin_again(self, partition: TopicPartition) -> None:
+        """Ask once more for a partition that has never begun."""
+        try:
+            await self._place(partition)
+        except RiverrunError as error:
+            _log.info("%s: cannot tell yet where its group has come to: %s", partition, error)
+            self._ask_again_later(partition, error.retry_after_s or 0.0)
+        else:
+            self._say_seek(self._machine.ask_again(partition))
+
+    def _position_reset(self, reset: PositionReset) -> None:
+        _log.warning(
+            "%s: position %d is out of range, reading goes on at %d: %s",
+            reset.partition, reset.old_offset, reset.new_offset, reset.cause,
+        )  # fmt: skip
+        if self._settings.on_reset is not None:
+            try:
+                self._settings.on_reset(reset)
+            except Exception:  # noqa: BLE001
+                _log.exception("on_reset failed")
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Tell the application and whoever seeks why nothing more will come."""
-        if task.cancelled():
-            error: RiverrunError | None = None
-        else:
+        if task is not self._task:
+            # It had come to its end, and another one has begun.
+            return
+        error: RiverrunError | None
+        if not task.cancelled():
             error = _as_error(task.exception())
+        elif self._closing:
+            error = ClosedError("the consumer was closed meanwhile", reason=Reason.CLOSED)
+        else:
+            error = FatalError("the consumer's task was cancelled", reason=Reason.INTERNAL)
         self._machine.error = error
-        for done in self._seeks.values():
-            if not done.done():
-                if error is None:
-                    done.cancel()
-                else:
-                    done.set_exception(error)
-        self._seeks.clear()
+        if error is not None:
+            for done in self._seeks.values():
+                if not done.done():
+                    done.set_exception(copy.copy(error))
+            self._seeks.clear()
         self._changed.set()
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from riverrun._core.records import From, Last, Offset, Time, TopicPartition
+from riverrun._core.records import From, Last, Offset, PositionReset, Time, TopicPartition
 from riverrun.errors import Reason, UsageError
 from riverrun.v1 import consumer_pb2 as pb
 
@@ -35,6 +35,7 @@ class SubscribeSettings:
         committed_first: those of them where what the group has committed comes first.
         stop_at_end: end at the high watermarks found at the start.
         prefetch_bytes: how much may be read ahead.
+        on_reset: told of each position that was out of range.
     """
 
     topics: tuple[str, ...]
@@ -45,6 +46,12 @@ class SubscribeSettings:
     committed_first: tuple[TopicPartition, ...]
     stop_at_end: bool
     prefetch_bytes: int
+    on_reset: Callable[[PositionReset], None] | None = None
+
+    def follows_group(self, partition: TopicPartition) -> bool:
+        """Whether what the group has committed comes before `begin_at` and `places`."""
+        explicit = partition in self.places
+        return bool(self.group) and (not explicit or partition in self.committed_first)
 
 
 def checked_settings(
@@ -56,6 +63,7 @@ def checked_settings(
     offset_reset: str | None,
     stop_at_end: bool,
     prefetch_bytes: int,
+    on_reset: Callable[[PositionReset], None] | None = None,
 ) -> SubscribeSettings:
     """Check what a consumer shall read.
 
@@ -86,6 +94,7 @@ def checked_settings(
         committed_first=tuple(explicit) if group else (),
         stop_at_end=stop_at_end,
         prefetch_bytes=prefetch_bytes,
+        on_reset=on_reset,
     )
 
 

@@ -16,10 +16,10 @@ import grpc.aio
 from riverrun._core import codecs
 from riverrun._core.partition_reader import Asked, Delivered, PartitionReader, StartedPosition
 from riverrun._core.reading import ReaderMachine
-from riverrun._core.records import Offset, TopicPartition
+from riverrun._core.records import Offset, PositionReset, TopicPartition
 from riverrun._net.channel import Connection
 from riverrun._net.describing import seconds
-from riverrun._net.failures import from_proto, from_stream
+from riverrun._net.failures import being_cancelled, from_proto, from_stream
 from riverrun._net.subscribe_settings import SubscribeSettings, place_start, start_position
 from riverrun.errors import FatalError, Reason, RetriableError, RiverrunError
 from riverrun.v1 import consumer_pb2 as pb
@@ -49,6 +49,7 @@ class SubscribeStream:
         changed: called after the machine has taken something.
         on_sought: called with a reader whose seek is answered, and with the error if it is refused.
         on_failed: called with a partition that has failed and should be asked for again, and when.
+        on_reset: called where a position was out of range and reading goes on elsewhere.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class SubscribeStream:
         changed: Callable[[], None],
         on_sought: Callable[[PartitionReader, RiverrunError | None], None],
         on_failed: Callable[[TopicPartition, float], None],
+        on_reset: Callable[[PositionReset], None],
     ) -> None:
         self._connection = connection
         self._machine = machine
@@ -67,6 +69,7 @@ class SubscribeStream:
         self._changed = changed
         self._on_sought = on_sought
         self._on_failed = on_failed
+        self._on_reset = on_reset
         self._control: deque[pb.SubscribeRequest] = deque()
         self._wake = asyncio.Event()
         self._asked: dict[TopicPartition, Asked] = {}
@@ -110,6 +113,11 @@ class SubscribeStream:
             raise self._failed(failure) from failure
         except asyncio.InvalidStateError:
             raise await self._ended(call) from None
+        except asyncio.CancelledError:
+            # gRPC says so too where the call was cancelled and not this task.
+            if being_cancelled():
+                raise
+            raise self._broken("the call was cancelled") from None
         finally:
             if writer is not None:
                 writer.cancel()
@@ -134,14 +142,19 @@ class SubscribeStream:
             place_start(start, settings.begin_at)
             start.positions.extend(start_position(p, b"", at) for p, at in machine.places.items())
             return start
-        # Partitions that were added in the meantime are read from where they begin.
+        # Partitions that were added in the meantime are read from where they begin; a topic that is
+        # gone is not asked for by its name, which another one may have by now.
         setattr(start, "from", pb.FROM_EARLIEST)
+        gone = {place.topic for place, reader in machine.readers.items() if reader.gone}
+        start.topics[:] = [topic for topic in settings.topics if topic not in gone]
         for partition, asked in self._asked.items():
             reader = machine.readers[partition]
             position = start_position(partition, reader.topic_id, asked.at)
             if reader.leader_epoch is not None and asked.at == Offset(reader.expected):
                 position.leader_epoch = reader.leader_epoch
             start.positions.append(position)
+        if not start.topics and not start.positions:
+            raise next(filter(None, (reader.error for reader in machine.readers.values())))
         return start
 
     async def _begin(self, call: _Call) -> float:
@@ -199,7 +212,10 @@ class SubscribeStream:
                     self._on_sought(reader, None)
             case "position_reset":
                 reset = response.position_reset
-                machine.reset(_started(reset.position), reset.old_offset)
+                at = _started(reset.position)
+                if machine.reset(at, reset.old_offset):
+                    cause = from_proto(reset.cause, str(at.partition))
+                    self._on_reset(PositionReset(at.partition, reset.old_offset, at.offset, cause))
             case "heartbeat":
                 for lag in response.heartbeat.lags:
                     partition = TopicPartition(lag.topic, lag.partition)
@@ -216,7 +232,7 @@ class SubscribeStream:
     def _take_error(self, failed: pb.PartitionError) -> None:
         partition = TopicPartition(failed.topic, failed.partition)
         error = from_proto(failed.error, str(partition))
-        verdict = self._machine.failed(partition, failed.topic_id, error)
+        verdict = self._machine.failed(partition, failed.topic_id, error, failed.seek_id)
         if verdict == "ask again":
             self._on_failed(partition, error.retry_after_s or 0.0)
         elif verdict == "seek refused":

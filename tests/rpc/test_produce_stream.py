@@ -280,10 +280,11 @@ async def test_a_client_that_goes_away_gives_its_bytes_back():
         await call.write(append(1))
         await broker.partitions[0].has(1)
         assert broker.in_flight.budget.used_bytes > 0
+        returned = asyncio.create_task(broker.in_flight.changed())
+        await asyncio.sleep(0)
         call.cancel()
-        async with asyncio.timeout(5):
-            while broker.in_flight.budget.used_bytes:
-                await asyncio.sleep(0.01)
+        await asyncio.wait_for(returned, 5)
+        assert broker.in_flight.budget.used_bytes == 0
 
 
 async def test_acks_that_do_not_come_in_time_have_an_unknown_outcome():

@@ -182,6 +182,28 @@ def test_a_loss_is_told_once_and_the_next_stop_is_an_ordinary_one(opened, crashe
     check_prefix(again.open(P0), length + 1, length + 1)
 
 
+@pytest.mark.parametrize("clean", [True, False])
+def test_a_loss_is_told_once_though_nothing_was_written_since(opened, crashed, clean):
+    flip(crashed.wal, crashed.synced // 2)
+    store = opened(crashed.folder, seed=1)
+    assert not store.recovery.intact
+    store.close(clean=clean)
+    again = opened(crashed.folder, seed=2)
+    assert again.recovery.intact, again.recovery.loss
+    assert again.identity.fsync == store.identity.fsync
+
+
+def test_after_a_loss_a_power_cut_is_judged_by_what_was_written_since(opened, crashed):
+    flip(crashed.wal, crashed.synced // 2)
+    store = opened(crashed.folder, seed=1)
+    begin = wals(crashed.folder)[-1].stat().st_size
+    Writer(store.open(P0)).many(10, size=1000)
+    folder = killed(crashed.folder, "again")
+    flip(wals(folder)[-1], begin + 2500)
+    again = opened(folder, seed=2)
+    assert again.recovery.intact, again.recovery.loss
+
+
 def test_a_verdict_survives_a_crash_right_behind_it(opened, crashed, monkeypatch):
     flip(crashed.wal, crashed.synced // 2)
 

@@ -199,6 +199,20 @@ def test_many_small_tables_become_few(store, data_dir):
     assert read_all(writer.log) == expected
 
 
+def test_work_that_was_in_vain_is_not_begun_again(store, monkeypatch):
+    store._upkeep._many_tables = 10
+    writer = Writer(store.open(P0))
+    column = store._rocks.column(keys.slot_name(store._pool[P0]))
+    for _ in range(40):
+        writer.many(4, size=16 * 1024)
+        column.flush()
+    monkeypatch.setattr("riverrun_server.storage.columns.Column.compact", lambda *_a, **_k: None)
+    upkeep(store)
+    writer.trim(80)
+    upkeep(store)
+    assert len(read_all(writer.log)) == 80
+
+
 def test_an_idle_store_gives_its_memory_back_and_a_busy_or_small_one_does_not(opened):
     store = opened(tuning=Tuning(memtable_bytes=256 * MIB, memtable_each_bytes=64 * MIB))
     writer = Writer(store.open(P0))

@@ -66,7 +66,7 @@ class RocksStore:
         self._lock = lock
         self._rocks = rocks
         self._codec = codec
-        self._journal = Journal(rocks, max(recovery.written, recovery.expected))
+        self._journal = Journal(rocks, recovery.written)
         self._logs: dict[PartitionId, RocksLog] = {}
         occupied, self._dead = _slot_map(self._journal)
         slots = sum(1 for column in rocks.columns() if column.name.startswith("slot_"))
@@ -84,10 +84,6 @@ class RocksStore:
         Raises:
             StorageError: it cannot be used.
         """
-        if not self.recovery.intact:
-            # From here on the numbers continue behind all that was lost.
-            self._journal.commit(Batch())
-            self._journal.sync()
         self.write_watermark(clean=False)
 
     # Partitions and tables.

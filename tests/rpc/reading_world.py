@@ -22,6 +22,7 @@ from riverrun_server.runtime.places import Wanted
 from riverrun_server.runtime.reader import Reader, ReadingServices
 from riverrun_server.wire import forms
 from tests.rpc.fake_partitions import NOW_MS, FakeDirectory, InlineThreads
+from tests.sim.loop import simulate
 
 
 class World:
@@ -148,3 +149,21 @@ async def until(condition, timeout_s=10.0):
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110 - nothing in the fakes tells
             await asyncio.sleep(0.005)
+
+
+def simulated(scenario):
+    """Run a scenario with a world whose topic `t` has two partitions, under a few schedules."""
+
+    def test():
+        async def run():
+            directory = FakeDirectory()
+            directory.create("t", 2)
+            async with World(directory) as world:
+                await scenario(world, *directory.topics["t"])
+
+        for seed in range(5):
+            simulate(run(), seed)
+
+    test.__name__ = scenario.__name__
+    test.__doc__ = scenario.__doc__
+    return test

@@ -18,11 +18,11 @@ from riverrun_server.core.reading.control import (
     Seek,
 )
 from riverrun_server.core.reading.limits import ReadingLimits
-from riverrun_server.core.reading.places import COMMITTED, LATEST, Place, PlaceKind, ResetPolicy
+from riverrun_server.core.reading.places import LATEST, Place, PlaceKind, ResetPolicy
 from riverrun_server.wire import codecs, forms
 from riverrun_server.wire.stored import scan_batch
 from tests.rpc.fake_partitions import FakeDirectory
-from tests.rpc.reading_world import World
+from tests.rpc.reading_world import World, simulated
 from tests.sim.loop import simulate
 
 T0 = PartitionName("t", b"", 0)
@@ -30,24 +30,6 @@ T0 = PartitionName("t", b"", 0)
 
 def offset(value, leader_epoch=None):
     return Place(PlaceKind.OFFSET, value, leader_epoch)
-
-
-def simulated(scenario):
-    """Run a scenario with a world whose topic `t` has two partitions, under a few schedules."""
-
-    def test():
-        async def run():
-            directory = FakeDirectory()
-            directory.create("t", 2)
-            async with World(directory) as world:
-                await scenario(world, *directory.topics["t"])
-
-        for seed in range(5):
-            simulate(run(), seed)
-
-    test.__name__ = scenario.__name__
-    test.__doc__ = scenario.__doc__
-    return test
 
 
 @simulated
@@ -382,7 +364,7 @@ async def test_heartbeats_come_at_their_interval_with_fresh_lags(world, t0, t1):
 
 @simulated
 async def test_a_heartbeat_that_falls_due_while_a_message_is_written_follows_it(world, t0, t1):
-    stream = world.stream(t0)
+    stream = world.stream(t0, credit_records=0)
 
     def block_behind_started(frame):
         if frame.HasField("started"):
@@ -461,112 +443,6 @@ async def test_a_cancelled_stream_lets_go_of_its_cursors_and_commits(world, t0, 
         await asyncio.sleep(1)
         assert len(t0.cursors) == 1
     assert t0.cursors == t1.cursors == []
-
-
-@simulated
-async def test_commits_on_the_stream_are_answered_when_they_are_durable(world, t0, t1):
-    offsets = world.directory.create("__consumer_offsets", 1)[0]
-    offsets.commits_at_once = False
-    t0.append(b"a")
-    stream = world.stream(t0, group_id="g")
-    async with stream.running():
-        await asyncio.sleep(1)
-        await stream.say(
-            Commit(5, [OffsetCommit("t", b"", 0, 1, 1, "note"), OffsetCommit("t", b"", 9, 1)])
-        )
-        await asyncio.sleep(1)
-        assert "commit_result" not in stream.kinds()
-        offsets.commit()
-        await asyncio.sleep(1)
-    (result,) = stream.of("commit_result")
-    assert result.commit_id == 5
-    assert [each.error.reason for each in result.results] == [
-        0,
-        errors_pb2.ERROR_REASON_PARTITION_NOT_FOUND,
-    ]
-    committed = await world.offsets.committed("g")
-    assert (committed[t0.id].offset, committed[t0.id].metadata) == (1, "note")
-
-
-@simulated
-async def test_a_commit_without_a_group_is_refused_offset_by_offset(world, t0, t1):
-    stream = world.stream(t0)
-    async with stream.running():
-        await stream.say(Commit(1, [OffsetCommit("t", b"", 0, 0)]))
-        await asyncio.sleep(1)
-    (result,) = stream.of("commit_result")
-    assert "group" in result.results[0].error.message
-
-
-@simulated
-async def test_too_many_commits_wait_their_turn_and_all_are_answered(world, t0, t1):
-    offsets = world.directory.create("__consumer_offsets", 1)[0]
-    offsets.commits_at_once = False
-    stream = world.stream(t0, group_id="g")
-
-    async def commit_many():
-        for n in range(100):
-            await stream.say(Commit(n, [OffsetCommit("t", b"", 0, 0)]))
-
-    async with stream.running():
-        talking = asyncio.create_task(commit_many())
-        await asyncio.sleep(5)
-        assert not talking.done()
-        assert len(stream.reader.control._commits) == world.services.limits.commits_waiting
-        offsets.commits_at_once = True
-        offsets.commit()
-        await asyncio.sleep(5)
-        await talking
-    assert sorted(each.commit_id for each in stream.of("commit_result")) == list(range(100))
-
-
-@simulated
-async def test_on_delivery_a_position_is_stored_before_its_records_are_sent(world, t0, t1):
-    offsets = world.directory.create("__consumer_offsets", 1)[0]
-    offsets.commits_at_once = False
-    t0.append(b"a", b"b")
-    stream = world.stream(t0, group_id="g", commit_on_delivery=True)
-    async with stream.running():
-        await asyncio.sleep(1)
-        assert stream.values() == []
-        offsets.commit()
-        await asyncio.sleep(1)
-        assert stream.values() == [b"a", b"b"]
-        assert (await world.offsets.committed("g"))[t0.id].offset == 2
-
-
-@simulated
-async def test_a_position_that_cannot_be_stored_is_not_delivered(world, t0, t1):
-    offsets = world.directory.create("__consumer_offsets", 1)[0]
-    t0.append(b"a", b"b")
-    offsets.answers = [Refusal(Reason.STORAGE_FULL, "full")]
-    stream = world.stream(t0, group_id="g", commit_on_delivery=True)
-    async with stream.running():
-        await asyncio.sleep(1)
-        assert stream.values() == []
-        (error,) = stream.of("partition_error")
-        assert error.error.reason == errors_pb2.ERROR_REASON_STORAGE_FULL
-        await stream.say(Seek(1, T0, COMMITTED))
-        await asyncio.sleep(1)
-        assert stream.values() == [b"a", b"b"]
-
-
-@simulated
-async def test_records_delivered_once_with_commits_on_delivery_do_not_come_again(world, t0, t1):
-    t0.append(*[b"%d" % n for n in range(10)])
-    seen = []
-    for _ in range(3):
-        stream = world.stream(
-            t0,
-            place=COMMITTED,
-            group_id="g",
-            commit_on_delivery=True,
-            max_records=4,
-            stop_at_end=True,
-        )
-        await asyncio.wait_for(stream.run(), 5)
-        seen += stream.values()
-    assert seen == [b"%d" % n for n in range(10)]
 
 
 @simulated

@@ -47,12 +47,3 @@ class ReadingLimits:
     run_bytes: int = 256 << 10
     read_ahead_bytes: int = 8 << 20
     chunk_bytes_min: int = 64 << 10
-
-    @classmethod
-    def within(cls, limits: Limits) -> ReadingLimits:
-        """Return the bounds of a broker with these limits."""
-        return cls(
-            frame_bytes_max=limits.max_frame_bytes - _MARGIN_BYTES,
-            partitions_per_call=limits.max_partitions_per_call,
-            fetch_wait_s_max=limits.max_fetch_wait_ms / 1000,
-        )

@@ -208,3 +208,29 @@ def test_a_sync_proves_nothing_about_what_was_written_while_it_ran(opened, monke
     monkeypatch.undo()
     store.sync()
     assert store.metrics().unsynced_writes == 0
+
+
+COST = """
+import sys
+from pathlib import Path
+from tests.storage.world import Tuning, open_small
+
+def resident():
+    (line,) = [each for each in Path("/proc/self/status").read_text().splitlines() if "VmRSS" in each]
+    return int(line.split()[1]) // 1024
+
+before = resident()
+store = open_small(sys.argv[1], slots=256, tuning=Tuning())
+print("cost", resident() - before, len(list(Path("/proc/self/fd").iterdir())))
+store.close()
+"""
+
+
+def test_256_slots_cost_little_memory_and_few_descriptors(data_dir):
+    ran = subprocess.run(
+        [sys.executable, "-c", COST, str(data_dir)], capture_output=True, text=True, check=True
+    )
+    (cost,) = [line.split()[1:] for line in ran.stdout.splitlines() if line.startswith("cost")]
+    mib, descriptors = map(int, cost)
+    assert mib < 60
+    assert descriptors < 400

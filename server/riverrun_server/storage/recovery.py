@@ -33,8 +33,8 @@ _log = structlog.stdlib.get_logger(__name__)
 _EVIDENCE = Access(WalRecovery.SKIP_DAMAGE, track_wals=True, read_only=True)
 _REHEARSAL = Access(WalRecovery.POINT_IN_TIME, track_wals=True, read_only=True)
 
-# RocksDB says this, and nothing else, of a write-ahead log that its manifest knows as synced.
-_TRACKED_LOG = "WAL"
+# What RocksDB says of a write-ahead log that its manifest knows as synced.
+_TRACKED_LOG = ("Missing WAL with log number", "Size mismatch: WAL")
 
 
 class Mode(enum.Enum):
@@ -171,7 +171,7 @@ def _examine(
     try:
         seen, promised = _claim(store, stored, tuning, _EVIDENCE)
     except StorageError as error:
-        if isinstance(error, CorruptData) and _TRACKED_LOG in str(error):
+        if any(text in str(error) for text in _TRACKED_LOG):
             return f"a write-ahead log that had been synced is missing or short: {error}", True
         raise _beyond_repair(store, error) from error
     try:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 
 import riverrun
+from riverrun._core import codecs
 from riverrun._core.outgoing import OutgoingBatch
 from riverrun._core.records import TopicPartition
 from riverrun._net.receipts import Flush, RecordFutures
 from riverrun._net.splitting import halve
+from riverrun.v1 import producer_pb2 as pb
 from riverrun.v1.records_pb2 import Record, RecordSet
 from tests.client.fake_broker import FakeBroker, impatient
 
@@ -79,3 +82,85 @@ async def test_a_header_name_that_is_not_utf8_is_refused_before_anything_is_take
         with pytest.raises(riverrun.UsageError, match="no UTF-8"):
             await producer.send_many(TOPIC, [record])
         assert (await producer.send(TOPIC, b"v", headers=[("ü", b"x")])).offset == 0
+
+
+async def test_a_batch_given_up_while_it_is_compressed_does_not_end_the_producer(monkeypatch):
+    begun, go_on = threading.Event(), threading.Event()
+    real = codecs.compress
+
+    def compress(codec: int, data: bytes) -> bytes:
+        if b"SLOW" in data:
+            begun.set()
+            go_on.wait(10)
+        return real(codec, data)
+
+    monkeypatch.setattr(codecs, "compress", compress)
+    broker = FakeBroker()
+    broker.add_topic(TOPIC)
+    broker.add_topic("other")
+    async with broker.serving() as address, impatient(address) as client:
+        producer = client.producer(compression="gzip", delivery_timeout_s=30)
+        await producer.send(TOPIC, b"warm")
+        slow = producer.send_nowait(TOPIC, b"SLOW")
+        await asyncio.to_thread(begun.wait, 10)
+        machine = producer._engine.machine
+        machine.expire(asyncio.get_running_loop().time() + 60, "enough")
+        producer._engine._deliver()
+        with pytest.raises(riverrun.TimedOutError) as caught:
+            await slow
+        assert not caught.value.outcome_known
+        go_on.set()
+        assert (await producer.send("other", b"x")).offset == 0
+        assert (await producer.send(TOPIC, b"later")).offset == 2
+
+
+async def test_an_answer_that_breaks_the_rules_ends_a_producer_whose_writer_waits(monkeypatch):
+    async def serve(_broker, context):
+        """Take one append and no more, so that the client's writes wait; then answer nonsense."""
+        await context.read()
+        limits = pb.ProduceStarted(max_unacknowledged_batches=64, max_in_flight_bytes=64 << 20)
+        await context.write(pb.ProduceStreamResponse(started=limits))
+        await context.read()
+        wrong = pb.ProduceStreamResponse()
+        wrong.acks.acked.add(first_tag=99_999, base_offsets=[1])
+        await context.write(wrong)
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("tests.client.fake_broker.serve_produce_stream", serve)
+    broker = FakeBroker()
+    broker.add_topic(TOPIC)
+    async with broker.serving() as address, impatient(address) as client:
+        producer = client.producer(batch_bytes=1 << 20)
+        futures = [producer.send_nowait(TOPIC, b"x" * 500_000) for _ in range(20)]
+        results = await asyncio.wait_for(asyncio.gather(*futures, return_exceptions=True), 10)
+        assert {type(error) for error in results} == {riverrun.FatalError}
+        with pytest.raises(riverrun.FatalError, match="99999"):
+            await producer.send(TOPIC, b"x")
+
+
+async def test_a_producer_whose_task_is_cancelled_says_so_instead_of_waiting():
+    broker = FakeBroker()
+    broker.add_topic(TOPIC)
+    async with broker.serving() as address, impatient(address) as client:
+        producer = client.producer()
+        await producer.send(TOPIC, b"x")
+        producer._engine._task.cancel()
+        await asyncio.wait({producer._engine._task})
+        with pytest.raises(riverrun.FatalError, match="cancelled") as first:
+            await producer.send(TOPIC, b"x")
+        with pytest.raises(riverrun.FatalError) as second:
+            await producer.send(TOPIC, b"x")
+        assert first.value is not second.value
+
+
+async def test_closing_twice_at_once_ends_at_the_same_time():
+    broker = FakeBroker()
+    broker.add_topic(TOPIC)
+    async with broker.serving() as address, impatient(address) as client:
+        producer = client.producer(linger_s=0.05)
+        future = producer.send_nowait(TOPIC, b"x")
+        first = asyncio.create_task(producer.close())
+        await asyncio.sleep(0)
+        await producer.close()
+        assert future.done()
+        await first

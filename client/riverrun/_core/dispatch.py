@@ -21,11 +21,19 @@ class StreamLimits(NamedTuple):
 
 
 class Append(NamedTuple):
-    """One append to put on the stream."""
+    """One append to put on the stream, as it was decided on.
+
+    The batch may be given up, and even be numbered anew, while it is compressed; what its tag was
+    entered for is sent all the same, for the broker will answer it.
+    """
 
     lane: PartitionLane
     batch: OutgoingBatch
     attempt: int
+    tag: int
+    topic_id: bytes
+    epoch: int
+    base_sequence: int
 
 
 class Dispatcher:
@@ -89,7 +97,16 @@ class Dispatcher:
             batch = lane.send(self._ledger.next_tag, now_s)
             self._ledger.enter(lane, batch)
             self._list(lane)
-            return Append(lane, batch, lane.attempt)
+            assert batch.base_sequence is not None, "a batch has a sequence before it is sent"
+            return Append(
+                lane,
+                batch,
+                lane.attempt,
+                batch.tag,
+                lane.topic_id,
+                batch.epoch,
+                batch.base_sequence,
+            )
         return None
 
     def answered(

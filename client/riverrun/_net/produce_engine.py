@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 import time
 from collections import deque
@@ -98,6 +99,7 @@ class ProduceEngine:
         self._task: asyncio.Task[None] | None = None
         self._end: RiverrunError | None = None
         self._closed = False
+        self._gone = asyncio.Event()
 
     def check_open(self) -> None:
         """Refuse what comes after the end.
@@ -107,7 +109,8 @@ class ProduceEngine:
             FatalError: it cannot go on; the error says why.
         """
         if self._end is not None:
-            raise self._end
+            # A copy: an exception that is raised again and again would grow a traceback without end.
+            raise copy.copy(self._end)
 
     def take(
         self, topic: str, partition: int | None, row: Row, size_bytes: int
@@ -179,8 +182,9 @@ class ProduceEngine:
         await Flush(self.machine.unresolved()).wait()
 
     async def close(self, timeout_s: float | None) -> None:
-        """Flush for at most so long, then end everything. Safe to call again."""
+        """Flush for at most so long, then end everything. Called again, it waits for the end."""
         if self._closed:
+            await self._gone.wait()
             return
         self._closed = True
         try:
@@ -191,7 +195,10 @@ class ProduceEngine:
         except TimeoutError:
             pass
         finally:
-            await self._shut_down()
+            try:
+                await self._shut_down()
+            finally:
+                self._gone.set()
 
     async def _shut_down(self) -> None:
         in_order = self.machine.idle
@@ -333,7 +340,15 @@ class ProduceEngine:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Fail everything where the task ended of itself, which only a fatal error makes it do."""
-        if task.cancelled() or (error := task.exception()) is None:
+        error: BaseException | None
+        if not task.cancelled():
+            error = task.exception()
+        elif self._closed:
+            error = None
+        else:
+            text = "the producer's task was cancelled, by no call of close()"
+            error = FatalError(text, reason=Reason.INTERNAL, outcome_known=False)
+        if error is None:
             return
         if not isinstance(error, RiverrunError):
             text = f"a bug in the client: {type(error).__name__}: {error}"

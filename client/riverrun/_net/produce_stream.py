@@ -20,7 +20,7 @@ from riverrun._core.dispatch import Append, StreamLimits
 from riverrun._core.outgoing import OutgoingBatch
 from riverrun._core.producing import ProducerMachine
 from riverrun._net.channel import Connection
-from riverrun._net.failures import from_proto, from_stream
+from riverrun._net.failures import being_cancelled, from_proto, from_stream
 from riverrun._net.receipts import RecordFutures
 from riverrun.errors import FatalError, Reason, RetriableError, RiverrunError
 from riverrun.v1 import producer_pb2 as pb
@@ -111,10 +111,15 @@ class ProduceStream:
         except TimeoutError:
             raise self._broken("it did not end after all appends were answered") from None
         except grpc.aio.AioRpcError as failure:
-            raise self._failed(failure) from failure
+            raise _bad_end(reader) or self._failed(failure) from failure
         except asyncio.InvalidStateError:
             # Written to after it ended: how it ended is in the call.
-            raise await self._ended(call) from None
+            raise _bad_end(reader) or await self._ended(call) from None
+        except asyncio.CancelledError:
+            # gRPC says so too where the call was cancelled, by us or by itself, and not this task.
+            if being_cancelled():
+                raise
+            raise _bad_end(reader) or self._broken("the call was cancelled") from None
         finally:
             if reader is not None:
                 reader.cancel()
@@ -168,16 +173,14 @@ class ProduceStream:
                     timer.cancel()
 
     async def _request(self, append: Append) -> pb.ProduceStreamRequest:
-        lane, out, attempt = append
-        await self._finish(out)
+        await self._finish(append.batch)
         request = pb.ProduceStreamRequest()
         message = request.append
-        message.tag = out.tag
-        message.topic = lane.partition.topic
-        message.topic_id = lane.topic_id
-        message.partition = lane.partition.partition
-        message.attempt = 0 if self._settings.producer_id else attempt
-        _fill(message.batch, out, self._settings.producer_id)
+        message.tag = append.tag
+        message.topic, message.partition = append.lane.partition
+        message.topic_id = append.topic_id
+        message.attempt = 0 if self._settings.producer_id else append.attempt
+        _fill(message.batch, append, self._settings.producer_id)
         return request
 
     async def _finish(self, out: OutgoingBatch) -> None:
@@ -254,10 +257,18 @@ class ProduceStream:
         )
 
 
-def _fill(batch: records_pb2.RecordBatch, out: OutgoingBatch, producer_id: int) -> None:
+def _bad_end(reader: asyncio.Task[None] | None) -> BaseException | None:
+    """Return what the reader died of, if it was not the stream itself that broke."""
+    if reader is None or not reader.done() or reader.cancelled():
+        return None
+    error = reader.exception()
+    return None if isinstance(error, grpc.aio.AioRpcError) else error
+
+
+def _fill(batch: records_pb2.RecordBatch, append: Append, producer_id: int) -> None:
     """Write a batch into its message; in place, for each copy of the records costs."""
+    out = append.batch
     assert out.crc is not None, "a batch is summed before it is sent"
-    assert out.base_sequence is not None, "a batch has a sequence before it is sent"
     batch.records = out.records
     batch.codec = records_pb2.Codec.ValueType(out.codec or codecs.NONE)
     batch.records_crc = out.crc
@@ -266,5 +277,5 @@ def _fill(batch: records_pb2.RecordBatch, out: OutgoingBatch, producer_id: int) 
     batch.max_timestamp_ms = out.max_timestamp_ms
     if producer_id:
         batch.producer_id = producer_id
-        batch.producer_epoch = out.epoch
-        batch.base_sequence = out.base_sequence
+        batch.producer_epoch = append.epoch
+        batch.base_sequence = append.base_sequence

@@ -11,7 +11,9 @@ import pytest
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 SCRIPTS = Path(sysconfig.get_path("scripts"))
-BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```\n(?:```output\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(
+    r"^```(sh|python)\n(.*?)^```\n(?:```output\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL
+)
 
 
 def blocks():

@@ -64,9 +64,7 @@ async def check_address(check: Literal["address", "advertised"], address: str) -
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
     except (socket.gaierror, UnicodeError) as error:
-        return Finding(
-            check, "failed", f"{host} does not resolve: {error}", "check name and DNS"
-        )
+        return Finding(check, "failed", f"{host} does not resolve: {error}", "check name and DNS")
     except TimeoutError:
         found = f"{address} does not answer within {CONNECT_TIMEOUT_S:.0f} s"
         return Finding(check, "failed", found, "check firewalls and routes to it")

@@ -43,6 +43,7 @@ class World:
             self.directory, self.offsets, self.threads, limits or ReadingLimits(), to_proto
         )
         self.streams = Streams(self.services, self.draining)
+        self.target = None
         self._running = None
 
     async def __aenter__(self):
@@ -135,10 +136,10 @@ async def serving(world, append=None):
     server.add_generic_rpc_handlers(
         (ConsumerService(world.streams).handler(), TextService(world.streams, append).handler())
     )
-    port = server.add_insecure_port("127.0.0.1:0")
+    world.target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     await server.start()
     try:
-        async with world, grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        async with world, grpc.aio.insecure_channel(world.target) as channel:
             yield channel
     finally:
         await server.stop(None)

@@ -24,6 +24,7 @@ from riverrun.v1.consumer_pb2 import (
 from riverrun.v1.consumer_pb2_grpc import ConsumerServiceStub
 from riverrun.v1.records_pb2 import CODEC_GZIP, CODEC_ZSTD, RecordSet
 from riverrun_server.core.reading.limits import ReadingLimits
+from riverrun_server.rpc.reading_plans import subscribe_plan
 from riverrun_server.wire import codecs
 from tests.rpc.fake_partitions import FakeDirectory
 from tests.rpc.reading_world import World, serving, until
@@ -364,6 +365,20 @@ async def test_a_subscriber_that_never_reads_costs_a_bounded_amount(stub, one):
     # What gRPC and the kernel hold between the two, and one message.
     assert offsets[0] < 40
     stuck.cancel()
+
+
+async def test_a_client_that_is_gone_in_the_middle_of_a_message_is_no_bug(world, one):
+    """What gRPC raises from a write then; which clients it happens to is chance."""
+    plan = subscribe_plan(SubscribeStart(topics=["one"]), world.directory, world.services.limits)
+
+    async def write(_):
+        raise grpc.aio.InternalError
+
+    async with world:
+        stream = asyncio.create_task(world.streams.deliver(plan, write))
+        with pytest.raises(asyncio.CancelledError):
+            await stream
+    assert not one.cursors
 
 
 async def test_streams_end_in_order_when_the_broker_goes_away(stub, world, one):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
+
+import grpc.aio
 
 from riverrun_server.core.reading.control import HalfClosed
 from riverrun_server.core.reading.subscription import Subscription
@@ -48,7 +51,7 @@ class Streams:
             Subscription(plan.settings),
             [each.access for each in plan.wanted],
             plan.form,
-            write,
+            partial(_send, write),
             group_id=plan.group_id,
             commit_on_delivery=plan.commit_on_delivery,
         )
@@ -63,3 +66,14 @@ class Streams:
         finally:
             drain.cancel()
             await asyncio.gather(drain, return_exceptions=True)
+
+
+async def _send(write: Callable[[bytes], Awaitable[None]], frame: bytes) -> None:
+    """Send a message; where the client is gone, the call ends as it does when gRPC notices first.
+
+    Which of the two comes first is chance, and a client that was killed is no bug to be logged.
+    """
+    try:
+        await write(frame)
+    except grpc.aio.InternalError as error:
+        raise asyncio.CancelledError from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -47,7 +48,15 @@ def serve(settings: Settings) -> int:
     Raises:
         CannotStart, StorageError, Refusal: for reasons that its operator can change.
     """
+    _use_all_descriptors()
     return uvloop.run(_serve(settings))
+
+
+def _use_all_descriptors() -> None:
+    """Raise the soft limit of open files to the hard one: tables and connections each take one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # a container may forbid it; the store adapts
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _serve(settings: Settings) -> int:

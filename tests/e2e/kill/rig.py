@@ -7,6 +7,7 @@ import contextlib
 import enum
 import os
 import random
+import re
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -52,6 +53,9 @@ _WORKERS = (
     *("idempotent", "newcomer", "plain", "leader", "weak", "chunks", "stub", "expecting"),
     *("staying", "group", "stub-group"),
 )
+
+# A crash is no excuse for what a broker logs so: an assertion of its own, or a store that lost data.
+_BUG = re.compile(r'"level": "(error|critical)"|^Traceback')
 
 Tell = Callable[[int], None]
 """Is told after each round how many there were."""
@@ -107,6 +111,9 @@ class Rig:
                     tell(number)
                 await self._progress(world)
             await self._read_everything(world)
+        for line in self.broker.logs().splitlines():
+            if _BUG.search(line):
+                world.failed("broker", line)
         return self.recorder.events
 
     @contextlib.asynccontextmanager

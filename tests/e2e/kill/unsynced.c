@@ -1,6 +1,8 @@
 /* Makes SIGKILL lose what a power cut would: writes to a store's files reach the kernel only when
  * the file is synced. Preload it into a broker (LD_PRELOAD).
  *
+ * A sync takes a few milliseconds, as disks do, and covers what had been written when it began.
+ *
  * RocksDB's log, manifest and tables are written in order and never read through the same
  * descriptor before they are synced, so that holding writes back is all it takes. Whatever is
  * closed unsynced is passed on: that is lenient, and the log, which matters here, stays open.
@@ -16,13 +18,14 @@
 #include <unistd.h>
 
 #define DESCRIPTORS 65536
+#define SYNC_US 4000
 
 enum { UNKNOWN, PASSED, HELD };
 
 struct held {
     char kind;
     char *data;
-    size_t size, room;
+    size_t size, room, passed;
 };
 
 static struct held files[DESCRIPTORS];
@@ -53,16 +56,19 @@ static char kind_of(int fd) {
     return ends_with(path, ".log") || ends_with(path, ".sst") || strstr(path, "MANIFEST") ? HELD : PASSED;
 }
 
-static int pass_on(int fd) {
+/* Pass on the first bytes that are held. */
+static int pass_on(int fd, size_t size) {
     struct held *file = &files[fd];
     size_t done = 0;
-    while (done < file->size) {
-        ssize_t some = real_write(fd, file->data + done, file->size - done);
+    while (done < size) {
+        ssize_t some = real_write(fd, file->data + done, size - done);
         if (some < 0 && errno == EINTR) continue;
         if (some < 0) return -1;
         done += some;
     }
-    file->size = 0;
+    file->size -= size;
+    file->passed += size;
+    memmove(file->data, file->data + size, file->size);
     return 0;
 }
 
@@ -87,9 +93,14 @@ ssize_t write(int fd, const void *data, size_t size) {
 }
 
 static int settle(int fd) {
-    if (fd < 0 || fd >= DESCRIPTORS) return 0;
+    if (fd < 0 || fd >= DESCRIPTORS || files[fd].kind != HELD) return 0;
+    struct held *file = &files[fd];
     pthread_mutex_lock(&lock);
-    int failed = pass_on(fd);
+    size_t target = file->passed + file->size;
+    pthread_mutex_unlock(&lock);
+    usleep(SYNC_US);
+    pthread_mutex_lock(&lock);
+    int failed = file->passed < target ? pass_on(fd, target - file->passed) : 0;
     pthread_mutex_unlock(&lock);
     return failed;
 }
@@ -101,7 +112,7 @@ int fdatasync(int fd) { return settle(fd) ? -1 : real_fdatasync(fd); }
 int close(int fd) {
     if (fd >= 0 && fd < DESCRIPTORS) {
         pthread_mutex_lock(&lock);
-        pass_on(fd);
+        if (files[fd].size) pass_on(fd, files[fd].size);
         free(files[fd].data);
         memset(&files[fd], 0, sizeof files[fd]);
         pthread_mutex_unlock(&lock);

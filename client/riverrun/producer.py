@@ -9,7 +9,14 @@ from contextlib import aclosing
 from types import TracebackType
 from typing import Literal, Self, TypeAlias
 
-from riverrun._core.chunks import Chunk, Chunker, Sendable, check_row
+from riverrun._core.chunks import (
+    BATCH_BYTES_MAX,
+    Chunk,
+    Chunker,
+    Sendable,
+    check_row,
+    check_size,
+)
 from riverrun._core.codecs import Compression, codec_for
 from riverrun._core.encoding import Row, size_bound
 from riverrun._core.outgoing import OutgoingBatch
@@ -17,13 +24,12 @@ from riverrun._core.records import Headers, RecordMetadata, SendSummary, TopicPa
 from riverrun._net.feeding import feed
 from riverrun._net.produce_engine import ProduceEngine, ProducerConfig, now_ms
 from riverrun._net.receipts import Tally, TallyReceipt
-from riverrun.errors import BufferFullError, Reason, UsageError
+from riverrun.errors import BufferFullError, Reason, RiverrunError, UsageError
 
 Acks: TypeAlias = Literal["all", "leader", "none"]
 
 __all__ = ["Acks", "Compression", "Producer", "Sendable"]
 
-_BATCH_BYTES_MAX = 3 << 20
 # An async iterable's records go out when the next one is longer away than this, linger or not.
 _PAUSE_S = 0.005
 # After an exception in the block, the records before it still have this long to be acknowledged.
@@ -49,8 +55,8 @@ def checked_config(
         raise _out_of_range("acks", acks, 'one of "all", "leader", "none"')
     if not 0 <= linger_s <= 60:
         raise _out_of_range("linger_s", linger_s, "0 to 60")
-    if not 1 <= batch_bytes <= _BATCH_BYTES_MAX:
-        raise _out_of_range("batch_bytes", batch_bytes, f"1 to {_BATCH_BYTES_MAX}")
+    if not 1 <= batch_bytes <= BATCH_BYTES_MAX:
+        raise _out_of_range("batch_bytes", batch_bytes, f"1 to {BATCH_BYTES_MAX}")
     if buffer_bytes < batch_bytes:
         raise _out_of_range("buffer_bytes", buffer_bytes, f"at least batch_bytes ({batch_bytes})")
     if not delivery_timeout_s > 0:
@@ -169,7 +175,7 @@ class Producer:
             partition: where to in the topic, whatever the keys say.
 
         Raises:
-            UsageError: an item is nothing that can be sent.
+            UsageError: an item is nothing that can be sent; those after it were not written.
             RiverrunError: of the first batch that failed; `acknowledged_records` says how many
                 were written all the same.
         """
@@ -179,18 +185,24 @@ class Producer:
         tally = Tally(topic)
         chunker = self._chunker(topic, partition)
         pause_s = max(self._config.linger_s, _PAUSE_S)
-        async with aclosing(feed(records, chunker.wanted, pause_s)) as runs:
-            async for items, pause in runs:
-                for chunk in chunker.feed(items):
-                    await self._submit(tally, chunk)
-                if pause:
-                    for chunk in chunker.drain():
+        try:
+            async with aclosing(feed(records, chunker.wanted, pause_s)) as runs:
+                async for items, pause in runs:
+                    for chunk in chunker.feed(items):
                         await self._submit(tally, chunk)
-                if tally.error is not None:
-                    break
-        if tally.error is None:
-            for chunk in chunker.drain():
-                await self._submit(tally, chunk)
+                    if pause:
+                        for chunk in chunker.drain():
+                            await self._submit(tally, chunk)
+                    if tally.error is not None:
+                        break
+            if tally.error is None:
+                for chunk in chunker.drain():
+                    await self._submit(tally, chunk)
+        except RiverrunError as error:
+            # What was given before it is on its way, and counts.
+            await tally.settled()
+            error.acknowledged_records = tally.records
+            raise
         await tally.settled()
         if tally.error is not None:
             error = copy.copy(tally.error)
@@ -272,7 +284,9 @@ def _row(
     _check_place(topic, partition)
     row = (key, value, now_ms() if timestamp_ms is None else timestamp_ms, headers)
     check_row(row)
-    return row, size_bound(key, value, headers)
+    size_bytes = size_bound(key, value, headers)
+    check_size(size_bytes)
+    return row, size_bytes
 
 
 def _check_place(topic: str, partition: int | None) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 
+import grpc.aio
 import pytest
 
 import riverrun
 from riverrun._core import codecs
 from riverrun._core.outgoing import OutgoingBatch
 from riverrun._core.records import TopicPartition
+from riverrun._net.failures import from_stream
 from riverrun._net.receipts import Flush, RecordFutures
 from riverrun._net.splitting import halve
 from riverrun.v1 import producer_pb2 as pb
@@ -164,3 +166,48 @@ async def test_closing_twice_at_once_ends_at_the_same_time():
         await producer.close()
         assert future.done()
         await first
+
+
+async def test_a_record_too_large_for_any_broker_fails_alone():
+    broker = FakeBroker()
+    broker.add_topic(TOPIC)
+    large = bytes(5 << 20)
+    async with broker.serving() as address, impatient(address) as client:
+        producer = client.producer()
+        small = [producer.send_nowait(TOPIC, b"x") for _ in range(3)]
+        with pytest.raises(riverrun.UsageError, match="3145728") as caught:
+            await producer.send(TOPIC, large)
+        assert caught.value.reason is riverrun.Reason.BATCH_TOO_LARGE
+        assert caught.value.outcome_known
+        with pytest.raises(riverrun.UsageError, match="3145728") as caught:
+            await producer.send_many(TOPIC, [b"first", large, b"behind"])
+        assert caught.value.acknowledged_records == 1
+        assert [(await future).offset for future in small] == [0, 1, 2]
+        assert (await producer.send(TOPIC, b"x")).offset == 4
+
+
+def rpc_error(code: grpc.StatusCode) -> grpc.aio.AioRpcError:
+    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), "says a proxy")
+
+
+@pytest.mark.parametrize("code", ["RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "INTERNAL", "UNKNOWN"])
+def test_a_status_without_an_error_of_ours_does_not_end_what_the_stream_was_for(code):
+    error = from_stream(rpc_error(grpc.StatusCode[code]), "produce stream", "h:1")
+    assert isinstance(error, riverrun.RetriableError)
+
+
+@pytest.mark.parametrize("code", ["UNIMPLEMENTED", "UNAUTHENTICATED", "PERMISSION_DENIED"])
+def test_a_stream_that_nobody_will_ever_serve_is_not_tried_again(code):
+    error = from_stream(rpc_error(grpc.StatusCode[code]), "produce stream", "h:1")
+    assert not isinstance(error, riverrun.RetriableError)
+
+
+async def test_send_many_tells_what_was_written_before_an_item_that_cannot_be():
+    broker = FakeBroker()
+    broker.add_topic(TOPIC)
+    async with broker.serving() as address, impatient(address) as client:
+        producer = client.producer(batch_bytes=1000)
+        with pytest.raises(riverrun.UsageError, match="type str") as caught:
+            await producer.send_many(TOPIC, [*[b"x" * 50] * 1000, "text"])
+        written = len(broker.partition(TOPIC).values())
+        assert 0 < caught.value.acknowledged_records == written < 1000

@@ -21,6 +21,9 @@ from riverrun.errors import Reason, UsageError
 Sendable: TypeAlias = bytes | tuple[bytes | None, bytes | None] | NewRecord | Record | None
 """What `send_many` takes: a value, a (key, value) pair, or a record with all its parts."""
 
+BATCH_BYTES_MAX = 3 << 20
+"""What a batch may hold, before compression."""
+
 # What a record takes beside its value, roughly, until the first batch has been measured.
 _OVERHEAD_GUESS = 24
 
@@ -81,7 +84,8 @@ class Chunker:
         """Take items; yield the batches that they complete.
 
         Raises:
-            UsageError: an item is nothing that can be sent. Items before it were taken.
+            UsageError: an item is nothing that can be sent, or too large. Items before it were
+                taken.
         """
         if not items:
             return
@@ -160,6 +164,7 @@ class Chunker:
         some = items[: int(limit_bytes / self._record_bytes * 1.25) + 8]
         encoded, first_ms, max_ms = self._encoded(some, now_ms, limit_bytes)
         count = encoded.record_count
+        check_size(len(encoded.data) if count == 1 else 0)
         del items[:count]
         self._held -= count
         self._taken += count
@@ -211,6 +216,20 @@ class Chunker:
             "are bytes, None, (key, value) pairs, NewRecord or Record; encode text first: "
             "text.encode()",
             reason=Reason.INVALID_REQUEST,
+        )
+
+
+def check_size(record_bytes: int) -> None:
+    """Refuse a record that no broker takes: its message would break the stream for all others.
+
+    Raises:
+        UsageError: it is larger than a batch may be.
+    """
+    if record_bytes > BATCH_BYTES_MAX:
+        raise UsageError(
+            f"the record takes {record_bytes} bytes; a batch, and so a record, has at most "
+            f"{BATCH_BYTES_MAX}: send it in parts, or where it can be fetched",
+            reason=Reason.BATCH_TOO_LARGE,
         )
 
 

@@ -147,6 +147,9 @@ class ProduceEngine:
         Raises:
             TopicNotFoundError: no such topic or partition.
         """
+        if topic in self._waiting:
+            # Single records wait for the same answer, and were given before.
+            await asyncio.wait({self._loads[topic]})
         if not self._knows(topic, partition):
             await self._learn(topic)
             self._check_partition(topic, partition)

@@ -69,8 +69,8 @@ class Client:
         # Jitter and where to begin; nothing that has to be unguessable.
         self._uniform = random.Random().random  # noqa: S311
         self._connections = Connections(config, lambda: Backoff(self._uniform))
-        self._producers: list[Producer] = []
-        self._consumers: list[Consumer] = []
+        self._producers: set[Producer] = set()
+        self._consumers: set[Consumer] = set()
         self._closed = False
 
     def producer(
@@ -113,8 +113,8 @@ class Client:
             delivery_timeout_s=delivery_timeout_s,
         )
         engine = ProduceEngine(self._connections, config, self._uniform)
-        producer = Producer(engine, config)
-        self._producers.append(producer)
+        producer = Producer(engine, config, self._producers.discard)
+        self._producers.add(producer)
         return producer
 
     def consumer(
@@ -158,8 +158,8 @@ class Client:
             prefetch_bytes=prefetch_bytes,
             on_reset=on_reset,
         )
-        consumer = Consumer(self._connections, settings, self._uniform)
-        self._consumers.append(consumer)
+        consumer = Consumer(self._connections, settings, self._uniform, self._consumers.discard)
+        self._consumers.add(consumer)
         return consumer
 
     def admin(self) -> Admin:
@@ -206,9 +206,9 @@ class Client:
     async def _close_all(self, *, timeout_s: float | None) -> None:
         try:
             async with asyncio.TaskGroup() as closing:
-                for producer in self._producers:
+                for producer in tuple(self._producers):
                     closing.create_task(producer.close(timeout_s=timeout_s))
-                for consumer in self._consumers:
+                for consumer in tuple(self._consumers):
                     closing.create_task(consumer.close())
         finally:
             await self._connections.close()

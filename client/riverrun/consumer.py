@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Self, TypeAlias
@@ -51,9 +52,14 @@ class Consumer:
     """
 
     def __init__(
-        self, connections: Connections, settings: SubscribeSettings, uniform: Callable[[], float]
+        self,
+        connections: Connections,
+        settings: SubscribeSettings,
+        uniform: Callable[[], float],
+        released: Callable[[Consumer], None],
     ) -> None:
         self._connections = connections
+        self._released = released
         self._group = settings.group
         self._machine: ReaderMachine[records_pb2.RecordBatch] = ReaderMachine(
             settings.stop_at_end, settings.begin_at, settings.places
@@ -167,11 +173,7 @@ class Consumer:
         """
         group = self._checked_group()
         if offsets is None:
-            offsets = {
-                partition: CommittedOffset(reader.position, leader_epoch=reader.position_epoch)
-                for partition, reader in self._machine.readers.items()
-                if reader.place is None or reader.retrying
-            }
+            offsets = self._machine.positions()
         # Later ones must not be overtaken by earlier ones that are tried again.
         async with self._committing:
             await commit_group_offsets(self._connections, group, offsets, self._topic_ids())
@@ -216,7 +218,11 @@ class Consumer:
     async def close(self) -> None:
         """Let go of everything; nothing is committed. Safe to call twice."""
         self._closed = True
+        self._released(self)
         await self._loop.close()
+        # Whoever keeps the consumer need not keep what was read ahead.
+        self._machine.clear()
+        self._taken, self._records, self._index = None, (), 0
 
     async def __aenter__(self) -> Self:
         """Return the consumer itself."""
@@ -247,7 +253,8 @@ class Consumer:
             raise ClosedError("the consumer was closed meanwhile", reason=Reason.CLOSED)
         error = self._machine.error or self._machine.all_failed
         if error is not None:
-            raise error
+            # A copy: raised again and again, the same one would grow a traceback without end.
+            raise copy.copy(error)
 
     async def _next_view(self) -> RecordBatchView | None:
         """Wait for the next batch that has records; None at the end."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import AsyncIterable, Callable, Iterable
 from contextlib import aclosing
 from types import TracebackType
 from typing import Literal, Self, TypeAlias
@@ -83,8 +83,14 @@ class Producer:
     What the methods raise says whether the outcome is known (`RiverrunError.outcome_known`).
     """
 
-    def __init__(self, engine: ProduceEngine, config: ProducerConfig) -> None:
+    def __init__(
+        self,
+        engine: ProduceEngine,
+        config: ProducerConfig,
+        released: Callable[[Producer], None],
+    ) -> None:
         self._engine = engine
+        self._released = released
         self._config = config
 
     async def send(
@@ -224,7 +230,10 @@ class Producer:
             timeout_s: give up flushing after that; what is left fails with `ClosedError`. None
                 waits as long as the delivery timeout lets it take.
         """
-        await self._engine.close(timeout_s)
+        try:
+            await self._engine.close(timeout_s)
+        finally:
+            self._released(self)
 
     async def __aenter__(self) -> Self:
         """Return the producer itself."""

@@ -65,6 +65,7 @@ class FakeBroker:
         self.max_in_flight_bytes = 8 << 20
         self.heartbeat_s = 1.0
         self.silent = False
+        self.fail_to_begin: list[FakeRefusal] = []
         self.changed = asyncio.Condition()
         self.produce_streams = 0
         self.subscribe_streams = 0

@@ -124,6 +124,7 @@ class _Subscription:
         self._stop_at_end = False
         self._reset = pb.OFFSET_RESET_UNSPECIFIED
         self._group = ""
+        self._not_begun: list[tuple[_Reading, FakeRefusal]] = []
         self._wake = asyncio.Event()
         self._control: list[pb.SubscribeRequest] = []
 
@@ -131,6 +132,15 @@ class _Subscription:
         first = await self._context.read()
         self._start(first.start)
         await self._context.write(self._started())
+        for reading, refusal in self._not_begun:
+            self._readings[reading.topic, reading.log.partition] = reading
+            error = pb.PartitionError(
+                topic=reading.topic,
+                topic_id=reading.log.topic_id,
+                partition=reading.log.partition,
+                error=refusal.proto,
+            )
+            await self._context.write(pb.SubscribeResponse(partition_error=error))
         tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._watch())]
         try:
             await self._deliver()
@@ -168,6 +178,11 @@ class _Subscription:
     def _read(self, place: pb.StartPosition, log: FakePartition, group: str) -> None:
         commit = self._broker.commits.get((group, place.topic, place.partition))
         position = commit[0] if commit else self._resolved(place, log)
+        if self._broker.fail_to_begin:
+            refusal = self._broker.fail_to_begin.pop()
+            reading = _Reading(place.topic, log, log.log_start, failed=True)
+            self._not_begun.append((reading, refusal))
+            return
         end = log.end if self._stop_at_end else None
         self._readings[place.topic, place.partition] = _Reading(place.topic, log, position, end)
 

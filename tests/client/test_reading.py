@@ -208,3 +208,12 @@ def test_resuming_without_anything_dropped_needs_no_seek():
     machine.pause([PLACE])
     machine.resume([PLACE])
     assert machine.readers[PLACE].place is None
+
+
+def test_a_partition_that_is_asked_for_again_is_committed_and_a_sought_one_is_not():
+    machine = machine_at()
+    machine.failed(PLACE, topic_id(PLACE), RETRIABLE)
+    machine.ask_again(PLACE)
+    assert machine.positions()[PLACE].offset == 10
+    machine.seek(PLACE, Offset(50))
+    assert PLACE not in machine.positions()

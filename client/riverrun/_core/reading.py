@@ -20,7 +20,7 @@ from riverrun._core.partition_reader import (
     StartedPosition,
     Taken,
 )
-from riverrun._core.records import From, Offset, TopicPartition
+from riverrun._core.records import CommittedOffset, From, Offset, TopicPartition
 from riverrun.errors import CorruptDataError, Reason, RetriableError, RiverrunError
 
 B = TypeVar("B")
@@ -269,6 +269,14 @@ class ReaderMachine(Generic[B]):
                 delivery.high_watermark,
             )
         return None
+
+    def positions(self) -> dict[TopicPartition, CommittedOffset]:
+        """Return how far the application has come, to be committed; not where it still goes to."""
+        return {
+            partition: CommittedOffset(reader.position, leader_epoch=reader.position_epoch)
+            for partition, reader in self.readers.items()
+            if reader.place is None or reader.retrying
+        }
 
     def clear(self) -> None:
         """Let go of everything that was read ahead."""

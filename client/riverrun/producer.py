@@ -204,10 +204,10 @@ class Producer:
             if tally.error is None:
                 for chunk in chunker.drain():
                     await self._submit(tally, chunk)
-        except RiverrunError as error:
+        except RiverrunError as unsendable:
             # What was given before it is on its way, and counts.
             await tally.settled()
-            error.acknowledged_records = tally.records
+            unsendable.acknowledged_records = tally.records
             raise
         await tally.settled()
         if tally.error is not None:

@@ -72,7 +72,9 @@ class Directory:
 
 
 class Broker:
-    def __init__(self, directory, stub, in_flight, draining):
+    def __init__(self, directory, channel, in_flight, draining):
+        stub = producer_pb2_grpc.ProducerServiceStub(channel)
+        self.channel = channel
         self.partitions, self.stub = directory.all, stub
         self.in_flight, self.draining = in_flight, draining
 
@@ -94,7 +96,7 @@ async def running(partitions=2, *, connection_bytes=1 << 20, timeout_ms=30_000):
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield Broker(directory, producer_pb2_grpc.ProducerServiceStub(channel), in_flight, draining)
+        yield Broker(directory, channel, in_flight, draining)
     await server.stop(None)
 
 
@@ -231,6 +233,17 @@ async def test_a_second_start_ends_the_stream_after_everything_was_answered():
         await broker.partitions[0].has(1)
         broker.partitions[0].answer()
         assert acked(await call.read()) == {1: 0}
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await call.read()
+        assert failed.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_bytes_that_are_no_message_end_the_stream_with_a_clear_error():
+    async with running() as broker:
+        raw = broker.channel.stream_stream("/riverrun.v1.ProducerService/ProduceStream")
+        call = raw()
+        await call.read()
+        await call.write(b"\xff\xff\xff")
         with pytest.raises(grpc.aio.AioRpcError) as failed:
             await call.read()
         assert failed.value.code() is grpc.StatusCode.INVALID_ARGUMENT

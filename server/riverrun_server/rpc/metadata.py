@@ -27,6 +27,7 @@ from riverrun_server.ports.clock import Clock
 from riverrun_server.rpc.caller import CALLER
 from riverrun_server.rpc.errors import to_proto
 from riverrun_server.rpc.reply_size import check_size
+from riverrun_server.rpc.sending import send
 from riverrun_server.runtime.catalog import Catalog
 from riverrun_server.runtime.metadata_watch import MetadataWatcher
 from riverrun_server.runtime.served_topics import ServedTopic
@@ -126,7 +127,10 @@ class MetadataService:
                 news = await watcher.next()
                 full = news.topics is None
                 names = (named or self._public()) if news.topics is None else news.topics
-                await context.write(WatchMetadataResponse(full=full, cluster=self._cluster(names)))
+                await send(
+                    context.write,
+                    WatchMetadataResponse(full=full, cluster=self._cluster(names)),
+                )
         finally:
             watcher.close()
             ending.cancel()

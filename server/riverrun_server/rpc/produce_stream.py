@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 import grpc.aio
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError
 
 from riverrun.v1 import producer_pb2
 from riverrun_server.core.answer_order import AnswerOrder, Part, Pending
@@ -27,6 +28,7 @@ from riverrun_server.rpc.appends import (
     where,
 )
 from riverrun_server.rpc.partitioning import choose_partitions
+from riverrun_server.rpc.sending import send
 from riverrun_server.runtime.in_flight import ConnectionBudget
 from riverrun_server.wire.ingress import AcceptedBatch
 
@@ -64,7 +66,7 @@ class ProduceStream:
         Raises:
             Refusal: the client broke the protocol; what it sent before has been answered.
         """
-        await context.write(self._started())
+        await send(context.write, self._started())
         reader = asyncio.create_task(self._read(context, draining), name="produce stream: read")
         drain = asyncio.create_task(draining.wait(), name="produce stream: drain")
         # What has been read is carried through; only the wait for the next message is cut.
@@ -75,7 +77,7 @@ class ProduceStream:
             if not reader.cancelled():
                 reader.result()
             if draining.is_set():
-                await context.write(_going_away())
+                await send(context.write, _going_away())
         finally:
             reader.cancel()
             drain.cancel()
@@ -88,10 +90,10 @@ class ProduceStream:
         first = True
         while not draining.is_set():
             self._waits_for_client = True
-            message: object = await context.read()
+            message = await _message(context)
             self._waits_for_client = False
-            if not isinstance(message, producer_pb2.ProduceStreamRequest):
-                return  # EOF: the client has closed its half
+            if message is None:
+                return
             kind = message.WhichOneof("kind")
             if kind == "append":
                 await self._append(message.append)
@@ -232,7 +234,7 @@ class ProduceStream:
                 self._fail_overdue(loop.time())
             while ready := self._order.take(_ANSWERS_PER_MESSAGE):
                 self._budget.give(sum(pending.size_bytes for pending in ready))
-                await context.write(_answers(ready))
+                await send(context.write, _answers(ready))
 
     def _fail_overdue(self, now: float) -> None:
         refusal = timed_out(self._timeout_s)
@@ -250,6 +252,17 @@ class ProduceStream:
                 max_batch_records=limits.max_batch_records,
             )
         ).SerializeToString()
+
+
+async def _message(context: Context) -> producer_pb2.ProduceStreamRequest | None:
+    """Return the next message, or None where the client has closed its half."""
+    try:
+        message: object = await context.read()
+    except DecodeError as error:
+        raise Refusal(
+            Reason.INVALID_REQUEST, f"a message of the stream is no ProduceStreamRequest: {error}"
+        ) from error
+    return message if isinstance(message, producer_pb2.ProduceStreamRequest) else None
 
 
 def _is_broken(reader: asyncio.Task[None]) -> bool:

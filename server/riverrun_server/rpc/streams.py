@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-import grpc.aio
-
 from riverrun_server.core.reading.control import HalfClosed
 from riverrun_server.core.reading.subscription import Subscription
 from riverrun_server.rpc.reading_plans import ReadingPlan, places_of
@@ -51,7 +49,7 @@ class Streams:
             Subscription(plan.settings),
             [each.access for each in plan.wanted],
             plan.form,
-            partial(_send, write),
+            partial(send, write),
             group_id=plan.group_id,
             commit_on_delivery=plan.commit_on_delivery,
         )
@@ -66,14 +64,3 @@ class Streams:
         finally:
             drain.cancel()
             await asyncio.gather(drain, return_exceptions=True)
-
-
-async def _send(write: Callable[[bytes], Awaitable[None]], frame: bytes) -> None:
-    """Send a message; where the client is gone, the call ends as it does when gRPC notices first.
-
-    Which of the two comes first is chance, and a client that was killed is no bug to be logged.
-    """
-    try:
-        await write(frame)
-    except grpc.aio.InternalError as error:
-        raise asyncio.CancelledError from error

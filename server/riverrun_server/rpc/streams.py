@@ -9,6 +9,7 @@ from functools import partial
 from riverrun_server.core.reading.control import HalfClosed
 from riverrun_server.core.reading.subscription import Subscription
 from riverrun_server.rpc.reading_plans import ReadingPlan, places_of
+from riverrun_server.rpc.sending import send
 from riverrun_server.runtime.reader import Reader, ReadingServices
 
 _LEAVING = "the broker is shutting down; go on behind the last delivery, here or elsewhere"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import time
 import weakref
 from zlib import crc32
 
@@ -222,3 +223,14 @@ async def test_a_topic_that_is_gone_is_told_once_and_not_asked_for_again():
         start = broker.subscribe_starts[-1]
         assert [*start.topics] == [TOPIC]
         assert [position.topic for position in start.positions] == [TOPIC]
+
+
+async def test_a_loop_that_was_held_up_does_not_take_its_stream_for_silent():
+    broker = broker_with(5)
+    broker.heartbeat_s = 0.05
+    async with broker.serving() as address, impatient(address) as client:
+        consumer = client.consumer(TOPIC)
+        await consumer.getmany()
+        time.sleep(1.1)  # noqa: ASYNC251 (as a handler does that computes for long)
+        assert await consumer.getmany(timeout_s=0.3) == []
+    assert broker.subscribe_streams == 1

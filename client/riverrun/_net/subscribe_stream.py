@@ -34,6 +34,7 @@ _START_TIMEOUT_S = 10.0
 _SILENT_HEARTBEATS = 3
 _SILENCE_MIN_S = 1.0
 _SILENCE_DEFAULT_S = 30.0
+_UNREAD_S = 0.1
 
 # Credit is granted when so much of it has been used, so that grants are few and there is always some.
 _GRANT_SHARE = 4
@@ -187,16 +188,33 @@ class SubscribeStream:
     async def _read(self, call: _Call, silence_s: float) -> None:
         """Take what comes until the stream ends; silence breaks it."""
         loop = asyncio.get_running_loop()
+        heard_s = loop.time()
+        timer: asyncio.TimerHandle
+
+        def look(late: bool) -> None:
+            nonlocal timer
+            left_s = heard_s + silence_s - loop.time()
+            if left_s > 0:
+                timer = loop.call_later(left_s, look, False)
+            elif not late:
+                # Where something has held the loop up, what came meanwhile is still to be read.
+                timer = loop.call_later(_UNREAD_S, look, True)
+            else:
+                silence.reschedule(loop.time())
+
+        timer = loop.call_later(silence_s, look, False)
         try:
-            async with asyncio.timeout(silence_s) as silence:
+            async with asyncio.timeout(None) as silence:
                 while isinstance(response := await call.read(), pb.SubscribeResponse):
-                    silence.reschedule(loop.time() + silence_s)
+                    heard_s = loop.time()
                     self.frames += 1
                     self._take(response)
         except TimeoutError:
             raise self._broken(
                 f"nothing was heard for {silence_s:g} s, not even a heartbeat"
             ) from None
+        finally:
+            timer.cancel()
         if await call.code() is not grpc.StatusCode.OK:
             raise await self._ended(call)
 

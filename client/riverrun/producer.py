@@ -24,7 +24,7 @@ from riverrun._core.records import Headers, RecordMetadata, SendSummary, TopicPa
 from riverrun._net.feeding import feed
 from riverrun._net.produce_engine import ProduceEngine, ProducerConfig, now_ms
 from riverrun._net.receipts import Tally, TallyReceipt
-from riverrun.errors import BufferFullError, Reason, RiverrunError, UsageError
+from riverrun.errors import Reason, RiverrunError, UsageError
 
 Acks: TypeAlias = Literal["all", "leader", "none"]
 
@@ -121,14 +121,8 @@ class Producer:
             UsageError: the broker refuses the record; nothing was written.
         """
         row, size_bytes = _row(topic, value, key, partition, headers, timestamp_ms)
-        while True:
-            await self._engine.room(size_bytes)
-            try:
-                future = self._engine.take(topic, partition, row, size_bytes)
-            except BufferFullError:
-                # Someone who did not wait was quicker.
-                continue
-            return await future
+        future = await self._engine.take_in_turn(topic, partition, row, size_bytes)
+        return await future
 
     def send_nowait(
         self,
@@ -264,7 +258,7 @@ class Producer:
     async def _submit(self, tally: Tally, chunk: Chunk) -> None:
         """Send one encoded batch, and let others run meanwhile."""
         size_bytes = len(chunk.records)
-        await self._engine.room(size_bytes)
+        await self._engine.reserve(size_bytes)
         now_s = asyncio.get_running_loop().time()
         self._engine.submit(
             OutgoingBatch(

@@ -21,7 +21,13 @@ KEY = st.one_of(st.none(), st.binary(max_size=3))
 ITEM = st.one_of(
     VALUE,
     st.tuples(KEY, VALUE),
-    st.builds(NewRecord, VALUE, KEY, st.just((("h", b"1"),)), st.one_of(st.none(), st.just(7))),
+    st.builds(
+        NewRecord,
+        VALUE,
+        KEY,
+        st.just((("h", b"1"),)),
+        st.one_of(st.none(), st.integers(0, 2 * NOW)),
+    ),
     st.builds(lambda v, k: Record("other", 3, 9, 5, k, v), VALUE, KEY),
 )
 ITEMS = st.one_of(
@@ -52,7 +58,7 @@ def decoded(data: bytes):
     ]
 
 
-def chunker(partitions=1, partition=None, batch_bytes=400, limit=1 << 40, hold=1 << 40):
+def chunker(partitions=1, partition=None, batch_bytes=60, limit=1 << 40, hold=1 << 40):
     return Chunker(
         StickyPartitioner(partitions),
         partition=partition,
@@ -104,11 +110,11 @@ def test_a_named_partition_takes_all_in_order(items):
     assert rows == [parts(item) for item in items]
 
 
-@given(items=ITEMS, limit=st.integers(1, 500))
+@given(items=ITEMS, limit=st.integers(1, 100))
 @settings(deadline=None)
 def test_batches_keep_to_the_smaller_limit_unless_one_record_is_larger(items, limit):
     for chunk in everything(chunker(limit=limit), items):
-        assert chunk.record_count == 1 or len(chunk.records) <= min(limit, 400)
+        assert chunk.record_count == 1 or len(chunk.records) <= min(limit, 60)
 
 
 def test_batches_are_filled():

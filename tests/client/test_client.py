@@ -94,6 +94,16 @@ async def test_streams_move_to_another_broker_when_theirs_dies():
     assert broker.partition("t").values() == [b"%d" % n for n in range(50)]
 
 
+async def test_calls_move_to_another_broker_when_theirs_dies():
+    broker = FakeBroker()
+    async with broker.serving() as second:
+        async with broker.serving() as first:
+            client = impatient([first, second])
+            assert (await client.server_info()).endpoint == first
+        assert (await client.server_info()).endpoint == second
+        await client.close()
+
+
 async def test_a_broker_that_restarts_is_found_again():
     broker = FakeBroker()
     broker.add_topic("t")

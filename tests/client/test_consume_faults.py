@@ -202,6 +202,17 @@ async def test_a_seek_drops_what_was_read_ahead():
         assert (await anext(consumer)).offset == 99
 
 
+async def test_pausing_in_the_middle_of_a_batch_goes_on_behind_the_last_record():
+    async with reading(broker_with(50)) as consumer:
+        seen = [await anext(consumer) for _ in range(13)]
+        consumer.pause([PLACE])
+        assert await consumer.getmany(timeout_s=0.05) == []
+        consumer.resume([PLACE])
+        while len(seen) < 50:
+            seen += await consumer.getmany()
+    assert [record.offset for record in seen] == [*range(50)]
+
+
 async def test_paused_partitions_return_nothing_and_then_everything():
     async with reading(broker_with(50, 50)) as consumer:
         seen = [await anext(consumer) for _ in range(20)]
@@ -348,6 +359,20 @@ async def test_cancelled_calls_lose_nothing():
             except asyncio.CancelledError:
                 seen += await consumer.getmany(3)
     assert [record.offset for record in seen] == [*range(300)]
+
+
+async def test_an_error_that_waited_is_raised_although_others_go_on():
+    plan = Plan(deliveries={1: FakeRefusal("CORRUPT_DATA", "the disk is broken")})
+    async with reading(broker_with(15, 15, plan=plan)) as consumer:
+        await consumer.getmany(1)
+        await asyncio.sleep(0.05)
+        errors = 0
+        for _ in range(5):
+            try:
+                await consumer.getmany(100, timeout_s=0.02)
+            except riverrun.CorruptDataError:
+                errors += 1
+    assert errors == 1
 
 
 async def test_an_error_behind_records_waits_for_the_next_call():

@@ -174,6 +174,18 @@ async def test_senders_that_wait_for_room_go_in_the_order_in_which_they_came():
     assert broker.partition(TOPIC).values() == [b"%03d" % n for n in range(200)]
 
 
+async def test_a_small_record_does_not_overtake_a_large_one_that_waits_for_room():
+    broker = broker_with()
+    async with (
+        broker.serving() as address,
+        impatient(address) as client,
+        client.producer(batch_bytes=100, buffer_bytes=1000) as producer,
+    ):
+        sizes = [900, 900, 1, 900, 1]
+        await asyncio.gather(*(producer.send(TOPIC, bytes(size)) for size in sizes))
+    assert [len(value) for value in broker.partition(TOPIC).values()] == sizes
+
+
 async def test_a_sender_that_gives_up_waiting_for_room_holds_nobody_up():
     broker = broker_with()
     async with (

@@ -24,6 +24,7 @@ from riverrun._core.varints import (
     TABLE,
     TIMESTAMP,
     VALUE,
+    TimestampFields,
     tables,
     timestamp_field,
     value_record_head,
@@ -144,9 +145,10 @@ def encode_rows(rows: Sequence[Row], limit_bytes: int) -> Encoded:
     extend = parts.extend
     total = count = 0
     tail, last_timestamp_ms = b"", None
+    times = TimestampFields()
     for key, value, timestamp_ms, headers in rows[:MAX_BATCH_RECORDS]:
         if timestamp_ms != last_timestamp_ms:
-            last_timestamp_ms, tail = timestamp_ms, timestamp_field(timestamp_ms)
+            last_timestamp_ms, tail = timestamp_ms, times.field(timestamp_ms)
         key_head = value_head = b""
         body = len(tail)
         try:

@@ -66,18 +66,34 @@ def value_record_tables(timestamp_length: int) -> tuple[list[bytes], list[int]]:
 
 
 def timestamp_field(timestamp_ms: int) -> bytes:
-    """Return the field that ends a record without headers; each 16 s share all but two bytes."""
-    if timestamp_ms < TABLE:
-        return TIMESTAMP + varint(timestamp_ms)
-    return _low_bits()[timestamp_ms % TABLE] + _high_bits(timestamp_ms // TABLE)
+    """Return the field that ends a record without headers."""
+    return TIMESTAMP + varint(timestamp_ms)
+
+
+class TimestampFields:
+    """The same for many times that are close together: those of each 16 s share all but 14 bits."""
+
+    __slots__ = ("_high", "_high_bits", "_low")
+
+    def __init__(self) -> None:
+        self._low = _low_bits()
+        self._high = b""
+        self._high_bits = 0
+
+    def field(self, timestamp_ms: int) -> bytes:
+        """Return the field for one of them."""
+        high_bits = timestamp_ms // TABLE
+        if high_bits != self._high_bits:
+            if high_bits <= 0:
+                # Too few bits to be split, or a time before 1970.
+                return timestamp_field(timestamp_ms)
+            self._high_bits, self._high = high_bits, varint(high_bits)
+        if not high_bits:
+            return timestamp_field(timestamp_ms)
+        return self._low[timestamp_ms % TABLE] + self._high
 
 
 @functools.cache
 def _low_bits() -> list[bytes]:
     """Make the field's tag and its low 14 bits, both bytes marked as followed by another."""
     return [TIMESTAMP + bytes((n & 0x7F | 0x80, n >> 7 | 0x80)) for n in range(TABLE)]
-
-
-@functools.lru_cache(maxsize=64)
-def _high_bits(number: int) -> bytes:
-    return varint(number)

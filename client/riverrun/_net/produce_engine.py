@@ -6,7 +6,6 @@ import asyncio
 import copy
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -18,6 +17,7 @@ from riverrun._core.outgoing import OutgoingBatch
 from riverrun._core.producing import ProducerMachine
 from riverrun._core.records import RecordMetadata, TopicPartition
 from riverrun._core.sequences import PartitionLane
+from riverrun._net.buffer_room import BufferRoom
 from riverrun._net.channel import Connections
 from riverrun._net.metadata import TopicShape, fetch_topic
 from riverrun._net.produce_loop import ProduceLoop
@@ -95,7 +95,7 @@ class ProduceEngine:
         self._shapes: dict[str, TopicShape] = {}
         self._waiting: dict[str, list[_Entry]] = {}
         self._loads: dict[str, asyncio.Task[None]] = {}
-        self._room_queue: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._room = BufferRoom(self.machine)
         self._task: asyncio.Task[None] | None = None
         self._end: RiverrunError | None = None
         self._closed = False
@@ -129,6 +129,18 @@ class ProduceEngine:
                 reason=Reason.BUFFER_FULL,
             )
         self.machine.reserve(size_bytes)
+        return self._accept(topic, partition, row, size_bytes)
+
+    async def take_in_turn(
+        self, topic: str, partition: int | None, row: Row, size_bytes: int
+    ) -> asyncio.Future[RecordMetadata]:
+        """Accept one record as soon as there is room, behind those who have waited longer."""
+        await self.reserve(size_bytes)
+        return self._accept(topic, partition, row, size_bytes)
+
+    def _accept(
+        self, topic: str, partition: int | None, row: Row, size_bytes: int
+    ) -> asyncio.Future[RecordMetadata]:
         future = asyncio.get_running_loop().create_future()
         entry = _Entry(partition, row, size_bytes, future)
         waiting = self._waiting.get(topic)
@@ -155,26 +167,26 @@ class ProduceEngine:
             self._check_partition(topic, partition)
 
     def submit(self, batch: OutgoingBatch) -> None:
-        """Take a whole batch; await `room` for it before."""
-        self.check_open()
-        self.machine.reserve(batch.reserved_bytes)
+        """Take a whole batch, whose bytes were reserved by `reserve` just before."""
         self.machine.submit(batch)
         self._touched()
 
-    async def room(self, size_bytes: int) -> None:
-        """Wait until so much has room; in the order of asking."""
+    async def reserve(self, size_bytes: int) -> None:
+        """Wait until so much has room, behind those who have waited longer, and keep it.
+
+        Raises:
+            RiverrunError: the producer has ended; nothing is kept.
+        """
         self.check_open()
-        if self.machine.has_room(size_bytes) and not self._room_queue:
-            return
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._room_queue.append((size_bytes, future))
-        try:
-            await future
-        except asyncio.CancelledError:
-            # Whoever was let through and left makes room for the next one.
-            self._room_queue = deque(item for item in self._room_queue if item[1] is not future)
-            self._grant_room()
-            raise
+        await self._room.reserve(size_bytes)
+        # What was kept when the end came dies with the producer.
+        self.check_open()
+
+    async def room(self, size_bytes: int) -> None:
+        """Wait until so much has room, and keep nothing."""
+        self.check_open()
+        await self._room.wait(size_bytes)
+        self.check_open()
 
     async def flush(self) -> None:
         """Wait until everything taken so far is resolved."""
@@ -193,6 +205,7 @@ class ProduceEngine:
         try:
             if self._end is None:
                 self._end = _closed()
+                self._room.end()
                 async with asyncio.timeout(timeout_s):
                     await self.flush()
         except TimeoutError:
@@ -302,7 +315,7 @@ class ProduceEngine:
         self.machine.release(entry.size_bytes)
         if not entry.future.done():
             entry.future.set_exception(error)
-        self._grant_room()
+        self._room.grant()
 
     # Progress.
 
@@ -325,21 +338,7 @@ class ProduceEngine:
                 # Whoever waits for the others must hear of them all the same.
                 _log.exception("a bug in the client: telling of %s", resolution.batch.partition)
         if resolved:
-            self._grant_room()
-
-    def _grant_room(self) -> None:
-        """Let those through who wait for room, in order, as many as have it."""
-        granted = 0
-        while self._room_queue:
-            size_bytes, future = self._room_queue[0]
-            if future.done():
-                self._room_queue.popleft()
-                continue
-            if self._end is None and not self.machine.has_room(granted + size_bytes):
-                return
-            granted += size_bytes
-            self._room_queue.popleft()
-            future.set_result(None)
+            self._room.grant()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Fail everything where the task ended of itself, which only a fatal error makes it do."""
@@ -367,7 +366,7 @@ class ProduceEngine:
         self._waiting.clear()
         self.machine.abandon(error)
         self._deliver()
-        self._grant_room()
+        self._room.end()
 
 
 def _closed() -> ClosedError:

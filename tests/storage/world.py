@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import random
 import shutil
@@ -155,11 +156,29 @@ def open_small(folder, *, slots=4, broker_id=1, seed=0, tuning=SMALL, **more):
     )
 
 
+def _listing(folder):
+    """Return every file with its size and time."""
+    found = {}
+    for file in sorted(folder.rglob("*")):
+        with contextlib.suppress(FileNotFoundError):
+            status = file.stat()
+            found[file] = (status.st_size, status.st_mtime_ns)
+    return found
+
+
 def killed(store_folder, name="killed"):
     """Return a copy of a live data directory: what a SIGKILL would leave now."""
     copy = Path(store_folder).with_name(name)
-    shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(store_folder, copy)
+    # A copy takes time, and RocksDB's own threads may put away files meanwhile; a kill takes none.
+    for _ in range(100):
+        shutil.rmtree(copy, ignore_errors=True)
+        before = _listing(store_folder)
+        with contextlib.suppress(shutil.Error, FileNotFoundError):
+            shutil.copytree(store_folder, copy)
+            if _listing(store_folder) == before:
+                break
+    else:
+        raise AssertionError("the store never stood still")
     return copy
 
 

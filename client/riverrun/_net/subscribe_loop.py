@@ -27,6 +27,8 @@ from riverrun.errors import (
     RiverrunError,
 )
 
+_OWN_WRITE = "Internal error from Core"
+
 _log = logging.getLogger("riverrun")
 
 
@@ -203,7 +205,10 @@ class SubscribeLoop:
         level = logging.INFO
         if stream is not None and stream.frames:
             self._backoff.reset()
-            level = logging.WARNING
+            # A credit written to a stream that has just ended fails in gRPC's core, which then
+            # hides that end: nothing was interrupted.
+            if _OWN_WRITE not in str(error):
+                level = logging.WARNING
         _log.log(level, "subscription interrupted, going on: %s", error)
         return self._backoff.next_s(error.retry_after_s)
 

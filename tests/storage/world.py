@@ -159,7 +159,7 @@ def open_small(folder, *, slots=4, broker_id=1, seed=0, tuning=SMALL, **more):
 def _listing(folder):
     """Return every file with its size and time."""
     found = {}
-    for file in sorted(folder.rglob("*")):
+    for file in sorted(Path(folder).rglob("*")):
         with contextlib.suppress(FileNotFoundError):
             status = file.stat()
             found[file] = (status.st_size, status.st_mtime_ns)

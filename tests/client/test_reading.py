@@ -173,6 +173,17 @@ def test_a_partition_out_of_reach_is_asked_for_again_and_keeps_what_was_read_ahe
     assert machine.take().first == 10
 
 
+def test_pausing_while_a_partition_is_asked_for_again_goes_back_when_it_resumes():
+    machine = machine_at()
+    machine.delivered(delivery(10, 12))
+    machine.failed(PLACE, topic_id(PLACE), RETRIABLE)
+    machine.ask_again(PLACE)
+    machine.pause([PLACE])
+    ((reader, has_seek),) = machine.resume([PLACE])
+    assert has_seek
+    assert reader.place == Offset(10)
+
+
 def test_a_partition_that_could_not_begin_begins_where_it_was_asked_to():
     machine: ReaderMachine = ReaderMachine(False, "latest", {OTHER: Offset(7)})
     machine.failed(PLACE, topic_id(PLACE), RETRIABLE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import csv
 import importlib.util
 import io
@@ -132,11 +133,11 @@ async def test_records_carry_the_time_of_2013_and_the_aircraft_as_key(broker, ro
     assert day_of(events[0]).isoformat() == "2013-01-01"
 
 
-def demo(folder, *options):
+def demo(folder, *options, stdout=subprocess.PIPE):
     """Start the demo with a temporary folder of its own, and Ctrl-C as the terminal sends it."""
     return subprocess.Popen(
         [sys.executable, "-m", "examples.flights", *options],
-        stdout=subprocess.PIPE,
+        stdout=stdout,
         stderr=subprocess.STDOUT,
         text=True,
         env=os.environ | {"TMPDIR": str(folder)},
@@ -152,6 +153,24 @@ def test_the_demo_shows_all_of_it_and_leaves_nothing_behind(tmp_path):
     assert "the broker was killed (SIGKILL)" in out
     assert "the same as the live totals, to the minute" in out
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are Unix's")
+def test_on_a_terminal_the_demo_draws_a_table(tmp_path):
+    ours, theirs = os.openpty()
+    with demo(tmp_path, "--flights", "1500", "--no-crash", stdout=theirs) as process:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # the terminal's other end is gone
+            while some := os.read(ours, 4096):
+                shown += some
+        os.close(ours)
+    text = shown.decode()
+    assert process.returncode == 0, text
+    assert "2,979 of 2,979 events" in text
+    assert "mean delay" in text
+    assert "to the minute" in text
+    assert "Traceback" not in text
 
 
 def test_ctrl_c_ends_the_demo_in_order(tmp_path):

@@ -79,9 +79,10 @@ class Board:
         table.add_column("airport")
         for name in ("departures", "mean delay", "arrivals", "mean delay", "cancelled"):
             table.add_column(name, justify="right")
-        rows = [*self._totals.busiest(_AIRPORTS), ("all", self._totals.sum())]
-        for code, airport in rows:
-            table.add_row(code, *_cells(airport), end_section=code == rows[-2][0])
+        for code, airport in self._totals.busiest(_AIRPORTS):
+            table.add_row(code, *_cells(airport))
+        table.add_section()
+        table.add_row("all", *_cells(self._totals.sum()))
         return table
 
 

@@ -134,10 +134,11 @@ class Chunker:
             ValueError: an item is not a pair.
         """
         count = self._route.partitions
-        keys, _ = zip(*pairs, strict=True)
         lists: list[list[Sendable]] = [[] for _ in range(count)]
-        for pair, crc in zip(pairs, map(crc32, keys), strict=True):
-            lists[crc % count].append(pair)
+        appends = [some.append for some in lists]
+        for pair in pairs:
+            key, _ = pair
+            appends[crc32(key) % count](pair)
         touched = [partition for partition, some in enumerate(lists) if some]
         for partition in touched:
             self._gathered.setdefault(partition, []).extend(lists[partition])

@@ -158,13 +158,16 @@ class ProduceStream:
         """Send appends until the stream shall end, or has ended."""
         loop = asyncio.get_running_loop()
         while not self._draining and not reader.done():
-            append = self._machine.next(loop.time())
+            # One reading of the clock for both questions: a delay that ran out between two would be
+            # over for the second and not for the first, and nothing would ever wake this.
+            now_s = loop.time()
+            append = self._machine.next(now_s)
             self._deliver()
             if append is not None:
                 await call.write(await self._request(append))
                 continue
             self._wake.clear()
-            wakeup_s = self._machine.next_wakeup_s(loop.time())
+            wakeup_s = self._machine.next_wakeup_s(now_s)
             timer = None if wakeup_s is None else loop.call_at(wakeup_s, self._wake.set)
             try:
                 await self._wake.wait()

@@ -184,3 +184,16 @@ def error_detail(error: grpc.aio.AioRpcError) -> pb.Error | None:
         except DecodeError:
             return None
     return None
+
+
+async def failure_of(call: grpc.aio.Call) -> grpc.aio.AioRpcError | None:
+    """Return how a call failed that has ended; None where it ended well."""
+    code = await call.code()
+    if code is grpc.StatusCode.OK:
+        return None
+    return grpc.aio.AioRpcError(
+        code,
+        await call.initial_metadata(),
+        await call.trailing_metadata(),
+        await call.details(),
+    )

@@ -19,7 +19,7 @@ from riverrun._core.reading import ReaderMachine
 from riverrun._core.records import Offset, PositionReset, TopicPartition
 from riverrun._net.channel import Connection
 from riverrun._net.describing import seconds
-from riverrun._net.failures import being_cancelled, from_proto, from_stream
+from riverrun._net.failures import being_cancelled, failure_of, from_proto, from_stream
 from riverrun._net.subscribe_settings import SubscribeSettings, place_start, start_position
 from riverrun.errors import FatalError, Reason, RetriableError, RiverrunError
 from riverrun.v1 import consumer_pb2 as pb
@@ -277,17 +277,10 @@ class SubscribeStream:
 
     async def _ended(self, call: _Call) -> RiverrunError:
         """Say how a stream ended that should have gone on."""
-        code = await call.code()
-        if code is grpc.StatusCode.OK:
+        failure = await failure_of(call)
+        if failure is None:
             return self._broken("the broker ended it without a word")
-        return self._failed(
-            grpc.aio.AioRpcError(
-                code,
-                await call.initial_metadata(),
-                await call.trailing_metadata(),
-                await call.details(),
-            )
-        )
+        return self._failed(failure)
 
     def _failed(self, failure: grpc.aio.AioRpcError) -> RiverrunError:
         return from_stream(failure, "subscribe", self._connection.endpoint)

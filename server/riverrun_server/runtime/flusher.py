@@ -79,7 +79,6 @@ class Flusher:
         self._marked_at = clock.monotonic()
         self._mark_stale = False
         self._mark_timer: asyncio.TimerHandle | None = None
-        self.last_sync_at = clock.monotonic()
 
     def touch(self, partition: Syncable) -> None:
         """Have a partition told how much of it the next sync proves."""
@@ -156,7 +155,6 @@ class Flusher:
         captured = [(each, each.log_end_offset) for each in self._dirty.values()]
         self._dirty.clear()
         await self._thread.run(self._sync)
-        self.last_sync_at = self._clock.monotonic()
         for partition, offset in captured:
             partition.synced(offset)
         if self._mark_stale and self._mark_timer is None:

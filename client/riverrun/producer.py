@@ -5,22 +5,16 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import AsyncIterable, Callable, Iterable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from types import TracebackType
 from typing import Literal, Self, TypeAlias
 
-from riverrun._core.chunks import (
-    BATCH_BYTES_MAX,
-    Chunk,
-    Chunker,
-    Sendable,
-    check_row,
-    check_size,
-)
+from riverrun._core.chunks import Chunk, Chunker, Sendable
 from riverrun._core.codecs import Compression, codec_for
 from riverrun._core.encoding import Row, size_bound
 from riverrun._core.outgoing import OutgoingBatch
 from riverrun._core.records import Headers, RecordMetadata, SendSummary, TopicPartition
+from riverrun._core.row_checks import BATCH_BYTES_MAX, check_row, check_size
 from riverrun._net.feeding import feed
 from riverrun._net.produce_engine import ProduceEngine, ProducerConfig, now_ms
 from riverrun._net.receipts import Tally, TallyReceipt
@@ -175,7 +169,8 @@ class Producer:
             partition: where to in the topic, whatever the keys say.
 
         Raises:
-            UsageError: an item is nothing that can be sent; those after it were not written.
+            UsageError: an item is nothing that can be sent; what came before it in its partition
+                is written, what came behind it there is not.
             RiverrunError: of the first batch that failed; `acknowledged_records` says how many
                 were written all the same.
         """
@@ -188,18 +183,19 @@ class Producer:
         try:
             async with aclosing(feed(records, chunker.wanted, pause_s)) as runs:
                 async for items, pause in runs:
-                    for chunk in chunker.feed(items):
-                        await self._submit(tally, chunk)
+                    await self._submit(tally, chunker.feed(items))
+                    # Many partitions gather for long; what is ready is sent meanwhile.
+                    await asyncio.sleep(0)
                     if pause:
-                        for chunk in chunker.drain():
-                            await self._submit(tally, chunk)
+                        await self._submit(tally, chunker.drain())
                     if tally.error is not None:
                         break
             if tally.error is None:
-                for chunk in chunker.drain():
-                    await self._submit(tally, chunk)
+                await self._submit(tally, chunker.drain())
         except RiverrunError as unsendable:
-            # What was given before it is on its way, and counts.
+            # What was given before it is sent, and counts.
+            with suppress(RiverrunError):
+                await self._submit(tally, chunker.drain())
             await tally.settled()
             unsendable.acknowledged_records = tally.records
             raise
@@ -255,24 +251,24 @@ class Producer:
             now_ms=now_ms,
         )
 
-    async def _submit(self, tally: Tally, chunk: Chunk) -> None:
-        """Send one encoded batch, and let others run meanwhile."""
-        size_bytes = len(chunk.records)
-        await self._engine.reserve(size_bytes)
-        now_s = asyncio.get_running_loop().time()
-        self._engine.submit(
-            OutgoingBatch(
-                partition=TopicPartition(tally.topic, chunk.partition),
-                records=chunk.records,
-                record_count=chunk.record_count,
-                first_timestamp_ms=chunk.first_timestamp_ms,
-                max_timestamp_ms=chunk.max_timestamp_ms,
-                deadline_s=now_s + self._config.delivery_timeout_s,
-                reserved_bytes=size_bytes,
-                receipt=TallyReceipt(tally, chunk.partition, chunk.record_count, size_bytes),
+    async def _submit(self, tally: Tally, chunks: Iterable[Chunk]) -> None:
+        """Send encoded batches, each once the buffer has room for it."""
+        loop = asyncio.get_running_loop()
+        for chunk in chunks:
+            size_bytes = len(chunk.records)
+            await self._engine.reserve(size_bytes)
+            self._engine.submit(
+                OutgoingBatch(
+                    partition=TopicPartition(tally.topic, chunk.partition),
+                    records=chunk.records,
+                    record_count=chunk.record_count,
+                    first_timestamp_ms=chunk.first_timestamp_ms,
+                    max_timestamp_ms=chunk.max_timestamp_ms,
+                    deadline_s=loop.time() + self._config.delivery_timeout_s,
+                    reserved_bytes=size_bytes,
+                    receipt=TallyReceipt(tally, chunk.partition, chunk.record_count, size_bytes),
+                )
             )
-        )
-        await asyncio.sleep(0)
 
 
 def _row(

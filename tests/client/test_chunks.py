@@ -122,6 +122,56 @@ def test_batches_are_filled():
     assert all(len(chunk.records) > 9_800 for chunk in made[1:-1])
 
 
+def test_batches_of_many_partitions_are_not_full_all_at_once():
+    chunks = chunker(16, batch_bytes=10_000)
+    items = [(b"%08d" % number, b"x" * 90) for number in range(20_000)]
+    full_at = []
+    for at in range(0, len(items), 20):
+        full_at += [at for _ in chunks.feed(items[at : at + 20])]
+    # Past the beginning, 16 batches become full in every 1,400 records or so.
+    most = max(sum(1 for other in full_at if at <= other < at + 200) for at in full_at)
+    assert len(full_at) > 150
+    assert most <= 8
+
+
+def test_a_batch_is_fed_with_what_it_lacks():
+    chunks = chunker(batch_bytes=10_000)
+    made, asked = [], []
+    for _ in range(40):
+        asked.append(chunks.wanted())
+        made += chunks.feed([b"x" * 90] * asked[-1])
+    assert asked[0] == 1
+    assert {chunk.record_count for chunk in made} == {99}  # of 101 bytes each
+    assert len(made) >= 38
+
+
+def test_a_stretch_of_a_partition_is_encoded_before_its_batch_is_full():
+    chunks = chunker(2, batch_bytes=1 << 20)
+    pairs = [(b"%08d" % number, b"x" * 90) for number in range(1000)]
+    assert list(chunks.feed(list(pairs))) == []
+    held = list(chunks._filling.values())
+    assert sum(filling.record_count for filling in held) == 1000
+    assert [filling.items for filling in held] == [[], []]
+    assert sum(chunk.record_count for chunk in chunks.drain()) == 1000
+
+
+def test_times_of_a_batch_are_those_of_all_its_stretches():
+    times = iter([NOW + 5, NOW + 9, NOW + 7])
+    chunks = Chunker(
+        StickyPartitioner(1),
+        partition=None,
+        batch_bytes=1 << 20,
+        limit_bytes=lambda _: 1 << 30,
+        hold_bytes=1 << 30,
+        now_ms=lambda: next(times),
+    )
+    for _ in range(3):
+        assert list(chunks.feed([b"x" * 90] * 200)) == []
+    (chunk,) = chunks.drain()
+    assert (chunk.first_timestamp_ms, chunk.max_timestamp_ms) == (NOW + 5, NOW + 9)
+    assert [row[2] for row in decoded(chunk.records)][::200] == [NOW + 5, NOW + 9, NOW + 7]
+
+
 def test_records_without_a_key_go_round_by_batches():
     made = everything(chunker(3, batch_bytes=1000), [b"x" * 90] * 100, run=10)
     assert [chunk.partition for chunk in made[:6]] == [0, 1, 2, 0, 1, 2]

@@ -228,4 +228,5 @@ async def test_records_are_not_acknowledged_forever_while_nobody_answers():
         assert not caught.value.outcome_known
         broker.plan.appends.clear()
         await producer.send(TOPIC, b"w")
-    assert broker.partition(TOPIC).values() == [b"w"]
+    # The first one's outcome is unknown: what was on its way when it was given up may have arrived.
+    assert broker.partition(TOPIC).values() in ([b"w"], [b"v", b"w"])

@@ -268,6 +268,38 @@ async def test_send_many_takes_everything_that_send_takes():
     assert found[6].headers == (("h", b"2"),)
 
 
+async def test_others_run_while_send_many_gathers_for_many_partitions():
+    """No batch is full before the end, so nothing is submitted in between."""
+    broker = broker_with(16)
+    turns = []
+
+    async def count():
+        while True:
+            turns.append(None)
+            await asyncio.sleep(0)
+
+    def pairs():
+        for number in range(40_000):
+            if number == 39_999:
+                turns_while_gathering.append(len(turns))
+            yield b"%d" % number, b"value"
+
+    turns_while_gathering: list[int] = []
+    async with (
+        broker.serving() as address,
+        impatient(address) as client,
+        client.producer(batch_bytes=3 << 20) as producer,
+    ):
+        await producer.send_many(TOPIC, [b"warm"])
+        counting = asyncio.create_task(count())
+        await asyncio.sleep(0)
+        turns.clear()
+        await producer.send_many(TOPIC, pairs())
+        counting.cancel()
+    # Runs of 8192 at the most, and a turn behind each.
+    assert turns_while_gathering[0] >= 4
+
+
 async def test_send_many_of_a_slow_async_iterable_does_not_wait_for_a_full_batch():
     broker = broker_with()
     more = asyncio.Event()

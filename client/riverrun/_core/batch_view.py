@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from riverrun._core import checksums, codecs
 from riverrun._core.decoding import (
@@ -23,6 +23,13 @@ from riverrun._core.records import Record, TopicPartition
 from riverrun.errors import CorruptDataError, Reason
 
 W = TypeVar("W", bound=WireRecord)
+
+
+class WireBatch(checksums.Batch, Protocol):
+    """The fields of riverrun.v1.RecordBatch."""
+
+    @property
+    def records(self) -> bytes: ...
 
 
 class BatchView(Generic[W]):
@@ -52,6 +59,7 @@ class BatchView(Generic[W]):
 
     __slots__ = (
         "_batch",
+        "_data",
         "_parse",
         "_records",
         "_span",
@@ -66,7 +74,7 @@ class BatchView(Generic[W]):
         self,
         place: TopicPartition,
         topic_id: bytes,
-        batch: checksums.Batch,
+        batch: WireBatch,
         parse: Callable[[bytes], Sequence[W]],
         *,
         first: int,
@@ -74,7 +82,8 @@ class BatchView(Generic[W]):
         next_offset: int,
         high_watermark: int,
     ) -> None:
-        checksums.verify(place.topic, topic_id, place.partition, batch)
+        self._data = batch.records
+        checksums.verify(place.topic, topic_id, place.partition, batch, self._data)
         self.topic, self.partition = place
         self.next_offset = next_offset
         self.leader_epoch = batch.leader_epoch
@@ -141,7 +150,7 @@ class BatchView(Generic[W]):
         batch = self._batch
         where = f"the batch at offset {batch.base_offset} of {self.topic}[{self.partition}]"
         try:
-            records = self._parse(codecs.expand(batch.codec, batch.records))
+            records = self._parse(codecs.expand(batch.codec, self._data))
         except CorruptDataError:
             raise
         except Exception as error:

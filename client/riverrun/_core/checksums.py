@@ -21,7 +21,6 @@ FORMAT_VERSION = 1
 class Batch(Protocol):
     """The fields of riverrun.v1.RecordBatch."""
 
-    records: bytes
     records_crc: int
     record_count: int
     producer_id: int
@@ -67,8 +66,15 @@ def placement_crc(topic_id: bytes, partition: int, batch: Batch) -> int:
     )
 
 
-def verify(topic: str, topic_id: bytes, partition: int, batch: Batch) -> None:
+def verify(topic: str, topic_id: bytes, partition: int, batch: Batch, records: bytes) -> None:
     """Check both checksums.
+
+    Args:
+        topic: where the batch stands.
+        topic_id: of it.
+        partition: where in the topic.
+        batch: its header.
+        records: the batch's own, taken once: each access to the field copies them.
 
     Raises:
         CorruptDataError: one is wrong, or the batch has a format that this version does not know.
@@ -81,7 +87,7 @@ def verify(topic: str, topic_id: bytes, partition: int, batch: Batch) -> None:
             f"has format version {batch.format_version} and this client knows {FORMAT_VERSION}; "
             "upgrade the client",
         )
-    actual = crc32(batch.records)
+    actual = crc32(records)
     if actual != batch.records_crc:
         raise _corrupt(
             topic,

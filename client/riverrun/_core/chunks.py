@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias, cast
 from zlib import crc32
 
@@ -16,16 +17,20 @@ from riverrun._core.encoding import (
 )
 from riverrun._core.partitioner import StickyPartitioner
 from riverrun._core.records import NewRecord, Record
+from riverrun._core.row_checks import check_row, check_size
 from riverrun.errors import Reason, UsageError
 
 Sendable: TypeAlias = bytes | tuple[bytes | None, bytes | None] | NewRecord | Record | None
 """What `send_many` takes: a value, a (key, value) pair, or a record with all its parts."""
 
-BATCH_BYTES_MAX = 3 << 20
-"""What a batch may hold, before compression."""
-
 # What a record takes beside its value, roughly, until the first batch has been measured.
 _OVERHEAD_GUESS = 24
+
+
+# So many of a partition's items, or a whole batch of them, are encoded at a time: fewer would cost
+# more than they are, and many more have left the processor's cache when they are looked at again.
+_STRETCH = 128
+_RUN = 8192
 
 
 class Chunk(NamedTuple):
@@ -38,11 +43,60 @@ class Chunk(NamedTuple):
     max_timestamp_ms: int
 
 
-class Chunker:
-    """Gathers items by partition, and encodes a partition's when there is a batch of them.
+@dataclass(slots=True)
+class _Filling:
+    """One partition's next batch: stretches that are encoded already, and items that are not.
 
-    How many records make a batch is learnt from the batch before, so lengths are looked at only
-    once, by the encoder; what does not fit stays for the next batch.
+    Record sets are joined by joining their bytes, so a batch may be encoded in stretches.
+
+    Attributes:
+        items: behind what is encoded.
+        stretches: encoded, in order.
+        size_bytes: of the stretches.
+        record_count: in them.
+        first_timestamp_ms: of the first record in them.
+        max_timestamp_ms: the largest in them.
+        short_bytes: by how much the first batch is shorter than others. Keys spread evenly, so
+            without it the batches of all partitions were full at the same moment, again and again.
+    """
+
+    items: list[Sendable] = field(default_factory=list)
+    stretches: list[bytes] = field(default_factory=list)
+    size_bytes: int = 0
+    record_count: int = 0
+    first_timestamp_ms: int = 0
+    max_timestamp_ms: int = 0
+    short_bytes: int = 0
+
+    def add(self, encoded: Encoded, first_ms: int, max_ms: int) -> None:
+        """Put a stretch behind the others."""
+        if not self.stretches:
+            self.first_timestamp_ms, self.max_timestamp_ms = first_ms, max_ms
+        self.stretches.append(encoded.data)
+        self.size_bytes += len(encoded.data)
+        self.record_count += encoded.record_count
+        self.max_timestamp_ms = max(self.max_timestamp_ms, max_ms)
+
+    def close(self, partition: int) -> Chunk:
+        """Return what is encoded as a batch, and begin the next one."""
+        stretches = self.stretches
+        chunk = Chunk(
+            partition,
+            stretches[0] if len(stretches) == 1 else b"".join(stretches),
+            self.record_count,
+            self.first_timestamp_ms,
+            self.max_timestamp_ms,
+        )
+        self.stretches = []
+        self.size_bytes = self.record_count = self.short_bytes = 0
+        return chunk
+
+
+class Chunker:
+    """Gathers items by partition, encodes them in stretches, and yields full batches.
+
+    How many records make a batch is learnt from those before, so lengths are looked at only once,
+    by the encoder; what does not fit stays for the next batch.
 
     Args:
         route: spreads records without a key, and knows how many partitions there are.
@@ -69,51 +123,57 @@ class Chunker:
         self._limit_bytes = limit_bytes
         self._hold_bytes = hold_bytes
         self._now_ms = now_ms
-        self._gathered: dict[int, list[Sendable]] = {}
-        self._held = 0
+        self._filling: dict[int, _Filling] = {}
+        # The only partition that fills just now, or None where keys spread over many.
+        self._filled: tuple[int, _Filling] | None = None
+        self._items = 0
+        self._encoded_bytes = 0
         self._taken = 0
         self._record_bytes = 0.0
 
     def wanted(self) -> int:
-        """Return how many items to feed next: about a batch of them."""
+        """Return how many items to feed next: what completes a batch, more for many partitions."""
         if not self._record_bytes:
-            return 64
-        return max(1, min(MAX_BATCH_RECORDS, int(self._batch_bytes / self._record_bytes) + 1))
+            return 1
+        if self._filled is None:
+            wanted = min(_RUN, int(self._hold_bytes / 4 / self._record_bytes))
+        else:
+            partition, filling = self._filled
+            room_bytes = self._limit(partition, filling) - self._held_by(partition)
+            wanted = int(room_bytes / self._record_bytes)
+        return max(1, min(MAX_BATCH_RECORDS, wanted))
 
     def feed(self, items: list[Sendable]) -> Iterator[Chunk]:
         """Take items; yield the batches that they complete.
 
         Raises:
-            UsageError: an item is nothing that can be sent, or too large. Items before it were
-                taken.
+            UsageError: an item is nothing that can be sent, or too large. It is forgotten, with
+                those behind it in its partition; `drain` yields everything before it.
         """
         if not items:
             return
         if not self._record_bytes:
             self._record_bytes = _guess(items[0])
         touched = self._gather(items)
-        self._held += len(items)
-        wanted = self.wanted()
+        self._items += len(items)
         for partition in touched:
-            while len(self._gathered[partition]) >= wanted:
-                yield self._encode(partition)
-                wanted = self.wanted()
-        while self._held * self._record_bytes > self._hold_bytes:
-            largest = max(self._gathered, key=lambda p: len(self._gathered[p]))
-            yield self._encode(largest)
+            filling = self._filling[partition]
+            gathered = len(filling.items)
+            if gathered >= _STRETCH or self._is_full(partition, filling, gathered + 1):
+                yield from self._encode(partition, filling)
+        while self._encoded_bytes + self._items * self._record_bytes > self._hold_bytes:
+            yield from self._close(max(self._filling, key=self._held_by))
 
     def drain(self) -> Iterator[Chunk]:
         """Yield what is left, in batches that may be small."""
-        for partition, items in self._gathered.items():
-            while items:
-                yield self._encode(partition)
+        for partition in self._filling:
+            yield from self._close(partition)
 
     def _gather(self, items: list[Sendable]) -> Sequence[int]:
         """Put each item to the others of its partition; return the partitions."""
         if self._partition is not None or self._route.partitions == 1:
-            partition = self._partition or 0
-            self._gathered.setdefault(partition, []).extend(items)
-            return (partition,)
+            return self._gather_all(self._partition or 0, items)
+        self._filled = None
         first = items[0]
         if type(first) is tuple:
             try:
@@ -121,10 +181,14 @@ class Chunker:
             except (TypeError, ValueError):
                 pass
         elif type(first) is bytes and set(map(type, items)) == {bytes}:
-            partition = self._route.partition()
-            self._gathered.setdefault(partition, []).extend(items)
-            return (partition,)
+            return self._gather_all(self._route.partition(), items)
         return self._gather_any(items)
+
+    def _gather_all(self, partition: int, items: list[Sendable]) -> Sequence[int]:
+        filling = self._of(partition)
+        filling.items.extend(items)
+        self._filled = (partition, filling)
+        return (partition,)
 
     def _gather_pairs(self, pairs: list[tuple[bytes, bytes]]) -> Sequence[int]:
         """Gather pairs by key.
@@ -141,7 +205,7 @@ class Chunker:
             appends[crc32(key) % count](pair)
         touched = [partition for partition, some in enumerate(lists) if some]
         for partition in touched:
-            self._gathered.setdefault(partition, []).extend(lists[partition])
+            self._of(partition).items.extend(lists[partition])
         return touched
 
     def _gather_any(self, items: list[Sendable]) -> Sequence[int]:
@@ -152,27 +216,70 @@ class Chunker:
                 partition = self._route.partition()
             else:
                 partition = crc32(key) % self._route.partitions
-            self._gathered.setdefault(partition, []).append(item)
+            self._of(partition).items.append(item)
             touched.add(partition)
         return [*touched]
 
-    def _encode(self, partition: int) -> Chunk:
-        """Encode one batch of a partition's items, and leave the rest."""
-        items = self._gathered[partition]
-        now_ms = self._now_ms()
-        limit_bytes = min(self._batch_bytes, self._limit_bytes(partition))
-        # A little more than should fit, so that the encoder decides and yet looks at few in vain.
-        some = items[: int(limit_bytes / self._record_bytes * 1.25) + 8]
-        encoded, first_ms, max_ms = self._encoded(some, now_ms, limit_bytes)
-        count = encoded.record_count
-        check_size(len(encoded.data) if count == 1 else 0)
-        del items[:count]
-        self._held -= count
-        self._taken += count
-        self._record_bytes = max(1.0, len(encoded.data) / count)
+    def _of(self, partition: int) -> _Filling:
+        filling = self._filling.get(partition)
+        if filling is None:
+            filling = self._filling[partition] = _Filling()
+            if self._partition is None:
+                count = self._route.partitions
+                short = len(self._filling) % count / count
+                filling.short_bytes = int(short * self._batch_bytes)
+        return filling
+
+    def _held_by(self, partition: int) -> float:
+        filling = self._filling[partition]
+        return filling.size_bytes + len(filling.items) * self._record_bytes
+
+    def _limit(self, partition: int, filling: _Filling) -> int:
+        return min(self._batch_bytes - filling.short_bytes, self._limit_bytes(partition))
+
+    def _is_full(self, partition: int, filling: _Filling, more: int = 1) -> bool:
+        """Whether so many more records do not fit into a batch."""
+        if filling.record_count >= MAX_BATCH_RECORDS:
+            return True
+        return filling.size_bytes + more * self._record_bytes > self._limit(partition, filling)
+
+    def _encode(self, partition: int, filling: _Filling) -> Iterator[Chunk]:
+        """Encode all items of a partition; yield the batches that are full with them."""
+        items, at = filling.items, 0
+        filling.items = []
+        while at < len(items):
+            room_bytes = max(1, self._limit(partition, filling) - filling.size_bytes)
+            # A little more than should fit, so that the encoder decides and yet looks at few in
+            # vain.
+            few = int(room_bytes / self._record_bytes * 1.25) + 8
+            few = min(few, MAX_BATCH_RECORDS - filling.record_count)
+            some = items[at : at + few] if at or few < len(items) else items
+            encoded, first_ms, max_ms = self._encoded(some, self._now_ms(), room_bytes)
+            size_bytes, count = len(encoded.data), encoded.record_count
+            check_size(size_bytes if count == 1 else 0)
+            if filling.record_count and size_bytes > room_bytes:
+                yield self._closed(partition, filling)
+            at += count
+            self._items -= count
+            self._taken += count
+            self._encoded_bytes += size_bytes
+            self._record_bytes = max(1.0, size_bytes / count)
+            filling.add(encoded, first_ms, max_ms)
+            if self._is_full(partition, filling):
+                yield self._closed(partition, filling)
+
+    def _close(self, partition: int) -> Iterator[Chunk]:
+        """Yield whatever a partition has."""
+        filling = self._filling[partition]
+        yield from self._encode(partition, filling)
+        if filling.record_count:
+            yield self._closed(partition, filling)
+
+    def _closed(self, partition: int, filling: _Filling) -> Chunk:
+        self._encoded_bytes -= filling.size_bytes
         if self._partition is None and self._route.partition() == partition:
             self._route.move_on()
-        return Chunk(partition, encoded.data, count, first_ms, max_ms)
+        return filling.close(partition)
 
     def _encoded(
         self, items: list[Sendable], now_ms: int, limit_bytes: int
@@ -188,9 +295,24 @@ class Chunker:
                 return encode_pairs(pairs, now_ms, limit_bytes), now_ms, now_ms
         except (TypeError, ValueError):
             pass
-        rows = [self._row(index, item, now_ms) for index, item in enumerate(items)]
+        rows = self._rows(items, now_ms)
         encoded = encode_rows(rows, limit_bytes)
         return encoded, rows[0][2], max(row[2] for row in rows[: encoded.record_count])
+
+    def _rows(self, items: list[Sendable], now_ms: int) -> list[Row]:
+        """Take items apart, up to one that cannot be sent, unless that is the first.
+
+        Raises:
+            UsageError: the first item cannot be sent.
+        """
+        rows: list[Row] = []
+        try:
+            for index, item in enumerate(items):
+                rows.append(self._row(index, item, now_ms))
+        except UsageError:
+            if not rows:
+                raise
+        return rows
 
     def _row(self, index: int, item: Sendable, now_ms: int) -> Row:
         """Take one item apart and look at its types.
@@ -218,61 +340,6 @@ class Chunker:
             "text.encode()",
             reason=Reason.INVALID_REQUEST,
         )
-
-
-def check_size(record_bytes: int) -> None:
-    """Refuse a record that no broker takes: its message would break the stream for all others.
-
-    Raises:
-        UsageError: it is larger than a batch may be.
-    """
-    if record_bytes > BATCH_BYTES_MAX:
-        raise UsageError(
-            f"the record takes {record_bytes} bytes; a batch, and so a record, has at most "
-            f"{BATCH_BYTES_MAX}: send it in parts, or where it can be fetched",
-            reason=Reason.BATCH_TOO_LARGE,
-        )
-
-
-def check_row(row: Row) -> None:
-    """Look at the types of a record's parts, while its sender can still be told.
-
-    Raises:
-        UsageError: a part has the wrong type, or a header's name cannot be encoded.
-    """
-    key, value, timestamp_ms, headers = row
-    for name, part in (("key", key), ("value", value)):
-        if part is not None and type(part) is not bytes:
-            raise UsageError(
-                f"the {name} is of type {type(part).__name__}; it must be bytes or None; encode "
-                "text first: text.encode()",
-                reason=Reason.INVALID_REQUEST,
-            )
-    if type(timestamp_ms) is not int or not -(1 << 63) <= timestamp_ms < 1 << 63:
-        raise UsageError(
-            f"the timestamp is {timestamp_ms!r}; it must be an int, ms since 1970",
-            reason=Reason.INVALID_TIMESTAMP,
-        )
-    for header in headers:
-        name_part, content = header
-        if type(name_part) is not str or type(content) is not bytes:
-            raise UsageError(
-                f"the header {header!r} must be a pair of str and bytes",
-                reason=Reason.INVALID_REQUEST,
-            )
-        if not name_part.isascii():
-            _check_utf8(name_part)
-
-
-def _check_utf8(name: str) -> None:
-    try:
-        name.encode()
-    except UnicodeEncodeError as error:
-        raise UsageError(
-            f"the header name {name!r} is no UTF-8: {error.reason} at position {error.start}; "
-            "names are text, only what they name may be any bytes",
-            reason=Reason.INVALID_RECORD,
-        ) from None
 
 
 def _guess(item: Sendable) -> float:

@@ -90,9 +90,9 @@ def encode_pairs(
     if (key_length, value_length) != tuple(map(len, pairs[-1])):
         # Most mixtures show at once, and need not be taken apart to be recognised.
         return _pairs_of_any_length(pairs, timestamp_ms, limit_bytes)
-    keys, values = zip(*pairs, strict=True)
-    key_lengths, value_lengths, count = [*map(len, keys)], [*map(len, values)], len(keys)
-    if not key_lengths.count(key_length) == value_lengths.count(value_length) == count:
+    # Not zip(*pairs): that makes an iterator of every pair, of which the garbage collector hears.
+    keys, values, count = [key for key, _ in pairs], [value for _, value in pairs], len(pairs)
+    if not [*map(len, keys)].count(key_length) == [*map(len, values)].count(value_length) == count:
         return _pairs_of_any_length(pairs, timestamp_ms, limit_bytes)
     tail = timestamp_field(timestamp_ms)
     key_head, value_head = KEY + varint(key_length), VALUE + varint(value_length)

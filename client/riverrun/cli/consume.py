@@ -136,7 +136,7 @@ def consume(ctx: click.Context, /, **given: Any) -> int:  # what click has read,
 
         return await consume_output(client, options, renderer)
 
-    return run(ctx, work, topic=options.topic)
+    return run(ctx, work)
 
 
 def _renderer(ctx: click.Context, options: ConsumeOptions) -> Renderer:

@@ -68,4 +68,4 @@ def consume(ctx: click.Context, /, **given: Any) -> None:  # what click has read
 
         return await measure_consume(client, load)
 
-    print_json(run(ctx, work, topic=load.topic, loop_factory=fast_loop()).fields())
+    print_json(run(ctx, work, loop_factory=fast_loop()).fields())

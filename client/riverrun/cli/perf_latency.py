@@ -93,4 +93,4 @@ def latency(ctx: click.Context, /, **given: Any) -> None:  # what click has read
 
         return await measure_latency(client, load)
 
-    print_json(run(ctx, work, topic=load.topic, loop_factory=fast_loop()).fields())
+    print_json(run(ctx, work, loop_factory=fast_loop()).fields())

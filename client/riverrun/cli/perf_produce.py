@@ -105,4 +105,4 @@ def produce(ctx: click.Context, /, **given: Any) -> None:  # what click has read
 
         return await measure_produce(client, load)
 
-    print_json(run(ctx, work, topic=load.topic, loop_factory=fast_loop()).fields())
+    print_json(run(ctx, work, loop_factory=fast_loop()).fields())

@@ -135,7 +135,7 @@ def produce(ctx: click.Context, /, **given: Any) -> int:  # what click has read,
         return await produce_input(client, options)
 
     began = time.monotonic()
-    outcome = run(ctx, work, topic=options.topic)
+    outcome = run(ctx, work)
     seconds = time.monotonic() - began
     if settings(ctx).as_json:
         print_json(outcome.fields(seconds))

@@ -19,10 +19,9 @@ def run(
     ctx: click.Context,
     work: Callable[[Client], Awaitable[Result]],
     *,
-    topic: str | None = None,
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
 ) -> Result:
     """Run `work` with a client, as `session.run_session` says."""
     from riverrun.cli.session import run_session  # noqa: PLC0415 - see the module's sentence
 
-    return run_session(ctx, work, topic=topic, loop_factory=loop_factory)
+    return run_session(ctx, work, loop_factory=loop_factory)

@@ -98,7 +98,7 @@ def alter(
             topic, set=configs, unset=unset, validate_only=validate_only
         )
 
-    altered = run(ctx, work, topic=topic)
+    altered = run(ctx, work)
     verb = "can be changed" if validate_only else "changed"
     _tell(ctx, altered, f"topic {topic} {verb}: {', '.join([*configs, *unset])}")
 
@@ -119,7 +119,7 @@ def add_partitions(ctx: click.Context, topic: str, partitions: int, validate_onl
     async def work(client: Client) -> TopicInfo:
         return await client.admin().add_partitions(topic, partitions, validate_only=validate_only)
 
-    grown = run(ctx, work, topic=topic)
+    grown = run(ctx, work)
     verb = "can have" if validate_only else "has"
     _tell(ctx, grown, f"topic {topic} {verb} {_count(grown)}")
 

@@ -51,7 +51,7 @@ def trim(
         points = await _trim_points(admin, topic, before, partitions)
         return await admin.trim_topic(topic, points) if points else ()
 
-    results = run(ctx, work, topic=topic)
+    results = run(ctx, work)
     if settings(ctx).as_json:
         print_json([_result_fields(result) for result in results])
     else:
@@ -80,7 +80,7 @@ def delete(ctx: click.Context, topic: str, if_exists: bool, yes: bool) -> None:
 
     deleted = True
     try:
-        run(ctx, work, topic=topic)
+        run(ctx, work)
     except Complaint as complaint:
         if not (if_exists and complaint.code is Exit.NOT_FOUND):
             raise

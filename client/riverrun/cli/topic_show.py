@@ -66,7 +66,7 @@ def describe(ctx: click.Context, topic: str, all_configs: bool) -> None:
     async def work(client: Client) -> TopicDescription:
         return await client.admin().describe_topic(topic)
 
-    description = run(ctx, work, topic=topic)
+    description = run(ctx, work)
     if settings(ctx).as_json:
         print_json(description_fields(description))
         return
@@ -113,7 +113,7 @@ def offsets(ctx: click.Context, topic: str, partitions: tuple[int, ...], at_ms: 
             for found in await admin.list_offsets(topic, place, partition=partition)
         ]
 
-    found = run(ctx, work, topic=topic)
+    found = run(ctx, work)
     if at_ms is not None:
         _print_places(found, as_json=settings(ctx).as_json)
     else:

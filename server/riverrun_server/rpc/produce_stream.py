@@ -7,7 +7,7 @@ never waits for the disk; whatever is answered by the time the writer runs goes 
 from __future__ import annotations
 
 import asyncio
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import grpc.aio
 from google.protobuf.duration_pb2 import Duration
@@ -32,7 +32,15 @@ from riverrun_server.rpc.sending import send
 from riverrun_server.runtime.in_flight import ConnectionBudget
 from riverrun_server.wire.ingress import AcceptedBatch
 
-Context: TypeAlias = grpc.aio.ServicerContext[producer_pb2.ProduceStreamRequest, bytes]
+
+class Received(NamedTuple):
+    """A message of the stream, and how many bytes it came in."""
+
+    message: producer_pb2.ProduceStreamRequest
+    size_bytes: int
+
+
+Context: TypeAlias = grpc.aio.ServicerContext[Received, bytes]
 _Append: TypeAlias = producer_pb2.ProduceAppend
 
 # An answer message stays far below what an untuned stub accepts.
@@ -90,13 +98,14 @@ class ProduceStream:
         first = True
         while not draining.is_set():
             self._waits_for_client = True
-            message = await _message(context)
+            each = await _message(context)
             self._waits_for_client = False
-            if message is None:
+            if each is None:
                 return
+            message, size_bytes = each
             kind = message.WhichOneof("kind")
             if kind == "append":
-                await self._append(message.append)
+                await self._append(message.append, size_bytes)
             elif kind == "start" and first:
                 start = message.start
                 self._acks = acks_of(start.acks)
@@ -111,8 +120,7 @@ class ProduceStream:
                 )
             first = False
 
-    async def _append(self, append: _Append) -> None:
-        size = append.ByteSize()
+    async def _append(self, append: _Append, size: int) -> None:
         await self._budget.take(size)
         deadline = asyncio.get_running_loop().time() + self._timeout_s
         pending = self._order.begin(append.tag, size, deadline)
@@ -254,7 +262,16 @@ class ProduceStream:
         ).SerializeToString()
 
 
-async def _message(context: Context) -> producer_pb2.ProduceStreamRequest | None:
+def received(data: bytes) -> Received:
+    """Parse a message; its size is known only here, and protobuf would serialise it to tell.
+
+    Raises:
+        DecodeError: it is none.
+    """
+    return Received(producer_pb2.ProduceStreamRequest.FromString(data), len(data))
+
+
+async def _message(context: Context) -> Received | None:
     """Return the next message, or None where the client has closed its half."""
     try:
         message: object = await context.read()
@@ -262,7 +279,7 @@ async def _message(context: Context) -> producer_pb2.ProduceStreamRequest | None
         raise Refusal(
             Reason.INVALID_REQUEST, f"a message of the stream is no ProduceStreamRequest: {error}"
         ) from error
-    return message if isinstance(message, producer_pb2.ProduceStreamRequest) else None
+    return message if isinstance(message, Received) else None
 
 
 def _is_broken(reader: asyncio.Task[None]) -> bool:

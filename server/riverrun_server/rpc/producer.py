@@ -18,7 +18,7 @@ from riverrun_server.ports.clock import Dice
 from riverrun_server.ports.partitions import Acks, Append, Appended, PartitionAccess
 from riverrun_server.rpc.appends import AppendRules, Where, acks_of, result_of, timed_out, where
 from riverrun_server.rpc.partitioning import choose_partitions
-from riverrun_server.rpc.produce_stream import ProduceStream
+from riverrun_server.rpc.produce_stream import ProduceStream, received
 from riverrun_server.runtime.in_flight import InFlightBytes
 from riverrun_server.wire.ingress import AcceptedBatch
 
@@ -127,7 +127,7 @@ class ProducerService:
                 ),
                 "ProduceStream": grpc.stream_stream_rpc_method_handler(
                     self.produce_stream,
-                    producer_pb2.ProduceStreamRequest.FromString,
+                    received,
                     bytes,
                 ),
                 "InitProducer": grpc.unary_unary_rpc_method_handler(

@@ -8,7 +8,6 @@ batches apart (wire/unpacking).
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 
 from google.protobuf.duration_pb2 import Duration
@@ -31,6 +30,7 @@ from riverrun_server.core.reading.events import (
 )
 from riverrun_server.core.reading.places import Position
 from riverrun_server.wire.v1.frames_pb2 import StoredDelivery, StoredFrame
+from riverrun_server.wire.varints import varint
 
 ErrorWriter = Callable[[Refusal], errors_pb2.Error]
 
@@ -43,18 +43,6 @@ _FETCH_DELIVERY_TAG = b"\x0a"  # StoredFetchResponse.deliveries = 1
 # What a delivery's other fields come to at the most: a topic's name of 249 bytes, its id, eight
 # numbers, and tags and lengths around them.
 HEADER_BYTES_MAX = 512
-
-
-@functools.lru_cache(4096)
-def varint(value: int) -> bytes:
-    """Return a number as protobuf writes a length."""
-    assert value >= 0, value
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 def delivery_frame(delivery: Delivery, tag: bytes) -> bytes:

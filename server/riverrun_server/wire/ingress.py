@@ -18,8 +18,12 @@ from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.log.batch import BatchHeader, PartitionId, Stamp
 from riverrun_server.wire import codecs
 from riverrun_server.wire.placement import placement_crc
+from riverrun_server.wire.varints import varint
 
 MAX_BATCH_RECORDS = 65_536
+
+# RecordBatch.records = 1, length-delimited: the first field, as protobuf would write it.
+_RECORDS_TAG = b"\x0a"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +43,18 @@ class IngressLimits:
 class AcceptedBatch:
     """A validated batch; implements core.log.batch.IncomingBatch."""
 
-    __slots__ = ("_batch", "header")
+    __slots__ = ("_fields", "_records", "header")
 
-    def __init__(self, batch: RecordBatch, header: BatchHeader) -> None:
-        self._batch = batch
+    def __init__(self, batch: RecordBatch, records: bytes, header: BatchHeader) -> None:
+        # Apart from each other: protobuf would copy the records twice to serialise them.
+        batch.ClearField("records")
+        self._fields = batch
+        self._records = records
         self.header = header
 
     def stamped(self, partition: PartitionId, stamp: Stamp) -> bytes:
         """Return the bytes to store: the batch with its stamp and the checksum over its place."""
-        batch = self._batch
+        batch = self._fields
         batch.base_offset = stamp.base_offset
         batch.last_offset_delta = stamp.last_offset_delta
         batch.leader_epoch = stamp.leader_epoch
@@ -56,7 +63,8 @@ class AcceptedBatch:
         batch.attributes = stamp.attributes
         batch.format_version = stamp.format_version
         batch.placement_crc = placement_crc(partition, batch)
-        return batch.SerializeToString()
+        records = self._records
+        return b"".join((_RECORDS_TAG, varint(len(records)), records, batch.SerializeToString()))
 
 
 def accept(batch: RecordBatch, limits: IngressLimits, now_ms: int) -> AcceptedBatch:
@@ -90,7 +98,7 @@ def accept(batch: RecordBatch, limits: IngressLimits, now_ms: int) -> AcceptedBa
     if not batch.max_timestamp_ms:
         _fill_timestamps(batch, record_set.records, now_ms)
     _check_timestamps(batch, limits, now_ms)
-    return AcceptedBatch(batch, _header(batch, size))
+    return AcceptedBatch(batch, records, _header(batch, size))
 
 
 def pack(records: Sequence[Record], limits: IngressLimits, now_ms: int) -> AcceptedBatch:
@@ -102,10 +110,10 @@ def pack(records: Sequence[Record], limits: IngressLimits, now_ms: int) -> Accep
     _check_count(len(records), 0)
     data = RecordSet(records=records).SerializeToString()
     _check_size(len(data), limits)
-    batch = RecordBatch(records=data, records_crc=zlib.crc32(data), record_count=len(records))
+    batch = RecordBatch(records_crc=zlib.crc32(data), record_count=len(records))
     _fill_timestamps(batch, records, now_ms)
     _check_timestamps(batch, limits, now_ms)
-    return AcceptedBatch(batch, _header(batch, len(data)))
+    return AcceptedBatch(batch, data, _header(batch, len(data)))
 
 
 def _refuse_foreign_fields(batch: RecordBatch) -> None:

@@ -93,7 +93,7 @@ def test_broker_and_client_compute_the_same_placement(stamp, place, batch):
 def test_broker_and_client_trust_a_stored_vector(stamp, place, batch):
     scanned = stored.scan_batch(place, bytes.fromhex(stamp["batch_hex"]))
     assert (scanned.header.record_count, scanned.stamp.last_offset_delta) == (3, 2)
-    checksums.verify("t", *place, batch)
+    checksums.verify("t", *place, batch, batch.records)
 
 
 def test_no_bit_of_a_stored_vector_changes_a_value_unnoticed(stamp, place, batch):
@@ -117,7 +117,7 @@ def test_a_stored_vector_in_another_place_is_noticed(stamp, place, batch):
         with pytest.raises(CorruptData):
             stored.scan_batch(elsewhere, bytes.fromhex(stamp["batch_hex"]))
         with pytest.raises(CorruptDataError):
-            checksums.verify("t", *elsewhere, batch)
+            checksums.verify("t", *elsewhere, batch, batch.records)
 
 
 @pytest.mark.parametrize("vector", GOLDEN["records_crc"], ids=lambda vector: vector["name"])

@@ -86,8 +86,7 @@ class World:
             return
         machine, stream = self.machine, Stream()
         stream.asked = machine.asked()
-        stream.credit = max(1, PREFETCH - machine.queued_bytes)
-        machine.credit_bytes = 0
+        stream.credit = machine.opening_credit(PREFETCH)
         places = {place: Offset(0) for place in PLACES}
         places.update({place: asked.at for place, asked in stream.asked.items()})
         started = []
@@ -198,7 +197,7 @@ class World:
 
     def _grant(self) -> None:
         stream, machine = self.stream, self.machine
-        if stream is not None and stream.begun and machine.credit_bytes:
+        if stream is not None and stream.begun and machine.credit_bytes > 0:
             stream.control.append(("credit", machine.credit_bytes))
             machine.credit_bytes = 0
             # All that is granted, queued or on its way is never more than was meant, but for the

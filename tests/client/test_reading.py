@@ -10,7 +10,7 @@ from riverrun._core.partition_reader import Delivered, StartedPosition
 from riverrun._core.reading import ReaderMachine
 from riverrun._core.records import Offset, TopicPartition
 from riverrun.errors import CorruptDataError, Reason, TopicNotFoundError
-from tests.client.reading_world import RETRIABLE, Unreadable, World, topic_id
+from tests.client.reading_world import PREFETCH, RETRIABLE, Unreadable, World, topic_id
 
 PLACE, OTHER = TopicPartition("t", 0), TopicPartition("t", 1)
 
@@ -35,6 +35,19 @@ def test_reading_to_the_end_returns_what_was_there_at_the_start_and_no_more(seed
             world.break_stream()
     world.settle()
     assert world.machine.finished
+    assert world.returned == world.ends_at_first_start
+
+
+def test_streams_that_break_again_and_again_do_not_fill_the_memory():
+    world = World(164237786, stop_at_end=True)
+    for _ in range(200):
+        world.open()
+        for _ in range(5):
+            world.serve()
+            world.hear()
+        assert world.machine.queued_bytes <= PREFETCH + 9
+        world.break_stream()
+    world.settle()
     assert world.returned == world.ends_at_first_start
 
 

@@ -51,7 +51,8 @@ class ReaderMachine(Generic[B]):
 
     Attributes:
         readers: by partition, in the order in which the broker told them.
-        credit_bytes: what was taken or dropped since credit was last granted.
+        credit_bytes: what was taken or dropped since credit was last granted; below 0 while more is
+            queued than may be.
         error: why nothing more will come at all.
     """
 
@@ -84,6 +85,16 @@ class ReaderMachine(Generic[B]):
         return errors[0] if errors and all(errors) else None
 
     # From the wire.
+
+    def opening_credit(self, prefetch_bytes: int) -> int:
+        """Return what a new stream may deliver before more is granted, given what is queued.
+
+        What is queued beyond the allowance is to be taken before anything is granted: else each
+        broken stream would add a delivery to what nobody takes.
+        """
+        room_bytes = prefetch_bytes - self.queued_bytes
+        self.credit_bytes = min(0, room_bytes)
+        return max(0, room_bytes)
 
     def asked(self) -> dict[TopicPartition, Asked]:
         """Return what a new stream's start has to ask for, to be given to `started` too."""

@@ -134,10 +134,9 @@ class SubscribeStream:
             offset_reset=settings.offset_reset,
             form=pb.FORM_BATCHES,
             accept_codecs=[records_pb2.Codec.ValueType(c) for c in codecs.accepted_codecs()],
-            initial_credit=pb.Credit(bytes=max(1, settings.prefetch_bytes - machine.queued_bytes)),
+            initial_credit=pb.Credit(bytes=machine.opening_credit(settings.prefetch_bytes)),
             stop_at_end=settings.stop_at_end,
         )
-        machine.credit_bytes = 0
         self._asked = machine.asked()
         if not machine.readers:
             place_start(start, settings.begin_at)

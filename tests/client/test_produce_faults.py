@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from itertools import chain
 
+import grpc.aio
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -230,3 +231,25 @@ async def test_records_are_not_acknowledged_forever_while_nobody_answers():
         await producer.send(TOPIC, b"w")
     # The first one's outcome is unknown: what was on its way when it was given up may have arrived.
     assert broker.partition(TOPIC).values() in ([b"w"], [b"v", b"w"])
+
+
+async def test_a_stream_that_has_ended_when_it_is_closed_is_followed_by_another(monkeypatch):
+    """gRPC's core refuses to half-close a call that the broker has just ended."""
+    broker = FakeBroker(Plan({1: Fault.GOING_AWAY}))
+    broker.add_topic(TOPIC)
+    refused = []
+
+    async def done_writing(self):
+        refused.append(self)
+        raise grpc.aio.InternalError("Failed execute_batch: SendCloseFromClientOperation")
+
+    monkeypatch.setattr(grpc.aio.StreamStreamCall, "done_writing", done_writing)
+    async with (
+        broker.serving() as address,
+        impatient(address) as client,
+        client.producer() as producer,
+    ):
+        for number in range(4):
+            await producer.send(TOPIC, b"%d" % number)
+    assert refused
+    assert broker.partition(TOPIC).values() == [b"0", b"1", b"2", b"3"]

@@ -112,8 +112,8 @@ class ProduceStream:
             raise self._broken("it did not end after all appends were answered") from None
         except grpc.aio.AioRpcError as failure:
             raise _bad_end(reader) or self._failed(failure) from failure
-        except asyncio.InvalidStateError:
-            # Written to after it ended: how it ended is in the call.
+        except (asyncio.InvalidStateError, grpc.aio.InternalError):
+            # Written to, or closed, after it ended: how it ended is in the call.
             raise _bad_end(reader) or await self._ended(call) from None
         except asyncio.CancelledError:
             # gRPC says so too where the call was cancelled, by us or by itself, and not this task.

@@ -238,12 +238,16 @@ async def test_a_stream_that_has_ended_when_it_is_closed_is_followed_by_another(
     broker = FakeBroker(Plan({1: Fault.GOING_AWAY}))
     broker.add_topic(TOPIC)
     refused = []
+    closing = grpc.aio._call.StreamStreamCall.done_writing
 
-    async def done_writing(self):
-        refused.append(self)
+    async def done_writing(call):
+        if refused:
+            await closing(call)
+            return
+        refused.append(call)
         raise grpc.aio.InternalError("Failed execute_batch: SendCloseFromClientOperation")
 
-    monkeypatch.setattr(grpc.aio.StreamStreamCall, "done_writing", done_writing)
+    monkeypatch.setattr(grpc.aio._call.StreamStreamCall, "done_writing", done_writing)
     async with (
         broker.serving() as address,
         impatient(address) as client,

@@ -142,7 +142,7 @@ def make_registration(
 def make_offsets(shared: Shared, catalog: Catalog) -> GroupOffsets:
     """Return the committed offsets of groups."""
     settings = GroupOffsetsSettings(partitions=shared.settings.offsets.partitions)
-    return GroupOffsets(catalog, catalog, shared.now_ms, shared.threads, settings)
+    return GroupOffsets(catalog, catalog, shared.now_ms, shared.threads, shared.dice, settings)
 
 
 def make_retention(shared: Shared, catalog: Catalog, store: RocksStore) -> Retention:

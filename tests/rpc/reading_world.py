@@ -21,6 +21,7 @@ from riverrun_server.runtime.offsets import GroupOffsets, GroupOffsetsSettings
 from riverrun_server.runtime.places import Wanted
 from riverrun_server.runtime.reader import Reader, ReadingServices
 from riverrun_server.wire import forms
+from tests.metadata.fakes import SeededDice
 from tests.rpc.fake_partitions import NOW_MS, FakeDirectory, InlineThreads
 from tests.sim.loop import simulate
 
@@ -37,6 +38,7 @@ class World:
             self.directory,
             lambda: NOW_MS,
             self.threads,
+            SeededDice(),
             offsets_settings or GroupOffsetsSettings(),
         )
         self.services = ReadingServices(

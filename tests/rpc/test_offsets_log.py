@@ -146,7 +146,7 @@ async def test_loading_is_tried_again_until_the_partition_can_be_read(directory,
     async with world_of(directory) as world:
         await asyncio.sleep(5)
         log.broken = None
-        await asyncio.sleep(1)
+        await asyncio.sleep(OffsetsLogSettings().reload_max_s)
         assert await offsets_of(world) == {0: 5}
 
 

@@ -25,8 +25,10 @@ from riverrun_server.core.groups.commits import (
 from riverrun_server.core.groups.offsets import CommittedOffset, OffsetRecord
 from riverrun_server.core.log.batch import PartitionId
 from riverrun_server.core.reading.events import CommitOutcome
+from riverrun_server.ports.clock import Dice
 from riverrun_server.ports.partitions import Directory, PartitionAccess
 from riverrun_server.ports.threads import Threads
+from riverrun_server.runtime.loading_outage import LoadingOutage
 from riverrun_server.runtime.offsets_log import OffsetsLog, OffsetsLogSettings
 
 OFFSETS_TOPIC = "__consumer_offsets"
@@ -80,6 +82,7 @@ class GroupOffsets:
         topics: makes the offsets topic.
         now_ms: the broker's clock.
         threads: where batches are taken apart.
+        dice: spreads what is tried again.
     """
 
     def __init__(
@@ -88,12 +91,14 @@ class GroupOffsets:
         topics: InternalTopics,
         now_ms: Callable[[], int],
         threads: Threads,
+        dice: Dice,
         settings: GroupOffsetsSettings | None = None,
     ) -> None:
         self._directory = directory
         self._topics = topics
         self._now_ms = now_ms
         self._threads = threads
+        self._dice = dice
         self._settings = settings or GroupOffsetsSettings()
         self._logs: list[OffsetsLog] = []
         self._making = asyncio.Lock()
@@ -206,8 +211,17 @@ class GroupOffsets:
             if refusal.reason is Reason.TOPIC_NOT_FOUND:
                 return
             raise
+        loading = LoadingOutage()
         for access in accesses:
-            log = OffsetsLog(access, self._now_ms, self._threads, self._exists, self._settings.log)
+            log = OffsetsLog(
+                access,
+                self._now_ms,
+                self._threads,
+                self._exists,
+                loading,
+                self._dice,
+                self._settings.log,
+            )
             self._tasks.create_task(log.run(), name=f"offsets log {access.id.partition}")
             self._logs.append(log)
 

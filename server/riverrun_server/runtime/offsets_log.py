@@ -18,13 +18,16 @@ from dataclasses import dataclass, field
 import structlog
 
 from riverrun.v1.records_pb2 import Record
+from riverrun_server.core.backoff import Backoff
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.groups.offsets import CommittedOffsets, OffsetRecord, OffsetsLimits
 from riverrun_server.core.log.batch import PartitionId
+from riverrun_server.ports.clock import Dice
 from riverrun_server.ports.log import CorruptData
 from riverrun_server.ports.partitions import Acks, Append, Appended, PartitionAccess
 from riverrun_server.ports.threads import Threads
 from riverrun_server.runtime.commit_queue import CommitQueue, OffsetsBatch
+from riverrun_server.runtime.loading_outage import LoadingOutage
 from riverrun_server.wire.ingress import IngressLimits, pack
 from riverrun_server.wire.offsets import read_batches
 
@@ -42,7 +45,8 @@ class OffsetsLogSettings:
         read_bytes: how much of the log is read in one step.
         retry_after_s: the pauses before an append is tried again that the disk did not take; then
             its commits fail.
-        reload_after_s: how long to wait before loading is tried again.
+        reload_first_s: how long to wait at most before loading is tried again; doubled each time.
+        reload_max_s: where that ends, and so how late a partition that has come back is noticed.
         rewrite_again_after_s: how long to leave a rewrite alone that could not be finished.
     """
 
@@ -51,7 +55,8 @@ class OffsetsLogSettings:
     waiting_max: int = 1000
     read_bytes: int = 1 << 20
     retry_after_s: Sequence[float] = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
-    reload_after_s: float = 0.5
+    reload_first_s: float = 0.5
+    reload_max_s: float = 10.0
     rewrite_again_after_s: float = 60.0
 
 
@@ -66,6 +71,8 @@ class OffsetsLog:
         now_ms: the broker's clock.
         threads: where batches are taken apart.
         exists: tells whether a partition whose offsets are held is still there.
+        loading: tells of failed loads, for all partitions together.
+        dice: spreads what is tried again.
     """
 
     def __init__(
@@ -74,6 +81,8 @@ class OffsetsLog:
         now_ms: Callable[[], int],
         threads: Threads,
         exists: Callable[[PartitionId], bool],
+        loading: LoadingOutage,
+        dice: Dice,
         settings: OffsetsLogSettings,
     ) -> None:
         self.offsets = CommittedOffsets(settings.limits)
@@ -81,7 +90,9 @@ class OffsetsLog:
         self._now_ms = now_ms
         self._threads = threads
         self._exists = exists
+        self._loading = loading
         self._settings = settings
+        self._backoff = Backoff(dice.uniform, settings.reload_first_s, settings.reload_max_s)
         self._commits = CommitQueue(settings.waiting_max, settings.batch_bytes)
         self._wake = asyncio.Event()
         self._ready = asyncio.Event()
@@ -123,13 +134,11 @@ class OffsetsLog:
             try:
                 await self._replay()
             except (Refusal, CorruptData) as error:
-                _log.warning(
-                    "offsets cannot be loaded, will try again",
-                    partition=str(self._access.id),
-                    error=str(error),
-                )
-                await asyncio.sleep(self._settings.reload_after_s)
+                self._loading.failed(self._access.id, error)
+                await asyncio.sleep(self._backoff.next_s())
                 continue
+            self._loading.recovered(self._access.id)
+            self._backoff.reset()
             self._ready.set()
             return
 

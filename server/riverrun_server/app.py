@@ -28,7 +28,7 @@ from riverrun_server.runtime.disk import watch_disk
 from riverrun_server.runtime.flusher import Flusher
 from riverrun_server.runtime.health import Health, Life, keep_asking
 from riverrun_server.runtime.loop_lag import LoopLag
-from riverrun_server.runtime.sampling import keep_sampling
+from riverrun_server.runtime.sampling import keep_measuring, keep_sampling
 from riverrun_server.runtime.supervisor import CannotStart, Stage, Supervisor
 from riverrun_server.runtime.threads import PoolThreads
 from riverrun_server.runtime.upkeep import keep_up
@@ -106,9 +106,7 @@ class Broker:
         spawn("catalog", catalog.run())
         spawn("group offsets", offsets.run())
         spawn("retention", make_retention(shared, catalog, store).run())
-        partitions = partial(all_partitions, catalog)
-        sampling = keep_sampling(partitions, shared.metrics.topics.publish)
-        spawn("sampling", sampling, critical=False)
+        self._watch_figures(catalog, store)
         for server in servers:
             await server.start()
         await status.serving()
@@ -187,6 +185,16 @@ class Broker:
 
         self.supervisor.on_stop(Stage.FLUSH, "partitions and metadata", close)
         return catalog
+
+    def _watch_figures(self, catalog: Catalog, store: RocksStore) -> None:
+        """Feed the metrics page with what nothing else comes by."""
+        metrics, spawn = self.shared.metrics, self.supervisor.spawn
+        metrics.unclean_recoveries.set(catalog.unclean_recoveries)
+        metrics.orphan_partitions.set(len(catalog.orphans))
+        topics = keep_sampling(partial(all_partitions, catalog), metrics.topics.publish)
+        spawn("figures of topics", topics, critical=False)
+        figures = keep_measuring(store, self.shared.threads, metrics.store.publish)
+        spawn("figures of the store", figures, critical=False)
 
     def _stop_in_order(self, servers: list[ListenerServer], status: ServingStatus) -> None:
         async def stop_accepting(_: float) -> None:

@@ -9,11 +9,26 @@ import pytest
 from prometheus_client import generate_latest
 
 from riverrun_server.observe.metrics import MAX_TOPIC_LABELS, Metrics
+from riverrun_server.observe.store import StoreFigures
 from riverrun_server.observe.topics import OTHER, TopicCollector, TopicFigures
 
 SERVER = Path(__file__).resolve().parents[2] / "server" / "riverrun_server"
 # Labels whose values come from the code, and `topic`, which is capped by its collector.
 LABELS = {"listener", "method", "code", "limit", "topic", "state"}
+STORE = StoreFigures(
+    wal_bytes=100,
+    flushed_bytes=90,
+    compacted_bytes=60,
+    compaction_read_bytes=61,
+    memtable_bytes=10,
+    table_bytes=80,
+    tables=7,
+    write_stopped=True,
+    unsynced_writes=3,
+    slots=16,
+    slots_free=12,
+    partitions_sharing=5,
+)
 
 
 def families():
@@ -34,7 +49,8 @@ def test_labels_are_those_that_are_known_to_be_bounded():
     for value in vars(metrics).values():
         assert set(getattr(value, "_labelnames", ())) <= LABELS, value
     metrics.topics.publish({"t": TopicFigures(1, 2, 3, 4)})
-    for family in metrics.topics.collect():
+    metrics.store.publish(STORE)
+    for family in [*metrics.topics.collect(), *metrics.store.collect()]:
         assert all(set(sample.labels) <= LABELS for sample in family.samples)
 
 
@@ -58,6 +74,50 @@ def test_figures_of_topics_replace_the_ones_before():
     assert value("riverrun_topic_records_total", {"topic": "gone"}) is None
     assert value("riverrun_partitions", {"state": "online"}) == 1
     assert value("riverrun_partitions", {"state": "offline"}) == 1
+
+
+def store_samples(metrics):
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in metrics.store.collect()
+        for sample in family.samples
+    }
+
+
+def test_every_figure_of_the_store_is_shown_under_its_name():
+    metrics = Metrics(process=False)
+    metrics.store.publish(STORE)
+    assert store_samples(metrics) == {
+        ("riverrun_store_wal_bytes_total",): 100,
+        ("riverrun_store_flushed_bytes_total",): 90,
+        ("riverrun_store_compacted_bytes_total",): 60,
+        ("riverrun_store_compaction_read_bytes_total",): 61,
+        ("riverrun_store_write_amplification_ratio",): 2.5,
+        ("riverrun_store_memtable_bytes",): 10,
+        ("riverrun_store_table_bytes",): 80,
+        ("riverrun_store_tables",): 7,
+        ("riverrun_store_write_stopped",): 1,
+        ("riverrun_store_unsynced_writes",): 3,
+        ("riverrun_store_partitions_sharing",): 5,
+        ("riverrun_store_slots", "free"): 12,
+        ("riverrun_store_slots", "occupied"): 4,
+    }
+    types = {family.name: family.type for family in metrics.store.collect()}
+    assert [name for name, type_ in types.items() if type_ == "counter"] == [
+        "riverrun_store_wal_bytes",
+        "riverrun_store_flushed_bytes",
+        "riverrun_store_compacted_bytes",
+        "riverrun_store_compaction_read_bytes",
+    ]
+
+
+def test_a_store_that_cannot_say_shows_nothing_rather_than_old_figures():
+    metrics = Metrics(process=False)
+    assert store_samples(metrics) == {}
+    metrics.store.publish(STORE)
+    metrics.store.publish(None)
+    assert store_samples(metrics) == {}
+    assert b"# HELP riverrun_store_wal_bytes_total" in generate_latest(metrics.registry)
 
 
 def test_past_the_cap_topics_share_one_label_and_lose_nothing():

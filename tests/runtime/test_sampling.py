@@ -1,4 +1,4 @@
-"""The figures of topics add their partitions up, damaged ones included."""
+"""Figures for the metrics page: topics add up their partitions, a store that fails shows nothing."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import asyncio
 
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.observe.topics import TopicFigures
+from riverrun_server.ports.log import StorageError
 from riverrun_server.ports.partitions import Watermarks
-from riverrun_server.runtime.sampling import keep_sampling, sample
+from riverrun_server.runtime.sampling import keep_measuring, keep_sampling, sample
+from tests.runtime.manual import ManualThreads, settle
 
 
 class Partition:
@@ -37,5 +39,32 @@ async def test_figures_are_published_again_and_again():
     task = asyncio.create_task(keep_sampling(lambda: partitions, published.put_nowait, 0.0))
     first, second = await published.get(), await published.get()
     assert len(first) == len(second) == 250
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+class Store:
+    """Answers what a test has prepared."""
+
+    def __init__(self, *answers) -> None:
+        self._answers = list(answers)
+
+    def metrics(self):
+        answer = self._answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+async def test_a_store_is_measured_in_a_thread_again_and_again_though_it_may_fail():
+    published, threads = [], ManualThreads()
+    store = Store("figures", StorageError("listing tables: no"), "newer figures")
+    task = asyncio.create_task(keep_measuring(store, threads, published.append, 0.0))
+    for expected in (["figures"], ["figures", None], ["figures", None, "newer figures"]):
+        await settle()
+        assert len(threads.calls) == 1
+        threads.step()
+        await settle()
+        assert published == expected
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

@@ -149,3 +149,22 @@ def test_more_slots_are_made_when_more_are_asked_for_and_never_fewer(opened):
     store = opened(slots=1)
     assert store.metrics().slots == 5
     assert len(read_all(store.open(P0))) == 1
+
+
+def test_slots_are_counted_under_the_lock_under_which_they_change(opened):
+    """Figures are taken in a thread of their own, and a dict must not grow while it is counted."""
+    store = opened(slots=2)
+
+    class Watched(SlotPool):
+        @property
+        def free(self):
+            assert store._maps.locked()
+            return super().free
+
+        @property
+        def sharing(self):
+            assert store._maps.locked()
+            return super().sharing
+
+    store._pool = Watched(2, {})
+    assert (store.metrics().slots_free, store.metrics().partitions_sharing) == (2, 0)

@@ -20,6 +20,7 @@ from prometheus_client import (
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from riverrun_server.observe.store import StoreCollector
 from riverrun_server.observe.topics import TopicCollector
 
 _CALL_BUCKETS: Final = (
@@ -96,6 +97,18 @@ class Metrics:
         self.disk_free_bytes = Gauge(
             "riverrun_disk_free_bytes",
             "Free space of the file system that the data directory is on.",
+            registry=registry,
+        )
+        self.store = StoreCollector()
+        registry.register(self.store)
+        self.unclean_recoveries = Gauge(
+            "riverrun_unclean_recoveries",
+            "Partitions that this start of the broker served although acknowledged data may be lost.",
+            registry=registry,
+        )
+        self.orphan_partitions = Gauge(
+            "riverrun_orphan_partitions",
+            "Stored partitions of no topic that the broker knows; they are kept and not served.",
             registry=registry,
         )
 

@@ -1,4 +1,4 @@
-"""Takes the figures of topics for the metrics page now and then, on the loop that owns them."""
+"""Takes the figures of topics and of the store for the metrics page now and then."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Protocol
 
 from riverrun_server.core.errors import Refusal
+from riverrun_server.observe.store import StoreFigures
 from riverrun_server.observe.topics import TopicFigures
+from riverrun_server.ports.log import StorageError
 from riverrun_server.ports.partitions import Watermarks
+from riverrun_server.ports.threads import Threads
 
 # Scrapes are rarely closer than this; a thousand partitions take some milliseconds.
 INTERVAL_S: Final = 5.0
@@ -17,7 +20,7 @@ _AT_ONCE: Final = 100
 
 
 class Sampled(Protocol):
-    """What is asked of a partition."""
+    """What is asked of a partition, on the loop that owns it."""
 
     @property
     def topic(self) -> str:
@@ -26,6 +29,14 @@ class Sampled(Protocol):
 
     async def watermarks(self) -> Watermarks:
         """Return the partition's offsets, or raise a Refusal where it serves nothing."""
+        ...
+
+
+class Measured(Protocol):
+    """What is asked of a store."""
+
+    def metrics(self) -> StoreFigures:
+        """Return its figures, or raise a StorageError; blocks for some milliseconds."""
         ...
 
 
@@ -52,4 +63,21 @@ async def keep_sampling(
     """Publish the figures of all partitions every so often, until cancelled."""
     while True:
         publish(await sample(partitions()))
+        await asyncio.sleep(every_s)
+
+
+async def keep_measuring(
+    store: Measured,
+    threads: Threads,
+    publish: Callable[[StoreFigures | None], None],
+    every_s: float = INTERVAL_S,
+) -> None:
+    """Publish the figures of a store every so often, None where it has none, until cancelled."""
+    while True:
+        try:
+            figures = await threads.run(store.metrics)
+        except StorageError:
+            # What is wrong with the disk is told by those who need it for more than figures.
+            figures = None
+        publish(figures)
         await asyncio.sleep(every_s)

@@ -11,6 +11,7 @@ import structlog
 
 from riverrun_server.core.log.batch import PartitionId
 from riverrun_server.core.log.state import LogState
+from riverrun_server.observe.store import StoreFigures
 from riverrun_server.ports.log import CorruptData, StorageError, StorageStalled
 from riverrun_server.storage import keys, rows
 from riverrun_server.storage.housework import Job, Purpose, Tenancy
@@ -20,7 +21,7 @@ from riverrun_server.storage.identity import (
 )
 from riverrun_server.storage.journal import Journal
 from riverrun_server.storage.log import Parse, RocksLog, Scan
-from riverrun_server.storage.metrics import StoreMetrics, measure
+from riverrun_server.storage.metrics import Slots, measure
 from riverrun_server.storage.recovery import RecoveryReport
 from riverrun_server.storage.rocks import Batch, Rocks
 from riverrun_server.storage.rocks_errors import translated
@@ -72,7 +73,7 @@ class RocksStore:
         slots = sum(1 for column in rocks.columns() if column.name.startswith("slot_"))
         self._pool = SlotPool(slots, occupied, [slot for slot, _ in self._dead])
         self._upkeep = Upkeep(rocks, folder / "deletes.sst", codec.parse)
-        # The upkeep thread takes part in these maps: who is where, and what is being buried.
+        # Threads take part in these maps, of upkeep and of metrics: who is where, what is being buried.
         self._maps = threading.Lock()
         self._burying: bytes | None = None
         self._marked: Watermark | None = None
@@ -200,9 +201,15 @@ class RocksStore:
             self._burying = None
         return True
 
-    def metrics(self) -> StoreMetrics:
-        """Return what the store has done and how it is; blocks for some milliseconds."""
-        return measure(self._rocks, self._journal, self._pool)
+    def metrics(self) -> StoreFigures:
+        """Return what the store has done and how it is; blocks for some milliseconds.
+
+        Raises:
+            StorageError: it is closed.
+        """
+        with self._maps:
+            slots = Slots(self._pool.size, self._pool.free, self._pool.sharing)
+        return measure(self._rocks, self._journal, slots)
 
     def close(self, *, clean: bool = True) -> None:
         """Wait for who reads, and close for good; the directory can be opened again at once.

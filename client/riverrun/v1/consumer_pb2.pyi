@@ -114,7 +114,9 @@ class _CommitModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CommitMode
     COMMIT_MODE_EXPLICIT: _CommitMode.ValueType  # 1
     """The client, by Commit messages or CommitOffset."""
     COMMIT_MODE_ON_DELIVERY: _CommitMode.ValueType  # 2
-    """The broker, once a delivery has been handed to the transport: each record at most once."""
+    """The broker, before it sends a delivery, which goes out once the commit is stored: each record at
+    most once. What was committed and then lost on its way is not delivered to the group again.
+    """
 
 class CommitMode(_CommitMode, metaclass=_CommitModeEnumTypeWrapper):
     """CommitMode says who commits for a group."""
@@ -124,7 +126,9 @@ COMMIT_MODE_UNSPECIFIED: CommitMode.ValueType  # 0
 COMMIT_MODE_EXPLICIT: CommitMode.ValueType  # 1
 """The client, by Commit messages or CommitOffset."""
 COMMIT_MODE_ON_DELIVERY: CommitMode.ValueType  # 2
-"""The broker, once a delivery has been handed to the transport: each record at most once."""
+"""The broker, before it sends a delivery, which goes out once the commit is stored: each record at
+most once. What was committed and then lost on its way is not delivered to the group again.
+"""
 Global___CommitMode: _TypeAlias = CommitMode  # noqa: Y015
 
 @_typing.final

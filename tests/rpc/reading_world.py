@@ -12,6 +12,8 @@ from riverrun_server.core.reading.control import HalfClosed
 from riverrun_server.core.reading.limits import ReadingLimits
 from riverrun_server.core.reading.places import EARLIEST
 from riverrun_server.core.reading.subscription import Subscription, SubscriptionSettings
+from riverrun_server.observe.metrics import Metrics
+from riverrun_server.rpc.admission import Admission, AdmissionInterceptor, Caps
 from riverrun_server.rpc.consumer import ConsumerService
 from riverrun_server.rpc.errors import to_proto
 from riverrun_server.rpc.reading_plans import places_of
@@ -46,6 +48,7 @@ class World:
         )
         self.streams = Streams(self.services, self.draining)
         self.target = None
+        self.metrics = Metrics(process=False)
         self._running = None
 
     async def __aenter__(self):
@@ -134,7 +137,8 @@ class Stream:
 @contextlib.asynccontextmanager
 async def serving(world, append=None):
     """Serve a world on a port of 127.0.0.1; yield a channel to it."""
-    server = grpc.aio.server()
+    admission = Admission(Caps(100, 100, 100), world.metrics)
+    server = grpc.aio.server(interceptors=[AdmissionInterceptor(admission, "test")])
     server.add_generic_rpc_handlers(
         (ConsumerService(world.streams).handler(), TextService(world.streams, append).handler())
     )

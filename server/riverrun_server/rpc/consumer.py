@@ -1,4 +1,7 @@
-"""ConsumerService: reading in streams and single calls, and the offsets of groups."""
+"""ConsumerService: reading in streams and single calls, and the offsets of groups.
+
+What its methods raise is answered by the admission that stands around every call.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ import grpc
 import grpc.aio
 
 from riverrun.v1 import consumer_pb2
-from riverrun_server.rpc.errors import Edge
 from riverrun_server.rpc.fetch import Fetcher
 from riverrun_server.rpc.offsets import OffsetCalls
 from riverrun_server.rpc.reading_plans import read_plan
@@ -67,37 +69,31 @@ class ConsumerService:
 
     async def subscribe(self, _: object, context: _Context) -> None:
         """Deliver under the reader's control."""
-        async with Edge(context, "Subscribe"):
-            await subscribe(context, self._streams)
+        await subscribe(context, self._streams)
 
     async def read(self, request: consumer_pb2.ReadRequest, context: _Context) -> None:
         """Deliver without control."""
-        async with Edge(context, "Read"):
-            plan = read_plan(request, self._services.directory, self._services.limits)
-            await self._streams.deliver(plan, context.write)
+        plan = read_plan(request, self._services.directory, self._services.limits)
+        await self._streams.deliver(plan, context.write)
 
-    async def fetch(self, request: consumer_pb2.FetchRequest, context: _Context) -> bytes:
+    async def fetch(self, request: consumer_pb2.FetchRequest, _: _Context) -> bytes:
         """Read once."""
-        async with Edge(context, "Fetch"):
-            return await self._fetcher.fetch(request)
+        return await self._fetcher.fetch(request)
 
     async def commit_offset(
-        self, request: consumer_pb2.CommitOffsetRequest, context: _Context
+        self, request: consumer_pb2.CommitOffsetRequest, _: _Context
     ) -> consumer_pb2.CommitOffsetResponse:
         """Store how far a group has come."""
-        async with Edge(context, "CommitOffset"):
-            return await self._offsets.commit(request)
+        return await self._offsets.commit(request)
 
     async def fetch_offsets(
-        self, request: consumer_pb2.FetchOffsetsRequest, context: _Context
+        self, request: consumer_pb2.FetchOffsetsRequest, _: _Context
     ) -> consumer_pb2.FetchOffsetsResponse:
         """Tell how far a group has come."""
-        async with Edge(context, "FetchOffsets"):
-            return await self._offsets.fetch(request)
+        return await self._offsets.fetch(request)
 
     async def list_offsets(
-        self, request: consumer_pb2.ListOffsetsRequest, context: _Context
+        self, request: consumer_pb2.ListOffsetsRequest, _: _Context
     ) -> consumer_pb2.ListOffsetsResponse:
         """Find offsets."""
-        async with Edge(context, "ListOffsets"):
-            return await self._offsets.find(request)
+        return await self._offsets.find(request)

@@ -75,13 +75,11 @@ async def buggy_append(_):
 async def failed(channel, service, method, request):
     """Make a call that fails; return its error and our details of it."""
     stub = (ConsumerServiceStub if service == CONSUMER else TextServiceStub)(channel)
+    asked = iter([request]) if method == "Subscribe" else request
+    call = getattr(stub, method)(asked, timeout=10)
+    answer = call.read() if method in ("Subscribe", "Read", "Tail") else call
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        if method == "Subscribe":
-            await stub.Subscribe(iter([request]), timeout=10).read()
-        elif method in ("Read", "Tail"):
-            await getattr(stub, method)(request, timeout=10).read()
-        else:
-            await getattr(stub, method)(request, timeout=10)
+        await answer
     status = rpc_status.status_pb2.Status.FromString(
         dict(caught.value.trailing_metadata())["grpc-status-details-bin"]
     )

@@ -152,15 +152,18 @@ class Broker:
             PoolThreads(1, "flusher"),
             observe_sync=shared.metrics.sync_seconds.observe,
         )
-        upkeep = PoolThreads(1, "upkeep")
+        upkeep, closing = PoolThreads(1, "upkeep"), PoolThreads(1, "closing")
 
         async def close(_: float) -> None:
-            for thread in (flusher, upkeep, shared.threads):
-                thread.close()
-            store.close(clean=self.supervisor.failure is None)
+            # In a thread: it waits for the disk, and the loop goes on to cut it short.
+            await closing.run(partial(store.close, clean=self.supervisor.failure is None))
 
-        self.supervisor.on_stop(Stage.CLOSE_STORE, "store", close)
-        spawn("flusher", flusher.run(), until=Stage.CLOSE_STORE)
+        on_stop = self.supervisor.on_stop
+        on_stop(Stage.STOP_THREADS, "flusher's thread", flusher.close)
+        on_stop(Stage.STOP_THREADS, "upkeep's thread", upkeep.close)
+        on_stop(Stage.STOP_THREADS, "reading threads", shared.threads.close)
+        on_stop(Stage.CLOSE_STORE, "store", close)
+        spawn("flusher", flusher.run(), until=Stage.STOP_THREADS)
         spawn("upkeep", keep_up(store, upkeep))
         free, observe = store.free_bytes, shared.metrics.disk_free_bytes.set
         shared.gate.observe(free())
@@ -178,12 +181,17 @@ class Broker:
         await opened.enter_async_context(metadata)
         catalog = make_catalog(shared, store, metadata, flusher)
 
-        async def close(_: float) -> None:
+        async def close_partitions(_: float) -> None:
             await catalog.close()
-            await opened.aclose()
-            await flusher.durable()
 
-        self.supervisor.on_stop(Stage.FLUSH, "partitions and metadata", close)
+        async def close_metadata(_: float) -> None:
+            try:
+                await opened.aclose()
+            finally:
+                await flusher.durable()
+
+        self.supervisor.on_stop(Stage.FLUSH, "partitions", close_partitions)
+        self.supervisor.on_stop(Stage.CLOSE_METADATA, "metadata", close_metadata)
         return catalog
 
     def _watch_figures(self, catalog: Catalog, store: RocksStore) -> None:

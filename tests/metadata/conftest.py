@@ -83,7 +83,7 @@ class RocksWorld(EmbeddedWorld):
             flushing.cancel()
             with suppress(asyncio.CancelledError):
                 await flushing
-            flusher.close()
+            await flusher.close(within_s=30.0)
             store.close(clean=False)
 
 

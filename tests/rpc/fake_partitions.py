@@ -38,7 +38,7 @@ class InlineThreads:
             future.set_exception(error)
         return future
 
-    def close(self):
+    async def close(self, within_s):
         pass
 
 

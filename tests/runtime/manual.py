@@ -26,7 +26,7 @@ class ManualThreads:
         else:
             future.set_result(result)
 
-    def close(self):
+    async def close(self, within_s):
         assert not self.calls
 
 
@@ -41,7 +41,7 @@ class InlineThreads:
             future.set_exception(error)
         return future
 
-    def close(self):
+    async def close(self, within_s):
         pass
 
 

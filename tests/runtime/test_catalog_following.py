@@ -195,3 +195,17 @@ async def test_one_partition_that_does_not_close_well_does_not_keep_the_others_o
     with pytest.raises(StorageFull):
         await run()
     assert sum(each.ended == "closed" for each in world.opened.values()) == 99
+
+
+async def test_partitions_are_closed_although_the_metadata_does_not_let_go(world):
+    async def stuck():
+        raise OSError("no")
+
+    async def live():
+        async with world.started() as catalog:
+            await create(catalog, "t", 2)
+            catalog._feed._watch.close = stuck
+
+    with pytest.raises(OSError, match="no"):
+        await live()
+    assert [each.ended for each in world.opened.values()] == ["closed", "closed"]

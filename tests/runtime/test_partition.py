@@ -250,3 +250,16 @@ async def scenario(seed, steps):
 @given(st.integers(0, 1 << 32))
 def test_what_was_answered_or_seen_survives_power_cuts_once_and_in_order(seed):
     asyncio.run(scenario(seed, 60))
+
+
+async def test_a_partition_that_cannot_be_flushed_is_closed_all_the_same(world):
+    answers = world.append(b"a")
+    world.store.refuse_syncs(StorageFailed("disk gone"))
+    closing = asyncio.create_task(world.partition.close())
+    await world.sync()
+    with pytest.raises(StorageFailed, match="disk gone"):
+        await closing
+    assert answers[0].error.reason is Reason.STORAGE_FAILED
+    with pytest.raises(Refusal) as refused:
+        await world.partition.watermarks()
+    assert refused.value.reason is Reason.SHUTTING_DOWN

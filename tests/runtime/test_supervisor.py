@@ -59,7 +59,7 @@ async def test_a_task_ends_at_the_beginning_of_its_stage():
     for stage in Stage:
         broker.step(stage)
     broker.supervisor.spawn("reader", broker.forever("reader"))
-    broker.supervisor.spawn("flusher", broker.forever("flusher"), until=Stage.CLOSE_STORE)
+    broker.supervisor.spawn("flusher", broker.forever("flusher"), until=Stage.STOP_THREADS)
     await asyncio.sleep(0)
     broker.supervisor.stop("test")
     assert await broker.supervisor.run() == 0
@@ -69,7 +69,9 @@ async def test_a_task_ends_at_the_beginning_of_its_stage():
         "reader ended",
         "STOP_READERS",
         "FLUSH",
+        "CLOSE_METADATA",
         "flusher ended",
+        "STOP_THREADS",
         "CLOSE_STORE",
     ]
 
@@ -185,7 +187,7 @@ async def test_after_a_crash_clients_are_not_waited_for_long():
     broker.supervisor.on_stop(Stage.DRAIN_STREAMS, "streams", drain)
     broker.supervisor.spawn("flusher", crash())
     assert await broker.supervisor.run() == 1
-    assert given == [1.0]
+    assert given == [0.9]
 
 
 async def test_a_store_that_hangs_is_cut_short_and_the_backstop_is_armed_once():
@@ -199,6 +201,42 @@ async def test_a_store_that_hangs_is_cut_short_and_the_backstop_is_armed_once():
     broker.supervisor.stop("second")
     assert await broker.supervisor.run() == 1
     assert broker.armed == [0.1]
+
+
+@pytest.mark.parametrize("stage", [Stage.FLUSH, Stage.CLOSE_METADATA, Stage.STOP_THREADS])
+async def test_a_stage_that_hangs_leaves_time_to_those_behind_it(stage):
+    broker = Broker(drain_timeout_s=0.4)
+    given: list[float] = []
+
+    async def hang(_seconds: float) -> None:
+        await asyncio.Event().wait()
+
+    async def close(seconds: float) -> None:
+        given.append(seconds)
+
+    broker.supervisor.on_stop(stage, "hanging", hang)
+    broker.supervisor.on_stop(Stage.CLOSE_STORE, "store", close)
+    broker.supervisor.stop("test")
+    assert await broker.supervisor.run() == 1
+    assert given[0] > 0.01
+
+
+async def test_a_step_that_keeps_to_its_time_can_say_itself_what_hangs():
+    broker = Broker(drain_timeout_s=0.3)
+
+    async def wait(seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await asyncio.Event().wait()
+        except TimeoutError:
+            raise OSError("the disk hangs") from None
+
+    broker.supervisor.on_stop(Stage.STOP_THREADS, "threads", wait)
+    with structlog.testing.capture_logs() as logs:
+        broker.supervisor.stop("test")
+        assert await broker.supervisor.run() == 1
+    told = [line["event"] for line in logs if line.get("step") == "threads"]
+    assert told == ["shutdown step failed"]
 
 
 async def test_a_second_signal_while_draining_is_ignored():

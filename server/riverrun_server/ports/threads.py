@@ -10,6 +10,10 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
+class ThreadsHang(Exception):
+    """Threads did not come back in time; the text says what they are at."""
+
+
 class Threads(Protocol):
     """A pool of threads of its own."""
 
@@ -17,6 +21,10 @@ class Threads(Protocol):
         """Run a function that may block; calls of a pool with one thread run in order."""
         ...
 
-    def close(self) -> None:
-        """Wait for what runs; nothing may be run any more."""
+    async def close(self, within_s: float) -> None:
+        """Wait for what runs, so long at most; nothing may be run any more.
+
+        Raises:
+            ThreadsHang: something still runs, and nobody can end it.
+        """
         ...

@@ -175,8 +175,10 @@ class Catalog:
         Raises:
             StorageError: one could not be closed well; the others are.
         """
-        await self._feed.close()
-        await self._local.close()
+        try:
+            await self._feed.close()
+        finally:
+            await self._local.close()
 
     # --- what it shows ---------------------------------------------------------------------------
 

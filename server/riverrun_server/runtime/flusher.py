@@ -166,11 +166,15 @@ class Flusher:
         self._mark_timer = None
         self._work.set()
 
-    def close(self) -> None:
-        """Wait for the thread; call it after `run` has ended."""
-        self._thread.close()
+    async def close(self, within_s: float) -> None:
+        """Wait for the thread, so long at most; call it after `run` has ended.
+
+        Raises:
+            ThreadsHang: the disk does not come back from a sync.
+        """
         for waiter in self._waiters:
             waiter.cancel()
+        await self._thread.close(within_s)
 
     def _sync(self) -> None:
         began = self._clock.monotonic()

@@ -153,13 +153,15 @@ class LocalPartition:
 
     async def close(self) -> None:
         """Answer everyone, and write a snapshot so that the next start reads nothing again."""
-        if self._closed is None:
-            self._closed = Refusal(Reason.SHUTTING_DOWN, "the broker is shutting down")
-            await self._services.flusher.durable()
-            known = self._log.snapshot()
-            if known is None or known[0] != self._machine.log_end:
-                self._log.save(self._machine.state, snapshot=self._appender.snapshot())
-        self._let_go()
+        try:
+            if self._closed is None:
+                self._closed = Refusal(Reason.SHUTTING_DOWN, "the broker is shutting down")
+                await self._services.flusher.durable()
+                known = self._log.snapshot()
+                if known is None or known[0] != self._machine.log_end:
+                    self._log.save(self._machine.state, snapshot=self._appender.snapshot())
+        finally:
+            self._let_go()
 
     async def drop(self) -> None:
         """Delete everything that is stored of the partition."""

@@ -29,12 +29,12 @@ EXIT_HUNG: Final = 70
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
-# Kept back from the drain, so that a stream that does not end cannot cost the store its clean end.
-_STORE_SHARE: Final = 0.3
 # Clients of a broker that is broken gain nothing from waiting: they are told and let go.
 _DRAIN_AFTER_CRASH_S: Final = 1.0
 # Stages are over a little before the budget is, so that the process can end by itself.
 _STAGES_SHARE: Final = 0.95
+# A step is told of a little less than it has, so that it can end by itself and say what hangs.
+_STEP_SHARE: Final = 0.9
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -50,7 +50,22 @@ class Stage(enum.IntEnum):
     DRAIN_STREAMS = 2
     STOP_READERS = 3
     FLUSH = 4
-    CLOSE_STORE = 5
+    CLOSE_METADATA = 5
+    STOP_THREADS = 6
+    CLOSE_STORE = 7
+
+
+# Shares of the budget that are kept back from a stage for those behind it, so that a stream that does
+# not end cannot cost the store its clean end, and a disk that hangs is named before time is up.
+_KEPT_BACK: Final = {
+    Stage.STOP_ACCEPTING: 0.3,
+    Stage.DRAIN_STREAMS: 0.3,
+    Stage.STOP_READERS: 0.3,
+    Stage.FLUSH: 0.15,
+    Stage.CLOSE_METADATA: 0.15,
+    Stage.STOP_THREADS: 0.1,
+    Stage.CLOSE_STORE: 0.0,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +146,9 @@ class Supervisor:
     def on_stop(self, stage: Stage, name: str, step: Callable[[float], Awaitable[None]]) -> None:
         """Have `step` awaited in a stage; it gets the seconds that it may take.
 
-        Steps of one stage run together. In the last two stages a step that fails or takes longer
-        makes the exit code say so; before that it is only logged.
+        Steps of one stage run together, and whatever becomes of one, the others and the next stages
+        run. From FLUSH on a step that fails or takes longer makes the exit code say so; before that
+        it is only logged.
         """
         self._steps.append(_Step(stage, name, step))
 
@@ -195,7 +211,7 @@ class Supervisor:
         allowed_s = self._allowed_s(step.stage)
         try:
             async with asyncio.timeout(allowed_s):
-                await step.run(allowed_s)
+                await step.run(allowed_s * _STEP_SHARE)
         except TimeoutError:
             _log.warning("shutdown step cut short", step=step.name, after_s=round(allowed_s, 1))
             return False
@@ -205,11 +221,10 @@ class Supervisor:
         return True
 
     def _allowed_s(self, stage: Stage) -> float:
-        left_s = self._left_s()
-        if stage >= Stage.FLUSH:
+        left_s = max(0.0, self._left_s() - self._budget_s * _KEPT_BACK[stage])
+        if stage >= Stage.FLUSH or self.failure is None:
             return left_s
-        left_s = max(0.0, left_s - self._budget_s * _STORE_SHARE)
-        return left_s if self.failure is None else min(left_s, _DRAIN_AFTER_CRASH_S)
+        return min(left_s, _DRAIN_AFTER_CRASH_S)
 
     def _left_s(self) -> float:
         return max(0.0, self._ends_at - self._clock.monotonic())

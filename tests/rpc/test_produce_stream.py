@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import threading
 import zlib
 
 import grpc
@@ -15,11 +16,13 @@ from riverrun_server.core.limits import Limits
 from riverrun_server.core.log.batch import PartitionId
 from riverrun_server.observe.metrics import Metrics
 from riverrun_server.ports.partitions import Appended
+from riverrun_server.rpc import appends
 from riverrun_server.rpc.admission import Admission, AdmissionInterceptor, Caps
 from riverrun_server.rpc.appends import AppendRules
 from riverrun_server.rpc.producer import ProducerService
 from riverrun_server.runtime.clock import SystemDice
 from riverrun_server.runtime.in_flight import InFlightBytes
+from riverrun_server.wire import codecs
 
 NOW_MS = 1_700_000_000_000
 
@@ -60,7 +63,7 @@ class Directory:
         self.all = [Partition("t", number) for number in range(count)]
 
     def partition(self, topic, topic_id, partition):
-        if topic != "t":
+        if (topic or topic_id.decode()[:1]) != "t":
             raise Refusal(Reason.TOPIC_NOT_FOUND, f"no topic {topic!r}")
         return self.all[partition]
 
@@ -103,6 +106,16 @@ async def running(partitions=2, *, connection_bytes=1 << 20, timeout_ms=30_000):
 def batch(count=1, **fields):
     data = RecordSet(records=[Record(value=b"v")] * count).SerializeToString()
     return RecordBatch(records=data, **fields)
+
+
+def compressed():
+    data = codecs.compress(codecs.GZIP, batch().records)
+    return RecordBatch(records=data, codec=codecs.GZIP)
+
+
+def damaged():
+    good = batch()
+    return RecordBatch(records=good.records, records_crc=zlib.crc32(good.records) ^ 1)
 
 
 def append(tag, partition=0, **fields):
@@ -192,9 +205,7 @@ async def test_a_missing_topic_fails_its_append_and_not_the_stream():
 async def test_a_wrong_checksum_is_refused_and_nothing_reaches_the_partition():
     async with running() as broker:
         call = await opened(broker)
-        good = batch()
-        bad = RecordBatch(records=good.records, records_crc=zlib.crc32(good.records) ^ 1)
-        await call.write(append(1, batch=bad))
+        await call.write(append(1, batch=damaged()))
         error = (await call.read()).acks.results[0].results[0].error
         assert error.reason == errors_pb2.ERROR_REASON_INVALID_RECORD
         assert not broker.partitions[0].waiting
@@ -271,6 +282,117 @@ async def test_a_drain_answers_what_was_read_and_says_goodbye():
         assert acked(await call.read()) == {1: 0}
         assert (await call.read()).WhichOneof("kind") == "going_away"
         assert await call.read() is grpc.aio.EOF
+
+
+class Held:
+    """Validation in a thread that stays there until a test lets it go on."""
+
+    def __init__(self, monkeypatch, name):
+        self._whole = getattr(appends, name)
+        self._loop = asyncio.get_running_loop()
+        self._go = threading.Event()
+        self.entered = asyncio.Event()
+        monkeypatch.setattr(appends, name, self._held)
+
+    def _held(self, *args):
+        assert threading.current_thread() is not threading.main_thread()
+        self._loop.call_soon_threadsafe(self.entered.set)
+        assert self._go.wait(30.0)
+        return self._whole(*args)
+
+    def let_go(self):
+        self._go.set()
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("accept", {"batch": compressed()}),
+        ("pack", {"records": [Record(value=b"v")] * 600}),
+        ("pack", {"records": [Record(value=b"v")] * 600, "partition": None}),
+    ],
+    ids=["batch", "records", "records anywhere"],
+)
+async def test_a_drain_carries_through_what_is_being_validated_in_a_thread(
+    monkeypatch, name, fields
+):
+    held = Held(monkeypatch, name)
+    async with running(partitions=1) as broker, asyncio.timeout(20):
+        call = await opened(broker)
+        await call.write(append(1, **fields))
+        await held.entered.wait()
+        broker.draining.set()
+        await asyncio.sleep(0)
+        held.let_go()
+        first = broker.partitions[0]
+        await first.has(1)
+        first.answer()
+        assert acked(await call.read()) == {1: 0}
+        assert (await call.read()).WhichOneof("kind") == "going_away"
+        assert await call.read() is grpc.aio.EOF
+
+
+async def test_a_drain_carries_through_what_waits_for_room():
+    async with running(connection_bytes=3_000) as broker, asyncio.timeout(20):
+        waits, changed = asyncio.Event(), broker.in_flight.changed
+
+        async def noted():
+            waits.set()
+            await changed()
+
+        broker.in_flight.changed = noted
+        call = await opened(broker)
+        for tag in range(4):
+            await call.write(append(tag, batch=batch(200)))  # 1 KB each: two have room
+        first = broker.partitions[0]
+        await waits.wait()
+        broker.draining.set()
+        await asyncio.sleep(0)
+        first.answer()
+        await first.has(2)
+        first.answer()
+        first.answer()
+        answered = {}
+        while (message := await call.read()).WhichOneof("kind") == "acks":
+            answered |= acked(message)
+        assert answered == {0: 0, 1: 200, 2: 400}
+        assert message.WhichOneof("kind") == "going_away"
+
+
+# Of two partitions, a record with this key goes to the first.
+KEY_OF_FIRST = next(b"%d" % n for n in range(100) if zlib.crc32(b"%d" % n) % 2 == 0)
+
+
+@pytest.mark.parametrize("naming", [{}, {"topic": "", "topic_id": b"t" * 16}], ids=["name", "id"])
+@pytest.mark.parametrize(
+    "following",
+    [{}, {"partition": None, "records": [Record(key=KEY_OF_FIRST)]}],
+    ids=["batch", "records anywhere"],
+)
+async def test_what_follows_a_failure_is_answered_behind_it_and_behind_what_waits(
+    naming, following
+):
+    async with running() as broker, asyncio.timeout(20):
+        call = await opened(broker)
+        first, other = broker.partitions
+        await call.write(append(1, **naming))
+        await first.has(1)
+        await call.write(append(2, batch=damaged(), **naming))
+        await call.write(append(3, **following, **naming))
+        # Both refusals are known by now, and only the other partition's answer comes through.
+        await call.write(append(4, 1, **naming))
+        await other.has(1)
+        other.answer()
+        message = await call.read()
+        assert (acked(message), len(message.acks.results)) == ({4: 0}, 0)
+        first.answer()
+        message = await call.read()
+        assert acked(message) == {1: 0}
+        assert [(each.tag, each.results[0].error.reason) for each in message.acks.results] == [
+            (2, errors_pb2.ERROR_REASON_INVALID_RECORD),
+            (3, errors_pb2.ERROR_REASON_PRECEDING_FAILED),
+        ]
+        assert not first.waiting
 
 
 async def test_a_stream_reads_no_more_than_it_may_hold():

@@ -139,7 +139,8 @@ class Client:
                 also where to begin in each, whatever the group has committed.
             offset_reset: where to go on from a position that is out of range; None is "earliest"
                 with a group, else "error".
-            stop_at_end: end the iteration at the high watermarks found at the start.
+            stop_at_end: end the iteration at the high watermarks found at the start. A partition that
+                cannot be read for `request_timeout_s` on the way there is an error.
             prefetch_bytes: how much may be read ahead.
             on_reset: called, on the event loop, with each position that was out of range; it is
                 logged as a warning in any case.

@@ -10,7 +10,8 @@ from typing import Self, TypeAlias
 
 from riverrun._core.backoff import Backoff
 from riverrun._core.batch_view import BatchView
-from riverrun._core.partition_reader import PartitionReader, Taken
+from riverrun._core.handing_out import HandingOut
+from riverrun._core.partition_reader import PartitionReader
 from riverrun._core.reading import ReaderMachine
 from riverrun._core.records import (
     CommittedOffset,
@@ -29,7 +30,7 @@ from riverrun._net.offsets import (
 )
 from riverrun._net.subscribe_loop import SubscribeLoop
 from riverrun._net.subscribe_settings import SubscribeSettings, check_place
-from riverrun.errors import ClosedError, CorruptDataError, Reason, RiverrunError, UsageError
+from riverrun.errors import ClosedError, Reason, RiverrunError, UsageError
 from riverrun.v1 import records_pb2
 
 RecordBatchView: TypeAlias = BatchView[records_pb2.Record]
@@ -46,7 +47,8 @@ class Consumer:
     Within one partition records come in order, each once, also through broken connections. Between
     partitions there is no order. What has been returned, and no more, counts for `position` and for
     `commit`. An error of one partition is raised once; the others go on with the next call, and
-    `seek` brings the failed one back.
+    `seek` brings the failed one back. A partition that is offline is no error, for it may come back:
+    it is asked for again, and one warning on the logger `riverrun` has what the broker says of it.
 
     One task at a time may iterate.
     """
@@ -67,13 +69,8 @@ class Consumer:
         self._loop = SubscribeLoop(connections, self._machine, settings, Backoff(uniform))
         self._committing = asyncio.Lock()
         self._closed = False
-        # The batch that is being handed out record by record.
-        self._taken: Taken[records_pb2.RecordBatch] | None = None
-        self._records: Sequence[Record] = ()
-        self._index = 0
-        self._next_offset = 0
+        self._handing_out = HandingOut(self._machine, _parse)
         self._turn_left = _TURN_RECORDS
-        self._error: RiverrunError | None = None
 
     def __aiter__(self) -> AsyncIterator[Record]:
         """Iterate over records; it ends at the end only with `stop_at_end`."""
@@ -86,24 +83,20 @@ class Consumer:
             StopAsyncIteration: the end was reached (`stop_at_end`).
             RiverrunError: a partition, or the consumer, cannot go on.
         """
-        while self._index >= len(self._records):
+        while (record := self._handing_out.one()) is None:
             view = await self._next_view()
             if view is None:
                 raise StopAsyncIteration
-            self._hand_out(view)
-        record = self._records[self._index]
-        self._index += 1
-        self._advance()
+            self._handing_out.take_apart(view)
         return record
 
     async def batches(self) -> AsyncIterator[RecordBatchView]:
         """Iterate over batches as they were produced: the fast path."""
         while True:
-            view = self._rest_of_batch() or await self._next_view()
+            view = self._handing_out.rest() or await self._next_view()
             if view is None:
                 return
-            assert self._taken is not None, "a view was taken from somewhere"
-            self._machine.advanced(self._taken.reader, view.next_offset)
+            self._handing_out.given(view)
             yield view
 
     async def getmany(self, max_records: int = 500, timeout_s: float | None = None) -> list[Record]:
@@ -122,32 +115,29 @@ class Consumer:
                 f"max_records is {max_records}; it must be at least 1",
                 reason=Reason.INVALID_REQUEST,
             )
-        if self._index >= len(self._records):
+        if self._handing_out.empty:
             view = await self._view_within(timeout_s)
             if view is None:
                 return []
-            self._hand_out(view)
+            self._handing_out.take_apart(view)
         # From here on nothing waits: whoever cancels this call must not lose what was handed out.
         records: list[Record] = []
         while True:
-            some = self._records[self._index : self._index + max_records - len(records)]
-            self._index += len(some)
-            records += some
-            self._advance()
-            if len(records) == max_records or not self._hand_out_next():
+            records += self._handing_out.some(max_records - len(records))
+            if len(records) == max_records or not self._take_next_apart():
                 return records
 
     async def seek(self, partition: TopicPartition, to: int | From) -> None:
         """Go elsewhere in one partition. What was read ahead from the old place is dropped.
 
         Raises:
-            TopicNotFoundError: the partition is not being read.
+            UsageError: the partition is not being read.
             RiverrunError: the broker refuses the place.
         """
         place = Offset(to) if isinstance(to, int) else to
         check_place(place, self._group)
         await self._reader(partition)
-        self._forget(partition)
+        self._handing_out.forget(partition)
         await self._loop.seek(partition, place)
 
     async def assignment(self) -> tuple[TopicPartition, ...]:
@@ -159,8 +149,20 @@ class Consumer:
         return tuple(self._machine.readers)
 
     async def position(self, partition: TopicPartition) -> int:
-        """Return the offset of the next record that will be returned."""
-        return (await self._reader(partition)).position
+        """Return the offset of the next record that will be returned.
+
+        Raises:
+            UsageError: the partition is not being read.
+            OffsetOutOfRangeError: reading was to begin where the partition has nothing.
+        """
+        reader = await self._reader(partition)
+        # Whether a place beyond the high watermark exists, the broker says when it looks there.
+        while not reader.in_range and not reader.paused:
+            if reader.error is not None:
+                raise copy.copy(reader.error)
+            self._check_end()
+            await self._loop.change()
+        return reader.position
 
     async def commit(
         self, offsets: Mapping[TopicPartition, int | CommittedOffset] | None = None
@@ -204,7 +206,7 @@ class Consumer:
     def pause(self, partitions: Iterable[TopicPartition] = ()) -> None:
         """Stop returning records of these partitions; none named is all that are being read."""
         for reader in self._loop.pause(tuple(partitions) or tuple(self._machine.readers)):
-            if self._forget(reader.partition):
+            if self._handing_out.forget(reader.partition):
                 reader.dropped = True
 
     def resume(self, partitions: Iterable[TopicPartition] = ()) -> None:
@@ -221,8 +223,8 @@ class Consumer:
         self._released(self)
         await self._loop.close()
         # Whoever keeps the consumer need not keep what was read ahead.
-        self._machine.clear()
-        self._taken, self._records, self._index = None, (), 0
+        self._machine.ahead.clear()
+        self._handing_out.clear()
 
     async def __aenter__(self) -> Self:
         """Return the consumer itself."""
@@ -288,89 +290,22 @@ class Consumer:
 
     def _view_at_hand(self) -> RecordBatchView | None:
         """Take the next batch that has records, of those that are there."""
-        if self._error is not None:
-            error, self._error = self._error, None
-            raise error
-        while (taken := self._machine.take()) is not None:
-            view = self._view(taken)
-            if len(view):
-                self._taken = taken
-                self._records, self._index = (), 0
-                taken.reader.position_epoch = view.leader_epoch
-                self._turn_left -= 1 + len(view)
-                self._loop.credit_freed()
-                return view
-            self._machine.advanced(taken.reader, view.next_offset)
+        view = self._handing_out.next_view()
+        if view is not None:
+            self._turn_left -= 1 + len(view)
         self._loop.credit_freed()
-        return None
+        return view
 
-    def _view(self, taken: Taken[records_pb2.RecordBatch]) -> RecordBatchView:
-        """Check a batch.
-
-        Raises:
-            CorruptDataError: a checksum is wrong; its partition is given up.
-        """
-        reader, batch = taken.reader, taken.batch
-        next_offset = taken.next_offset
-        if next_offset < 0:
-            next_offset = min(batch.base_offset + batch.last_offset_delta + 1, taken.end)
-        try:
-            return BatchView(
-                reader.partition,
-                reader.topic_id,
-                batch,
-                _parse,
-                first=max(taken.first, reader.position),
-                end=taken.end,
-                next_offset=next_offset,
-                high_watermark=taken.high_watermark,
-            )
-        except CorruptDataError as error:
-            self._machine.corrupt(reader, error)
-            raise
-
-    def _hand_out(self, view: RecordBatchView) -> None:
-        """Begin to hand out a batch record by record."""
-        assert self._taken is not None, "a view was taken from somewhere"
-        try:
-            self._records, self._index = view.to_records(), 0
-        except CorruptDataError as error:
-            self._machine.corrupt(self._taken.reader, error)
-            raise
-        self._next_offset = view.next_offset
-
-    def _hand_out_next(self) -> bool:
-        """Hand out the next batch if one is there; an error waits for the next call."""
+    def _take_next_apart(self) -> bool:
+        """Begin with the next batch if one is there; an error waits for the next call."""
         try:
             view = self._view_at_hand()
             if view is not None:
-                self._hand_out(view)
+                self._handing_out.take_apart(view)
         except RiverrunError as error:
-            self._error = error
+            self._handing_out.postpone(error)
             return False
         return view is not None
-
-    def _advance(self) -> None:
-        """Move the position behind the record that was handed out last."""
-        assert self._taken is not None, "records were taken from somewhere"
-        at_end = self._index == len(self._records)
-        position = self._next_offset if at_end else self._records[self._index - 1].offset + 1
-        self._taken.reader.position = position
-
-    def _rest_of_batch(self) -> RecordBatchView | None:
-        """Return what is left of a batch that was begun record by record."""
-        if self._taken is None or self._index >= len(self._records):
-            return None
-        self._records, self._index = (), 0
-        return self._view(self._taken)
-
-    def _forget(self, partition: TopicPartition) -> bool:
-        """Drop what is left of a batch of this partition; return whether something was."""
-        taken, left = self._taken, self._index < len(self._records)
-        if taken is None or taken.reader.partition != partition:
-            return False
-        self._taken, self._records, self._index = None, (), 0
-        return left
 
     async def _reader(self, partition: TopicPartition) -> PartitionReader:
         read = await self.assignment()

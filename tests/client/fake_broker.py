@@ -53,6 +53,10 @@ class FakeBroker:
         refuse: by name of a unary call, what to answer instead, once each.
         max_unacknowledged: told to producers.
         max_in_flight_bytes: told to producers.
+        refusals: how often a subscription was told that it cannot have a partition.
+        refuse_streams: what to answer to subscriptions instead, once each.
+        streams_to_leave: so many subscriptions end with a GoingAway just after they have begun.
+        errors_may_come: until set, a subscription hears of no partition that it cannot begin.
     """
 
     def __init__(self, plan: Plan | None = None) -> None:
@@ -65,6 +69,11 @@ class FakeBroker:
         self.max_in_flight_bytes = 8 << 20
         self.heartbeat_s = 1.0
         self.silent = False
+        self.refusals = 0
+        self.refuse_streams: list[FakeRefusal] = []
+        self.streams_to_leave = 0
+        self.errors_may_come = asyncio.Event()
+        self.errors_may_come.set()
         self.fail_to_begin: list[FakeRefusal] = []
         self.changed = asyncio.Condition()
         self.produce_streams = 0

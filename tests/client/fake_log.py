@@ -66,9 +66,12 @@ class FakePartition:
         self.batches: list[RecordBatch] = []
         self.log_start = 0
         self.end = 0
+        self.offline: FakeRefusal | None = None
         self.producers: dict[int, ProducerState] = {}
 
     def append(self, batch: RecordBatch) -> Appended:
+        if self.offline is not None:
+            raise self.offline
         self._check(batch)
         if batch.producer_id:
             known = self._deduplicate(batch)

@@ -29,7 +29,13 @@ class _Reading:
     end: int | None = None
     paused: bool = False
     failed: bool = False
-    caught_up: bool = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether a stream that stops at the end is through with it; a failed one may come back."""
+        return (
+            not self.failed and self.end is not None and self.end <= self.position <= self.log.end
+        )
 
 
 class _Broken(Exception):
@@ -44,6 +50,8 @@ class FakeConsumerService(consumer_pb2_grpc.ConsumerServiceServicer):
         self._broker.subscribe_streams += 1
         await self._broker.notify()
         try:
+            if self._broker.refuse_streams:
+                raise self._broker.refuse_streams.pop(0)
             await _Subscription(self._broker, context).run()
         except FakeRefusal as refusal:
             from tests.client.fake_broker import abort  # noqa: PLC0415
@@ -125,6 +133,7 @@ class _Subscription:
         self._reset = pb.OFFSET_RESET_UNSPECIFIED
         self._group = ""
         self._not_begun: list[tuple[_Reading, FakeRefusal]] = []
+        self._missing: list[tuple[str, int, FakeRefusal]] = []
         self._wake = asyncio.Event()
         self._control: list[pb.SubscribeRequest] = []
 
@@ -132,15 +141,17 @@ class _Subscription:
         first = await self._context.read()
         self._start(first.start)
         await self._context.write(self._started())
+        if self._broker.streams_to_leave:
+            self._broker.streams_to_leave -= 1
+            await self._context.write(pb.SubscribeResponse(going_away=pb.GoingAway(reason="asked")))
+            return
+        await self._broker.errors_may_come.wait()
+        for topic, partition, refusal in self._missing:
+            error = pb.PartitionError(topic=topic, partition=partition, error=refusal.proto)
+            await self._context.write(pb.SubscribeResponse(partition_error=error))
         for reading, refusal in self._not_begun:
             self._readings[reading.topic, reading.log.partition] = reading
-            error = pb.PartitionError(
-                topic=reading.topic,
-                topic_id=reading.log.topic_id,
-                partition=reading.log.partition,
-                error=refusal.proto,
-            )
-            await self._context.write(pb.SubscribeResponse(partition_error=error))
+            await self._fail(reading, refusal)
         tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._watch())]
         try:
             await self._deliver()
@@ -158,7 +169,11 @@ class _Subscription:
         if start.HasField("initial_credit"):
             self._credit = start.initial_credit.bytes
         for topic in start.topics:
-            broker.find(topic, b"", 0)
+            if topic not in broker.topics:
+                self._missing.append(
+                    (topic, -1, FakeRefusal("TOPIC_NOT_FOUND", f"no topic {topic}"))
+                )
+                continue
             for log in broker.topics[topic].partitions:
                 at = start.WhichOneof("at")
                 place = pb.StartPosition(topic=topic, partition=log.partition)
@@ -172,14 +187,22 @@ class _Subscription:
                     setattr(place, "from", getattr(start, "from"))
                 self._read(place, log, start.group_id)
         for place in start.positions:
-            log = broker.find(place.topic, place.topic_id, place.partition)
-            self._read(place, log, "")
+            try:
+                log = broker.find(place.topic, place.topic_id, place.partition)
+            except FakeRefusal as refusal:
+                self._missing.append((place.topic, place.partition, refusal))
+            else:
+                self._read(place, log, "")
+        if self._missing and not self._readings and not self._not_begun:
+            raise self._missing[0][2]
 
     def _read(self, place: pb.StartPosition, log: FakePartition, group: str) -> None:
         commit = self._broker.commits.get((group, place.topic, place.partition))
         position = commit[0] if commit else self._resolved(place, log)
-        if self._broker.fail_to_begin:
+        refusal = log.offline
+        if refusal is None and self._broker.fail_to_begin:
             refusal = self._broker.fail_to_begin.pop()
+        if refusal is not None:
             reading = _Reading(place.topic, log, log.log_start, failed=True)
             self._not_begun.append((reading, refusal))
             return
@@ -244,9 +267,7 @@ class _Subscription:
             if reading is not None and not self._broker.silent:
                 await self._send(reading)
                 continue
-            if self._stop_at_end and all(
-                r.position >= (r.end or 0) for r in self._readings.values()
-            ):
+            if self._stop_at_end and all(r.finished for r in self._readings.values()):
                 return
             self._wake.clear()
             await self._wake.wait()
@@ -266,12 +287,9 @@ class _Subscription:
         if fault is Fault.DROP_BEFORE:
             raise _Broken
         log = reading.log
-        if isinstance(fault, FakeRefusal):
-            reading.failed = True
-            error = pb.PartitionError(
-                topic=reading.topic, partition=log.partition, error=fault.proto
-            )
-            await self._context.write(pb.SubscribeResponse(partition_error=error))
+        refusal = fault if isinstance(fault, FakeRefusal) else log.offline
+        if refusal is not None:
+            await self._fail(reading, refusal)
             return
         if not log.log_start <= reading.position <= log.end:
             await self._out_of_range(reading)
@@ -313,11 +331,7 @@ class _Subscription:
             available=(log.log_start, log.end),
         )
         if self._reset not in (pb.OFFSET_RESET_EARLIEST, pb.OFFSET_RESET_LATEST):
-            reading.failed = True
-            error = pb.PartitionError(
-                topic=reading.topic, partition=log.partition, error=refusal.proto
-            )
-            await self._context.write(pb.SubscribeResponse(partition_error=error))
+            await self._fail(reading, refusal)
             return
         old, earliest = reading.position, self._reset == pb.OFFSET_RESET_EARLIEST
         reading.position = log.log_start if earliest else log.end
@@ -325,6 +339,19 @@ class _Subscription:
             position=self._position(reading), old_offset=old, cause=refusal.proto
         )
         await self._context.write(pb.SubscribeResponse(position_reset=reset))
+
+    async def _fail(self, reading: _Reading, refusal: FakeRefusal, seek_id: int = 0) -> None:
+        reading.failed = True
+        error = pb.PartitionError(
+            topic=reading.topic,
+            topic_id=reading.log.topic_id,
+            partition=reading.log.partition,
+            error=refusal.proto,
+            seek_id=seek_id,
+        )
+        await self._context.write(pb.SubscribeResponse(partition_error=error))
+        self._broker.refusals += 1
+        await self._broker.notify()
 
     async def _obey(self, request: pb.SubscribeRequest) -> None:
         kind = request.WhichOneof("kind")
@@ -334,8 +361,13 @@ class _Subscription:
         elif kind == "seek":
             place = request.seek.position
             reading = self._readings[place.topic, place.partition]
+            if reading.log.offline is not None:
+                await self._fail(reading, reading.log.offline, request.seek.seek_id)
+                return
             reading.position = self._resolved(place, reading.log)
             reading.failed = False
+            if self._stop_at_end and reading.end is None:
+                reading.end = reading.log.end
             done = pb.SeekDone(seek_id=request.seek.seek_id, position=self._position(reading))
             await self._context.write(pb.SubscribeResponse(seek_done=done))
         elif kind in ("pause", "resume"):

@@ -34,6 +34,7 @@ class Stream:
     control: deque = field(default_factory=deque)
     frames: deque = field(default_factory=deque)
     served: dict[TopicPartition, Served] = field(default_factory=dict)
+    ends: dict[TopicPartition, int] = field(default_factory=dict)
     credit: int = 0
     begun: bool = False
     asked: dict[TopicPartition, Asked] = field(default_factory=dict)
@@ -86,12 +87,13 @@ class World:
             return
         machine, stream = self.machine, Stream()
         stream.asked = machine.asked()
-        stream.credit = machine.opening_credit(PREFETCH)
+        stream.credit = machine.ahead.opening_credit(PREFETCH)
         places = {place: Offset(0) for place in PLACES}
         places.update({place: asked.at for place, asked in stream.asked.items()})
         started = []
         for place, at in places.items():
             stream.served[place] = Served(at.offset)
+            stream.ends[place] = self.end(place)
             started.append(StartedPosition(place, topic_id(place), at.offset, self.end(place)))
         stream.frames.append(("started", started))
         self.stream = stream
@@ -103,6 +105,11 @@ class World:
             return
         if stream.control:
             self._obey(stream, *stream.control.popleft())
+            return
+        if self.machine.stop_at_end and all(
+            served.position >= stream.ends[place] for place, served in stream.served.items()
+        ):
+            stream.frames.append(("ended",))
             return
         ready = [
             place
@@ -163,13 +170,17 @@ class World:
             machine.sought(what[0], what[1])
         elif kind == "reset":
             machine.reset(what[0], what[1])
+        elif kind == "ended":
+            machine.stream_ended()
+            self.stream = None
+            return
         elif machine.failed(what[0], topic_id(what[0]), what[1]) == "ask again":
             self.retries.add(what[0])
         self._grant()
 
     def take(self) -> None:
         """Let the application have one batch, and look whether it is the right one."""
-        taken = self.machine.take()
+        taken = self.machine.ahead.take()
         if taken is not None:
             self._check(taken)
         self._grant()
@@ -197,12 +208,12 @@ class World:
 
     def _grant(self) -> None:
         stream, machine = self.stream, self.machine
-        if stream is not None and stream.begun and machine.credit_bytes > 0:
-            stream.control.append(("credit", machine.credit_bytes))
-            machine.credit_bytes = 0
+        if stream is not None and stream.begun and machine.ahead.credit_bytes > 0:
+            stream.control.append(("credit", machine.ahead.credit_bytes))
+            machine.ahead.credit_bytes = 0
             # All that is granted, queued or on its way is never more than was meant, but for the
             # overdraft of the last delivery.
-            assert machine.queued_bytes <= PREFETCH + 9
+            assert machine.ahead.queued_bytes <= PREFETCH + 9
 
     def seek(self) -> None:
         if not self.machine.readers:

@@ -57,7 +57,7 @@ async def test_records_taken_before_a_damaged_batch_are_returned_first(spoiled):
     async with broker.serving() as address, impatient(address) as client:
         consumer = client.consumer(TOPIC)
         await consumer.assignment()
-        await until(consumer, lambda: consumer._machine.queued_bytes)
+        await until(consumer, lambda: consumer._machine.ahead.queued_bytes)
         records = await consumer.getmany(100)
         assert [record.offset for record in records] == [*range(5)]
         assert await consumer.position(PLACE) == 5
@@ -89,7 +89,7 @@ async def test_what_is_closed_is_let_go_with_all_that_it_had_read_ahead():
         await producer.send(TOPIC, b"x")
         await consumer.close()
         await producer.close()
-        assert consumer._machine.queued_bytes == 0
+        assert consumer._machine.ahead.queued_bytes == 0
         kept = [weakref.ref(consumer), weakref.ref(producer)]
         del consumer, producer
         # The loop lets go of what was awaited last.

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from riverrun._core.partition_reader import Delivered, StartedPosition
 from riverrun._core.reading import ReaderMachine
 from riverrun._core.records import Offset, TopicPartition
-from riverrun.errors import CorruptDataError, Reason, TopicNotFoundError
+from riverrun.errors import CorruptDataError, Reason, RetriableError, TopicNotFoundError
 from tests.client.reading_world import PREFETCH, RETRIABLE, Unreadable, World, topic_id
 
 PLACE, OTHER = TopicPartition("t", 0), TopicPartition("t", 1)
@@ -45,7 +45,7 @@ def test_streams_that_break_again_and_again_do_not_fill_the_memory():
         for _ in range(5):
             world.serve()
             world.hear()
-        assert world.machine.queued_bytes <= PREFETCH + 9
+        assert world.machine.ahead.queued_bytes <= PREFETCH + 9
         world.break_stream()
     world.settle()
     assert world.returned == world.ends_at_first_start
@@ -103,7 +103,7 @@ def test_a_seek_that_came_after_the_start_was_written_is_not_answered_by_it():
     machine.seek(PLACE, Offset(40))
     assert machine.started([StartedPosition(PLACE, topic_id(PLACE), 10, 100)], asked) == []
     machine.delivered(delivery(10, 20))
-    assert machine.take() is None
+    assert machine.ahead.take() is None
     assert machine.readers[PLACE].place == Offset(40)
 
 
@@ -122,11 +122,11 @@ def test_an_error_is_raised_behind_what_came_before_it_and_only_once():
     machine.delivered(delivery(10, 12))
     assert machine.failed(PLACE, topic_id(PLACE), Unreadable()) == "told"
     assert machine.failed(PLACE, topic_id(PLACE), Unreadable()) == "told"
-    taken = machine.take()
+    taken = machine.ahead.take()
     machine.advanced(taken.reader, taken.next_offset)
     with pytest.raises(Unreadable):
-        machine.take()
-    assert machine.take() is None
+        machine.ahead.take()
+    assert machine.ahead.take() is None
     assert isinstance(machine.all_failed, Unreadable)
 
 
@@ -136,7 +136,7 @@ def test_a_seek_brings_a_failed_partition_back():
     seek_id = machine.seek(PLACE, Offset(20)).seek_id
     machine.sought(seek_id, StartedPosition(PLACE, topic_id(PLACE), 20, 100))
     machine.delivered(delivery(20, 21))
-    assert machine.take().first == 20
+    assert machine.ahead.take().first == 20
     assert machine.all_failed is None
 
 
@@ -144,7 +144,7 @@ def test_a_refused_seek_is_told_to_the_seeker():
     machine = machine_at()
     seek_id = machine.seek(PLACE, Offset(500)).seek_id
     assert machine.failed(PLACE, topic_id(PLACE), Unreadable(), seek_id) == "seek refused"
-    assert machine.take() is None
+    assert machine.ahead.take() is None
 
 
 @pytest.mark.parametrize("error", [Unreadable(), RETRIABLE])
@@ -156,7 +156,7 @@ def test_a_failure_that_was_under_way_before_a_seek_does_not_answer_it(error):
         assert machine.failed(PLACE, topic_id(PLACE), error, stale) == "told"
     assert machine.sought(seek_id, StartedPosition(PLACE, topic_id(PLACE), 20, 100))
     machine.delivered(delivery(20, 21))
-    assert machine.take().first == 20
+    assert machine.ahead.take().first == 20
     assert machine.all_failed is None
 
 
@@ -183,7 +183,7 @@ def test_a_partition_out_of_reach_is_asked_for_again_and_keeps_what_was_read_ahe
     reader = machine.ask_again(PLACE)
     assert reader.place == Offset(12)
     machine.sought(reader.seek_id, StartedPosition(PLACE, topic_id(PLACE), 12, 100))
-    assert machine.take().first == 10
+    assert machine.ahead.take().first == 10
 
 
 def test_pausing_while_a_partition_is_asked_for_again_goes_back_when_it_resumes():
@@ -209,9 +209,9 @@ def test_a_corrupt_batch_is_not_stepped_over():
     machine = machine_at()
     machine.delivered(delivery(10, 12))
     machine.delivered(delivery(12, 14))
-    taken = machine.take()
+    taken = machine.ahead.take()
     machine.corrupt(taken.reader, CorruptDataError("bad", reason=Reason.CORRUPT_DATA))
-    assert machine.take() is None
+    assert machine.ahead.take() is None
     assert machine.readers[PLACE].position == 10
     assert machine.all_failed is not None
 
@@ -220,9 +220,9 @@ def test_pausing_gives_back_the_credit_of_what_is_dropped():
     machine = machine_at()
     machine.delivered(delivery(10, 12))
     machine.pause([PLACE])
-    assert machine.credit_bytes == 5
+    assert machine.ahead.credit_bytes == 5
     machine.delivered(delivery(12, 14))
-    assert machine.credit_bytes == 10
+    assert machine.ahead.credit_bytes == 10
     machine.resume([PLACE])
     assert machine.readers[PLACE].place == Offset(10)
 
@@ -241,3 +241,63 @@ def test_a_partition_that_is_asked_for_again_is_committed_and_a_sought_one_is_no
     assert machine.positions()[PLACE].offset == 10
     machine.seek(PLACE, Offset(50))
     assert PLACE not in machine.positions()
+
+
+def test_reading_has_not_ended_before_the_broker_says_so():
+    machine = machine_at(100, stop_at_end=True)
+    assert not machine.finished
+    assert machine.stream_ended()
+    assert machine.finished
+
+
+def test_a_stream_that_ends_early_is_not_the_end():
+    machine = machine_at(10, stop_at_end=True)
+    machine.delivered(delivery(10, 99))
+    assert not machine.stream_ended()
+    assert not machine.finished
+
+
+def test_a_seek_after_the_end_begins_anew():
+    machine = machine_at(100, stop_at_end=True)
+    machine.stream_ended()
+    seek_id = machine.seek(PLACE, Offset(20)).seek_id
+    machine.sought(seek_id, StartedPosition(PLACE, topic_id(PLACE), 20, 100))
+    machine.delivered(delivery(20, 100))
+    taken = machine.ahead.take()
+    machine.advanced(taken.reader, 100)
+    machine.ahead.take()
+    assert not machine.finished
+    assert machine.stream_ended()
+    assert machine.finished
+
+
+@pytest.mark.parametrize("offset", [101, 4])
+def test_a_place_out_of_range_is_no_end_until_the_broker_has_found_it(offset):
+    machine: ReaderMachine = ReaderMachine(stop_at_end=True)
+    machine.started([StartedPosition(PLACE, topic_id(PLACE), offset, 100, 5)], {})
+    assert not machine.readers[PLACE].in_range
+    assert not machine.stream_ended()
+    machine.caught_up(PLACE)
+    assert machine.readers[PLACE].in_range
+    assert machine.stream_ended() == (offset >= 100)
+
+
+def test_a_place_above_the_watermark_is_found_by_the_delivery_that_begins_there():
+    machine: ReaderMachine = ReaderMachine(stop_at_end=False)
+    machine.started([StartedPosition(PLACE, topic_id(PLACE), 101, 100)], {})
+    machine.delivered(delivery(101, 102))
+    assert machine.readers[PLACE].in_range
+
+
+def test_a_partition_that_was_given_up_keeps_its_trouble_until_it_is_read_again():
+    machine = machine_at(stop_at_end=True)
+    assert machine.failed(PLACE, topic_id(PLACE), RETRIABLE) == "ask again"
+    assert machine.give_up(machine.readers[PLACE], RETRIABLE) == "told"
+    with pytest.raises(RetriableError):
+        machine.ahead.take()
+    assert machine.all_failed is RETRIABLE
+    seek_id = machine.seek(PLACE, Offset(20)).seek_id
+    assert machine.readers[PLACE].trouble is RETRIABLE
+    machine.sought(seek_id, StartedPosition(PLACE, topic_id(PLACE), 20, 100))
+    assert machine.readers[PLACE].trouble is None
+    assert machine.all_failed is None

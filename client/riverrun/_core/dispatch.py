@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from riverrun._core.acks import TagLedger
+from riverrun._core.episodes import Episodes
 from riverrun._core.outgoing import OutgoingBatch, Resolution
 from riverrun._core.records import TopicPartition
 from riverrun._core.sequences import PartitionLane
@@ -54,6 +55,8 @@ class Dispatcher:
         self._held: set[TopicPartition] = set()
         self._ledger = TagLedger()
         self._limits: StreamLimits | None = None
+        self._episodes: Episodes[TopicPartition] = Episodes()
+        self._news: list[RiverrunError] = []
 
     @property
     def appends_in_flight(self) -> int:
@@ -122,8 +125,14 @@ class Dispatcher:
             return []
         lane, batch = waiting
         resolutions = lane.answered(batch, base_offset, error, now_s)
+        self._note(lane, now_s)
         self._list(lane)
         return resolutions
+
+    def take_news(self) -> list[RiverrunError]:
+        """Return why partitions cannot be written, where a person has not been told yet."""
+        news, self._news = self._news, []
+        return news
 
     def stream_started(self, limits: StreamLimits) -> None:
         """Begin to send: everything in flight goes first, again."""
@@ -166,6 +175,12 @@ class Dispatcher:
     def abandon(self, error: RiverrunError) -> list[Resolution]:
         """Fail everything."""
         return [done for lane in self._lanes.values() for done in lane.abandon(error)]
+
+    def _note(self, lane: PartitionLane, now_s: float) -> None:
+        if lane.trouble is None:
+            self._episodes.worked(lane.partition)
+        elif self._episodes.failed(lane.partition, lane.trouble, now_s):
+            self._news.append(lane.trouble)
 
     def _list(self, lane: PartitionLane) -> None:
         self._held.discard(lane.partition)

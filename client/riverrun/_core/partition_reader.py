@@ -19,6 +19,12 @@ class StartedPosition(NamedTuple):
     topic_id: bytes
     offset: int
     high_watermark: int
+    log_start: int = 0
+
+    @property
+    def in_range(self) -> bool:
+        """Whether the offset can be read for certain; above the watermark it may not exist."""
+        return self.log_start <= self.offset <= self.high_watermark
 
 
 class Delivered(NamedTuple, Generic[B]):
@@ -80,7 +86,9 @@ class PartitionReader:
         paused: nothing is returned to the application.
         dropped: something was dropped while paused, so that resuming has to go back.
         begun: it has had a position, or the application has chosen one.
+        in_range: the broker has the position; where it has not yet said so, an error may follow.
         start_seek_id: what `seek_id` was when the current stream's start was written.
+        trouble: why the broker cannot deliver it just now, while it is asked again.
         error: why the broker does not deliver it.
     """
 
@@ -98,7 +106,9 @@ class PartitionReader:
     paused: bool = False
     dropped: bool = False
     begun: bool = True
+    in_range: bool = True
     start_seek_id: int = 0
+    trouble: RiverrunError | None = None
     error: RiverrunError | None = None
 
     @property
@@ -109,7 +119,12 @@ class PartitionReader:
     @property
     def finished(self) -> bool:
         """Whether the application has been given everything up to the end."""
-        return self.end is not None and self.position >= self.end and self.place is None
+        return (
+            self.end is not None
+            and self.position >= self.end
+            and self.place is None
+            and self.in_range
+        )
 
     @property
     def resume_at(self) -> From:

@@ -133,6 +133,10 @@ class ProducerMachine(Generic[R]):
         resolved, self._resolved = self._resolved, []
         return resolved
 
+    def take_news(self) -> list[RiverrunError]:
+        """Return why partitions cannot be written, where a person has not been told yet."""
+        return self._dispatcher.take_news()
+
     def limit_bytes(self, partition: TopicPartition) -> int:
         """Return how large a batch the partition takes, as far as that is known."""
         return self._dispatcher.lane(partition).largest_accepted_bytes or _NO_LIMIT

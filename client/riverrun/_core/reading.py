@@ -8,7 +8,6 @@ a pause, drops what was read ahead and sets both anew.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeAlias, TypeVar
@@ -18,8 +17,8 @@ from riverrun._core.partition_reader import (
     Delivered,
     PartitionReader,
     StartedPosition,
-    Taken,
 )
+from riverrun._core.read_ahead import ReadAhead
 from riverrun._core.records import CommittedOffset, From, Offset, TopicPartition
 from riverrun.errors import CorruptDataError, Reason, RetriableError, RiverrunError
 
@@ -27,17 +26,6 @@ B = TypeVar("B")
 
 Verdict: TypeAlias = Literal["ask again", "seek refused", "told"]
 """What to do about a partition that failed: ask once more, tell whoever seeks, or nothing."""
-
-
-@dataclass(slots=True)
-class _Queued(Generic[B]):
-    """Part of a delivery that the application has not been given; or only a new position."""
-
-    reader: PartitionReader
-    delivery: Delivered[B] | None
-    next_offset: int
-    taken: int = 0
-    error: RiverrunError | None = None
 
 
 @dataclass(slots=True)
@@ -51,8 +39,9 @@ class ReaderMachine(Generic[B]):
 
     Attributes:
         readers: by partition, in the order in which the broker told them.
-        credit_bytes: what was taken or dropped since credit was last granted; below 0 while more is
-            queued than may be.
+        ahead: what was read ahead of the application.
+        ended: a broker has ended a stream because it had delivered everything asked for. Only then
+            is it known that there is no partition of which nothing has been heard yet.
         error: why nothing more will come at all.
     """
 
@@ -60,9 +49,9 @@ class ReaderMachine(Generic[B]):
     begin_at: From = "earliest"
     places: Mapping[TopicPartition, From] = field(default_factory=dict)
     readers: dict[TopicPartition, PartitionReader] = field(default_factory=dict)
-    credit_bytes: int = 0
+    ahead: ReadAhead[B] = field(default_factory=ReadAhead)
+    ended: bool = False
     error: RiverrunError | None = None
-    _queue: deque[_Queued[B]] = field(default_factory=deque)
     _paused: set[TopicPartition] = field(default_factory=set)
     _last_seek_id: int = 0
 
@@ -70,31 +59,20 @@ class ReaderMachine(Generic[B]):
     def finished(self) -> bool:
         """Whether the application has been given everything that it asked for."""
         return (
-            self.stop_at_end
-            and bool(self.readers)
-            and not self._queue
+            self.ended
+            and not self.ahead
             and all(reader.finished for reader in self.readers.values())
         )
 
     @property
     def all_failed(self) -> RiverrunError | None:
         """The first partition's error, where no partition can deliver any more."""
-        if self._queue or not self.readers:
+        if self.ahead or not self.readers:
             return None
         errors = [reader.error for reader in self.readers.values() if not reader.finished]
         return errors[0] if errors and all(errors) else None
 
     # From the wire.
-
-    def opening_credit(self, prefetch_bytes: int) -> int:
-        """Return what a new stream may deliver before more is granted, given what is queued.
-
-        What is queued beyond the allowance is to be taken before anything is granted: else each
-        broken stream would add a delivery to what nobody takes.
-        """
-        room_bytes = prefetch_bytes - self.queued_bytes
-        self.credit_bytes = min(0, room_bytes)
-        return max(0, room_bytes)
 
     def asked(self) -> dict[TopicPartition, Asked]:
         """Return what a new stream's start has to ask for, to be given to `started` too."""
@@ -140,6 +118,8 @@ class ReaderMachine(Generic[B]):
                 reader.dropped = reader.dropped and at.offset != reader.position
                 reader.expected = at.offset
                 reader.high_watermark = at.high_watermark
+                reader.in_range = reader.in_range or at.in_range
+                reader.trouble = None
         return answered
 
     def delivered(self, delivery: Delivered[B]) -> None:
@@ -153,7 +133,7 @@ class ReaderMachine(Generic[B]):
             raise _broken(f"{delivery.partition} was delivered and not asked for")
         if reader.seek_id or reader.paused or reader.dropped:
             reader.dropped = reader.dropped or reader.paused
-            self.credit_bytes += delivery.charged_bytes
+            self.ahead.refuse(delivery)
             return
         if delivery.first_offset != reader.expected or delivery.next_offset < reader.expected:
             raise _broken(
@@ -162,10 +142,11 @@ class ReaderMachine(Generic[B]):
             )
         reader.expected = delivery.next_offset
         reader.high_watermark = delivery.high_watermark
-        reader.error = None
+        reader.in_range = True
+        reader.trouble = reader.error = None
         if delivery.batches:
             reader.leader_epoch = delivery.leader_epoch
-        self._queue.append(_Queued(reader, delivery, delivery.next_offset))
+        self.ahead.add(reader, delivery)
 
     def sought(self, seek_id: int, at: StartedPosition) -> PartitionReader | None:
         """Take the answer to a seek; return its reader, or None where it is out of date."""
@@ -190,9 +171,35 @@ class ReaderMachine(Generic[B]):
                 "next"
             )
         reader.expected = at.offset
+        reader.in_range = True
         reader.leader_epoch = None
-        self._queue.append(_Queued(reader, None, at.offset))
+        self.ahead.add_position(reader, at.offset)
         return True
+
+    def caught_up(self, partition: TopicPartition) -> None:
+        """Take that the broker has no more than was delivered; so the position is one that it has."""
+        reader = self.readers.get(partition)
+        if reader is not None and not reader.seek_id:
+            reader.in_range = True
+
+    def stream_ended(self) -> bool:
+        """Take that the broker has ended a stream in order; return whether nothing is left to read.
+
+        What was read ahead may still wait for the application.
+        """
+        self.ended = all(
+            reader.gone
+            or (
+                reader.end is not None
+                and reader.expected >= reader.end
+                and reader.place is None
+                and reader.in_range
+                # What a pause has dropped is read again when it ends.
+                and (reader.paused or not reader.dropped)
+            )
+            for reader in self.readers.values()
+        )
+        return self.ended
 
     def lagging(self, partition: TopicPartition, high_watermark: int) -> None:
         """Take a newer high watermark."""
@@ -205,7 +212,7 @@ class ReaderMachine(Generic[B]):
     ) -> Verdict:
         """Take the failure of one partition; `seek_id` is that of the seek that it answers.
 
-        What asking again cannot mend is told to the application, once, behind what came before.
+        What asking again cannot mend is told to the application, as `give_up` does.
         """
         reader = self.readers.get(at)
         if reader is None:
@@ -218,7 +225,12 @@ class ReaderMachine(Generic[B]):
             # It was under way before that seek, which has an answer of its own.
             return "told"
         if isinstance(error, RetriableError):
+            reader.trouble = error
             return "ask again"
+        return self.give_up(reader, error)
+
+    def give_up(self, reader: PartitionReader, error: RiverrunError) -> Verdict:
+        """Let a partition be until a seek; its error is told once, behind what came before."""
         sought = bool(reader.seek_id) and not reader.retrying
         reader.seek_id = 0
         if sought:
@@ -226,7 +238,7 @@ class ReaderMachine(Generic[B]):
             return "seek refused"
         if reader.error is None:
             reader.error = error
-            self._queue.append(_Queued(reader, None, -1, error=error))
+            self.ahead.add_error(reader, error)
         return "told"
 
     def ask_again(self, partition: TopicPartition) -> PartitionReader:
@@ -241,45 +253,11 @@ class ReaderMachine(Generic[B]):
 
     def corrupt(self, reader: PartitionReader, error: RiverrunError) -> None:
         """Give up a partition whose data fails its checks; nothing behind that is returned."""
-        self._purge(reader)
+        self.ahead.purge(reader)
         reader.dropped = True
         reader.error = error
 
     # From the application.
-
-    def take(self) -> Taken[B] | None:
-        """Return the next batch for the application; None where nothing is there.
-
-        Raises:
-            RiverrunError: of a partition that cannot be read any more.
-        """
-        while self._queue:
-            queued = self._queue[0]
-            reader, delivery = queued.reader, queued.delivery
-            if queued.error is not None:
-                self._queue.popleft()
-                raise queued.error
-            if delivery is None or queued.taken == len(delivery.batches):
-                self._queue.popleft()
-                self._passed(queued)
-                continue
-            batch = delivery.batches[queued.taken]
-            queued.taken += 1
-            last = queued.taken == len(delivery.batches)
-            end = (
-                delivery.next_offset
-                if reader.end is None
-                else min(delivery.next_offset, reader.end)
-            )
-            return Taken(
-                reader,
-                batch,
-                max(delivery.first_offset, reader.position),
-                end,
-                end if last else -1,
-                delivery.high_watermark,
-            )
-        return None
 
     def positions(self) -> dict[TopicPartition, CommittedOffset]:
         """Return how far the application has come, to be committed; not where it still goes to."""
@@ -288,10 +266,6 @@ class ReaderMachine(Generic[B]):
             for partition, reader in self.readers.items()
             if reader.place is None or reader.retrying
         }
-
-    def clear(self) -> None:
-        """Let go of everything that was read ahead."""
-        self._queue.clear()
 
     def advanced(self, reader: PartitionReader, position: int) -> None:
         """Note what the application has been given."""
@@ -305,7 +279,8 @@ class ReaderMachine(Generic[B]):
         reader.place = to
         reader.begun = True
         reader.retrying = False
-        self._purge(reader)
+        self.ended = False
+        self.ahead.purge(reader)
         return reader
 
     def pause(self, partitions: Iterable[TopicPartition]) -> list[PartitionReader]:
@@ -316,7 +291,7 @@ class ReaderMachine(Generic[B]):
             reader = self.readers.get(partition)
             if reader is not None and not reader.paused:
                 reader.paused = True
-                reader.dropped = self._purge(reader) or reader.dropped
+                reader.dropped = self.ahead.purge(reader) or reader.dropped
                 changed.append(reader)
         return changed
 
@@ -335,11 +310,6 @@ class ReaderMachine(Generic[B]):
         return changed
 
     @property
-    def queued_bytes(self) -> int:
-        """What was read ahead and still costs credit."""
-        return sum(q.delivery.charged_bytes for q in self._queue if q.delivery is not None)
-
-    @property
     def paused(self) -> frozenset[TopicPartition]:
         """The partitions that are paused."""
         return frozenset(self._paused)
@@ -347,6 +317,7 @@ class ReaderMachine(Generic[B]):
     def _begin(self, at: StartedPosition) -> None:
         reader = PartitionReader(at.partition, at.topic_id, at.offset, at.offset)
         reader.high_watermark = at.high_watermark
+        reader.in_range = at.in_range
         reader.paused = at.partition in self._paused
         if self.stop_at_end:
             reader.end = at.high_watermark
@@ -361,30 +332,12 @@ class ReaderMachine(Generic[B]):
         reader.dropped = reader.dropped and at.offset != reader.position
         if self.stop_at_end and reader.end is None:
             reader.end = at.high_watermark
+        reader.in_range = at.in_range
         reader.seek_id = 0
         reader.place = None
         reader.begun = True
         reader.retrying = False
-        reader.error = None
-
-    def _purge(self, reader: PartitionReader) -> bool:
-        """Drop what was read ahead of one partition; return whether there was something."""
-        dropped = [queued for queued in self._queue if queued.reader is reader]
-        self._queue = deque(queued for queued in self._queue if queued.reader is not reader)
-        for queued in dropped:
-            if queued.delivery is not None:
-                self.credit_bytes += queued.delivery.charged_bytes
-        return bool(dropped)
-
-    def _passed(self, queued: _Queued[B]) -> None:
-        """Give the credit of a delivery back, and step over offsets without records."""
-        if queued.delivery is not None:
-            self.credit_bytes += queued.delivery.charged_bytes
-        reader = queued.reader
-        position = queued.next_offset
-        if reader.end is not None:
-            position = min(position, max(reader.end, reader.position))
-        reader.position = position
+        reader.trouble = reader.error = None
 
 
 def _broken(text: str) -> CorruptDataError:

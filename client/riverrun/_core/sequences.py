@@ -20,6 +20,9 @@ from riverrun.errors import ProducerFencedError, Reason, RetriableError, Riverru
 
 EPOCH_MAX = (1 << 31) - 1
 
+# Sent again because of what we sent, not of what the broker lacks.
+_OUR_OWN = frozenset({Reason.OUT_OF_ORDER_SEQUENCE, Reason.UNKNOWN_PRODUCER})
+
 Split = Callable[[OutgoingBatch], "tuple[OutgoingBatch, OutgoingBatch] | None"]
 """Makes two batches of one; None where it has one record."""
 
@@ -49,6 +52,9 @@ class PartitionLane:
         window: how many batches may wait for their answers.
         backoff: delays between attempts.
         split: makes two batches of one that is too large.
+
+    Attributes:
+        trouble: why the broker does not take batches just now, as it said last.
     """
 
     def __init__(
@@ -66,6 +72,7 @@ class PartitionLane:
         self.epoch = 0
         self.attempt = 0
         self.hold_until_s = 0.0
+        self.trouble: RiverrunError | None = None
         self.largest_accepted_bytes: int | None = None
         self._idempotent = idempotent
         self._backoff = backoff
@@ -140,6 +147,7 @@ class PartitionLane:
         if error is None:
             self._remove(batch)
             self._backoff.reset()
+            self.trouble = None
             resolutions = [Resolution(batch, base_offset, None)]
         else:
             self._settling = True
@@ -164,7 +172,9 @@ class PartitionLane:
         return []
 
     def expired(self, now_s: float, why: str) -> list[Resolution]:
-        """Give up what has passed its deadline; `why` ends the error's text."""
+        """Give up what has passed its deadline; `why` and the broker's last word end the text."""
+        if self.trouble is not None:
+            why += f"; the broker's last answer was: {self.trouble.message}"
         resolutions: list[Resolution] = []
         while (batch := self._first()) is not None and batch.deadline_s <= now_s:
             resolutions += self._fail(batch, timed_out(self.partition, why))
@@ -244,7 +254,10 @@ class PartitionLane:
             return []
         final = self._final_error(batch, error)
         if final is not None:
+            self.trouble = None
             return self._fail(batch, final)
+        if error.reason not in _OUR_OWN:
+            self.trouble = error
         if self._idempotent and not batch.doubtful:
             for later in self._behind(batch):
                 later.behind_gap = True

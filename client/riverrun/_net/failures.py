@@ -145,11 +145,11 @@ def from_stream(error: grpc.aio.AioRpcError, what: str, endpoint: str) -> Riverr
     built = from_rpc(error, what, endpoint)
     # Where there is no Error of ours, gRPC or a proxy has spoken, perhaps of one message: that must
     # not end what else the stream was for.
-    mendable = isinstance(built, FatalError) or error_detail(error) is None
+    ours = error_detail(error) is not None
+    mendable = isinstance(built, FatalError) or not ours
     if mendable and error.code() not in _FINAL and not isinstance(built, RetriableError):
-        return RetriableError(
-            built.message, reason=Reason.CONNECTION_LOST, outcome_known=built.outcome_known
-        )
+        reason = built.reason if ours else Reason.CONNECTION_LOST
+        return RetriableError(built.message, reason=reason, outcome_known=built.outcome_known)
     return built
 
 

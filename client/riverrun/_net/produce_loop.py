@@ -7,13 +7,17 @@ on the next one, in order and with the same sequences, until its deadline.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 from riverrun._core.backoff import Backoff
+from riverrun._core.episodes import Episodes
 from riverrun._net.channel import Connection, Connections
 from riverrun._net.produce_stream import Machine, ProduceStream, StreamSettings
 from riverrun.errors import FatalError, Reason, RetriableError, RiverrunError
 from riverrun.v1 import producer_pb2 as pb
+
+_log = logging.getLogger("riverrun")
 
 
 class ProduceLoop:
@@ -55,6 +59,7 @@ class ProduceLoop:
         self._producer_id: int | None = None
         self._closing = False
         self._last_trouble: RiverrunError | None = None
+        self._breaks: Episodes[str] = Episodes()
         self._expiry: asyncio.TimerHandle | None = None
 
     def wake(self) -> None:
@@ -103,6 +108,9 @@ class ProduceLoop:
                 self._connections.lost(connection)
             if stream is not None and stream.answers:
                 self._backoff.reset()
+                self._breaks.worked("streams")
+            if self._breaks.failed("streams", error, asyncio.get_running_loop().time()):
+                _log.warning("nothing can be written, trying again: %s", error)
             return self._backoff.next_s(error.retry_after_s)
         finally:
             self._stream = None
@@ -156,7 +164,9 @@ class ProduceLoop:
 
     def _expire(self) -> None:
         why = f"{self._delivery_timeout_s:g} s have passed (delivery_timeout_s)"
-        if self._last_trouble is not None:
+        # Once a stream has answered, what was wrong with the ones before it explains nothing.
+        answered = self._stream is not None and self._stream.answers
+        if self._last_trouble is not None and not answered:
             why += f"; the last trouble was: {self._last_trouble.message}"
         self._machine.expire(asyncio.get_running_loop().time(), why)
         self._deliver()

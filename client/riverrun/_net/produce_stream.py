@@ -7,6 +7,7 @@ Not here: what to send and what an answer means (`_core.producing`), and when to
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -33,6 +34,8 @@ _Call: TypeAlias = grpc.aio.StreamStreamCall[pb.ProduceStreamRequest, pb.Produce
 _START_TIMEOUT_S = 10.0
 # After half-closing, a broker answers what is under way and ends the stream.
 _DRAIN_TIMEOUT_S = 30.0
+
+_log = logging.getLogger("riverrun")
 
 _ACKS = {"all": pb.ACKS_ALL, "leader": pb.ACKS_LEADER, "none": pb.ACKS_NONE}
 
@@ -234,6 +237,8 @@ class ProduceStream:
                 error = from_proto(result.error, f"{result.topic}[{result.partition}]")
             base_offset = result.base_offset if result.HasField("base_offset") else None
             self._machine.answered(answer.tag, base_offset, error, now_s)
+        for trouble in self._machine.take_news():
+            _log.warning("cannot be written, trying again: %s", trouble.message)
 
     async def _ended(self, call: _Call) -> RiverrunError:
         """Say how a stream ended that should have gone on."""

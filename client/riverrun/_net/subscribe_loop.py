@@ -12,10 +12,12 @@ import logging
 from collections.abc import Iterable
 
 from riverrun._core.backoff import Backoff
+from riverrun._core.episodes import Episodes
 from riverrun._core.partition_reader import PartitionReader
 from riverrun._core.records import From, PositionReset, TopicPartition
 from riverrun._net.channel import Connection, Connections
 from riverrun._net.offsets import fetch_group_offsets
+from riverrun._net.partition_retries import PartitionRetries
 from riverrun._net.subscribe_settings import SubscribeSettings
 from riverrun._net.subscribe_stream import Machine, SubscribeStream
 from riverrun.errors import (
@@ -28,6 +30,8 @@ from riverrun.errors import (
 )
 
 _OWN_WRITE = "Internal error from Core"
+# A stream that breaks sooner is still the same trouble, and no news.
+_STEADY_S = 10.0
 
 _log = logging.getLogger("riverrun")
 
@@ -35,7 +39,7 @@ _log = logging.getLogger("riverrun")
 class SubscribeLoop:
     """Drives one consumer's machine. Transitions: idle -> connecting -> streaming -> connecting...
 
-    Owns its task and the timers of partitions that are to be asked for again; `close` ends them.
+    Owns its task and what asks again for partitions; `close` ends them.
 
     Args:
         connections: finds brokers.
@@ -58,11 +62,20 @@ class SubscribeLoop:
         self._stream: SubscribeStream | None = None
         self._changed = asyncio.Event()
         self._seeks: dict[TopicPartition, asyncio.Future[None]] = {}
-        self._timers: dict[TopicPartition, asyncio.TimerHandle] = {}
+        self._retries = PartitionRetries(
+            connections,
+            machine,
+            settings,
+            backoff,
+            say_seek=self._say_seek,
+            on_sought=self._sought,
+            changed=self._wake,
+        )
+        self._breaks: Episodes[str] = Episodes()
+        self._opened_s = 0.0
         self._task: asyncio.Task[None] | None = None
         self._begun = False
         self._closing = False
-        self._lookups: dict[TopicPartition, asyncio.Task[None]] = {}
 
     def start(self) -> None:
         """Begin, if it has not begun."""
@@ -127,16 +140,11 @@ class SubscribeLoop:
 
     async def close(self) -> None:
         """End the stream and all that belongs to it. Safe to call twice."""
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
         self._closing = True
-        tasks = [*self._lookups.values()]
         if self._task is not None:
-            tasks.append(self._task)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._retries.close()
         self._changed.set()
 
     async def _run(self) -> None:
@@ -151,7 +159,12 @@ class SubscribeLoop:
                 stream = self._new_stream(connection)
                 self._stream = stream
                 await stream.run()
-                if self._settings.stop_at_end and self._all_delivered():
+                # A broker that goes away ends streams that it is not through with.
+                if (
+                    self._settings.stop_at_end
+                    and not stream.going_away
+                    and self._machine.stream_ended()
+                ):
                     return
                 # The broker goes away, and another one may be there already.
                 self._connections.lost(connection)
@@ -175,7 +188,7 @@ class SubscribeLoop:
         settings, machine = self._settings, self._machine
         if machine.readers:
             for partition in [p for p, reader in machine.readers.items() if not reader.begun]:
-                await self._place(partition)
+                await self._retries.place(partition)
         elif settings.committed_first:
             found = await fetch_group_offsets(
                 self._connections, settings.group, settings.committed_first
@@ -185,61 +198,41 @@ class SubscribeLoop:
             }
             machine.places = {**settings.places, **committed}
 
-    async def _place(self, partition: TopicPartition) -> None:
-        """Let a partition that has never begun begin where its group has come to by now."""
-        settings, reader = self._settings, self._machine.readers[partition]
-        if reader.gone or not settings.follows_group(partition):
-            return
-        found = await fetch_group_offsets(self._connections, settings.group, [partition])
-        # Meanwhile it may have begun after all, or the application has gone elsewhere.
-        if not reader.begun:
-            begin_at = settings.places.get(partition, settings.begin_at)
-            reader.place = begin_at if found.get(partition) is None else "committed"
-
     def _after(
         self, error: RetriableError, connection: Connection | None, stream: SubscribeStream | None
     ) -> float:
         """Return how long to wait after a broken stream."""
         if connection is not None:
             self._connections.lost(connection)
-        level = logging.INFO
-        if stream is not None and stream.frames:
+        now_s, flowed = asyncio.get_running_loop().time(), bool(stream and stream.frames)
+        if flowed:
             self._backoff.reset()
-            # A credit written to a stream that has just ended fails in gRPC's core, which then
-            # hides that end: nothing was interrupted.
-            if _OWN_WRITE not in str(error):
-                level = logging.WARNING
-        _log.log(level, "subscription interrupted, going on: %s", error)
+            if now_s - self._opened_s >= _STEADY_S:
+                self._breaks.worked("streams")
+        # A credit written to a stream that has just ended fails in gRPC's core, which then hides
+        # that end: nothing was interrupted.
+        is_break = not flowed or _OWN_WRITE not in str(error)
+        is_news = is_break and self._breaks.failed("streams", error, now_s, at_once=flowed)
+        level = logging.WARNING if is_news else logging.INFO
+        _log.log(level, "subscription interrupted, trying again: %s", error)
         return self._backoff.next_s(error.retry_after_s)
 
     def _new_stream(self, connection: Connection) -> SubscribeStream:
+        self._opened_s = asyncio.get_running_loop().time()
         return SubscribeStream(
             connection,
             self._machine,
             self._settings,
             changed=self._wake,
             on_sought=self._sought,
-            on_failed=self._ask_again_later,
+            on_failed=self._retries.failed,
             on_reset=self._position_reset,
         )
 
     def _wake(self) -> None:
         self._begun = True
+        self._retries.look()
         self._changed.set()
-
-    def _all_delivered(self) -> bool:
-        """Whether every partition has come to its end, taken by the application or not."""
-        return all(
-            reader.gone
-            or (
-                reader.end is not None
-                and reader.expected >= reader.end
-                and reader.place is None
-                # What a pause has dropped is read again when it ends.
-                and (reader.paused or not reader.dropped)
-            )
-            for reader in self._machine.readers.values()
-        )
 
     def _say_seek(self, reader: PartitionReader) -> None:
         """Send a seek, if there is a stream; else the next one begins there."""
@@ -254,33 +247,6 @@ class SubscribeLoop:
             done.set_result(None)
         else:
             done.set_exception(error)
-
-    def _ask_again_later(self, partition: TopicPartition, after_s: float) -> None:
-        if partition not in self._timers:
-            delay_s = self._backoff.next_s(after_s)
-            loop = asyncio.get_running_loop()
-            self._timers[partition] = loop.call_later(delay_s, self._ask_again, partition)
-
-    def _ask_again(self, partition: TopicPartition) -> None:
-        del self._timers[partition]
-        reader = self._machine.readers[partition]
-        if not reader.begun and self._settings.follows_group(partition):
-            if partition not in self._lookups:
-                task = asyncio.create_task(self._begin_again(partition), name="riverrun lookup")
-                self._lookups[partition] = task
-                task.add_done_callback(lambda _: self._lookups.pop(partition, None))
-            return
-        self._say_seek(self._machine.ask_again(partition))
-
-    async def _begin_again(self, partition: TopicPartition) -> None:
-        """Ask once more for a partition that has never begun."""
-        try:
-            await self._place(partition)
-        except RiverrunError as error:
-            _log.info("%s: cannot tell yet where its group has come to: %s", partition, error)
-            self._ask_again_later(partition, error.retry_after_s or 0.0)
-        else:
-            self._say_seek(self._machine.ask_again(partition))
 
     def _position_reset(self, reset: PositionReset) -> None:
         _log.warning(

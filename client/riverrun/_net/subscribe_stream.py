@@ -49,7 +49,8 @@ class SubscribeStream:
         settings: what is asked of the stream.
         changed: called after the machine has taken something.
         on_sought: called with a reader whose seek is answered, and with the error if it is refused.
-        on_failed: called with a partition that has failed and should be asked for again, and when.
+        on_failed: called with a partition that cannot be read, its topic's id, why, and the id of
+            the seek that this answers.
         on_reset: called where a position was out of range and reading goes on elsewhere.
     """
 
@@ -61,7 +62,7 @@ class SubscribeStream:
         *,
         changed: Callable[[], None],
         on_sought: Callable[[PartitionReader, RiverrunError | None], None],
-        on_failed: Callable[[TopicPartition, float], None],
+        on_failed: Callable[[TopicPartition, bytes, RiverrunError, int], None],
         on_reset: Callable[[PositionReset], None],
     ) -> None:
         self._connection = connection
@@ -75,11 +76,12 @@ class SubscribeStream:
         self._wake = asyncio.Event()
         self._asked: dict[TopicPartition, Asked] = {}
         self.frames = 0
+        self.going_away = False
         self.reconnect_after_s = 0.0
 
     def wake(self) -> None:
         """Say that credit may have come free."""
-        if self._machine.credit_bytes * _GRANT_SHARE >= self._settings.prefetch_bytes:
+        if self._machine.ahead.credit_bytes * _GRANT_SHARE >= self._settings.prefetch_bytes:
             self._wake.set()
 
     def seek(self, reader: PartitionReader) -> None:
@@ -134,7 +136,7 @@ class SubscribeStream:
             offset_reset=settings.offset_reset,
             form=pb.FORM_BATCHES,
             accept_codecs=[records_pb2.Codec.ValueType(c) for c in codecs.accepted_codecs()],
-            initial_credit=pb.Credit(bytes=machine.opening_credit(settings.prefetch_bytes)),
+            initial_credit=pb.Credit(bytes=machine.ahead.opening_credit(settings.prefetch_bytes)),
             stop_at_end=settings.stop_at_end,
         )
         self._asked = machine.asked()
@@ -228,11 +230,9 @@ class SubscribeStream:
                 if reader is not None:
                     self._on_sought(reader, None)
             case "position_reset":
-                reset = response.position_reset
-                at = _started(reset.position)
-                if machine.reset(at, reset.old_offset):
-                    cause = from_proto(reset.cause, str(at.partition))
-                    self._on_reset(PositionReset(at.partition, reset.old_offset, at.offset, cause))
+                self._take_reset(response.position_reset)
+            case "caught_up":
+                machine.caught_up(_started(response.caught_up.position).partition)
             case "heartbeat":
                 for lag in response.heartbeat.lags:
                     partition = TopicPartition(lag.topic, lag.partition)
@@ -241,19 +241,22 @@ class SubscribeStream:
             case "partition_error":
                 self._take_error(response.partition_error)
             case "going_away":
+                self.going_away = True
                 self.reconnect_after_s = seconds(response.going_away.reconnect_after)
         self._changed()
         # What was dropped on arrival has come free at once.
         self.wake()
 
+    def _take_reset(self, reset: pb.PositionReset) -> None:
+        at = _started(reset.position)
+        if self._machine.reset(at, reset.old_offset):
+            cause = from_proto(reset.cause, str(at.partition))
+            self._on_reset(PositionReset(at.partition, reset.old_offset, at.offset, cause))
+
     def _take_error(self, failed: pb.PartitionError) -> None:
         partition = TopicPartition(failed.topic, failed.partition)
         error = from_proto(failed.error, str(partition))
-        verdict = self._machine.failed(partition, failed.topic_id, error, failed.seek_id)
-        if verdict == "ask again":
-            self._on_failed(partition, error.retry_after_s or 0.0)
-        elif verdict == "seek refused":
-            self._on_sought(self._machine.readers[partition], error)
+        self._on_failed(partition, failed.topic_id, error, failed.seek_id)
 
     def _say(self, request: pb.SubscribeRequest) -> None:
         self._control.append(request)
@@ -261,15 +264,15 @@ class SubscribeStream:
 
     async def _write(self, call: _Call) -> None:
         """Send control and credit. The reader hears of it where the stream has broken."""
-        machine, share = self._machine, self._settings.prefetch_bytes // _GRANT_SHARE
+        ahead, share = self._machine.ahead, self._settings.prefetch_bytes // _GRANT_SHARE
         while True:
             await self._wake.wait()
             self._wake.clear()
             try:
                 while self._control:
                     await call.write(self._control.popleft())
-                if machine.credit_bytes >= share:
-                    granted, machine.credit_bytes = machine.credit_bytes, 0
+                if ahead.credit_bytes >= share:
+                    granted, ahead.credit_bytes = ahead.credit_bytes, 0
                     await call.write(pb.SubscribeRequest(credit=pb.Credit(bytes=granted)))
             except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
                 return
@@ -296,6 +299,7 @@ def _started(position: pb.PartitionPosition) -> StartedPosition:
         position.topic_id,
         position.offset,
         position.high_watermark,
+        position.log_start_offset,
     )
 
 

@@ -1,0 +1,128 @@
+"""What has been read ahead of the application, in the order in which it came, and its credit."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from riverrun._core.partition_reader import Delivered, PartitionReader, Taken
+from riverrun.errors import RiverrunError
+
+B = TypeVar("B")
+
+
+@dataclass(slots=True)
+class _Queued(Generic[B]):
+    """Part of a delivery that the application has not been given; or only a new position."""
+
+    reader: PartitionReader
+    delivery: Delivered[B] | None
+    next_offset: int
+    taken: int = 0
+    error: RiverrunError | None = None
+
+
+class ReadAhead(Generic[B]):
+    """Deliveries, new positions and errors of all partitions, in one queue.
+
+    Attributes:
+        credit_bytes: what was taken or dropped since credit was last granted; below 0 while more is
+            queued than may be.
+    """
+
+    def __init__(self) -> None:
+        self.credit_bytes = 0
+        self._queue: deque[_Queued[B]] = deque()
+
+    def __bool__(self) -> bool:
+        """Whether something waits for the application."""
+        return bool(self._queue)
+
+    @property
+    def queued_bytes(self) -> int:
+        """What was read ahead and still costs credit."""
+        return sum(q.delivery.charged_bytes for q in self._queue if q.delivery is not None)
+
+    def opening_credit(self, prefetch_bytes: int) -> int:
+        """Return what a new stream may deliver before more is granted, given what is queued.
+
+        What is queued beyond the allowance is to be taken before anything is granted: else each
+        broken stream would add a delivery to what nobody takes.
+        """
+        room_bytes = prefetch_bytes - self.queued_bytes
+        self.credit_bytes = min(0, room_bytes)
+        return max(0, room_bytes)
+
+    def add(self, reader: PartitionReader, delivery: Delivered[B]) -> None:
+        """Queue a delivery."""
+        self._queue.append(_Queued(reader, delivery, delivery.next_offset))
+
+    def add_position(self, reader: PartitionReader, offset: int) -> None:
+        """Queue a position that reading goes on at."""
+        self._queue.append(_Queued(reader, None, offset))
+
+    def add_error(self, reader: PartitionReader, error: RiverrunError) -> None:
+        """Queue an error, to be raised behind what came before it."""
+        self._queue.append(_Queued(reader, None, -1, error=error))
+
+    def refuse(self, delivery: Delivered[B]) -> None:
+        """Drop a delivery on arrival; what it cost is free again."""
+        self.credit_bytes += delivery.charged_bytes
+
+    def take(self) -> Taken[B] | None:
+        """Return the next batch for the application; None where nothing is there.
+
+        Raises:
+            RiverrunError: of a partition that cannot be read any more.
+        """
+        while self._queue:
+            queued = self._queue[0]
+            reader, delivery = queued.reader, queued.delivery
+            if queued.error is not None:
+                self._queue.popleft()
+                raise queued.error
+            if delivery is None or queued.taken == len(delivery.batches):
+                self._queue.popleft()
+                self._passed(queued)
+                continue
+            batch = delivery.batches[queued.taken]
+            queued.taken += 1
+            last = queued.taken == len(delivery.batches)
+            end = (
+                delivery.next_offset
+                if reader.end is None
+                else min(delivery.next_offset, reader.end)
+            )
+            return Taken(
+                reader,
+                batch,
+                max(delivery.first_offset, reader.position),
+                end,
+                end if last else -1,
+                delivery.high_watermark,
+            )
+        return None
+
+    def purge(self, reader: PartitionReader) -> bool:
+        """Drop what was read ahead of one partition; return whether there was something."""
+        dropped = [queued for queued in self._queue if queued.reader is reader]
+        self._queue = deque(queued for queued in self._queue if queued.reader is not reader)
+        for queued in dropped:
+            if queued.delivery is not None:
+                self.credit_bytes += queued.delivery.charged_bytes
+        return bool(dropped)
+
+    def clear(self) -> None:
+        """Let go of everything."""
+        self._queue.clear()
+
+    def _passed(self, queued: _Queued[B]) -> None:
+        """Give the credit of a delivery back, and step over offsets without records."""
+        if queued.delivery is not None:
+            self.credit_bytes += queued.delivery.charged_bytes
+        reader = queued.reader
+        position = queued.next_offset
+        if reader.end is not None:
+            position = min(position, max(reader.end, reader.position))
+        reader.position = position

@@ -118,7 +118,8 @@ async def lines_of(consumer, asked, tmp_path):
     """Read to the end and return the lines written."""
     path = tmp_path / "out"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT)
-    reading = Reading(consumer, asked, value_renderer(b"\n"), StandardOutput(descriptor))
+    output = StandardOutput(descriptor)
+    reading = Reading(consumer, (P0, P1), asked, value_renderer(b"\n"), output)
     try:
         async with asyncio.timeout(20):
             await reading.read()
@@ -215,7 +216,8 @@ async def test_what_could_not_be_written_is_not_committed():
     reader, writer = os.pipe()
     os.close(reader)
     consumer = PlayedConsumer([Batch(P0, 0, [1, 2])])
-    reading = Reading(consumer, options(group="g"), value_renderer(b"\n"), StandardOutput(writer))
+    output = StandardOutput(writer)
+    reading = Reading(consumer, (P0, P1), options(group="g"), value_renderer(b"\n"), output)
     working = asyncio.create_task(reading.read())
     await consumer.waiting.wait()
     with pytest.raises(BrokenPipeError):
@@ -229,7 +231,8 @@ async def test_what_could_not_be_written_is_not_committed():
 async def test_a_pipe_that_nobody_reads_is_given_up_in_time():
     reader, writer = os.pipe()
     consumer = PlayedConsumer([Batch(P0, 0, [1] * 200_000)])
-    reading = Reading(consumer, options(group="g"), value_renderer(b"\n"), StandardOutput(writer))
+    output = StandardOutput(writer)
+    reading = Reading(consumer, (P0, P1), options(group="g"), value_renderer(b"\n"), output)
     working = asyncio.create_task(reading.read())
     for _ in range(10):
         await asyncio.sleep(0)

@@ -177,6 +177,7 @@ def test_the_doctor_finds_a_running_broker_well(cli):
         ("version", "ok"),
         ("clock", "ok"),
         ("limits", "ok"),
+        ("partitions", "ok"),
     ]
     assert b"WHAT TO DO" in cli.out("doctor")
 

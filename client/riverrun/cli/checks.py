@@ -1,4 +1,4 @@
-"""What `doctor` looks at: addresses, version, clock, limits, and the addresses that brokers give."""
+"""What `doctor` looks at: addresses, those that brokers give too, version, clock and limits."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import os
 import socket
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Literal
 
 from riverrun import Client, RiverrunError, ServerInfo
+from riverrun.cli.finding import Finding
+from riverrun.cli.partition_checks import check_partitions
 from riverrun.cli.settings import Settings
 from riverrun.cli.tables import shown_bytes
 
@@ -24,23 +25,6 @@ UNREACHABLE = {
 }
 UNTUNED_MESSAGE_BYTES = 4 * 1024 * 1024
 """What a gRPC client accepts unless it is told to accept more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one check has found.
-
-    Attributes:
-        check: what was looked at.
-        state: how it is.
-        found: the actual state in words.
-        advice: what to do; empty where nothing needs doing.
-    """
-
-    check: str
-    state: Literal["ok", "warning", "failed"]
-    found: str
-    advice: str = ""
 
 
 async def examine(chosen: Settings) -> list[Finding]:
@@ -88,6 +72,7 @@ async def check_broker(address: str, chosen: Settings) -> list[Finding]:
             info = await client.server_info()
             trip_ms = (time.monotonic() - began) * 1000
             cluster = await client.admin().cluster()
+            partitions = await check_partitions(client.admin())
     except RiverrunError as error:
         advice = "is it a riverrun broker's client port, and are its listeners plaintext?"
         return [Finding("broker", "failed", f"{address}: {error.message}", advice)]
@@ -96,6 +81,7 @@ async def check_broker(address: str, chosen: Settings) -> list[Finding]:
         check_version(info.version, version("riverrun")),
         check_clock(info.now_ms, before_ms, trip_ms, info.limits.timestamp_ahead_max_s),
         check_limits(info),
+        *partitions,
         *[await check_address("advertised", endpoint) for endpoint in _others(endpoints, address)],
     ]
 

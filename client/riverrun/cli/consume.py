@@ -79,7 +79,8 @@ class ConsumeOptions:
 @click.option(
     "--exit-at-end",
     is_flag=True,
-    help="End at the high watermarks that the partitions have at the start.",
+    help="End at the high watermarks that the partitions have at the start. A partition that cannot "
+    "be read for --timeout (30 s by default) has no end: that is an error.",
 )
 @click.option(
     "--format",
@@ -122,6 +123,10 @@ def consume(ctx: click.Context, /, **given: Any) -> int:  # what click has read,
 
     With --output json each record is an object on a line; bytes that are not UTF-8 stand in base64
     as value_base64 and key_base64.
+
+    A partition that is offline is told of on standard error, with the command that brings it back,
+    and waited for; the others are read meanwhile. An offset that a partition does not have is an
+    error that names those it has; with --group reading goes on at the earliest, with a warning.
 
     SIGINT and SIGTERM write what has come, commit it, and end; a second signal ends at once. When
     the reader of a pipe goes away it ends quietly, with exit code 0.

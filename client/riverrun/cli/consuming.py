@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from riverrun.cli.interrupts import Interrupts
 from riverrun.cli.places import AtTime, Bound
 from riverrun.cli.starting import find_ends, find_time, make_consumer
 from riverrun.cli.stdout import StandardOutput
+from riverrun.cli.topics import find_topic
 from riverrun.cli.waiting import first_of
 
 if TYPE_CHECKING:
@@ -35,13 +36,14 @@ async def consume_output(client: Client, options: ConsumeOptions, renderer: Rend
 
     Raises:
         RiverrunError: reading or committing failed; what was printed is committed if it can be.
-        Complaint: standard output cannot be written.
+        Complaint: there is no such partition, or standard output cannot be written.
     """
     stop = asyncio.Event()
     output = StandardOutput()
     with Interrupts(stop.set) as interrupts:
+        partitions = await find_topic(client, options.topic, options.partitions)
         consumer = await make_consumer(client, options)
-        reading = Reading(consumer, options, renderer, output)
+        reading = Reading(consumer, partitions, options, renderer, output)
         try:
             try:
                 await first_of(reading.read(), stop.wait())
@@ -61,11 +63,13 @@ class Reading:
     def __init__(
         self,
         consumer: Consumer,
+        partitions: Sequence[TopicPartition],
         options: ConsumeOptions,
         renderer: Renderer,
         output: StandardOutput,
     ) -> None:
         self._consumer = consumer
+        self._partitions = partitions
         self._options = options
         self._render = renderer
         self._output = output
@@ -139,22 +143,24 @@ class Reading:
     async def _set_ends(self, until: Bound) -> None:
         """Find where partitions end, and which of them are there already."""
         self._ending = Ending(
-            await self._consumer.assignment(),
+            self._partitions,
             max_records=self._options.max_records,
             until_ms=until.time_ms if isinstance(until, AtTime) else None,
         )
-        await self._close_at(await find_ends(self._consumer, self._options))
+        await self._close_at(await find_ends(self._consumer, self._partitions, self._options))
 
     async def _close_in_time(self, until: AtTime) -> None:
         """Once the time of --until has passed, end each partition where it stands then."""
         await asyncio.sleep(until.time_ms / 1000 - time.time())
-        await self._close_at(await find_time(self._consumer, until.time_ms))
+        await self._close_at(await find_time(self._consumer, self._partitions, until.time_ms))
         if not self._ending.done:
             await asyncio.Event().wait()  # the rest is the reader's
 
     async def _close_at(self, ends: Mapping[TopicPartition, int]) -> None:
         """Set ends, and stop reading the partitions that are there already."""
-        positions = {where: await self._consumer.position(where) for where in ends}
+        # Of a partition that is offline nothing is known, and it is not where it ends.
+        read = set(await self._consumer.assignment())
+        positions = {where: await self._consumer.position(where) for where in read & ends.keys()}
         self._ending.close_at(ends, positions)
         if there := [where for where in ends if self._ending.closed(where)]:
             self._consumer.pause(there)

@@ -14,8 +14,9 @@ from riverrun.cli.tables import Table, print_json, print_table
 def doctor(ctx: click.Context) -> int:
     """Check each address of --bootstrap: whether it answers, version, clock and limits.
 
-    The addresses that brokers give to clients are tried too. What is not well comes with what to
-    do. The exit code is 1 where a check failed; warnings do not count.
+    The addresses that brokers give to clients are tried too, and every partition is looked at: one
+    that is offline or without a leader is a failed check that names the command to run. What is not
+    well comes with what to do. The exit code is 1 where a check failed; warnings do not count.
     """
     import asyncio  # noqa: PLC0415 - no help text needs it
 

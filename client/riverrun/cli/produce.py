@@ -123,6 +123,9 @@ def produce(ctx: click.Context, /, **given: Any) -> int:  # what click has read,
     same. Records of a partition that they name themselves keep their order, and so do the others
     among themselves.
 
+    A partition that is offline is told of on standard error, with the command that brings it back;
+    after --timeout (2 minutes by default) without an acknowledgement it is an error.
+
     If a record is refused, those before it in its partition stay written, and the error says how
     many were acknowledged in all. SIGINT and SIGTERM end reading; what was read is sent and waited
     for, a second signal ends at once.

@@ -10,6 +10,7 @@ import click
 
 from riverrun.cli.exits import Complaint, exit_for
 from riverrun.cli.memory import keep_memory
+from riverrun.cli.notices import warnings_shown
 from riverrun.cli.settings import Settings, settings
 from riverrun.client import Client
 from riverrun.errors import RetriableError, RiverrunError
@@ -43,7 +44,7 @@ def run_session(
             return await work(client)
 
     try:
-        with asyncio.Runner(loop_factory=loop_factory) as runner:
+        with warnings_shown(), asyncio.Runner(loop_factory=loop_factory) as runner:
             return runner.run(session())
     except RiverrunError as error:
         raise complaint_of(error) from error

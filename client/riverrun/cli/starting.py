@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from riverrun import Consumer, From, Last, Offset, Time, TopicPartition
 from riverrun.cli.exits import write_note
 from riverrun.cli.places import AtOffset, AtTime, LastRecords, Place
-from riverrun.cli.topics import find_topic
 
 if TYPE_CHECKING:
     from riverrun import Client
@@ -16,16 +15,11 @@ if TYPE_CHECKING:
 
 
 async def make_consumer(client: Client, options: ConsumeOptions) -> Consumer:
-    """Make a consumer of what was asked for.
+    """Make a consumer of what was asked for, which is there.
 
     With a group and chosen partitions, each begins where the group has committed to, else at
     `--from`, as all partitions do without a choice.
-
-    Raises:
-        TopicNotFoundError: there is no such topic.
-        Complaint: it has fewer partitions than that.
     """
-    await find_topic(client, options.topic, options.partitions)
     start = library_place(options.start)
     # With --until the end of each partition is found here: a partition that is done before its
     # high watermark is paused, and the library would wait for it.
@@ -53,9 +47,10 @@ async def make_consumer(client: Client, options: ConsumeOptions) -> Consumer:
     return client.consumer(group=options.group, partitions=partitions, stop_at_end=stop_at_end)
 
 
-async def find_ends(consumer: Consumer, options: ConsumeOptions) -> dict[TopicPartition, int]:
+async def find_ends(
+    consumer: Consumer, partitions: Iterable[TopicPartition], options: ConsumeOptions
+) -> dict[TopicPartition, int]:
     """Find the first offset that is not wanted in each partition, as far as it is known by now."""
-    partitions = await consumer.assignment()
     ends: dict[TopicPartition, int] = {}
     if options.exit_at_end:
         ends = await consumer.end_offsets(partitions)
@@ -65,13 +60,14 @@ async def find_ends(consumer: Consumer, options: ConsumeOptions) -> dict[TopicPa
     return ends
 
 
-async def find_time(consumer: Consumer, time_ms: int) -> dict[TopicPartition, int]:
+async def find_time(
+    consumer: Consumer, partitions: Iterable[TopicPartition], time_ms: int
+) -> dict[TopicPartition, int]:
     """Find where each partition ends for a time that has passed.
 
     That is its first record of the time or later; where there is none its high watermark, for
     what is written from now on is later.
     """
-    partitions = await consumer.assignment()
     found = await consumer.offsets_for_times(dict.fromkeys(partitions, time_ms))
     ends = await consumer.end_offsets(partitions)
     for partition, record in found.items():

@@ -60,7 +60,8 @@ def list_topics(ctx: click.Context, internal: bool) -> None:
 def describe(ctx: click.Context, topic: str, all_configs: bool) -> None:
     """Tell everything about TOPIC: its partitions, where they begin and end, and its settings.
 
-    HW is the high watermark: what lies below it is committed and can be read.
+    HW is the high watermark: what lies below it is committed and can be read. Why a partition cannot
+    be used, and what to do about it, stands below the table.
     """
 
     async def work(client: Client) -> TopicDescription:
@@ -134,10 +135,12 @@ def _print_definition(topic: TopicInfo) -> None:
 
 
 def _print_partitions(partitions: Sequence[PartitionDescription]) -> None:
-    """Write a row for each partition; the column of errors only where there is one."""
+    """Write a row for each partition, and below them why some cannot be used.
+
+    The reasons stand on lines of their own, whole: they hold commands to be copied.
+    """
     headings = ["PARTITION", "LEADER", "EPOCH", "REPLICAS", "IN-SYNC"]
     headings += ["START", "HW", "END", "SIZE"]
-    troubled = any(partition.error for partition in partitions)
     rows: list[list[Cell]] = [
         [
             partition.partition,
@@ -145,15 +148,24 @@ def _print_partitions(partitions: Sequence[PartitionDescription]) -> None:
             partition.leader_epoch,
             joined(partition.replicas),
             joined(partition.in_sync_replicas),
-            partition.log_start_offset,
-            partition.high_watermark,
-            partition.log_end_offset,
-            shown_bytes(partition.size_bytes),
-            *([partition.error] if troubled else []),
+            *(["-", "-", "-", "-"] if partition.error else _extent(partition)),
         ]
         for partition in partitions
     ]
-    print_table(Table([*headings, "ERROR"] if troubled else headings, rows))
+    print_table(Table(headings, rows))
+    for partition in partitions:
+        if partition.error:
+            click.echo(f"\npartition {partition.partition}: {partition.error}")
+
+
+def _extent(partition: PartitionDescription) -> list[Cell]:
+    """Tell where a partition begins and ends."""
+    return [
+        partition.log_start_offset,
+        partition.high_watermark,
+        partition.log_end_offset,
+        shown_bytes(partition.size_bytes),
+    ]
 
 
 def _print_ranges(found: Sequence[PartitionOffset], *, as_json: bool) -> None:

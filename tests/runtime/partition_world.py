@@ -24,7 +24,8 @@ NOW_MS = 1_700_000_000_000
 class World:
     """One partition, its store and its flusher; `crash` and `open` begin another process."""
 
-    def __init__(self, *, tail_bytes=1 << 20, config=None, topic="t"):
+    def __init__(self, *, tail_bytes=1 << 20, config=None, topic="t", reads=None):
+        self.reads = reads or InlineThreads()
         self.topic = topic
         self.store = MemoryStore(stored_batch, scan_batch)
         self.config = config or TopicConfig()
@@ -42,7 +43,7 @@ class World:
             self.flusher,
             lambda: self.now_ms,
             TailBudget(self.tail_bytes),
-            InlineThreads(),
+            self.reads,
             lambda: self.full,
         )
         self.epoch += 1

@@ -6,6 +6,7 @@ import pytest
 
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.log.batch import StoredBatch
+from riverrun_server.ports.log import StorageError
 from riverrun_server.runtime.cursor import LocalCursor
 
 
@@ -131,6 +132,54 @@ async def test_a_read_that_finds_damage_refuses_until_a_seek(woken):
             cursor.take(300)
     cursor.seek(60)
     assert cursor.take(100).first_offset == 60
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (Refusal(Reason.STORAGE_STALLED, "EIO"), Reason.STORAGE_STALLED),
+        (StorageError("EIO"), Reason.INTERNAL),
+        (OSError("EIO"), Reason.INTERNAL),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+async def test_whatever_a_read_fails_with_the_reader_is_woken_and_refused(woken, error, reason):
+    partition = Partition(tail_from=100)
+    cursor = cursor_of(partition, woken)
+    assert cursor.take(300) is None
+    partition.reads[0][1].set_exception(error)
+    await turn()
+    assert woken == [1]
+    with pytest.raises(Refusal, match="EIO") as refused:
+        cursor.take(300)
+    assert refused.value.reason is reason
+    assert cursor.position == 0
+
+
+async def test_a_read_that_fails_ahead_of_the_reader_spoils_nothing_that_was_read(woken):
+    partition = Partition(tail_from=100)
+    cursor = cursor_of(partition, woken)
+    cursor.take(300)
+    partition.answer_read()
+    await turn()
+    assert cursor.take(300).next_offset == 30
+    partition.reads[0][1].set_exception(OSError("EIO"))
+    await turn()
+    with pytest.raises(Refusal, match="EIO"):
+        cursor.take(300)
+    assert cursor.position == 30
+
+
+async def test_a_read_that_is_cancelled_does_not_leave_its_reader_waiting(woken):
+    partition = Partition(tail_from=100)
+    cursor = cursor_of(partition, woken)
+    cursor.take(300)
+    partition.reads[0][1].cancel()
+    await turn()
+    assert woken == [1]
+    with pytest.raises(Refusal) as refused:
+        cursor.take(300)
+    assert refused.value.reason is Reason.SHUTTING_DOWN
 
 
 async def test_a_closed_cursor_is_never_woken(woken):

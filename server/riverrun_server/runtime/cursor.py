@@ -131,15 +131,18 @@ class LocalCursor:
             reading.exception() if not reading.cancelled() else None
             return
         self._reading = None
-        if reading.cancelled():
-            return
-        error = reading.exception()
+        error = _CANCELLED if reading.cancelled() else reading.exception()
         if error is None:
             self._ready = reading.result()
         else:
             # A bug must not leave the reader waiting either.
             self._refusal = error if isinstance(error, Refusal) else _unreadable(error)
         self._wake()
+
+
+_CANCELLED = Refusal(
+    Reason.SHUTTING_DOWN, "the broker is shutting down and reads its disk no more; ask again"
+)
 
 
 def _unreadable(error: BaseException) -> Refusal:

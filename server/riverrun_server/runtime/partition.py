@@ -7,7 +7,8 @@ Not here: what is decided (core/log/partition), writing (runtime/appender), a re
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import structlog
@@ -21,7 +22,7 @@ from riverrun_server.core.log.hot_tail import HotTail, TailBudget
 from riverrun_server.core.log.partition import PartitionMachine
 from riverrun_server.core.producers import ProducerTable
 from riverrun_server.core.retention import RetentionRule
-from riverrun_server.ports.log import CorruptData, LogStore, StorageError
+from riverrun_server.ports.log import CorruptData, LogStore, StorageError, StorageFailed
 from riverrun_server.ports.partitions import Append, Appended, Watermarks
 from riverrun_server.ports.threads import Threads
 from riverrun_server.runtime.appender import Appender, storage_refusal
@@ -253,10 +254,8 @@ class LocalPartition:
     async def offset_at_time(self, time_ms: int) -> tuple[int, int] | None:
         """Return (offset, timestamp) of the first record at or after a time, or None."""
         self._check_online()
-        try:
+        with self._reading(f"looking for time {time_ms}"):
             return await find_time(self._log, self._machine.state, time_ms, self._services.threads)
-        except CorruptData as damage:
-            raise self._damaged(f"looking for time {time_ms}: {damage}") from damage
 
     def cursor(self, offset: int, wake: Callable[[], None]) -> LocalCursor:
         """Begin to read at an offset."""
@@ -306,6 +305,21 @@ class LocalPartition:
                 Reason.STORAGE_STALLED, f"{self} could not be read at offset {offset}: {error}"
             ) from error
 
+    @contextlib.contextmanager
+    def _reading(self, doing: str) -> Iterator[None]:
+        """Refuse with what a read of the store met; only damage takes the partition offline."""
+        try:
+            yield
+        except StorageFailed:
+            raise  # for the store as a whole, and so for the process
+        except CorruptData as damage:
+            raise self._damaged(f"{doing}: {damage}") from damage
+        except StorageError as error:
+            raise self._closed or Refusal(
+                Reason.STORAGE_STALLED,
+                f"{self} could not be read, {doing}: {error}; nothing happened, try again",
+            ) from error
+
     def _damaged(self, damage: str) -> Refusal:
         self.go_offline(damage)
         return Refusal(Reason.CORRUPT_DATA, f"{self} is damaged: {damage}")
@@ -339,10 +353,8 @@ class LocalPartition:
         self._check_online()
         machine, services = self._machine, self._services
         machine.producers.expire(now_ms, services.producer_retention_ms)
-        try:
+        with self._reading("looking for what is to be deleted"):
             target = await find_trim(self._log, machine.state, rule, now_ms, services.threads)
-        except CorruptData as damage:
-            raise self._damaged(str(damage)) from damage
         return None if target is None else await self.trim(target)
 
     async def trim(self, before_offset: int) -> int:
@@ -356,10 +368,8 @@ class LocalPartition:
         target = machine.high_watermark if before_offset == -1 else before_offset
         machine.trim_plan(target, 0)
         snapshot = self._appender.snapshot()
-        try:
+        with self._reading(f"looking for offset {target}"):
             row = await self._services.threads.run(self._log.index_before, target)
-        except CorruptData as damage:
-            raise self._damaged(str(damage)) from damage
         if machine.high_watermark < snapshot[0]:
             await self._services.flusher.durable()
         self._check_online()

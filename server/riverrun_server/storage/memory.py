@@ -75,6 +75,7 @@ class MemoryStore:
         self._logs: dict[PartitionId, MemoryLog] = {}
         self._write_error: StorageError | None = None
         self._sync_error: StorageError | None = None
+        self._read_error: Exception | None = None
         self.free = 1 << 40
 
     # What goes wrong, on demand.
@@ -88,7 +89,7 @@ class MemoryStore:
         for log in self._logs.values():
             log.mark_dropped()
         self._logs.clear()
-        self._write_error = self._sync_error = None
+        self._write_error = self._sync_error = self._read_error = None
 
     def refuse_writes(self, error: StorageError | None) -> None:
         """Have every write raise an error, until it is None again."""
@@ -97,6 +98,10 @@ class MemoryStore:
     def refuse_syncs(self, error: StorageError | None) -> None:
         """Have every sync raise an error, until it is None again."""
         self._sync_error = error
+
+    def refuse_reads(self, error: Exception | None) -> None:
+        """Have every read of batches and of the index raise an error, until it is None again."""
+        self._read_error = error
 
     @property
     def unsynced_writes(self) -> int:
@@ -161,6 +166,11 @@ class MemoryStore:
     def image(self) -> _Image:
         """What can be read now."""
         return self._live
+
+    def check_readable(self) -> None:
+        """Raise what reads are to raise."""
+        if self._read_error:
+            raise self._read_error
 
     def take(self, step: _Step) -> None:
         """Change the live image, and the durable one at the next sync."""
@@ -309,12 +319,14 @@ class MemoryLog:
 
     def index_before(self, offset: int) -> IndexRow | None:
         """Return the last index row at or below `offset`."""
+        self._store.check_readable()
         rows = self._stored.index
         at = bisect_right(rows, offset, key=_base_offset)
         return rows[at - 1] if at else None
 
     def index_rows(self, offset: int, limit: int) -> list[IndexRow]:
         """Return up to `limit` index rows from `offset` on."""
+        self._store.check_readable()
         rows = self._stored.index
         at = bisect_left(rows, offset, key=_base_offset)
         return rows[at : at + limit]
@@ -336,6 +348,7 @@ class MemoryLog:
         self._store.take(lambda image: step(image.partitions[partition]))
 
     def _from(self, offset: int, end: int) -> list[tuple[int, bytes]]:
+        self._store.check_readable()
         stored = self._stored
         offset = max(offset, stored.state.log_start_offset)
         if offset >= min(end, stored.state.log_end_offset):

@@ -101,7 +101,8 @@ def _accept(store: RocksStore, partition: PartitionId, name: str) -> str:
         return f"{name} is whole, offsets {log.state.log_start_offset} to {was}; nothing was done"
     told = f"{name} now ends at offset {log.state.log_end_offset}; it ended at {was}"
     return told + (
-        "; its producers are forgotten, so retries of what it holds are written again"
+        "; its producers are forgotten: they have to begin anew, and what they send again of what it "
+        "holds is written again"
         if forgot
         else ""
     )

@@ -9,53 +9,22 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
-from copy import copy, deepcopy
-from dataclasses import dataclass, field
 from itertools import pairwise
 
 from riverrun_server.core.log.batch import PartitionId, ScannedBatch, StoredBatch
 from riverrun_server.core.log.epochs import EpochEntry
 from riverrun_server.core.log.state import IndexRow, LogState
 from riverrun_server.ports.log import CorruptData, StorageError
+from riverrun_server.storage.memory_image import (
+    Image,
+    Step,
+    StoredPartition,
+    begin_epoch,
+    keep_snapshot,
+)
 
 Parse = Callable[[bytes], StoredBatch]
 Scan = Callable[[PartitionId, bytes], ScannedBatch]
-
-_SNAPSHOTS_KEPT = 2
-
-
-@dataclass(slots=True)
-class _Partition:
-    """What is stored of one partition; lists are in order of offsets."""
-
-    state: LogState = field(default_factory=LogState)
-    bases: list[int] = field(default_factory=list)
-    batches: list[bytes] = field(default_factory=list)
-    epochs: dict[int, int] = field(default_factory=dict)
-    index: list[IndexRow] = field(default_factory=list)
-    snapshots: dict[int, bytes] = field(default_factory=dict)
-
-    def copy(self) -> _Partition:
-        """Return one that can be changed without changing this one."""
-        return _Partition(*(copy(getattr(self, name)) for name in self.__slots__))
-
-
-@dataclass(slots=True)
-class _Image:
-    """Everything that is stored."""
-
-    partitions: dict[PartitionId, _Partition] = field(default_factory=dict)
-    tables: dict[bytes, dict[bytes, bytes]] = field(default_factory=dict)
-
-    def copy(self) -> _Image:
-        """Return one that can be changed without changing this one."""
-        return _Image(
-            {partition: each.copy() for partition, each in self.partitions.items()},
-            deepcopy(self.tables),
-        )
-
-
-_Step = Callable[[_Image], None]
 
 
 class MemoryStore:
@@ -69,9 +38,9 @@ class MemoryStore:
     def __init__(self, parse: Parse, scan: Scan) -> None:
         self._parse = parse
         self._scan = scan
-        self._live = _Image()
-        self._durable = _Image()
-        self._unsynced: list[_Step] = []
+        self._live = Image()
+        self._durable = Image()
+        self._unsynced: list[Step] = []
         self._logs: dict[PartitionId, MemoryLog] = {}
         self._write_error: StorageError | None = None
         self._sync_error: StorageError | None = None
@@ -117,7 +86,7 @@ class MemoryStore:
     def open(self, partition: PartitionId) -> MemoryLog:
         """Return the log of a partition, made empty where it is not stored yet."""
         if partition not in self._live.partitions:
-            self.take(lambda image: image.partitions.update({partition: _Partition()}))
+            self.take(lambda image: image.partitions.update({partition: StoredPartition()}))
         if partition not in self._logs:
             self._logs[partition] = MemoryLog(self, partition, self._parse, self._scan)
         return self._logs[partition]
@@ -163,7 +132,7 @@ class MemoryStore:
     # For logs and tables.
 
     @property
-    def image(self) -> _Image:
+    def image(self) -> Image:
         """What can be read now."""
         return self._live
 
@@ -172,7 +141,7 @@ class MemoryStore:
         if self._read_error:
             raise self._read_error
 
-    def take(self, step: _Step) -> None:
+    def take(self, step: Step) -> None:
         """Change the live image, and the durable one at the next sync."""
         if self._write_error:
             raise self._write_error
@@ -214,12 +183,12 @@ class MemoryLog:
         assert batch.base_offset == self.state.log_end_offset, (batch[:3], self.state)
         assert batch.next_offset == state.log_end_offset > batch.base_offset, (batch[:3], state)
 
-        def step(stored: _Partition) -> None:
+        def step(stored: StoredPartition) -> None:
             stored.bases.append(batch.base_offset)
             stored.batches.append(batch.data)
             if index is not None:
                 stored.index.append(index)
-            _begin_epoch(stored, epoch)
+            begin_epoch(stored, epoch)
             stored.state = state
 
         self._take(step)
@@ -235,9 +204,9 @@ class MemoryLog:
         assert state.log_end_offset == self.state.log_end_offset, (state, self.state)
         assert state.log_start_offset == self.state.log_start_offset, (state, self.state)
 
-        def step(stored: _Partition) -> None:
-            _keep_snapshot(stored, snapshot)
-            _begin_epoch(stored, epoch)
+        def step(stored: StoredPartition) -> None:
+            keep_snapshot(stored, snapshot)
+            begin_epoch(stored, epoch)
             stored.state = state
 
         self._take(step)
@@ -247,8 +216,8 @@ class MemoryLog:
         start = state.log_start_offset
         assert self.state.log_start_offset <= start <= self.state.log_end_offset, state
 
-        def step(stored: _Partition) -> None:
-            _keep_snapshot(stored, snapshot)
+        def step(stored: StoredPartition) -> None:
+            keep_snapshot(stored, snapshot)
             for offset in [each for each in stored.snapshots if each < start]:
                 del stored.snapshots[offset]
             kept = bisect_right(stored.bases, start) - 1
@@ -270,7 +239,7 @@ class MemoryLog:
         end = state.log_end_offset
         assert self.state.log_start_offset <= end <= self.state.log_end_offset, state
 
-        def step(stored: _Partition) -> None:
+        def step(stored: StoredPartition) -> None:
             kept = bisect_left(stored.bases, end)
             del stored.bases[kept:], stored.batches[kept:]
             del stored.index[bisect_left(stored.index, end, key=_base_offset) :]
@@ -337,12 +306,12 @@ class MemoryLog:
         return max(snapshots.items()) if snapshots else None
 
     @property
-    def _stored(self) -> _Partition:
+    def _stored(self) -> StoredPartition:
         if self._dropped:
             raise StorageError(f"{self.partition} has been deleted")
         return self._store.image.partitions[self.partition]
 
-    def _take(self, step: Callable[[_Partition], None]) -> None:
+    def _take(self, step: Callable[[StoredPartition], None]) -> None:
         assert self._stored is not None
         partition = self.partition
         self._store.take(lambda image: step(image.partitions[partition]))
@@ -383,7 +352,7 @@ class MemoryTable:
         """Write and delete rows in one atomic step; of a key in both, the put counts."""
         put, gone, name = dict(puts), list(deletes), self._name
 
-        def step(image: _Image) -> None:
+        def step(image: Image) -> None:
             rows = image.tables.setdefault(name, {})
             for key in gone:
                 rows.pop(key, None)
@@ -394,18 +363,3 @@ class MemoryTable:
 
 def _base_offset(row: IndexRow) -> int:
     return row.base_offset
-
-
-def _begin_epoch(stored: _Partition, epoch: EpochEntry | None) -> None:
-    if epoch is not None:
-        stored.epochs[epoch.leader_epoch] = epoch.start_offset
-
-
-def _keep_snapshot(stored: _Partition, snapshot: tuple[int, bytes] | None) -> None:
-    if snapshot is None:
-        return
-    offset, data = snapshot
-    older = sorted(each for each in stored.snapshots if each < offset)
-    for each in older[: max(0, len(older) + 1 - _SNAPSHOTS_KEPT)]:
-        del stored.snapshots[each]
-    stored.snapshots[offset] = data

@@ -143,7 +143,9 @@ class _Subscription:
         await self._context.write(self._started())
         if self._broker.streams_to_leave:
             self._broker.streams_to_leave -= 1
-            await self._context.write(pb.SubscribeResponse(going_away=pb.GoingAway(reason="asked")))
+            message = pb.SubscribeResponse()
+            message.going_away.reason = "asked to"
+            await self._context.write(message)
             return
         await self._broker.errors_may_come.wait()
         for topic, partition, refusal in self._missing:

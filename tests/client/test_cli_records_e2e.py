@@ -242,6 +242,19 @@ def test_a_position_that_is_gone_is_an_error_that_says_what_can_be_read(cli):
     assert consumed(cli, "gone") == b"3\n"
 
 
+def test_a_place_beyond_the_end_is_an_error_that_says_what_can_be_read(cli):
+    cli.run("produce", "short", "--create", stdin=b"1\n2\n3\n")
+    beyond = ["consume", "short", "--from", "99999999"]
+    for end in ([], ["--exit-at-end"], ["--until", "5"], ["--exit-at-end", "--until", "5"]):
+        said = cli.error(*beyond, *end, code=Exit.NOT_FOUND)
+        assert "short[0]: offset 99999999 does not exist yet" in said
+        assert "0 to 3" in said
+    assert consumed(cli, "short", "--from", "3") == b""
+    done = cli.run(*beyond, "--exit-at-end", "--group", "g")
+    assert done.stdout == b"1\n2\n3\n"
+    assert b"warning: short[0]: position 99999999 is out of range" in done.stderr
+
+
 def test_standard_input_that_is_a_file_is_read_whole(cli, tmp_path):
     path = tmp_path / "lines"
     path.write_bytes(b"".join(b"%d\n" % number for number in range(100_000)))

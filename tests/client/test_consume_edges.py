@@ -234,3 +234,18 @@ async def test_a_loop_that_was_held_up_does_not_take_its_stream_for_silent():
         time.sleep(1.1)  # noqa: ASYNC251 (as a handler does that computes for long)
         assert await consumer.getmany(timeout_s=0.3) == []
     assert broker.subscribe_streams == 1
+
+
+@pytest.mark.parametrize("way", ["one", "some"])
+async def test_the_position_behind_the_last_record_of_a_batch_lies_behind_the_gap_there(way):
+    broker = broker_with(0)
+    fill(broker.partition(TOPIC), 3, batch=3, gap=4)
+    fill(broker.partition(TOPIC), 3)
+    async with broker.serving() as address, impatient(address) as client:
+        consumer = client.consumer(TOPIC)
+        for position in (1, 2, 7, 8):
+            if way == "one":
+                await anext(consumer)
+            else:
+                assert len(await consumer.getmany(1)) == 1
+            assert await consumer.position(PLACE) == position

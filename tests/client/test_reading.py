@@ -301,3 +301,14 @@ def test_a_partition_that_was_given_up_keeps_its_trouble_until_it_is_read_again(
     machine.sought(seek_id, StartedPosition(PLACE, topic_id(PLACE), 20, 100))
     assert machine.readers[PLACE].trouble is None
     assert machine.all_failed is None
+
+
+def test_a_stream_that_goes_on_with_a_partition_ends_its_trouble():
+    machine = machine_at()
+    assert machine.failed(PLACE, topic_id(PLACE), RETRIABLE) == "ask again"
+    assert machine.readers[PLACE].trouble is RETRIABLE
+    machine.started([StartedPosition(PLACE, topic_id(PLACE), 10, 100)], machine.asked())
+    assert machine.readers[PLACE].trouble is None
+    assert machine.failed(PLACE, topic_id(PLACE), RETRIABLE) == "ask again"
+    machine.delivered(delivery(10, 12))
+    assert machine.readers[PLACE].trouble is None

@@ -214,13 +214,24 @@ async def test_the_position_is_told_once_the_broker_has_found_it():
             await asyncio.wait_for(asking, 5)
 
 
+async def test_the_position_of_a_paused_partition_is_told_although_the_broker_does_not_look_there():
+    async with client_of(broker_with(20)) as client:
+        consumer = client.consumer(TOPIC)
+        await consumer.assignment()
+        consumer.pause([PLACE])
+        await asyncio.wait_for(consumer.seek(PLACE, 99), 5)
+        assert await asyncio.wait_for(consumer.position(PLACE), 5) == 99
+
+
 @pytest.mark.parametrize(("reset", "read"), [("earliest", [*range(20)]), ("latest", [])])
 async def test_a_place_beyond_the_end_is_reset_where_that_was_asked_for(reset, read, caplog):
-    async with client_of(broker_with(20)) as client:
+    broker = broker_with(20)
+    async with client_of(broker) as client:
         consumer = client.consumer(TOPIC, from_=Offset(99), offset_reset=reset, stop_at_end=True)
         async with asyncio.timeout(5):
             assert [r.offset async for r in consumer] == read
             assert await consumer.position(PLACE) == 20
+    assert broker.subscribe_streams == 1
     assert any("position 99 is out of range" in text for text in warnings(caplog))
 
 

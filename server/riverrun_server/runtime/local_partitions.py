@@ -27,7 +27,7 @@ from riverrun_server.ports.log import (
     StorageFull,
 )
 from riverrun_server.ports.partitions import PartitionAccess
-from riverrun_server.runtime.offline_partition import OfflinePartition
+from riverrun_server.runtime.offline_partition import OfflinePartition, way_back
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -201,7 +201,7 @@ class LocalPartitions:
             Reason.PARTITION_OFFLINE,
             f"{topic.topic}-{number} is offline: no replica is left that is known to have all of "
             "its data (the store was found damaged, replaced, or for a topic with fsync=relaxed "
-            f"not shut down cleanly). {self._accept(topic, number)}, or set the topic's "
+            f"not shut down cleanly). {way_back(self._data_dir, topic.topic, number)}, or set the topic's "
             "unclean.recovery=accept and restart the broker",
         )
 
@@ -209,20 +209,13 @@ class LocalPartitions:
         name = f"{topic.topic}-{number}"
         _log.warning("partition could not be opened", partition=name, error=str(error))
         if isinstance(error, CorruptData):
-            text = f"{name} is offline: {error}. {self._accept(topic, number)}"
+            text = f"{name} is offline: {error}. {way_back(self._data_dir, topic.topic, number)}"
             return Refusal(Reason.PARTITION_OFFLINE, text)
         self.postponed.add(topic.topic_id)
         full = isinstance(error, StorageFull)
         return Refusal(
             Reason.STORAGE_FULL if full else Reason.STORAGE_STALLED,
             f"{name} could not be opened yet: {error}; the broker tries again by itself",
-        )
-
-    def _accept(self, topic: TopicValue, number: int) -> str:
-        return (
-            "Restore the data, or stop the broker and accept the loss with: riverrun-server "
-            f"recover --data-dir {self._data_dir} --topic {topic.topic} --partition {number} "
-            "--accept-loss"
         )
 
 

@@ -10,6 +10,14 @@ from riverrun_server.core.log.batch import PartitionId
 from riverrun_server.ports.partitions import Append, Appended, Chunk
 
 
+def way_back(data_dir: str, topic: str, partition: int) -> str:
+    """Return what an operator can do about a partition that is offline, as the end of an error."""
+    return (
+        "Restore the data, or stop the broker and accept the loss with: riverrun-server recover "
+        f"--data-dir {data_dir} --topic {topic} --partition {partition} --accept-loss"
+    )
+
+
 class OfflinePartition:
     """Implements ports.partitions.PartitionAccess by refusing everything."""
 

@@ -29,6 +29,7 @@ from riverrun_server.runtime.appender import Appender, storage_refusal
 from riverrun_server.runtime.cursor import LocalCursor
 from riverrun_server.runtime.flusher import Flusher
 from riverrun_server.runtime.lookup import find_time
+from riverrun_server.runtime.offline_partition import way_back
 from riverrun_server.runtime.recovery import recover_producers
 from riverrun_server.runtime.retention import find_trim
 
@@ -48,6 +49,7 @@ class PartitionServices:
         admits_produce: None, or why nothing may be appended just now (the disk is full).
         max_producers: how many idempotent producers a partition knows at once.
         producer_retention_ms: after how long a silent one may be forgotten.
+        data_dir: as the operator knows it, for commands in error texts.
     """
 
     store: LogStore
@@ -58,6 +60,7 @@ class PartitionServices:
     admits_produce: Callable[[], Refusal | None] = lambda: None
     max_producers: int = 5_000
     producer_retention_ms: int = 7 * 86_400_000
+    data_dir: str = "data"
 
 
 class LocalPartition:
@@ -175,9 +178,8 @@ class LocalPartition:
         _log.error("partition is offline", partition=str(self), damage=damage)
         self._closed = Refusal(
             Reason.PARTITION_OFFLINE,
-            f"{self} is offline on this broker: {damage}. Restore the data, or stop the broker and "
-            "accept the loss: riverrun-server recover --data-dir DIR "
-            f"--topic {self.topic} --partition {self.id.partition} --accept-loss",
+            f"{self} is offline on this broker: {damage}. "
+            + way_back(self._services.data_dir, self.topic, self.id.partition),
         )
         self._wake_readers()
 

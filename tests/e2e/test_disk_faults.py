@@ -25,7 +25,7 @@ def begin(name):
 
 def syncs():
     with open(os.environ["FAULTY_DISK_STATE"], "rb") as shared:
-        return int.from_bytes(shared.read(64)[56:], "little")
+        return int.from_bytes(shared.read(40)[32:], "little")
 
 def told(call, *args):
     try:
@@ -212,7 +212,7 @@ die()
 def test_a_sync_that_fails_has_lost_its_part_although_the_next_one_succeeds(faulty, error):
     disk = faulty(fail_sync=f"{error}@2")
     assert run(disk, SYNC_THREE_TIMES) == ["None", error, "None"]
-    assert (disk.syncs, disk.failed_syncs) == (3, 1)
+    assert (disk.syncs, disk.failed_syncs, disk.last_failed_sync) == (3, 1, 2)
     assert cut(disk, Kind.DROP).lost == {disk.folder / "log": 3}
     assert (disk.folder / "log").read_bytes() == b"one\0\0\0three"
 
@@ -274,8 +274,8 @@ def test_a_running_process_can_be_given_failures_and_spared_again(faulty):
             return process.stdout.readline().split()
 
         assert next_one() == ["2", "None"]
-        disk.fail_next_writes("ENOSPC")
-        disk.fail_next_sync("EIO")
+        disk.fail_writes("ENOSPC")
+        disk.fail_syncs("EIO")
         assert next_one() == ["1", "EIO"]
         assert next_one() == ["ENOSPC", "None"]
         disk.heal()

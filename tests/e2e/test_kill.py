@@ -18,18 +18,23 @@ from tests.e2e.broker_process import SERVER
 from tests.e2e.kill.anomalies import summary
 from tests.e2e.kill.checker import check
 from tests.e2e.kill.evidence import weigh
-from tests.e2e.kill.history import Outcome
 from tests.e2e.kill.rig import Rig
+from tests.e2e.power.cuts import Kind
+from tests.e2e.power.disk import NoCompiler
 
-# One of each kind: drained, killed under load, while starting, while draining.
-ROUNDS = 4
+# Drained, and then killed: while starting, while draining, and under load. The power goes in three.
+ROUNDS = 5
+CUTS = (None, *Kind)
 SEED = int(os.environ.get("KILL_SEED", "0")) or int.from_bytes(os.urandom(4))
 
 
 @pytest.mark.timeout(180)
 async def test_a_killed_broker_keeps_its_promises(tmp_path):
     sys.stdout.write(f"KILL_SEED={SEED} makes the same choices again\n")
-    rig = Rig(tmp_path, SEED)
+    try:
+        rig = Rig(tmp_path, SEED, cuts=CUTS)
+    except NoCompiler as missing:
+        pytest.skip(str(missing))
     try:
         events = await rig.run(ROUNDS)
     finally:
@@ -40,14 +45,13 @@ async def test_a_killed_broker_keeps_its_promises(tmp_path):
     assert not list(summary(check(events)))
     # It was put to the test: work was under way, and people had to ask again.
     assert evidence.kills.total() >= ROUNDS
-    assert evidence.unanswered
-    assert evidence.recognised
-    assert evidence.lives
-    assert evidence.commits
-    # An unknown outcome takes a producer without idempotence that a kill catches in the open: a few
-    # rounds do not always have one, fifty have thousands.
-    assert evidence.outcomes[Outcome.ACKED]
-    assert evidence.outcomes[Outcome.REFUSED]
+    assert evidence.cuts.keys() == {kind.value for kind in Kind}
+    # An unknown outcome takes a producer without idempotence that a kill catches in the open, and a
+    # cut takes something only where a sync was under way: a few rounds do not always have that, a
+    # hundred have it by the thousands.
+    rare = {f"no power cut of the kind {kind.value} has taken anything" for kind in Kind}
+    assert set(evidence.missing()) <= rare
+    assert any(evidence.biting.values())
 
 
 async def written(client, topic, count):

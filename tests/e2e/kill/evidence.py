@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from tests.e2e.kill.history import (
@@ -13,6 +13,7 @@ from tests.e2e.kill.history import (
     Event,
     Killed,
     Outcome,
+    PowerCut,
     Recognised,
     Returned,
     Written,
@@ -25,6 +26,8 @@ class Evidence:
 
     Attributes:
         kills: by how.
+        cuts: rounds in which the power was cut, by kind.
+        biting: those of them in which that has taken something of the write-ahead log.
         unanswered: records sent and not answered at all kills together.
         outcomes: records by what their producers were told.
         survived: records of unknown outcome that are in the log.
@@ -37,6 +40,8 @@ class Evidence:
     """
 
     kills: Counter[str] = field(default_factory=Counter)
+    cuts: dict[str, set[int]] = field(default_factory=dict)
+    biting: dict[str, set[int]] = field(default_factory=dict)
     unanswered: int = 0
     outcomes: Counter[Outcome] = field(default_factory=Counter)
     survived: int = 0
@@ -50,13 +55,32 @@ class Evidence:
     def __str__(self) -> str:
         """Say all on one line, as NAME=NUMBER."""
         kills = " ".join(f"killed_{how.replace(' ', '_')}={n}" for how, n in self.kills.items())
+        cuts = "".join(
+            f"{kind}_rounds={len(rounds)} of_these_biting={len(self.biting[kind])} "
+            for kind, rounds in self.cuts.items()
+        )
         outcomes = " ".join(f"{o.name.lower()}={self.outcomes[o]}" for o in Outcome)
         return (
-            f"{kills} unanswered_at_kills={self.unanswered} {outcomes} "
+            f"{kills} {cuts}unanswered_at_kills={self.unanswered} {outcomes} "
             f"unknown_but_written={self.survived} recognised={self.recognised} "
             f"unpromised_lost={self.vanished} group_lives={self.lives} commits={self.commits} "
             f"readings={self.readings} logged={self.logged}"
         )
+
+    def missing(self) -> Iterator[str]:
+        """Say what a run has not put to the test, so that it proves nothing."""
+        if not self.unanswered:
+            yield "nothing was unanswered at any kill"
+        if not self.recognised:
+            yield "no batch that was sent again was recognised as written"
+        if not self.lives or not self.commits:
+            yield "no group went on from a commit"
+        for outcome in (Outcome.ACKED, Outcome.REFUSED):
+            if not self.outcomes[outcome]:
+                yield f"no record was {outcome.value}"
+        for kind, rounds in self.biting.items():
+            if not rounds:
+                yield f"no power cut of the kind {kind} has taken anything"
 
 
 def weigh(events: Sequence[Event]) -> Evidence:
@@ -69,6 +93,11 @@ def weigh(events: Sequence[Event]) -> Evidence:
             case Killed():
                 found.kills[event.how] += 1
                 found.unanswered += sum(event.unanswered.values())
+            case PowerCut():
+                found.cuts.setdefault(event.kind, set()).add(event.number)
+                biting = found.biting.setdefault(event.kind, set())
+                if event.lost:
+                    biting.add(event.number)
             case Written():
                 found.outcomes[event.outcome] += 1
                 there = event.value in logged

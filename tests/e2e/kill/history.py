@@ -114,6 +114,20 @@ class Killed(NamedTuple):
     unanswered: dict[str, int]
 
 
+class PowerCut(NamedTuple):
+    """The power was cut behind a kill, or behind an end in order.
+
+    Attributes:
+        number: of the round, which may have more than one.
+        kind: what became of what had not been synced.
+        lost: bytes of the write-ahead log that had been written and are gone.
+    """
+
+    number: int
+    kind: str
+    lost: int
+
+
 class Failed(NamedTuple):
     """Somebody was told what must not happen to them, crash or no crash."""
 
@@ -139,6 +153,7 @@ Event: TypeAlias = (
     | Measured
     | Ended
     | Killed
+    | PowerCut
     | Failed
     | Dumped
 )

@@ -10,24 +10,27 @@ import random
 import re
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 
 import riverrun
 from tests.e2e.broker_process import BrokerProcess
 from tests.e2e.kill import readers, stub_readers
 from tests.e2e.kill.client_producers import in_chunks, newcomers, pipelined
-from tests.e2e.kill.history import Event, Killed, Recorder
-from tests.e2e.kill.power import unsynced_is_lost
+from tests.e2e.kill.history import Event, Killed, PowerCut, Recorder
 from tests.e2e.kill.refused_producer import refused
 from tests.e2e.kill.stub_producers import expecting_offsets, idempotent_unary
 from tests.e2e.kill.world import PARTITIONS, TOPIC, World
+from tests.e2e.power.cuts import Kind, cut_power
+from tests.e2e.power.disk import FaultyDisk
 
 # A broker that is back, and nobody gets anything acknowledged: something is stuck.
 PROGRESS_TIMEOUT_S = 40.0
 LOAD_S = (0.02, 0.8)
 DOWN_S = (0.0, 0.3)
 DRAIN_S = (0.0, 0.3)
+# As disks do: long enough to be killed in, and for the next group to gather.
+SYNC_MS = 4.0
 
 
 class Fault(enum.Enum):
@@ -71,15 +74,29 @@ class Rig:
     Args:
         folder: for the broker's data.
         seed: what every random choice comes from; what the machine does meanwhile is not in it.
-        power: kills take what was not synced, as a power cut would.
+        cuts: the power is cut whenever the broker has ended, each round in the next of these ways;
+            None is a round in which it stays.
+        configs: of the topic.
+        sync_ms: how long a sync takes where the power is cut.
 
     Raises:
-        RuntimeError: a power cut cannot be played here; the text says why.
+        NoCompiler: a power cut cannot be played here.
     """
 
-    def __init__(self, folder: Path, seed: int, *, power: bool = False) -> None:
-        environ = unsynced_is_lost(folder) if power else {}
-        self.broker = BrokerProcess(folder, environ=environ)
+    def __init__(
+        self,
+        folder: Path,
+        seed: int,
+        *,
+        cuts: Sequence[Kind | None] = (),
+        configs: Mapping[str, str] | None = None,
+        sync_ms: float = SYNC_MS,
+    ) -> None:
+        self._disk = FaultyDisk(folder / "data", sync_ms=sync_ms) if cuts else None
+        self._cuts = cuts
+        self._configs = configs
+        self._number = 0
+        self.broker = BrokerProcess(folder, environ=self._disk.environ if self._disk else {})
         self.recorder = Recorder()
         self._dice = random.Random(seed)
         self._seed = seed
@@ -94,7 +111,9 @@ class Rig:
         await self._start(self.broker.start)
         world = World(self.broker.address, self._seed, self.recorder)
         async with riverrun.Client(world.address) as client:
-            await client.admin().create_topic(TOPIC, partitions=len(PARTITIONS))
+            await client.admin().create_topic(
+                TOPIC, partitions=len(PARTITIONS), configs=self._configs
+            )
         async with asyncio.TaskGroup() as reading:
             for reader in (
                 readers.staying(world, "staying"),
@@ -107,6 +126,7 @@ class Rig:
                 for number, fault in enumerate(self._plan(rounds), 1):
                     if self.recorder.broken:
                         break
+                    self._number = number
                     await self._round(world, fault)
                     tell(number)
                 await self._progress(world)
@@ -160,6 +180,7 @@ class Rig:
         if fault is Fault.DRAINED:
             world.recorder.add(Killed(fault.value, _unanswered(world)))
             assert await asyncio.to_thread(self.broker.term) == 0, self.broker.logs()
+            self._cut_power(world)
         elif fault is Fault.WHILE_DRAINING:
             os.kill(self.broker.pid, signal.SIGTERM)
             await asyncio.sleep(self._dice.uniform(*DRAIN_S))
@@ -205,6 +226,14 @@ class Rig:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.broker.pid, signal.SIGKILL)
         await asyncio.to_thread(self.broker.kill9)
+        self._cut_power(world)
+
+    def _cut_power(self, world: World) -> None:
+        """Take from the disk of the broker, which is dead, what a power cut would."""
+        kind = self._cuts[(self._number - 1) % len(self._cuts)] if self._cuts else None
+        if self._disk is not None and kind is not None:
+            lost = cut_power(self._disk, kind, self._dice).of(".log")
+            world.recorder.add(PowerCut(self._number, kind.value, lost))
 
     async def _kill_while_starting(self, world: World) -> None:
         """Start the broker and kill it before it is ready, or soon after."""
@@ -216,6 +245,7 @@ class Rig:
         with contextlib.suppress(AssertionError):
             await starting
             await asyncio.to_thread(self.broker.kill9)
+        self._cut_power(world)
 
     async def _start(self, start: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()

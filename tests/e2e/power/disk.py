@@ -25,7 +25,14 @@ _ERRORS = {"EIO": errno.EIO, "ENOSPC": errno.ENOSPC}
 
 
 class _Rule(ctypes.Structure):
-    _fields_ = [("first", ctypes.c_uint64), ("count", ctypes.c_uint64), ("error", ctypes.c_uint64)]
+    _fields_ = [
+        ("spared", ctypes.c_uint64),
+        ("failing", ctypes.c_uint64),
+        ("error", ctypes.c_uint64),
+        ("done", ctypes.c_uint64),
+        ("failed", ctypes.c_uint64),
+        ("failed_last", ctypes.c_uint64),
+    ]
 
 
 class _File(ctypes.Structure):
@@ -42,12 +49,8 @@ class _State(ctypes.Structure):
 
     _fields_ = [
         ("sync_us", ctypes.c_uint64),
-        ("fail_sync", _Rule),
-        ("fail_write", _Rule),
-        ("syncs", ctypes.c_uint64),
-        ("writes", ctypes.c_uint64),
-        ("failed_syncs", ctypes.c_uint64),
-        ("failed_writes", ctypes.c_uint64),
+        ("sync", _Rule),
+        ("write", _Rule),
         ("files", _File * _FILES),
     ]
 
@@ -124,42 +127,51 @@ class FaultyDisk:
     @property
     def syncs(self) -> int:
         """How many syncs there were, failed ones included."""
-        return self._state.syncs
-
-    @property
-    def writes(self) -> int:
-        """How many writes there were, failed ones included."""
-        return self._state.writes
+        return self._state.sync.done
 
     @property
     def failed_syncs(self) -> int:
         """How many syncs have failed."""
-        return self._state.failed_syncs
+        return self._state.sync.failed
+
+    @property
+    def last_failed_sync(self) -> int:
+        """Which sync was the last to fail, counted from 1."""
+        return self._state.sync.failed_last
+
+    @property
+    def writes(self) -> int:
+        """How many writes there were, failed ones included."""
+        return self._state.write.done
 
     @property
     def failed_writes(self) -> int:
         """How many writes have failed, or were cut short."""
-        return self._state.failed_writes
+        return self._state.write.failed
 
     # Rules for the running process.
 
-    def fail_next_sync(self, error: str, count: int = 1) -> None:
-        """Have the next sync, or so many, fail with EIO or ENOSPC."""
-        self._arm(self._state.fail_sync, self._state.syncs + 1, error, count)
+    def slow_down(self, sync_ms: float) -> None:
+        """Have each sync that begins from now on take at least so long."""
+        self._state.sync_us = round(1000 * sync_ms)
 
-    def fail_next_writes(self, error: str, count: int = FOR_EVER) -> None:
-        """Have all writes, or so many, fail with EIO or ENOSPC from now on."""
-        self._arm(self._state.fail_write, self._state.writes + 1, error, count)
+    def fail_syncs(self, error: str, count: int = 1) -> None:
+        """Have the next syncs fail, with EIO or ENOSPC."""
+        self._arm(self._state.sync, error, count)
+
+    def fail_writes(self, error: str, count: int = FOR_EVER) -> None:
+        """Have the next writes fail, with EIO or ENOSPC."""
+        self._arm(self._state.write, error, count)
 
     def heal(self) -> None:
         """Have nothing fail any more."""
-        self._state.fail_sync.first = self._state.fail_write.first = 0
+        self._state.sync.failing = self._state.write.failing = 0
 
     @staticmethod
-    def _arm(rule: _Rule, first: int, error: str, count: int) -> None:
-        rule.first = 0  # the process looks at this one first
-        rule.count, rule.error = count, _ERRORS[error]
-        rule.first = first
+    def _arm(rule: _Rule, error: str, count: int) -> None:
+        assert not rule.failing, "heal it first: the process counts down what is set here"
+        rule.spared, rule.error = 0, _ERRORS[error]
+        rule.failing = count
 
     # What a power cut finds, once the process is dead.
 

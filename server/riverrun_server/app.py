@@ -30,7 +30,7 @@ from riverrun_server.runtime.health import Health, Life, keep_asking
 from riverrun_server.runtime.loop_lag import LoopLag
 from riverrun_server.runtime.sampling import keep_measuring, keep_sampling
 from riverrun_server.runtime.supervisor import CannotStart, Stage, Supervisor
-from riverrun_server.runtime.threads import PoolThreads
+from riverrun_server.runtime.threads import OneThread, PoolThreads
 from riverrun_server.runtime.upkeep import keep_up
 from riverrun_server.storage.rocks_store import RocksStore
 from riverrun_server.storage.store import open_store
@@ -149,7 +149,7 @@ class Broker:
         flusher = Flusher(
             store,
             shared.clock,
-            PoolThreads(1, "flusher"),
+            OneThread("flusher"),
             observe_sync=shared.metrics.sync_seconds.observe,
         )
         upkeep, closing = PoolThreads(1, "upkeep"), PoolThreads(1, "closing")

@@ -7,7 +7,6 @@ can still become an answer.
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from types import TracebackType
 from typing import Any, Final, NoReturn
@@ -101,12 +100,19 @@ class Edge:
         traceback: TracebackType | None,
     ) -> None:
         """Answer for `error`."""
-        if error is None or isinstance(error, asyncio.CancelledError | grpc.aio.AbortError):
-            return
-        if isinstance(error, Refusal):
-            await abort(self._context, error)
-        if isinstance(error, Exception):
-            await abort(self._context, _internal(self._method, error))
+        if isinstance(error, Exception) and not isinstance(error, grpc.aio.AbortError):
+            await answer_for(self._context, self._method, error)
+
+
+async def answer_for(
+    context: grpc.aio.ServicerContext[Any, Any], method: str, error: Exception
+) -> NoReturn:
+    """Fail the call with what its body raised; what is no Refusal is a bug of ours.
+
+    Raises:
+        grpc.aio.AbortError: always.
+    """
+    await abort(context, error if isinstance(error, Refusal) else _internal(method, error))
 
 
 def _internal(method: str, error: Exception) -> Refusal:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,7 +41,7 @@ class _Call:
     acks: Acks
     slots: list[_Slot] = field(default_factory=list)
     missing: int = 0
-    complete: asyncio.Event = field(default_factory=asyncio.Event)
+    waiter: asyncio.Future[None] | None = None
 
     def refuse(self, place: Where, refusal: Refusal) -> None:
         """Add the result of what never reached a partition."""
@@ -59,8 +59,8 @@ class _Call:
             if slot.appended is None:
                 slot.appended = appended
                 self.missing -= 1
-                if not self.missing:
-                    self.complete.set()
+                if not self.missing and self.waiter is not None and not self.waiter.done():
+                    self.waiter.set_result(None)
 
         access.submit(Append(batch, self.acks, done, expected))
 
@@ -68,13 +68,20 @@ class _Call:
         """Wait for what is missing; what does not come in time is answered as unknown."""
         if not self.missing:
             return
+        loop = asyncio.get_running_loop()
+        waiter = self.waiter = loop.create_future()
+        timer = loop.call_later(timeout_s, self._time_out, timeout_s)
         try:
-            async with asyncio.timeout(timeout_s):
-                await self.complete.wait()
-        except TimeoutError:
-            for slot in self.slots:
-                if slot.appended is None:
-                    slot.appended = Appended(None, slot.record_count, error=timed_out(timeout_s))
+            await waiter
+        finally:
+            timer.cancel()
+
+    def _time_out(self, timeout_s: float) -> None:
+        for slot in self.slots:
+            if slot.appended is None:
+                slot.appended = Appended(None, slot.record_count, error=timed_out(timeout_s))
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
 
     def results(self) -> list[ProduceResult]:
         """Return the results in order."""
@@ -190,29 +197,30 @@ class ProducerService:
             )
         if not request.records:
             raise Refusal(Reason.INVALID_RECORD, "the request has no records; send at least one")
-        chosen: dict[int, list[Record]]
-        if request.HasField("partition"):
-            chosen = {request.partition: list(request.records)}
-            accesses = {
-                request.partition: self._rules.partition(request.topic, b"", request.partition)
-            }
-        elif request.HasField("expected_offset"):
-            raise Refusal(
-                Reason.INVALID_REQUEST,
-                "expected_offset belongs to one partition; set `partition` too",
-            )
-        else:
-            accesses = dict(enumerate(self._rules.partitions(request.topic)))
-            sticky = int(self._dice.uniform(0, len(accesses)))
-            chosen = choose_partitions(request.records, len(accesses), sticky)
-        for number, records in chosen.items():
-            access = accesses[number]
+        for access, records in self._chosen(request):
             try:
                 batch = await self._rules.pack(access, records)
             except Refusal as refusal:
                 call.refuse(where(access), refusal)
                 continue
             call.submit(access, batch, _expected(request))
+
+    def _chosen(self, request: ProduceRequest) -> list[tuple[PartitionAccess, Sequence[Record]]]:
+        """Return where the flat form's records go."""
+        if request.HasField("partition"):
+            access = self._rules.partition(request.topic, b"", request.partition)
+            return [(access, request.records)]
+        if request.HasField("expected_offset"):
+            raise Refusal(
+                Reason.INVALID_REQUEST,
+                "expected_offset belongs to one partition; set `partition` too",
+            )
+        accesses = self._rules.partitions(request.topic)
+        if len(accesses) == 1:
+            return [(accesses[0], request.records)]
+        sticky = int(self._dice.uniform(0, len(accesses)))
+        chosen = choose_partitions(request.records, len(accesses), sticky)
+        return [(accesses[number], records) for number, records in chosen.items()]
 
     async def produce_stream(self, _: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         """Append what comes over the stream."""

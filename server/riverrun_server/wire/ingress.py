@@ -22,7 +22,7 @@ from riverrun_server.wire.varints import varint
 
 MAX_BATCH_RECORDS = 65_536
 
-# RecordBatch.records = 1, length-delimited: the first field, as protobuf would write it.
+# RecordBatch.records = 1 and RecordSet.records = 1, length-delimited, as protobuf would write them.
 _RECORDS_TAG = b"\x0a"
 
 
@@ -107,13 +107,24 @@ def pack(records: Sequence[Record], limits: IngressLimits, now_ms: int) -> Accep
     Raises:
         Refusal: INVALID_RECORD, INVALID_TIMESTAMP, BATCH_TOO_LARGE.
     """
+    # Each look at a repeated field makes its elements anew for Python.
+    records = list(records)
     _check_count(len(records), 0)
-    data = RecordSet(records=records).SerializeToString()
+    data = _record_set(records)
     _check_size(len(data), limits)
     batch = RecordBatch(records_crc=zlib.crc32(data), record_count=len(records))
     _fill_timestamps(batch, records, now_ms)
     _check_timestamps(batch, limits, now_ms)
     return AcceptedBatch(batch, data, _header(batch, len(data)))
+
+
+def _record_set(records: Iterable[Record]) -> bytes:
+    """Return what a RecordSet of these records serialises to, without copying them into one."""
+    parts: list[bytes] = []
+    for record in records:
+        data = record.SerializeToString()
+        parts += (_RECORDS_TAG, varint(len(data)), data)
+    return b"".join(parts)
 
 
 def _refuse_foreign_fields(batch: RecordBatch) -> None:

@@ -1,0 +1,34 @@
+"""What the broker packs of typed records is what protobuf would have made of them."""
+
+from __future__ import annotations
+
+import zlib
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from riverrun.v1.records_pb2 import Header, Record, RecordBatch, RecordSet
+from riverrun_server.core.log.batch import PartitionId, Stamp
+from riverrun_server.wire.ingress import IngressLimits, pack
+
+NOW_MS = 1_700_000_000_000
+
+_records = st.builds(
+    Record,
+    key=st.none() | st.binary(max_size=200),
+    value=st.none() | st.binary(max_size=20_000),
+    timestamp_ms=st.none() | st.integers(0, NOW_MS),
+    headers=st.lists(st.builds(Header, key=st.text(max_size=5), value=st.binary(max_size=5))),
+)
+
+
+@given(st.lists(_records, min_size=1, max_size=8))
+def test_a_packed_batch_holds_a_record_set_as_protobuf_writes_it(records):
+    packed = pack(records, IngressLimits(1 << 20), NOW_MS)
+    stored = packed.stamped(
+        PartitionId(bytes(16), 0), Stamp(5, len(records) - 1, 1, NOW_MS, NOW_MS)
+    )
+    batch = RecordBatch.FromString(stored)
+    assert batch.records == RecordSet(records=records).SerializeToString()
+    assert batch.records_crc == zlib.crc32(batch.records)
+    assert batch.record_count == len(records)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from riverrun_server.config.load import all_settings
 from riverrun_server.config.setting import Setting
+from riverrun_server.core.cluster.topic_config import KEYS
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
 
@@ -23,7 +24,8 @@ A broker takes its settings from, each outranking the one before it:
 3. the command line: the flag where one stands below, and `--set KEY=VALUE` for every setting.
 
 `riverrun-server print-config` takes the same options and shows each value and where it came from
-(`--output json` for programs). An unknown name is an error, not a surprise later.
+(`--output json` for programs): the line of the file, the variable or the flag. An unknown name is an
+error with a suggestion, and no broker starts with one.
 
 A size is a number of bytes or text with a unit (`B`, `KiB`, `MiB`, `GiB`, `TiB`, or `kB`, `MB`, `GB`,
 `TB`). A time is a number in the unit that the name ends in, or text with a unit of its own (`ms`,
@@ -57,6 +59,26 @@ ports: its port + 1 for peers, + 2 for HTTP.
 | `protocol` | `plaintext` | `plaintext` |
 
 `listen` and `advertise` below say the same for a single listener.
+
+What one topic does is not a setting of the broker: see [the last part](#configuration-of-a-topic).
+"""
+
+TOPIC_HEAD = """\
+
+## Configuration of a topic
+
+Set when a topic is made or later, and kept with the topic:
+
+```
+riverrun topic create logs --config retention.ms=3d --config max.batch.bytes=512KiB
+riverrun topic alter logs --config retention.bytes=10GiB
+```
+
+`riverrun topic describe` shows what holds and whether it was set for the topic. What is not set
+follows the broker's `[topic_defaults]` where they have it. An unknown key is refused.
+
+| key | default | meaning |
+|---|---|---|
 """
 
 
@@ -70,7 +92,16 @@ def page() -> str:
     for table, settings in tables.items():
         parts.append(f"\n## {f'`[{table}]`' if table else 'At the top of the file'}\n")
         parts.extend("\n".join(entry(one)) for one in settings)
-    return "\n".join(parts)
+    return "\n".join(parts) + topic_part()
+
+
+def topic_part() -> str:
+    """Return the part about topics."""
+    rows = [
+        f"| `{key.name}` | {f'`{key.default}`' if key.default else 'see there'} | {key.doc} |\n"
+        for key in KEYS.values()
+    ]
+    return TOPIC_HEAD + "".join(rows)
 
 
 def entry(one: Setting) -> Iterator[str]:
@@ -93,7 +124,7 @@ def main() -> None:
         PAGE.write_text(fresh)
     elif not PAGE.exists() or PAGE.read_text() != fresh:
         sys.exit(f"{PAGE.name} is stale, run `make config-docs`")
-    print(f"{PAGE.name}: {len(all_settings())} settings")
+    print(f"{PAGE.name}: {len(all_settings())} settings, {len(KEYS)} of topics")
 
 
 if __name__ == "__main__":

@@ -34,6 +34,22 @@ Examples:
 Command = Callable[..., None]
 
 
+class _SettingsCommand(click.Command):
+    """A command that says how to give a setting that has no flag of its own."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse as click does, with a better word about some flags that are not there."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            by_flag = {one.flag: one.key for one in all_settings()}
+            key = by_flag.get(error.option_name)
+            if key is None or error.possibilities:
+                raise
+            message = f"No such option {error.option_name!r}; write --set {key}=VALUE"
+            raise click.UsageError(message, ctx) from error
+
+
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=_EXAMPLES,
@@ -71,7 +87,7 @@ def takes_settings(*only: str) -> Callable[[Command], Command]:
 
 
 def _option(one: Setting) -> Callable[[Command], Command]:
-    default = one.kind.show(one.default) if one.default not in (None, "") else ""
+    default = one.shown(one.default) if one.default not in (None, "") else ""
     facts = f"env: {one.variable}" + (f"; default: {default}" if default else "")
     help_text = f"{one.doc}  [{facts}]".replace("`", "")
     if isinstance(one.kind, Switch):
@@ -80,7 +96,7 @@ def _option(one: Setting) -> Callable[[Command], Command]:
     return click.option(one.flag, metavar=metavar, help=help_text)
 
 
-@main.command(epilog=_EXAMPLES)
+@main.command(epilog=_EXAMPLES, cls=_SettingsCommand)
 @takes_settings()
 def run(**given: Any) -> None:
     """Run one broker in the foreground until SIGTERM or SIGINT.
@@ -99,7 +115,7 @@ def run(**given: Any) -> None:
             sys.exit(serve(settings))
 
 
-@main.command("print-config")
+@main.command("print-config", cls=_SettingsCommand)
 @takes_settings()
 @click.option("--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
 def print_config(output: str, **given: Any) -> None:

@@ -101,7 +101,7 @@ def test_print_config_shows_value_and_origin(invoke, tmp_path):
     )
     assert done.exit_code == 0, done.output
     rows = {row["setting"]: (row["value"], row["origin"]) for row in json.loads(done.stdout)}
-    assert rows["rack"] == ("r1", f"file {file}")
+    assert rows["rack"] == ("r1", f"file {file}:1")
     assert rows["broker_id"] == (7, "environment RIVERRUN_BROKER_ID")
     assert rows["listeners.0.bind"] == ("127.0.0.1:9000", "flag --listen")
     assert rows["storage.slots"] == (4, "flag --set storage.slots")
@@ -121,6 +121,7 @@ def test_the_file_can_be_named_by_the_environment(invoke, tmp_path):
     [
         (["--set", "slots=1"], "there is no setting slots; did you mean storage.slots?"),
         (["--set", "storage.slots"], "--set storage.slots: expected KEY=VALUE"),
+        (["--set", "storage.slots=0"], "flag --set storage.slots: storage.slots: expected a whole"),
         (["--broker-id", "x"], "flag --broker-id: broker_id: expected a whole number"),
         (["--config", "/nowhere/broker.toml"], "cannot be read: No such file"),
         (["--listen", "10.0.0.1:7171"], "allow it with --insecure"),
@@ -133,6 +134,31 @@ def test_a_bad_configuration_is_one_line_and_exit_code_2(invoke, arguments, said
     assert line.startswith("riverrun-server: ")
     assert said in line
     assert not done.stdout
+
+
+@pytest.mark.parametrize("command", ["run", "print-config"])
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("--broker-ids", "Did you mean '--broker-id'?"),
+        ("--storage-slots", "write --set storage.slots=VALUE"),
+        ("--zzz", "No such option '--zzz'"),
+    ],
+)
+def test_an_unknown_flag_is_refused_with_what_was_meant(invoke, command, flag, said):
+    done = invoke(command, flag, "1")
+    assert done.exit_code == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.output
+
+
+def test_an_unknown_variable_keeps_a_broker_from_starting(invoke):
+    done = invoke("run", RIVERRUN_BROKER_IDS="1")
+    assert done.exit_code == 2
+    assert done.stderr == (
+        "riverrun-server: environment: there is no setting RIVERRUN_BROKER_IDS; "
+        "did you mean RIVERRUN_BROKER_ID?\n"
+    )
 
 
 def test_run_hands_over_the_settings_and_exits_with_what_serve_returns():

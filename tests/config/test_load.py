@@ -48,8 +48,8 @@ def test_a_flag_outranks_the_environment_and_that_the_file(file):
     settings = loaded.settings
     assert (settings.broker_id, settings.rack, settings.host) == (2, "env", "flag")
     assert (settings.storage.slots, settings.limits.max_calls) == (7, 9)
-    assert loaded.origin("broker_id") == f"file {path}"
-    assert loaded.origin("storage.slots") == f"file {path}"
+    assert loaded.origin("broker_id") == f"file {path}:1"
+    assert loaded.origin("storage.slots") == f"file {path}:5"
     assert loaded.origin("rack") == "environment RIVERRUN_RACK"
     assert loaded.origin("host") == "flag --host"
     assert loaded.origin("limits.max_calls") == "flag --set limits.max_calls"
@@ -62,7 +62,8 @@ def test_a_flag_outranks_the_environment_and_that_the_file(file):
         ("brokerid = 1", "there is no setting brokerid; did you mean broker_id?"),
         ("slots = 1", "there is no setting slots; did you mean storage.slots?"),
         ("[storage]\nslot = 1", "there is no setting storage.slot; did you mean storage.slots?"),
-        ("[zzz]\nqqq = 1", "there is no setting zzz"),
+        ("[zzz]\nqqq = 1", "there is no table [zzz]; there are fetch, grpc,"),
+        ("[loging]\nlevel = 'info'", "there is no table [loging]; did you mean [log]?"),
         ("storage = 1", "storage is a table: write [storage] above its keys"),
         ("broker_id = 0", "broker_id: expected a whole number from 1 to 2147483647, got 0"),
         ("broker_id = true", "got True"),

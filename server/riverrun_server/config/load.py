@@ -15,9 +15,11 @@ from riverrun_server.config.checks import problems
 from riverrun_server.config.kinds import Choice, Endpoint, Kind, Maybe, Text
 from riverrun_server.config.setting import PREFIX, Setting, build, setting, settings_of
 from riverrun_server.config.settings import Settings
+from riverrun_server.config.toml_lines import lines_of
 from riverrun_server.rpc.listener import Address, Listener, Protocol
 
 DEFAULT: Final = "default"
+_SHOWN_MAX: Final = 100
 # Variables that begin like settings and are none: the file itself, and the client's own.
 _OTHERS: Final = {"RIVERRUN_CONFIG", "RIVERRUN_BOOTSTRAP"}
 # Kubernetes and Docker links set these for a service whose name begins with "riverrun".
@@ -121,29 +123,53 @@ class _Gathered:
     known: dict[str, Setting] = field(
         default_factory=lambda: {each.key: each for each in all_settings()}
     )
+    file: Path | None = None
+    lines: Mapping[str, int] = field(default_factory=dict)
 
     def take_file(self, file: Path) -> None:
         """Take the settings and listeners of a TOML file."""
         try:
-            content = tomllib.loads(file.read_text())
+            text = file.read_bytes().decode()
+            content = tomllib.loads(text)
         except OSError as error:
             self.problems.append(f"{file}: cannot be read: {error.strerror}")
             return
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except UnicodeDecodeError as error:
+            self.problems.append(f"{file}: not UTF-8, which TOML must be: {error.reason}")
+            return
+        except (ValueError, RecursionError) as error:
+            # Numbers too long to convert, and brackets too deep to follow, are no TOML errors.
             self.problems.append(f"{file}: not TOML: {error}")
             return
-        origin = f"file {file}"
+        self.file, self.lines = file, lines_of(text)
         if "listeners" in content:
-            self._take_listeners(content.pop("listeners"), origin)
+            self._take_listeners(content.pop("listeners"))
         tables = {key.partition(".")[0] for key in self.known if "." in key}
         for name, value in content.items():
             if name not in tables:
-                self._take(name, value, origin)
+                self._take_outside(name, value, tables)
             elif isinstance(value, dict):
                 for inner, deep in value.items():
-                    self._take(f"{name}.{inner}", deep, origin)
+                    self._take(f"{name}.{inner}", deep, self._at(f"{name}.{inner}", name))
             else:
-                self.problems.append(f"{origin}: {name} is a table: write [{name}] above its keys")
+                self.problems.append(
+                    f"{self._at(name)}: {name} is a table: write [{name}] above its keys"
+                )
+
+    def _take_outside(self, name: str, value: object, tables: Collection[str]) -> None:
+        """Take what stands at the top of the file, which is no table that there is."""
+        if isinstance(value, dict) and name not in self.known:
+            known = sorted({*tables, "listeners"})
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean [{near[0]}]?" if near else f"there are {', '.join(known)}"
+            self.problems.append(f"{self._at(name)}: there is no table [{_named(name)}]; {hint}")
+        else:
+            self._take(name, value, self._at(name))
+
+    def _at(self, *keys: str) -> str:
+        """Return the file, and the line of the first of these keys whose line is known."""
+        line = next((self.lines[key] for key in keys if key in self.lines), None)
+        return f"file {self.file}" + ("" if line is None else f":{line}")
 
     def take_environment(self, environ: Mapping[str, str]) -> None:
         """Take every variable that is a setting."""
@@ -155,7 +181,7 @@ class _Gathered:
                 self._read(by_variable[name], environ[name], f"environment {name}")
             elif not _SERVICE_LINK.fullmatch(name):
                 hint = _did_you_mean(name, by_variable)
-                self.problems.append(f"environment: there is no setting {name}{hint}")
+                self.problems.append(f"environment: there is no setting {_named(name)}{hint}")
 
     def take_flags(self, flags: Mapping[str, str]) -> None:
         """Take what the command line gave."""
@@ -168,12 +194,11 @@ class _Gathered:
         """Turn the shorthand into a listener; it outranks tables from the file."""
         bind = self.values.pop("listen", None)
         advertised = self.values.pop("advertise", None)
-        tables = self.origins.get("listeners")
         if bind is None and advertised is None:
             return
         where = "listen" if bind is not None else "advertise"
         origin = self.origins[where]
-        if tables is not None and (origin == tables or bind is None):
+        if "listeners" in self.values and (origin.startswith("file ") or bind is None):
             self.problems.append(
                 f"{origin}: {where} stands beside [[listeners]] and would say the same thing "
                 "twice; write `bind` and `advertised` into the table"
@@ -183,37 +208,43 @@ class _Gathered:
         assert isinstance(bind, Address)
         assert advertised is None or isinstance(advertised, Address)
         self.values["listeners"] = (Listener(bind=bind, advertised=advertised or bind),)
-        self.origins["listeners"] = origin
+        for key in [key for key in self.origins if key.startswith("listeners.")]:
+            del self.origins[key]
+        self.origins["listeners.0.bind"] = self.origins.get("listen", DEFAULT)
+        self.origins["listeners.0.advertised"] = self.origins.get("advertise", origin)
 
-    def _take_listeners(self, tables: object, origin: str) -> None:
+    def _take_listeners(self, tables: object) -> None:
         if not isinstance(tables, list) or not tables:
             self.problems.append(
-                f"{origin}: listeners is a list of tables: write [[listeners]] above each"
+                f"{self._at('listeners')}: listeners is a list of tables: write [[listeners]] "
+                "above each"
             )
             return
-        listeners = [self._listener(table, origin) for table in tables]
+        listeners = [self._listener(table, index) for index, table in enumerate(tables)]
         self.values["listeners"] = tuple(one for one in listeners if one is not None)
-        self.origins["listeners"] = origin
 
-    def _listener(self, table: object, origin: str) -> Listener | None:
+    def _listener(self, table: object, index: int) -> Listener | None:
+        place = f"listeners.{index}"
         if not isinstance(table, dict):
-            self.problems.append(f"{origin}: each of [[listeners]] is a table")
+            self.problems.append(f"{self._at('listeners')}: each of [[listeners]] is a table")
             return None
         values: dict[str, object] = {}
         for key, raw in table.items():
+            origin = self._at(f"{place}.{key}", place)
             kind = _LISTENER_KINDS.get(key)
             if kind is None:
                 hint = _did_you_mean(key, _LISTENER_KINDS)
-                self.problems.append(f"{origin}: a listener has no {key}{hint}")
+                self.problems.append(f"{origin}: a listener has no {_named(key)}{hint}")
                 continue
             try:
                 values[key] = kind.read(raw)
+                self.origins[f"{place}.{key}"] = origin
             except ValueError as error:
                 where = f"{origin}: {key} of a listener"
-                self.problems.append(_refused(where, raw, kind.accepts, error))
+                self.problems.append(_refused(where, _quoted(raw), kind.accepts, error))
         bind, advertised = values.get("bind"), values.get("advertised")
         if "bind" not in table:
-            self.problems.append(f"{origin}: a listener has no bind = HOST:PORT")
+            self.problems.append(f"{self._at(place)}: a listener has no bind = HOST:PORT")
         if not isinstance(bind, Address):
             return None
         assert advertised is None or isinstance(advertised, Address)
@@ -228,7 +259,7 @@ class _Gathered:
         one = self.known.get(key)
         if one is None:
             hint = _did_you_mean(key, self.known)
-            self.problems.append(f"{origin}: there is no setting {key}{hint}")
+            self.problems.append(f"{origin}: there is no setting {_named(key)}{hint}")
         else:
             self._read(one, raw, origin)
 
@@ -237,13 +268,34 @@ class _Gathered:
             self.values[one.key] = one.kind.read(raw)
             self.origins[one.key] = origin
         except ValueError as error:
-            shown = "(a secret)" if one.secret else raw
-            self.problems.append(_refused(f"{origin}: {one.key}", shown, one.kind.accepts, error))
+            where = f"{origin}: {one.key}"
+            if one.secret:
+                # Why it was refused may quote it.
+                self.problems.append(f"{where}: expected {one.kind.accepts}, got another secret")
+            else:
+                self.problems.append(_refused(where, _quoted(raw), one.kind.accepts, error))
 
 
-def _refused(where: str, raw: object, accepts: str, error: ValueError) -> str:
-    why = f" ({error})" if error.args else ""
-    return f"{where}: expected {accepts}, got {raw!r}{why}"
+def _refused(where: str, shown: str, accepts: str, error: ValueError) -> str:
+    why = f" ({_named(str(error))})" if error.args else ""
+    return f"{where}: expected {accepts}, got {shown}{why}"
+
+
+def _quoted(raw: object) -> str:
+    """Write a value as far as it fits a line."""
+    try:
+        return _cut(repr(raw))
+    except ValueError:  # Python writes out no number of more than some thousand digits
+        return "a number of thousands of digits"
+
+
+def _named(text: str) -> str:
+    """Write a name from a source as far as it fits a line, and so that it cannot draw on it."""
+    return _cut("".join(c if c.isprintable() else ascii(c)[1:-1] for c in text))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN_MAX else f"{text[:_SHOWN_MAX]}… ({len(text)} characters)"
 
 
 def _did_you_mean(name: str, known: Collection[str]) -> str:

@@ -37,7 +37,7 @@ class Setting:
         kind: what it accepts.
         default: its value where no source names it.
         doc: what it does, in a sentence or two.
-        secret: never shown.
+        secret: never shown: not by print-config, help, errors or `repr` of the settings.
         has_flag: it has a flag of its own beside `--set`.
     """
 
@@ -77,10 +77,11 @@ def setting(
     """Declare a field of a settings class."""
     metadata = {_KEY: _Declared(kind, doc, secret, flag)}
     # The type checker sees the value that the field will hold, not the declaration.
+    # Whatever prints a settings object, a traceback or a log line, prints no secret.
     field: Any = (
-        dataclasses.field(default=default, metadata=metadata)
+        dataclasses.field(default=default, metadata=metadata, repr=not secret)
         if factory is None
-        else dataclasses.field(default_factory=factory, metadata=metadata)
+        else dataclasses.field(default_factory=factory, metadata=metadata, repr=not secret)
     )
     return typing.cast("T", field)
 

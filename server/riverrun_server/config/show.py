@@ -31,7 +31,8 @@ def rows(loaded: Loaded) -> Iterator[Row]:
             "protocol": listener.protocol.value,
         }
         for name, part in parts.items():
-            yield Row(f"listeners.{index}.{name}", part, part, loaded.origin("listeners"))
+            key = f"listeners.{index}.{name}"
+            yield Row(key, part, part, loaded.origin(key))
     # What follows from the listeners unless it is said: show what it came out as.
     derived: dict[str, object] = {
         "http.listen": settings.http_address,

@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PROTO_VENV := .tools/proto
 
 .PHONY: help setup run test check lint types format proto proto-check proto-breaking map map-write
-.PHONY: config-docs lock clean
+.PHONY: config-docs metric-docs lock clean
 
 help: ## list every target with one line
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | sort | awk -F ':.*?## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -78,3 +78,6 @@ map-write: $(VENV)/.stamp ## put the map into ARCHITECTURE.md
 
 proto-breaking: $(PROTO_VENV)/.stamp ## refuse changes that break clients of the last release
 	$(PYTHON) tools/proto_breaking.py
+
+metric-docs: $(VENV)/.stamp ## write docs/metrics.md from the metrics in the code
+	$(BIN)/python tools/metric_docs.py

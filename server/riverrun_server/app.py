@@ -151,6 +151,7 @@ class Broker:
             shared.clock,
             OneThread("flusher"),
             observe_sync=shared.metrics.sync_seconds.observe,
+            observe_wait=shared.metrics.sync_wait_seconds.observe,
         )
         upkeep, closing = PoolThreads(1, "upkeep"), PoolThreads(1, "closing")
 

@@ -27,6 +27,7 @@ from riverrun_server.ports.partitions import PartitionAccess
 from riverrun_server.rpc import admin, consumer, metadata, producer, text
 from riverrun_server.rpc.admission import Admission, Caps
 from riverrun_server.rpc.appends import AppendRules
+from riverrun_server.rpc.call_log import CallLog, CallLogRules
 from riverrun_server.rpc.errors import to_proto
 from riverrun_server.rpc.server import ListenerServer, ServerOptions, Service, ServingStatus
 from riverrun_server.rpc.streams import Streams
@@ -38,7 +39,7 @@ from riverrun_server.runtime.in_flight import InFlightBytes
 from riverrun_server.runtime.offsets import GroupOffsets, GroupOffsetsSettings
 from riverrun_server.runtime.partition import LocalPartition, PartitionServices
 from riverrun_server.runtime.reader import ReadingServices
-from riverrun_server.runtime.retention import Retention, last_persisted_ms
+from riverrun_server.runtime.retention import Look, Retention, last_persisted_ms
 from riverrun_server.runtime.threads import PoolThreads
 from riverrun_server.storage.rocks_store import RocksStore
 
@@ -66,8 +67,12 @@ class Shared:
         high = max(storage.disk_low_water_bytes, storage.disk_high_water_bytes)
         self.gate = DiskGate(storage.disk_low_water_bytes, high)
         self.in_flight = InFlightBytes(
-            ByteBudget(limits.max_in_flight_bytes, limits.max_in_flight_bytes_per_connection)
+            ByteBudget(limits.max_in_flight_bytes, limits.max_in_flight_bytes_per_connection),
+            self.metrics.limit_reached.labels("max_in_flight_bytes").inc,
         )
+        log = self.settings.log
+        slow_s = None if log.slow_call_ms == -1 else log.slow_call_ms / 1000
+        rules = CallLogRules(log.calls, log.hot_calls_per_s, slow_s)
         self.admission = Admission(
             Caps(
                 limits.max_streams_per_connection,
@@ -75,12 +80,25 @@ class Shared:
                 limits.max_calls,
             ),
             self.metrics,
+            CallLog(rules, self.metrics, self.clock.monotonic),
         )
         self.metrics.info.info(
             {"version": version("riverrun"), "broker_id": str(self.settings.broker_id)}
         )
-        self.metrics.in_flight_bytes.set_function(lambda: self.in_flight.budget.used_bytes)
-        self.metrics.hot_tail_bytes.set_function(lambda: self.tails.used_bytes)
+        metrics = self.metrics
+        metrics.in_flight_bytes.set_function(lambda: self.in_flight.budget.used_bytes)
+        metrics.hot_tail_bytes.set_function(lambda: self.tails.used_bytes)
+        metrics.disk_full.set_function(lambda: not self.gate.is_open)
+        metrics.stream_connections.set_function(lambda: self.admission.connections_with_streams)
+        metrics.clock_behind_wall_seconds.set_function(lambda: self.now_ms.behind_wall_ms / 1000)
+
+    def retention_looked(self, look: Look) -> None:
+        """Count what retention did."""
+        metrics = self.metrics
+        metrics.retention_trims.inc(look.trimmed)
+        metrics.retention_failures.inc(look.failed)
+        metrics.retention_paused_partitions.set(look.paused)
+        metrics.retention_looked_timestamp.set(look.ended_ms / 1000)
 
 
 def make_catalog(
@@ -156,6 +174,7 @@ def make_retention(shared: Shared, catalog: Catalog, store: RocksStore) -> Reten
         TimeGap(last_persisted_ms(table), wall_ms, confirmed_ms),
         table,
         shared.settings.retention.check_interval_s,
+        shared.retention_looked,
     )
 
 

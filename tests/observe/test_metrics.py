@@ -14,7 +14,7 @@ from riverrun_server.observe.topics import OTHER, TopicCollector, TopicFigures
 
 SERVER = Path(__file__).resolve().parents[2] / "server" / "riverrun_server"
 # Labels whose values come from the code, and `topic`, which is capped by its collector.
-LABELS = {"listener", "method", "code", "limit", "topic", "state"}
+LABELS = {"listener", "method", "code", "limit", "topic", "state", "reason", "source"}
 STORE = StoreFigures(
     wal_bytes=100,
     flushed_bytes=90,
@@ -23,6 +23,9 @@ STORE = StoreFigures(
     memtable_bytes=10,
     table_bytes=80,
     tables=7,
+    writes=11,
+    write_us=2_500_000,
+    stall_us=500_000,
     write_stopped=True,
     unsynced_writes=3,
     slots=16,
@@ -55,7 +58,8 @@ def test_labels_are_those_that_are_known_to_be_bounded():
 
 
 def test_no_metric_stands_at_zero_because_nobody_feeds_it():
-    code = [path.read_text() for path in SERVER.rglob("*.py") if "observe" not in path.parts]
+    own = SERVER / "observe"
+    code = [path.read_text() for path in SERVER.rglob("*.py") if own not in path.parents]
     for name in vars(Metrics(process=False)):
         assert any(re.search(rf"metrics\.{name}\b", text) for text in code), name
 
@@ -67,11 +71,16 @@ def test_a_scrape_has_one_series_for_a_counter():
 def test_figures_of_topics_replace_the_ones_before():
     metrics = Metrics(process=False)
     metrics.topics.publish({"gone": TopicFigures(1, 1, 1), "t": TopicFigures(5, 700, 2, 0)})
-    metrics.topics.publish({"t": TopicFigures(9, 900, 1, 1)})
+    metrics.topics.publish({"t": TopicFigures(9, 900, 1, 1, 1000, 8, 700, 100)})
     value = metrics.registry.get_sample_value
     assert value("riverrun_topic_records_total", {"topic": "t"}) == 9
     assert value("riverrun_topic_stored_bytes", {"topic": "t"}) == 900
     assert value("riverrun_topic_records_total", {"topic": "gone"}) is None
+    assert value("riverrun_topic_appended_bytes_total", {"topic": "t"}) == 1000
+    assert value("riverrun_topic_delivered_records_total", {"topic": "t"}) == 8
+    delivered = "riverrun_topic_delivered_bytes_total"
+    assert value(delivered, {"topic": "t", "source": "memory"}) == 700
+    assert value(delivered, {"topic": "t", "source": "disk"}) == 100
     assert value("riverrun_partitions", {"state": "online"}) == 1
     assert value("riverrun_partitions", {"state": "offline"}) == 1
 
@@ -92,6 +101,9 @@ def test_every_figure_of_the_store_is_shown_under_its_name():
         ("riverrun_store_flushed_bytes_total",): 90,
         ("riverrun_store_compacted_bytes_total",): 60,
         ("riverrun_store_compaction_read_bytes_total",): 61,
+        ("riverrun_store_writes_total",): 11,
+        ("riverrun_store_write_seconds_total",): 2.5,
+        ("riverrun_store_stall_seconds_total",): 0.5,
         ("riverrun_store_write_amplification_ratio",): 2.5,
         ("riverrun_store_memtable_bytes",): 10,
         ("riverrun_store_table_bytes",): 80,
@@ -108,6 +120,9 @@ def test_every_figure_of_the_store_is_shown_under_its_name():
         "riverrun_store_flushed_bytes",
         "riverrun_store_compacted_bytes",
         "riverrun_store_compaction_read_bytes",
+        "riverrun_store_writes",
+        "riverrun_store_write_seconds",
+        "riverrun_store_stall_seconds",
     ]
 
 
@@ -124,8 +139,10 @@ def test_past_the_cap_topics_share_one_label_and_lose_nothing():
     collector = TopicCollector(MAX_TOPIC_LABELS)
     count = MAX_TOPIC_LABELS + 100
     collector.publish({f"topic-{n:05}": TopicFigures(records=1, online=1) for n in range(count)})
-    records, _, partitions = collector.collect()
+    records, *others, partitions = collector.collect()
     assert len(records.samples) == MAX_TOPIC_LABELS + 1
+    for family in others:
+        assert len({sample.labels["topic"] for sample in family.samples}) == MAX_TOPIC_LABELS + 1
     [other] = [sample for sample in records.samples if sample.labels["topic"] == OTHER]
     assert other.value == 100
     assert partitions.samples[0].value == count

@@ -15,7 +15,7 @@ from bisect import bisect_right
 from riverrun.v1.records_pb2 import Record, RecordBatch, RecordSet
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.log.batch import PartitionId, Stamp, StoredBatch
-from riverrun_server.ports.partitions import Acks, Appended, Chunk, Watermarks
+from riverrun_server.ports.partitions import Acks, Appended, Chunk, NoFlow, Watermarks
 from riverrun_server.wire import codecs
 from riverrun_server.wire.ingress import IngressLimits, accept
 from riverrun_server.wire.stored import record_times
@@ -72,6 +72,7 @@ class FakePartition:
         self.broken = None
         self.answers = []
         self.now_ms = NOW_MS
+        self.flow = NoFlow()
 
     # What a test does.
 

@@ -20,6 +20,8 @@ class Partition:
         self.tail_from = tail_from
         self.waiting = set()
         self.reads = []
+        self.handed_out = []
+        self.flow = self
 
     def check_readable(self, offset, leader_epoch):
         if offset < self.log_start_offset:
@@ -41,6 +43,9 @@ class Partition:
     def answer_read(self):
         offset, future, max_bytes = self.reads.pop(0)
         future.set_result(self._from(offset, max_bytes))
+
+    def delivered(self, records, size_bytes, *, from_disk):
+        self.handed_out.append((records, size_bytes, "disk" if from_disk else "memory"))
 
     def wait(self, wake):
         self.waiting.add(wake)
@@ -191,3 +196,14 @@ async def test_a_closed_cursor_is_never_woken(woken):
     await turn()
     assert woken == []
     assert not partition.waiting
+
+
+async def test_what_a_reader_is_handed_is_counted_with_where_it_came_from(woken):
+    partition = Partition(4, tail_from=20)
+    cursor = cursor_of(partition, woken, 5)
+    assert cursor.take(200) is None
+    partition.answer_read()
+    await asyncio.sleep(0)
+    cursor.take(100)
+    cursor.take(1000)
+    assert partition.handed_out == [(15, 200, "disk"), (20, 200, "memory")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import NamedTuple
 
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.observe.topics import TopicFigures
@@ -12,11 +13,19 @@ from riverrun_server.runtime.sampling import keep_measuring, keep_sampling, samp
 from tests.runtime.manual import ManualThreads, settle
 
 
+class Flow(NamedTuple):
+    appended_bytes: int
+    delivered_records: int
+    memory_bytes: int
+    disk_bytes: int
+
+
 class Partition:
     def __init__(self, topic: str, end: int = 0, size: int = 0, *, damaged: bool = False) -> None:
         self.topic = topic
         self._marks = Watermarks(0, end, end, 1, size)
         self._damaged = damaged
+        self.flow = Flow(size * 2, end, size, 1)
 
     async def watermarks(self) -> Watermarks:
         if self._damaged:
@@ -28,8 +37,8 @@ async def test_partitions_add_up_to_their_topics():
     partitions = [Partition("a", 5, 100), Partition("b"), Partition("a", 7, 200)]
     partitions.append(Partition("a", damaged=True))
     assert await sample(partitions) == {
-        "a": TopicFigures(12, 300, online=2, offline=1),
-        "b": TopicFigures(online=1),
+        "a": TopicFigures(12, 300, 2, 1, 600, 12, 300, 2),
+        "b": TopicFigures(online=1, disk_bytes=1),
     }
 
 

@@ -14,6 +14,7 @@ from riverrun_server.config.kinds import (
     Millis,
     Seconds,
     Size,
+    Switch,
 )
 from riverrun_server.config.setting import setting
 from riverrun_server.core.cluster.topic_config import TopicConfig
@@ -252,6 +253,26 @@ class LogSettings:
         "info",
         flag=True,
         doc="The least severe lines that are written.",
+    )
+    calls: bool = setting(
+        Switch(),
+        default=True,
+        doc="Whether each call leaves a line when it ends, of level info: method, who, code, "
+        "reason, duration, sizes, topics, group. Calls that fail, are slow, administer something "
+        "or are streams have their line up to 100 a second for each method.",
+    )
+    hot_calls_per_s: int = setting(
+        Integer(0, 1000),
+        1,
+        doc="Lines a second for each method of the hot path (Produce, Fetch, CommitOffset and "
+        "the like) about calls that went well. A line says under `sampled_out` how many calls had "
+        "none before it. 0 writes none of them.",
+    )
+    slow_call_ms: int = setting(
+        Millis(1, HOUR_MS, unlimited=True),
+        1000,
+        doc="From this duration on a call has its line and is marked `slow`, however well it "
+        "went. The wait that a Fetch asks for does not count.",
     )
 
 

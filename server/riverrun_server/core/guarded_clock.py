@@ -74,6 +74,11 @@ class GuardedClock:
         self._now_ms = now_ms + min(max(behind_ms, -slew_ms), slew_ms)
         return int(self._now_ms)
 
+    @property
+    def not_followed_ms(self) -> int:
+        """How far it is behind the wall clock by leaps that it did not follow; negative is ahead."""
+        return round(self._not_followed_ms)
+
     def take_leap(self) -> ClockLeap | None:
         """Return the leap since the last call, several as one; None where there was none."""
         leap, self._leap = self._leap, None

@@ -90,11 +90,11 @@ class _Unbreakable:
 def _printable(
     _logger: object, _method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
-    """Escape control characters: a name in a library's message must not draw on the terminal.
+    """Escape control characters: no name in a message or a value may draw on the terminal.
 
-    The renderers escape values by themselves, and JSON the event too.
+    JSON escapes them by itself; the console's renderer does so only where a value has spaces.
     """
-    text = event.get("event")
-    if isinstance(text, str) and not text.isprintable():
-        event["event"] = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    for key, text in event.items():
+        if isinstance(text, str) and key != "exception" and not text.isprintable():
+            event[key] = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
     return event

@@ -67,6 +67,17 @@ class Metrics:
             ["listener", "method"],
             registry=registry,
         )
+        self.stream_connections = Gauge(
+            "riverrun_rpc_stream_connections",
+            "Connections that hold streams open; gRPC does not tell of those that hold none.",
+            registry=registry,
+        )
+        self.refusals = Counter(
+            "riverrun_refusals_total",
+            "Errors that callers were told, for whole calls, parts of replies and in streams.",
+            ["method", "reason"],
+            registry=registry,
+        )
         self.limit_reached = Counter(
             "riverrun_limit_reached_total",
             "Requests that were refused, or made to wait, because a limit was reached.",
@@ -88,6 +99,13 @@ class Metrics:
         registry.register(self.topics)
 
         # Storage.
+        self.sync_wait_seconds = Histogram(
+            "riverrun_sync_wait_seconds",
+            "How long the oldest append of a group waited until its sync began, behind the sync "
+            "before it or for the event loop.",
+            buckets=_SYNC_BUCKETS,
+            registry=registry,
+        )
         self.sync_seconds = Histogram(
             "riverrun_sync_seconds",
             "How long the disk took to make a group of appends durable.",
@@ -97,6 +115,11 @@ class Metrics:
         self.disk_free_bytes = Gauge(
             "riverrun_disk_free_bytes",
             "Free space of the file system that the data directory is on.",
+            registry=registry,
+        )
+        self.disk_full = Gauge(
+            "riverrun_disk_full",
+            "1 while appends are refused because the disk is nearly full, else 0.",
             registry=registry,
         )
         self.store = StoreCollector()
@@ -109,6 +132,34 @@ class Metrics:
         self.orphan_partitions = Gauge(
             "riverrun_orphan_partitions",
             "Stored partitions of no topic that the broker knows; they are kept and not served.",
+            registry=registry,
+        )
+
+        # Retention and time.
+        self.retention_trims = Counter(
+            "riverrun_retention_trims_total",
+            "How often retention has deleted the oldest records of a partition.",
+            registry=registry,
+        )
+        self.retention_failures = Counter(
+            "riverrun_retention_failures_total",
+            "How often retention could not look at a partition or delete from it.",
+            registry=registry,
+        )
+        self.retention_paused_partitions = Gauge(
+            "riverrun_retention_paused_partitions",
+            "Partitions from which nothing is deleted by age until the clock is confirmed.",
+            registry=registry,
+        )
+        self.retention_looked_timestamp = Gauge(
+            "riverrun_retention_looked_timestamp_seconds",
+            "When retention last looked at all partitions, in seconds since 1970; 0 before.",
+            registry=registry,
+        )
+        self.clock_behind_wall_seconds = Gauge(
+            "riverrun_clock_behind_wall_seconds",
+            "How far the broker's clock is behind the machine's wall clock because that was set "
+            "and is not followed until a restart; negative is ahead.",
             registry=registry,
         )
 

@@ -23,6 +23,9 @@ class StoreFigures:
         memtable_bytes: in memory, not yet in tables.
         table_bytes: of all tables.
         tables: how many there are.
+        writes: write calls.
+        write_us: how long they took together, microseconds.
+        stall_us: how long of that they were held back, microseconds.
         write_stopped: RocksDB refuses writes until it has caught up.
         unsynced_writes: written, but not known to be on the disk.
         slots: how many there are.
@@ -37,6 +40,9 @@ class StoreFigures:
     memtable_bytes: int
     table_bytes: int
     tables: int
+    writes: int
+    write_us: int
+    stall_us: int
     write_stopped: bool
     unsynced_writes: int
     slots: int
@@ -103,6 +109,21 @@ _COUNTERS: Final[tuple[_Shown, ...]] = (
         "riverrun_store_compaction_read_bytes_total",
         "Bytes read from tables to write others from them.",
         lambda figures: figures.compaction_read_bytes,
+    ),
+    (
+        "riverrun_store_writes_total",
+        "Writes to the store, each an append, a commit or the like.",
+        lambda figures: figures.writes,
+    ),
+    (
+        "riverrun_store_write_seconds_total",
+        "How long these writes took together, without their syncs.",
+        lambda figures: figures.write_us / 1e6,
+    ),
+    (
+        "riverrun_store_stall_seconds_total",
+        "How long writes were held back together, for the store's own work could not keep up.",
+        lambda figures: figures.stall_us / 1e6,
     ),
 )
 _GAUGES: Final[tuple[_Shown, ...]] = (

@@ -76,6 +76,36 @@ class Watermarks:
     size_bytes: int
 
 
+class Flow(Protocol):
+    """What has passed through a partition; counts of this process, but for what was appended."""
+
+    @property
+    def appended_bytes(self) -> int:
+        """Bytes of all batches ever appended, as stored."""
+        ...
+
+    @property
+    def delivered_records(self) -> int:
+        """Records handed to readers, counted by offsets."""
+        ...
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of batches handed to readers from memory."""
+        ...
+
+    @property
+    def disk_bytes(self) -> int:
+        """Bytes of batches handed to readers that were read from the disk."""
+        ...
+
+
+class NoFlow:
+    """Implements Flow for what nothing passes through."""
+
+    appended_bytes = delivered_records = memory_bytes = disk_bytes = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """A run of committed batches, read in one step.
@@ -147,6 +177,11 @@ class PartitionAccess(Protocol):
     @property
     def max_batch_bytes(self) -> int:
         """The largest batch that the topic allows, also expanded."""
+        ...
+
+    @property
+    def flow(self) -> Flow:
+        """What has passed through the partition."""
         ...
 
     def submit(self, append: Append) -> None:

@@ -20,6 +20,7 @@ import grpc.aio
 
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.observe.metrics import Metrics
+from riverrun_server.rpc.call_log import CallLog
 from riverrun_server.rpc.caller import ANONYMOUS, CALLER, Caller
 from riverrun_server.rpc.errors import Edge, answer_for
 
@@ -52,8 +53,9 @@ class Caps:
 class Admission:
     """What all listeners of a broker share: the counts behind the caps, and whether it drains."""
 
-    def __init__(self, caps: Caps, metrics: Metrics) -> None:
+    def __init__(self, caps: Caps, metrics: Metrics, calls: CallLog | None = None) -> None:
         self.metrics = metrics
+        self.calls = calls
         self._caps = caps
         self._calls = 0
         self._by_connection: Counter[str] = Counter()
@@ -76,6 +78,11 @@ class Admission:
                 "the broker is shutting down and took nothing; ask another one, or this one a "
                 "little later",
             )
+
+    @property
+    def connections_with_streams(self) -> int:
+        """How many connections hold streams open."""
+        return len(self._by_connection)
 
     def begin_call(self) -> None:
         """Take one place among the unary calls; `end_call` gives it back.
@@ -177,8 +184,12 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
             (handler.stream_stream, grpc.stream_stream_rpc_method_handler, self._streaming),
         ]
         inner, make, wrap = next(kind for kind in kinds if kind[0] is not None)
+        handle = wrap(method, inner)
+        if (calls := self._admission.calls) is not None:
+            streams = bool(handler.request_streaming or handler.response_streaming)
+            handle = calls.around(self._listener, method[1:], handle, streams=streams)
         return make(
-            wrap(method, inner),
+            handle,
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )

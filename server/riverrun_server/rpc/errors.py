@@ -21,6 +21,7 @@ from grpc_status import rpc_status  # type: ignore[import-untyped]
 
 from riverrun.v1 import errors_pb2
 from riverrun_server.core.errors import Reason, Refusal
+from riverrun_server.rpc import call_notes
 
 DOMAIN: Final = "riverrun.dev"
 
@@ -32,7 +33,8 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 def to_proto(refusal: Refusal) -> errors_pb2.Error:
-    """Return a refusal as the Error of a reply or a stream message."""
+    """Return a refusal as the Error of a reply or a stream message; the call's notes have it then."""
+    call_notes.current().told(refusal)
     meaning = refusal.meaning
     error = errors_pb2.Error(
         reason=errors_pb2.ErrorReason.ValueType(refusal.reason.value),
@@ -71,6 +73,7 @@ async def abort(context: grpc.aio.ServicerContext[Any, Any], refusal: Refusal) -
     Raises:
         grpc.aio.AbortError: always; gRPC itself catches it behind the handler.
     """
+    call_notes.current().failure = refusal
     await context.abort_with_status(rpc_status.to_status(to_status(refusal)))
     raise AssertionError("unreachable: abort returned")
 

@@ -19,6 +19,7 @@ from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.log.batch import BatchHeader
 from riverrun_server.core.produce_lanes import ProduceLanes
 from riverrun_server.ports.partitions import Acks, Append, Appended, PartitionAccess
+from riverrun_server.rpc import call_notes
 from riverrun_server.rpc.appends import (
     AppendRules,
     Where,
@@ -67,6 +68,7 @@ class ProduceStream:
         self._timeout_s = rules.timeout_s(None)
         self._wake = asyncio.Event()
         self._waits_for_client = False
+        self._notes = call_notes.current()
 
     async def run(self, context: Context, draining: asyncio.Event) -> None:
         """Serve the stream to its end.
@@ -121,6 +123,7 @@ class ProduceStream:
             first = False
 
     async def _append(self, append: _Append, size: int) -> None:
+        self._notes.received_bytes += size
         await self._budget.take(size)
         deadline = asyncio.get_running_loop().time() + self._timeout_s
         pending = self._order.begin(append.tag, size, deadline)
@@ -198,6 +201,7 @@ class ProduceStream:
             self._refusing.answered(named, batch.header, attempt, appended.error)
             self._answered(pending, part, appended)
 
+        self._notes.took(access.topic, batch.header.record_count)
         access.submit(Append(batch, self._acks, done, expected))
 
     def _refuse(

@@ -8,6 +8,7 @@ from functools import partial
 
 from riverrun_server.core.reading.control import HalfClosed
 from riverrun_server.core.reading.subscription import Subscription
+from riverrun_server.rpc import call_notes
 from riverrun_server.rpc.reading_plans import ReadingPlan, places_of
 from riverrun_server.rpc.sending import send
 from riverrun_server.runtime.reader import Reader, ReadingServices
@@ -44,13 +45,22 @@ class Streams:
             Refusal: the stream could not do what was asked.
         """
         services = self.services
+        notes = call_notes.current()
+        notes.group_id = plan.group_id
+        for each in plan.wanted:
+            notes.touched(each.access.topic)
+
+        async def counted(message: bytes) -> None:
+            notes.sent_bytes += len(message)
+            await write(message)
+
         positions = await places_of(plan.wanted, services.offsets, plan.group_id)
         reader = Reader(
             services,
             Subscription(plan.settings),
             [each.access for each in plan.wanted],
             plan.form,
-            partial(send, write),
+            partial(send, counted),
             group_id=plan.group_id,
             commit_on_delivery=plan.commit_on_delivery,
         )

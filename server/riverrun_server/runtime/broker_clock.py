@@ -33,6 +33,11 @@ class BrokerClock:
             self._now_ms = self._guarded.now_ms(self._clock.wall_ms(), monotonic)
         return self._now_ms
 
+    @property
+    def behind_wall_ms(self) -> int:
+        """How far it is behind the wall clock because that was set; negative is ahead."""
+        return self._guarded.not_followed_ms
+
     def report(self) -> None:
         """Log a leap of the wall clock since the last call."""
         self()

@@ -9,6 +9,7 @@ from typing import Protocol
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.log.batch import StoredBatch
 from riverrun_server.ports.partitions import Chunk
+from riverrun_server.runtime.partition_flow import PartitionFlow
 
 
 class Readable(Protocol):
@@ -17,6 +18,11 @@ class Readable(Protocol):
     @property
     def high_watermark(self) -> int:
         """What lies below it is committed."""
+        ...
+
+    @property
+    def flow(self) -> PartitionFlow:
+        """Counts what readers are handed."""
         ...
 
     @property
@@ -74,7 +80,7 @@ class LocalCursor:
             batches, self._ready = self._ready, None
             # A trim may have come while the disk was read: what it deleted is not skipped silently.
             self._partition.check_readable(self.position, self._leader_epoch)
-            chunk = self._deliver(batches)
+            chunk = self._deliver(batches, from_disk=True)
             self._read_ahead(max_bytes)
             return chunk
         if self._reading:
@@ -85,7 +91,7 @@ class LocalCursor:
             return None
         batches_in_tail = self._partition.read_tail(self.position, max_bytes)
         if batches_in_tail is not None:
-            return self._deliver(batches_in_tail)
+            return self._deliver(batches_in_tail, from_disk=False)
         self._read(max_bytes)
         return None
 
@@ -101,7 +107,7 @@ class LocalCursor:
         self._partition.unwait(self._wake)
         self._reading = self._ready = None
 
-    def _deliver(self, batches: list[StoredBatch]) -> Chunk:
+    def _deliver(self, batches: list[StoredBatch], *, from_disk: bool) -> Chunk:
         first = self.position
         high_watermark = self._partition.high_watermark
         if batches:
@@ -111,6 +117,8 @@ class LocalCursor:
             # Nothing is stored between here and the watermark: the offsets have a gap.
             self.position = high_watermark
         assert self.position <= high_watermark, (self.position, high_watermark)
+        size_bytes = sum(len(batch.data) for batch in batches)
+        self._partition.flow.delivered(self.position - first, size_bytes, from_disk=from_disk)
         return Chunk(
             first, self.position, batches, high_watermark, self._partition.log_start_offset
         )

@@ -54,6 +54,7 @@ class Flusher:
         clock: times syncs.
         thread: a pool of one thread that nobody else uses.
         observe_sync: told how long each sync took, in seconds.
+        observe_wait: told how long the oldest append of each group waited for its sync to begin.
 
     Transitions: idle -> syncing (touched) -> idle | syncing (touched meanwhile); any -> failed.
     """
@@ -67,10 +68,13 @@ class Flusher:
         thread: Threads,
         *,
         observe_sync: Callable[[float], None] = lambda _seconds: None,
+        observe_wait: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
         self._store = store
         self._clock = clock
         self._observe_sync = observe_sync
+        self._observe_wait = observe_wait
+        self._dirty_since = 0.0
         self._dirty: dict[int, Syncable] = {}
         self._waiters: list[asyncio.Future[None]] = []
         self._work = asyncio.Event()
@@ -82,6 +86,8 @@ class Flusher:
 
     def touch(self, partition: Syncable) -> None:
         """Have a partition told how much of it the next sync proves."""
+        if not self._dirty:
+            self._dirty_since = self._clock.monotonic()
         self._dirty[id(partition)] = partition
         self._work.set()
 
@@ -153,6 +159,8 @@ class Flusher:
 
     async def _round(self) -> None:
         captured = [(each, each.log_end_offset) for each in self._dirty.values()]
+        if captured:
+            self._observe_wait(self._clock.monotonic() - self._dirty_since)
         self._dirty.clear()
         await self._thread.run(self._sync)
         for partition, offset in captured:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 from riverrun_server.core.admission import ByteBudget
 
@@ -13,10 +14,12 @@ class InFlightBytes:
 
     Args:
         budget: decides whether there is room.
+        reached: told each time that there is none, whether the caller waits or is refused.
     """
 
-    def __init__(self, budget: ByteBudget) -> None:
+    def __init__(self, budget: ByteBudget, reached: Callable[[], None] = lambda: None) -> None:
         self.budget = budget
+        self.reached = reached
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     def connection(self) -> ConnectionBudget:
@@ -46,6 +49,9 @@ class ConnectionBudget:
 
     async def take(self, size_bytes: int) -> None:
         """Take bytes, waiting for room; whoever reads a stream reads no more meanwhile."""
+        if self._budget.reserve(self, size_bytes):
+            return
+        self._broker.reached()
         while not self._budget.reserve(self, size_bytes):
             await self._broker.changed()
 
@@ -56,6 +62,7 @@ class ConnectionBudget:
             Refusal: OVERLOADED.
         """
         if not self._budget.reserve(self, size_bytes):
+            self._broker.reached()
             raise self._budget.refusal(self, size_bytes)
 
     def give(self, size_bytes: int) -> None:

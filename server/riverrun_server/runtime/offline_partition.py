@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from riverrun_server.core.errors import Refusal
 from riverrun_server.core.log.batch import PartitionId
-from riverrun_server.ports.partitions import Append, Appended, Chunk
+from riverrun_server.ports.partitions import Append, Appended, Chunk, NoFlow
 
 
 def way_back(data_dir: str, topic: str, partition: int) -> str:
@@ -28,6 +28,7 @@ class OfflinePartition:
         self.id = partition
         self.max_batch_bytes = max_batch_bytes
         self.why = why
+        self.flow = NoFlow()
 
     def submit(self, append: Append) -> None:
         """Refuse a batch."""

@@ -30,6 +30,7 @@ from riverrun_server.runtime.cursor import LocalCursor
 from riverrun_server.runtime.flusher import Flusher
 from riverrun_server.runtime.lookup import find_time
 from riverrun_server.runtime.offline_partition import way_back
+from riverrun_server.runtime.partition_flow import PartitionFlow
 from riverrun_server.runtime.recovery import recover_producers
 from riverrun_server.runtime.retention import find_trim
 
@@ -100,6 +101,7 @@ class LocalPartition:
             services.flusher.fail,
         )
         self._wakes: set[Callable[[], None]] = set()
+        self.flow = PartitionFlow(self._machine)
         self._gone = False
         self._closed: Refusal | None = Refusal(
             Reason.NOT_READY, f"{self} is being opened; ask again after a moment"

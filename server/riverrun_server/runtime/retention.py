@@ -32,6 +32,23 @@ _CLOCK_KEY = b"clock/persisted_ms"
 _UNKNOWN_MS = 1 << 62
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look at all partitions came to.
+
+    Attributes:
+        trimmed: partitions from which something was deleted.
+        failed: partitions that could not be looked at or deleted from.
+        paused: partitions from which nothing is deleted by age, for the clock is not believed.
+        ended_ms: when it ended, by the broker's clock.
+    """
+
+    trimmed: int
+    failed: int
+    paused: int
+    ended_ms: int
+
+
 class Retained(Protocol):
     """What retention needs of a partition."""
 
@@ -82,6 +99,7 @@ class Retention:
         gap: how long the broker was away; deletion by age waits where that is too long to believe.
         table: where the time is persisted for the next start.
         interval_s: between two looks.
+        told: is told what each look came to.
     """
 
     partitions: Callable[[], Iterable[Retained]]
@@ -89,6 +107,7 @@ class Retention:
     gap: TimeGap
     table: Table
     interval_s: float
+    told: Callable[[Look], None] = lambda _: None
 
     async def run(self) -> None:
         """Look until cancelled."""
@@ -101,6 +120,7 @@ class Retention:
         """Look at every partition once."""
         self.clock.report()
         shortest_ms = _UNKNOWN_MS
+        trimmed = failed = all_paused = 0
         for partition in list(self.partitions()):
             config = partition.config
             if config.retention_ms is not None:
@@ -108,6 +128,7 @@ class Retention:
             if partition.offline is not None:
                 continue
             paused = config.retention_ms is not None and self.gap.pauses(config.retention_ms)
+            all_paused += paused
             rule = RetentionRule(config.retention_ms, config.retention_bytes, paused)
             try:
                 log_start = await partition.retain(rule, self.clock())
@@ -115,9 +136,12 @@ class Retention:
                 if isinstance(error, StorageFailed):
                     raise
                 _log.warning("retention failed", partition=str(partition), why=str(error))
+                failed += 1
                 continue
             if log_start is not None:
                 _log.info("retention", partition=str(partition), log_start=log_start)
+                trimmed += 1
+        self.told(Look(trimmed, failed, all_paused, self.clock()))
         if shortest_ms == _UNKNOWN_MS and self.gap.pauses(0):
             return  # nothing is known of what may be paused, so the gap is kept for the next look
         persisted_ms = self.gap.to_persist_ms(self.clock(), shortest_ms)

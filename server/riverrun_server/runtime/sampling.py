@@ -10,7 +10,7 @@ from riverrun_server.core.errors import Refusal
 from riverrun_server.observe.store import StoreFigures
 from riverrun_server.observe.topics import TopicFigures
 from riverrun_server.ports.log import StorageError
-from riverrun_server.ports.partitions import Watermarks
+from riverrun_server.ports.partitions import Flow, Watermarks
 from riverrun_server.ports.threads import Threads
 
 # Scrapes are rarely closer than this; a thousand partitions take some milliseconds.
@@ -25,6 +25,11 @@ class Sampled(Protocol):
     @property
     def topic(self) -> str:
         """The topic's name."""
+        ...
+
+    @property
+    def flow(self) -> Flow:
+        """What has passed through the partition."""
         ...
 
     async def watermarks(self) -> Watermarks:
@@ -48,7 +53,16 @@ async def sample(partitions: Iterable[Sampled]) -> dict[str, TopicFigures]:
             await asyncio.sleep(0)
         try:
             marks = await partition.watermarks()
-            one = TopicFigures(marks.log_end_offset, marks.size_bytes, online=1)
+            flow = partition.flow
+            one = TopicFigures(
+                marks.log_end_offset,
+                marks.size_bytes,
+                online=1,
+                appended_bytes=flow.appended_bytes,
+                delivered_records=flow.delivered_records,
+                memory_bytes=flow.memory_bytes,
+                disk_bytes=flow.disk_bytes,
+            )
         except Refusal:
             one = TopicFigures(offline=1)
         figures[partition.topic] = figures.get(partition.topic, TopicFigures()) + one

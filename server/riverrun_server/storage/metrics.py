@@ -12,6 +12,8 @@ _WAL: Final = "rocksdb.wal.bytes"
 _FLUSHED: Final = "rocksdb.flush.write.bytes"
 _COMPACTED: Final = "rocksdb.compact.write.bytes"
 _READ_BY_COMPACTION: Final = "rocksdb.compact.read.bytes"
+_STALLED: Final = "rocksdb.stall.micros"
+_WRITING: Final = "rocksdb.db.write.micros"
 
 
 class Slots(NamedTuple):
@@ -38,6 +40,9 @@ def measure(rocks: Rocks, journal: Journal, slots: Slots) -> StoreFigures:
         memtable_bytes=rocks.memtable_bytes(),
         table_bytes=sum(table.size for table in tables),
         tables=len(tables),
+        writes=counters.get(f"{_WRITING}.count", 0),
+        write_us=counters.get(f"{_WRITING}.sum", 0),
+        stall_us=counters.get(_STALLED, 0),
         write_stopped=rocks.number("rocksdb.is-write-stopped") > 0,
         unsynced_writes=journal.written - journal.durable,
         slots=slots.total,

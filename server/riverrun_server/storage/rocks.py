@@ -153,7 +153,10 @@ class Rocks:
             ]
 
     def counters(self) -> dict[str, int]:
-        """Return RocksDB's tickers since this database was opened, named as RocksDB does."""
+        """Return RocksDB's tickers since this database was opened, named as RocksDB does.
+
+        What RocksDB keeps a histogram of is here twice, as NAME.count and NAME.sum.
+        """
         with self.reading():
             text = self._options.get_statistics() or ""
         tickers = {}
@@ -161,6 +164,9 @@ class Rocks:
             name, *rest = line.split()
             if rest[:2] == ["COUNT", ":"]:
                 tickers[name] = int(rest[2])
+            elif rest[-6:-4] == ["COUNT", ":"] and rest[-3:-1] == ["SUM", ":"]:
+                tickers[f"{name}.count"] = int(rest[-4])
+                tickers[f"{name}.sum"] = int(rest[-1])
         return tickers
 
     def number(self, name: str) -> int:

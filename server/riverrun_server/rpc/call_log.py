@@ -1,0 +1,184 @@
+"""One line in the log for each call when it ends: who called what, how it went, how long it took.
+
+Calls of the hot path that went well are sampled, and a line says how many were left out before it.
+What failed, was slow, administers something or was a stream has its line up to a bound for each
+method, so that an overloaded broker is not finished off by its log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final, TypeAlias
+
+import grpc
+import grpc.aio
+import structlog
+
+from riverrun_server.core.errors import Reason
+from riverrun_server.core.line_budget import LineBudget
+from riverrun_server.observe.metrics import Metrics
+from riverrun_server.rpc.call_notes import CallNotes, begin
+from riverrun_server.rpc.call_summary import allowed_wait_s, named_in, records_in, size_of
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Handle: TypeAlias = Callable[[Any, Context], Awaitable[Any]]
+
+LINES_PER_S: Final = 100
+_TEXT_MAX: Final = 256
+# What clients call all the time; everything else is rare enough for a line each.
+_HOT: Final = (
+    "riverrun.v1.ProducerService/Produce",
+    "riverrun.v1.TextService/Produce",
+    "riverrun.v1.ConsumerService/Fetch",
+    "riverrun.v1.ConsumerService/CommitOffset",
+    "riverrun.v1.ConsumerService/FetchOffsets",
+    "riverrun.v1.ConsumerService/ListOffsets",
+    "riverrun.v1.MetadataService/GetMetadata",
+    "grpc.health.v1.Health/Check",
+)
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class CallLogRules:
+    """Which calls get a line.
+
+    Attributes:
+        enabled: any at all.
+        hot_per_s: of each method of the hot path, lines a second for calls that went well.
+        slow_s: from this duration on a call has its line, hot path or not; None for never.
+    """
+
+    enabled: bool = True
+    hot_per_s: int = 1
+    slow_s: float | None = 1.0
+
+
+class CallLog:
+    """Stands around handlers and tells of each call when it has ended.
+
+    Args:
+        rules: which calls get a line.
+        metrics: where errors are counted by reason.
+        now: seconds since some beginning.
+    """
+
+    def __init__(self, rules: CallLogRules, metrics: Metrics, now: Callable[[], float]) -> None:
+        self._rules = rules
+        self._metrics = metrics
+        self._now = now
+
+    def around(self, listener: str, method: str, handle: Handle, *, streams: bool) -> Handle:
+        """Return a handler that does the same and leaves a line."""
+        now, slow_s = self._now, self._rules.slow_s
+        slow_from_s = float("inf") if slow_s is None or streams else slow_s
+        hot = method in _HOT and not streams
+        line = _Line(listener, method, streams, self._rules)
+
+        @cache  # as many as there are reasons
+        def counter(reason: Reason) -> Any:
+            return self._metrics.refusals.labels(method, reason.name)
+
+        def count(reason: Reason) -> None:
+            counter(reason).inc()
+
+        async def logged(request: Any, context: Context) -> Any:
+            notes = CallNotes(count)
+            begin(notes)
+            began_s = now()
+            reply = None
+            cancelled = False
+            try:
+                reply = await handle(request, context)
+            except asyncio.CancelledError:
+                cancelled = True
+                raise
+            finally:
+                ended_s = now()
+                took_s = ended_s - began_s
+                code = "CANCELLED" if cancelled else code_of(context)
+                slow = took_s >= slow_from_s and took_s - allowed_wait_s(request) >= slow_from_s
+                plain = hot and code == "OK" and not notes.errors and not slow
+                left_out = line.admit(ended_s, plain=plain)
+                if left_out is not None:
+                    line.write(request, context, notes, reply, code, took_s, left_out, slow=slow)
+            return reply
+
+        return logged
+
+
+class _Line:
+    """Writes the lines of one method on one listener."""
+
+    __slots__ = ("_enabled", "_fixed", "_others", "_plain", "_streams")
+
+    def __init__(self, listener: str, method: str, streams: bool, rules: CallLogRules) -> None:
+        self._fixed = {"method": method, "listener": listener}
+        self._streams = streams
+        self._enabled = rules.enabled
+        self._plain = LineBudget(rules.hot_per_s)
+        self._others = LineBudget(LINES_PER_S)
+
+    def admit(self, now_s: float, *, plain: bool) -> int | None:
+        """Return how many lines were left out, or None where there is to be none."""
+        if not self._enabled:
+            return None
+        return (self._plain if plain else self._others).admit(now_s)
+
+    def write(
+        self,
+        request: Any,
+        context: Context,
+        notes: CallNotes,
+        reply: Any,
+        code: str,
+        took_s: float,
+        left_out: int,
+        *,
+        slow: bool,
+    ) -> None:
+        """Write a line; what is not there has no key."""
+        named = named_in(request)
+        failure = notes.failure
+        optional: dict[str, object] = {
+            "client": _cut(_user_agent(context)),
+            "reason": failure.reason.name if failure else "",
+            "why": _cut(failure.message) if failure else "",
+            "errors": notes.errors,
+            "topics": [*notes.topics] or named.topics,
+            "group": _cut(notes.group_id or named.group_id),
+            "records": notes.records or records_in(request),
+            "request_bytes": notes.received_bytes or size_of(request),
+            "reply_bytes": notes.sent_bytes or size_of(reply),
+            "slow": slow,
+            "sampled_out": left_out,
+        }
+        _log.info(
+            "stream ended" if self._streams else "call ended",
+            **self._fixed,
+            peer=context.peer(),
+            code=code,
+            duration_ms=round(took_s * 1000, 1),
+            **{key: value for key, value in optional.items() if value},
+        )
+
+
+def code_of(context: Context) -> str:
+    """Return the name of the code that a call has ended with."""
+    code = context.code()
+    return code.name if isinstance(code, grpc.StatusCode) else "OK"
+
+
+def _user_agent(context: Context) -> str:
+    for key, value in context.invocation_metadata() or ():
+        if key == "user-agent":
+            return value if isinstance(value, str) else value.decode(errors="replace")
+    return ""
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _TEXT_MAX else f"{text[:_TEXT_MAX]}…"

@@ -38,6 +38,7 @@ def test_a_leap_is_reported_once_and_not_followed():
     for leap_ms in (HOUR_MS, -HOUR_MS, 365 * DAY_MS):
         clock = GuardedClock(START_MS, 0.0)
         assert clock.now_ms(START_MS + leap_ms + 1000, 1.0) == START_MS + 1000
+        assert clock.not_followed_ms == leap_ms
         assert clock.take_leap() == ClockLeap(leap_ms, leap_ms)
         assert clock.take_leap() is None
         assert run(clock, seconds=600, wall_ms=START_MS + leap_ms + 1000) == START_MS + 601_000

@@ -197,3 +197,21 @@ async def test_a_bug_in_a_partition_leaves_nobody_waiting(parts):
     for each in (task, waiting):
         with pytest.raises(StorageFailed):
             await each
+
+
+async def test_how_long_the_oldest_append_of_a_group_waited_is_told():
+    waits, threads, clock = [], manual.ManualThreads(), manual.StillClock()
+    flusher = Flusher(Store(), clock, threads, observe_wait=waits.append)
+    first, second = Partition(), Partition()
+    task = asyncio.create_task(flusher.run())
+    flusher.touch(first)
+    await manual.settle()
+    flusher.touch(first)  # while the disk works: the oldest of the next group
+    clock.now += 2.0
+    flusher.touch(second)
+    clock.now += 1.0
+    threads.step()
+    await manual.settle()
+    assert waits == [0.0, 3.0]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

@@ -7,7 +7,7 @@ from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.guarded_clock import TimeGap
 from riverrun_server.ports.log import CorruptData, StorageFailed, StorageStalled
 from riverrun_server.runtime.broker_clock import BrokerClock
-from riverrun_server.runtime.retention import Retention, last_persisted_ms
+from riverrun_server.runtime.retention import Look, Retention, last_persisted_ms
 from tests.runtime.manual import StillClock
 
 DAY_MS = 86_400_000
@@ -18,15 +18,17 @@ class Partition:
 
     offline = None
 
-    def __init__(self, *, config=None, error=None):
+    def __init__(self, *, config=None, error=None, log_start=None):
         self.config = config or TopicConfig()
         self.error = error
+        self.log_start = log_start
         self.rules = []
 
     async def retain(self, rule, now_ms):
         if self.error is not None:
             raise self.error
         self.rules.append(rule)
+        return self.log_start
 
 
 class Table:
@@ -99,3 +101,18 @@ async def test_a_start_at_which_nothing_could_be_opened_keeps_the_gap(table):
     now = StillClock().wall_ms()
     await retention(table, gap=TimeGap(now - 3 * DAY_MS, now)).look()
     assert last_persisted_ms(table) is None
+
+
+async def test_each_look_tells_what_it_came_to(table):
+    now = StillClock().wall_ms()
+    day = TopicConfig(retention_ms=DAY_MS)
+    partitions = [
+        Partition(config=day),
+        Partition(config=TopicConfig(retention_ms=None), log_start=5),
+        Partition(config=day, error=Refusal(Reason.CORRUPT_DATA, "x")),
+    ]
+    told = []
+    looks = retention(table, *partitions, gap=TimeGap(now - 3 * DAY_MS, now))
+    looks.told = told.append
+    await looks.look()
+    assert told == [Look(trimmed=1, failed=1, paused=2, ended_ms=now)]

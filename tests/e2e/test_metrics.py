@@ -11,6 +11,8 @@ import pytest
 from riverrun.v1 import producer_pb2, producer_pb2_grpc
 from riverrun.v1.admin_pb2 import CreateTopicRequest
 from riverrun.v1.admin_pb2_grpc import AdminServiceStub
+from riverrun.v1.consumer_pb2 import FetchRequest, ReadRequest, StartPosition
+from riverrun.v1.consumer_pb2_grpc import ConsumerServiceStub
 from riverrun.v1.records_pb2 import Record
 from riverrun_server.core.log.batch import PartitionId
 from riverrun_server.runtime.clock import SystemDice
@@ -63,6 +65,13 @@ def produce(channel, topic, value):
     producer_pb2_grpc.ProducerServiceStub(channel).Produce(request, timeout=10)
 
 
+def fetch(channel, topic):
+    """Read all of its first partition."""
+    position = StartPosition(topic=topic, offset=0)
+    request = FetchRequest(positions=[position], min_bytes=1 << 20, max_bytes=1 << 20)
+    ConsumerServiceStub(channel).Fetch(request, timeout=10)
+
+
 def occupied(figures):
     return figures.get('riverrun_store_slots{state="occupied"}')
 
@@ -81,6 +90,47 @@ def test_the_store_is_measured_while_the_broker_runs(broker):
     assert occupied(figures) + figures['riverrun_store_slots{state="free"}'] == SLOTS
     assert figures["riverrun_unclean_recoveries"] == 0
     assert figures["riverrun_orphan_partitions"] == 0
+
+
+def test_what_goes_in_and_out_is_counted_by_topic_and_where_it_came_from(broker):
+    broker.start()
+    with grpc.insecure_channel(broker.address) as channel:
+        create(channel, "t")
+        for _ in range(10):
+            produce(channel, "t", b"x" * 1000)
+        fetch(channel, "t")
+        stream = ConsumerServiceStub(channel).Read(ReadRequest(topic="t"))
+        next(stream)
+        figures = scrape_until(
+            broker, lambda figures: figures.get('riverrun_topic_records_total{topic="t"}') == 10
+        )
+        figures = scrape_until(
+            broker,
+            lambda figures: figures['riverrun_topic_delivered_records_total{topic="t"}'] == 20,
+        )
+        assert figures["riverrun_rpc_stream_connections"] == 1
+    appended = figures['riverrun_topic_appended_bytes_total{topic="t"}']
+    assert appended > 10_000
+    delivered = 'riverrun_topic_delivered_bytes_total{source="%s",topic="t"}'
+    assert figures[delivered % "memory"] == 2 * appended
+    assert figures[delivered % "disk"] == 0
+    assert figures["riverrun_store_writes_total"] >= 10
+    assert 0 < figures["riverrun_store_write_seconds_total"] < 60
+    assert figures["riverrun_store_stall_seconds_total"] == 0
+    assert figures["riverrun_sync_wait_seconds_count"] >= 10
+    assert figures["riverrun_disk_full"] == 0
+    assert figures["riverrun_retention_paused_partitions"] == 0
+    assert figures["riverrun_retention_failures_total"] == 0
+    assert abs(figures["riverrun_retention_looked_timestamp_seconds"] - time.time()) < 600
+    assert figures["riverrun_clock_behind_wall_seconds"] == 0
+    assert broker.term() == 0
+    broker.restart()
+    with grpc.insecure_channel(broker.address) as channel:
+        fetch(channel, "t")  # what was in memory before is on the disk now
+    figures = scrape_until(broker, lambda figures: figures.get(delivered % "disk", 0) > 0)
+    assert figures[delivered % "disk"] == appended
+    assert figures[delivered % "memory"] == 0
+    assert figures['riverrun_topic_appended_bytes_total{topic="t"}'] == appended
 
 
 def test_partitions_that_were_served_although_data_may_be_lost_are_counted(broker):

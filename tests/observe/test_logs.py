@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
+import threading
 import warnings
 
 import pytest
@@ -100,3 +102,67 @@ def test_a_reader_that_went_away_stops_nothing(configure):
     configure("json", stream=Gone())
     structlog.get_logger().error("unheard")
     logging.getLogger("x").error("unheard")
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_reader_that_is_stuck_stops_nothing_and_is_told_what_it_missed(configure, form):
+    read, write = os.pipe()
+    with os.fdopen(read, "rb") as reader, os.fdopen(write, "w", buffering=1) as stream:
+        configure(form, stream=stream)
+        log = structlog.get_logger()
+        count = 2000
+        for number in range(count):
+            log.info("tick", number=number, filler="x" * 100)
+        os.set_blocking(read, False)
+        begun = reader.read().decode()
+        log.info("again")
+        rest = reader.read().decode()
+    kept = begun.splitlines()
+    assert 100 < len(kept) < count
+    assert all("tick" in line for line in kept), "no line is cut"
+    lost, again = rest.splitlines()
+    assert "log lines were lost, for nobody read them" in lost
+    assert str(count - len(kept)) in lost
+    assert "again" in again
+
+
+def test_a_line_on_a_terminal_cannot_draw_on_it_whatever_has_the_name(configure):
+    out = Terminal()
+    configure("console", stream=out)
+    plain = io.StringIO()
+    structlog.get_logger().info("x", topic="\x1b[2J", names=["\x1b[2J"], group="a\u202eb")
+    configure("console", stream=plain)
+    structlog.get_logger().info("x", topic="\x1b[2J", names=["\x1b[2J"], group="a\u202eb")
+    assert "\x1b[2J" not in out.getvalue()
+    assert "\u202e" not in out.getvalue()
+    assert plain.getvalue().rstrip("\n").isprintable()
+
+
+def test_lines_of_many_threads_and_libraries_do_not_mix(configure):
+    read, write = os.pipe()
+    got = []
+    with os.fdopen(read) as reader, os.fdopen(write, "w", buffering=1) as stream:
+        drain = threading.Thread(target=lambda: got.extend(reader), daemon=True)
+        drain.start()
+        configure("json", stream=stream)
+        failed = []
+
+        def write_lines(write_line):
+            try:
+                for _ in range(500):
+                    write_line("tick")
+            except Exception as error:
+                failed.append(error)
+
+        writes = [structlog.get_logger().info, logging.getLogger("x").error] * 3
+        threads = [threading.Thread(target=write_lines, args=[each]) for each in writes]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        stream.close()
+        drain.join()
+    assert not failed
+    told = [json.loads(line) for line in got]
+    lost = sum(line.get("lines", 0) for line in told)
+    assert sum(line["event"] == "tick" for line in told) + lost == 3000

@@ -6,13 +6,14 @@ what varies stands in keys, so that lines can be searched and counted.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import sys
 from collections.abc import MutableMapping
 from typing import Any, Final, TextIO
 
 import structlog
+
+from riverrun_server.observe.patient_stream import PatientStream
 
 _LEVELS: Final = {
     "debug": logging.DEBUG,
@@ -50,7 +51,14 @@ def configure(log_format: str = "auto", level: str = "info", stream: TextIO | No
         if console
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
-    lines = _Unbreakable(out)
+
+    def lost(count: int) -> str:
+        event: Any = {"event": "log lines were lost, for nobody read them", "lines": count}
+        for process in (*shared, *renderer):
+            event = process(None, "warning", event)
+        return f"{event}\n"
+
+    lines = PatientStream(out, lost)
     structlog.configure(
         processors=[*shared, *renderer],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
@@ -68,23 +76,6 @@ def configure(log_format: str = "auto", level: str = "info", stream: TextIO | No
     root.handlers[:] = [handler]
     root.setLevel(max(_LIBRARIES, _LEVELS[level]))
     logging.captureWarnings(capture=True)
-
-
-class _Unbreakable:
-    """A text stream that cannot fail: a log reader that went away must not stop a broker."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> None:
-        """Write, or lose the text."""
-        with contextlib.suppress(OSError, ValueError):
-            self._stream.write(text)
-
-    def flush(self) -> None:
-        """Flush, or lose what was written."""
-        with contextlib.suppress(OSError, ValueError):
-            self._stream.flush()
 
 
 def _printable(

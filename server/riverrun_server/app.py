@@ -6,7 +6,9 @@ import contextlib
 import resource
 from collections.abc import Awaitable, Callable
 from functools import partial
+from importlib.metadata import version
 
+import structlog
 import uvloop
 
 from riverrun_server.assembly import (
@@ -20,6 +22,7 @@ from riverrun_server.assembly import (
     make_services,
 )
 from riverrun_server.config.settings import Settings
+from riverrun_server.config.show import changed
 from riverrun_server.http import ProbeServer
 from riverrun_server.metadata.embedded import EmbeddedStore
 from riverrun_server.rpc.server import ListenerServer, ServingStatus, stop_all
@@ -41,6 +44,8 @@ _LOOP_ALLOWED_S = 15.0
 _DISK_ALLOWED_S = 60.0
 _ASK_EVERY_S = 5.0
 
+_log = structlog.stdlib.get_logger(__name__)
+
 
 def serve(settings: Settings) -> int:
     """Run a broker until it is told to stop; return the process's exit code.
@@ -60,6 +65,7 @@ def _use_all_descriptors() -> None:
 
 
 async def _serve(settings: Settings) -> int:
+    _log.info("starting", version=version("riverrun"), settings=changed(settings))
     broker = Broker(settings)
     try:
         await broker.start()

@@ -97,7 +97,10 @@ def test_a_broker_says_ready_answers_probes_and_ends_well(start):
     broker.child.send_signal(signal.SIGTERM)
     code, out, err = broker.end()
     assert (code, out) == (0, ""), err
-    events = [json.loads(line)["event"] for line in err.splitlines()]
+    lines = [json.loads(line) for line in err.splitlines()]
+    events = [line["event"] for line in lines]
+    assert events[0] == "starting"
+    assert lines[0]["settings"]["storage.slots"] == "4"
     assert events[-1] == "stopped"
     assert "shutting down" in events
 

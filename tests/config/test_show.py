@@ -12,7 +12,7 @@ import pytest
 from riverrun_server.config.kinds import Text
 from riverrun_server.config.load import load
 from riverrun_server.config.setting import build, setting, settings_of, value_at
-from riverrun_server.config.show import _row, as_json, as_table
+from riverrun_server.config.show import _row, as_json, as_table, changed
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,6 +24,18 @@ def test_the_table_has_every_setting_with_value_and_origin():
     assert lines["listeners.0.bind"] == ["127.0.0.1:7171", "default"]
     assert lines["http.listen"] == ["127.0.0.1:7173", "default"]
     assert lines["topic_defaults.retention_bytes"] == ["unlimited", "default"]
+
+
+def test_what_was_set_is_told_without_the_rest_and_without_secrets():
+    flags = {"listen": "127.0.0.1:9000", "limits.max_calls": "9", "storage.slots": "256"}
+    assert changed(load(flags=flags).settings) == {
+        "listeners.0.bind": "127.0.0.1:9000",
+        "listeners.0.advertised": "127.0.0.1:9000",
+        "http.listen": "127.0.0.1:9002",
+        "peer.listen": "127.0.0.1:9001",
+        "limits.max_calls": "9",
+    }
+    assert changed(load().settings) == {}
 
 
 def test_json_keeps_numbers_and_truth_values():

@@ -1,4 +1,4 @@
-"""Shows settings with the origin of each value, for `print-config` and for the first log line."""
+"""Shows settings with the origin of each value, for `print-config`, and what was set, for the log."""
 
 from __future__ import annotations
 
@@ -59,6 +59,14 @@ def as_json(loaded: Loaded) -> str:
         [{"setting": row.key, "value": row.value, "origin": row.origin} for row in rows(loaded)],
         indent=2,
     )
+
+
+def changed(settings: Settings) -> dict[str, str]:
+    """Return the settings that are not what they are by default, as they are shown."""
+    before, now = (
+        {row.key: row.shown for row in rows(Loaded(each, {}))} for each in (Settings(), settings)
+    )
+    return {key: shown for key, shown in now.items() if before.get(key) != shown}
 
 
 def _row(one: Setting, value: object, origin: str) -> Row:

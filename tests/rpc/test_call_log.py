@@ -18,6 +18,8 @@ from riverrun.v1 import consumer_pb2_grpc
 from riverrun.v1.admin_pb2 import AddPartitionsRequest
 from riverrun.v1.producer_pb2 import PartitionBatch, ProduceRequest, ProduceResponse
 from riverrun.v1.records_pb2 import Record, RecordBatch
+from riverrun_server.assembly import Shared
+from riverrun_server.config.load import load
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.observe import logs
 from riverrun_server.observe.metrics import Metrics
@@ -234,8 +236,8 @@ async def test_notes_of_calls_under_way_at_once_do_not_mix(lines):
 async def test_text_from_clients_cannot_break_a_line_nor_make_it_long(form):
     out = io.StringIO()
     logs.configure(form, stream=out)
-    long = EVIL + "x" * 1_000_000
-    request = c.FetchRequest(group_id=long, positions=[c.StartPosition(topic=long)] * 1000)
+    long = EVIL + "x" * 10_000
+    request = c.FetchRequest(group_id=long, positions=[c.StartPosition(topic=long)] * 100)
     handle = CallLog(CallLogRules(), Metrics(process=False), Clock()).around(
         "clients", HOT, lambda *_: asyncio.sleep(0), streams=False
     )
@@ -245,6 +247,17 @@ async def test_text_from_clients_cannot_break_a_line_nor_make_it_long(form):
     assert len(text.splitlines()) == 1
     assert text.rstrip("\n").isprintable()
     assert len(text) < 4000
+
+
+def test_the_settings_are_the_rules():
+    def rules(**flags):
+        shared = Shared(load(flags={f"log.{key}": each for key, each in flags.items()}).settings)
+        return shared.admission.calls._rules
+
+    assert rules() == CallLogRules()
+    chosen = rules(calls="false", hot_calls_per_s="7", slow_call_ms="250ms")
+    assert chosen == CallLogRules(enabled=False, hot_per_s=7, slow_s=0.25)
+    assert rules(slow_call_ms="-1").slow_s is None
 
 
 def test_what_requests_name_is_found_whatever_their_form():

@@ -21,7 +21,7 @@ A broker takes its settings from, each outranking the one before it:
 
 1. a TOML file: `riverrun-server run --config broker.toml`, or `RIVERRUN_CONFIG=broker.toml`;
 2. the environment: the variable of each setting stands below;
-3. the command line: the flag where one stands below, and `--set KEY=VALUE` for every setting.
+3. the command line: the flag where one stands below, and `--set KEY=VALUE` for every setting, which outranks it.
 
 `riverrun-server print-config` takes the same options and shows each value and where it came from
 (`--output json` for programs): the line of the file, the variable or the flag. An unknown name is an

@@ -168,17 +168,17 @@ def version() -> None:
 
 def _loaded(given: dict[str, Any]) -> Loaded:
     file = given.pop("config")
-    assignments: tuple[str, ...] = given.pop("assignments")
-    # click turned the dots of the keys into underscores for Python's sake.
-    keys = {one.key.replace(".", "_"): one.key for one in all_settings()}
-    flags = {keys[name]: value for name, value in given.items() if value is not None}
-    for assignment in assignments:
+    assignments: dict[str, str] = {}
+    for assignment in given.pop("assignments"):
         key, equals, value = assignment.partition("=")
         if not equals:
             _fail(EXIT_USAGE, f"--set {assignment}: expected KEY=VALUE")
-        flags[key] = value
+        assignments[key] = value
+    # click turned the dots of the keys into underscores for Python's sake.
+    keys = {one.key.replace(".", "_"): one.key for one in all_settings()}
+    flags = {keys[name]: value for name, value in given.items() if value is not None}
     try:
-        return load(file, os.environ, flags)
+        return load(file, os.environ, flags, assignments)
     except ConfigError as error:
         _fail(EXIT_USAGE, *error.problems)
 

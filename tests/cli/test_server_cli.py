@@ -109,6 +109,12 @@ def test_print_config_shows_value_and_origin(invoke, tmp_path):
     assert rows["http.listen"] == ("127.0.0.1:9002", "default")
 
 
+def test_a_setting_that_was_set_by_name_has_that_origin_and_outranks_its_flag(invoke):
+    done = invoke("print-config", "--set=rack=b", "--rack=a", "--set=rack=c", "--output=json")
+    [row] = [row for row in json.loads(done.stdout) if row["setting"] == "rack"]
+    assert row == {"setting": "rack", "value": "c", "origin": "flag --set rack"}
+
+
 def test_the_file_can_be_named_by_the_environment(invoke, tmp_path):
     file = tmp_path / "broker.toml"
     file.write_text("broker_id = 9\n")

@@ -88,6 +88,7 @@ def load(
     file: Path | None = None,
     environ: Mapping[str, str] | None = None,
     flags: Mapping[str, str] | None = None,
+    assignments: Mapping[str, str] | None = None,
 ) -> Loaded:
     """Return the settings that the sources say; each source outranks the one before it.
 
@@ -95,6 +96,7 @@ def load(
         file: TOML.
         environ: all variables; those that do not begin with RIVERRUN_ are somebody else's.
         flags: raw values by key, only those that were given.
+        assignments: the same, of `--set`.
 
     Raises:
         ConfigError: a source is unreadable, names an unknown setting or holds a bad value.
@@ -104,6 +106,7 @@ def load(
         gathered.take_file(file)
     gathered.take_environment(environ or {})
     gathered.take_flags(flags or {})
+    gathered.take_assignments(assignments or {})
     gathered.settle_listeners()
     if gathered.problems:
         raise ConfigError(gathered.problems)
@@ -188,7 +191,13 @@ class _Gathered:
         for key, value in flags.items():
             one = self.known.get(key)
             own = one is not None and one.has_flag
-            self._take(key, value, f"flag {one.flag}" if one and own else f"flag --set {key}")
+            where = one.flag if one and own else f"--set {_named(key)}"
+            self._take(key, value, f"flag {where}")
+
+    def take_assignments(self, assignments: Mapping[str, str]) -> None:
+        """Take what the command line gave by `--set`."""
+        for key, value in assignments.items():
+            self._take(key, value, f"flag --set {_named(key)}")
 
     def settle_listeners(self) -> None:
         """Turn the shorthand into a listener; it outranks tables from the file."""

@@ -69,6 +69,7 @@ clean: ## remove what the other targets made, data aside
 # Parts with files of their own.
 -include tests/polyglot/polyglot.mk
 -include tests/e2e/proof.mk
+-include tests/bench/bench.mk
 
 config-docs: $(VENV)/.stamp ## write docs/configuration.md from the settings in the code
 	$(BIN)/python tools/config_docs.py

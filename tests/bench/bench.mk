@@ -1,5 +1,12 @@
 # Measurements of this machine; their results are in the ignored folder bench-results.
-.PHONY: bench-unary
+.PHONY: bench bench-quick bench-unary
+
+# Kafka is fetched by the first run, which needs Java and Maven; nothing else does.
+bench: $(VENV)/.stamp ## Riverrun beside Apache Kafka, in turn, into bench-results (ROUNDS=3; ONLY=riverrun)
+	$(BIN)/python -m tests.bench.compare $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ONLY),--only $(ONLY))
+
+bench-quick: $(VENV)/.stamp ## the same in one small round: to see it at work, not for its figures
+	$(BIN)/python -m tests.bench.compare --quick $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ONLY),--only $(ONLY))
 
 bench-unary: $(VENV)/.stamp ## unary Produce beside a bare gRPC echo of the same message (ROUNDS=5)
 	$(BIN)/python -m tests.bench.unary --json bench-results/unary.json $(if $(ROUNDS),--rounds $(ROUNDS))

@@ -46,14 +46,22 @@ class BrokerProcess:
     """
 
     def __init__(
-        self, folder: Path, *options: str, environ: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        *options: str,
+        environ: Mapping[str, str] | None = None,
+        on_line: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`options` are more flags of `riverrun-server run`, `environ` more variables."""
+        """`options` are more flags of `riverrun-server run`, `environ` more variables.
+
+        `on_line` is called with each line that it prints, on threads of the process's own.
+        """
         self.data_dir = folder / "data"
         self.http_address = ""
         self.exit_code: int | None = None
         self._options = options
         self._environ = dict(environ or {})
+        self._on_line = on_line
         self._port = 0
         self._process: subprocess.Popen[str] | None = None
         self._output: collections.deque[str] = collections.deque(maxlen=2_000)
@@ -158,6 +166,7 @@ class BrokerProcess:
             with stream:
                 for line in stream:
                     self._output.append(line.rstrip("\n"))
+                    self._on_line(line)
                     hear(line)
             hear("")
 

@@ -132,6 +132,23 @@ def test_dropped_batches_that_are_only_in_memory_are_gone_too(store, opened, dat
     assert slot.scan(b"", b"\xff" * 30) == []
 
 
+@pytest.mark.parametrize("batches", [(1,), (2,), (1, 1), (1, 1, 1), (2, 1), (1, 2)], ids=str)
+@pytest.mark.parametrize("dropped", [True, False], ids=["dropped", "trimmed"])
+def test_the_fewest_batches_leave_the_disk_too(store, batches, dropped):
+    writer = Writer(store.open(P0))
+    slot = store._rocks.column(keys.slot_name(store._pool[P0]))
+    for count in batches:
+        writer.many(count)
+        slot.flush()
+    if dropped:
+        store.drop(P0)
+    else:
+        writer.trim(writer.state.log_end_offset)
+    upkeep(store)
+    batch_key = len(keys.batch(keys.prefix(P0), 0))
+    assert not [file for file in store._rocks.files() if len(file.first_key) == batch_key]
+
+
 def test_a_drop_that_a_crash_interrupted_is_completed(store, opened, data_dir):
     fill(store, P0, 4)
     store.drop(P0)

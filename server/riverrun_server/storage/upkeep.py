@@ -94,7 +94,8 @@ class Upkeep:
             return True
         if found:
             column.ingest_deletes(found, self._scratch)
-            column.compact(found[0], found[-1])
+            # One key alone overlaps nothing in RocksDB's eyes: its tombstone would be moved beside it.
+            column.compact(found[0], found[-1], rewrite=len(found) == 1)
         if complete:
             column.compact(job.first, job.last)
             self._tried |= job.tables

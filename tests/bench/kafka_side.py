@@ -8,14 +8,13 @@ from pathlib import Path
 
 from tests.bench.kafka_output import Produced, consumed, produced, round_trip_ms
 from tests.bench.kafka_process import KafkaProcess, fetch, version
-from tests.bench.sides import Answered
+from tests.bench.sides import WARM_UP_S, Answered
 from tests.bench.systems import System
 
 _TOOLS = "org.apache.kafka.tools."
 _VALUES = 64
 # Records that do not count: the machine code of producers is made meanwhile.
-_WARM_UP_SHARE = 0.25
-_WARM_UP_S = 3
+WARM_UP_SHARE = 0.25
 
 
 class KafkaSide:
@@ -52,7 +51,7 @@ class KafkaSide:
 
     def produce(self, system: System, topic: str, records: int, record_size: int) -> float:
         """Return records a second, after a quarter more that warmed the producer up."""
-        warm_up = int(records * _WARM_UP_SHARE)
+        warm_up = int(records * WARM_UP_SHARE)
         return self._produce(system, topic, records, warm_up, record_size, -1).records_per_s
 
     def read(self, topic: str, records: int) -> float:
@@ -64,8 +63,8 @@ class KafkaSide:
     def answer(
         self, system: System, topic: str, rate: int, seconds: int, record_size: int
     ) -> Answered:
-        """Return latencies of acknowledgements at a fixed rate, after three seconds of warm-up."""
-        warm_up = rate * _WARM_UP_S
+        """Return latencies of acknowledgements at a fixed rate, after a warm-up."""
+        warm_up = rate * WARM_UP_S
         found = self._produce(system, topic, rate * seconds, warm_up, record_size, rate)
         return Answered(found.p50_ms, found.p99_ms, found.p999_ms)
 

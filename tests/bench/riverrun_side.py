@@ -15,7 +15,7 @@ from typing import Any
 import uvloop
 
 import riverrun
-from tests.bench.sides import Answered
+from tests.bench.sides import WARM_UP_S, Answered
 from tests.bench.systems import System
 from tests.e2e.broker_process import BrokerProcess
 
@@ -64,7 +64,8 @@ class RiverrunSide:
         self, system: System, topic: str, rate: int, seconds: int, record_size: int
     ) -> Answered:
         """Return latencies of acknowledgements at a fixed rate, from when each record was due."""
-        load = ("--rate", str(rate), "--seconds", str(seconds), "--record-size", str(record_size))
+        times = ("--seconds", str(seconds), "--warm-up", str(WARM_UP_S))
+        load = ("--rate", str(rate), *times, "--record-size", str(record_size))
         took = self._perf("latency", topic, *load)["ack_latency_ms"]
         return Answered(took["p50"], took["p99"], took["p999"])
 
@@ -99,9 +100,15 @@ async def _round_trip(address: str, topic: str, trips: int, record_size: int) ->
         client.consumer(topic, from_="latest") as consumer,
     ):
         await consumer.assignment()
+
+        async def make(count: int) -> None:
+            for _ in range(count):
+                await producer.send(topic, value)
+                record = await anext(consumer)
+                assert record.value == value, "another record was read"
+
+        # As many that do not count as for the other side.
+        await make(trips)
         began = time.perf_counter()
-        for _ in range(trips):
-            await producer.send(topic, value)
-            record = await anext(consumer)
-            assert record.value == value, "another record was read"
+        await make(trips)
         return 1_000 * (time.perf_counter() - began) / trips

@@ -7,6 +7,9 @@ from typing import Protocol
 
 from tests.bench.systems import System
 
+WARM_UP_S = 3
+"""How long records are written at a rate before latencies count."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answered:

@@ -86,3 +86,13 @@ def test_latency_is_measured_for_every_record_at_its_rate(cli):
     assert told["seconds"] >= 0.99
     assert told["latency_ms"]["p50"] >= told["ack_latency_ms"]["p50"] * 0.2
     assert told["latency_ms"]["max"] < 60_000
+
+
+def test_what_warms_up_is_written_and_not_measured(cli):
+    cli.run("topic", "create", "perf-warm-up")
+    args = ["--rate", "400", "--seconds", "500ms", "--warm-up", "500ms"]
+    told = measured(cli, "latency", "perf-warm-up", *args)
+    assert told["records"] == 200
+    assert 0.49 <= told["seconds"] < 30
+    (end,) = cli.json("topic", "offsets", "perf-warm-up")
+    assert end["latest"] == 400

@@ -41,11 +41,11 @@ async def measure_latency(client: Client, load: LatencyLoad) -> Measurement:
         }
     )
     run = LatencyRun(load, client.producer(acks=load.acks, linger_s=0))
-    async with run.producer, consumer, Progress(load.records, lambda: run.read.count):
+    async with run.producer, consumer, Progress(run.total, lambda: run.seen):
         await consumer.assignment()
         began_ns = time.perf_counter_ns()
         await run.measure(consumer)
-        seconds = (time.perf_counter_ns() - began_ns) / NS_PER_S
+        seconds = (time.perf_counter_ns() - began_ns) / NS_PER_S - load.warm_up
     size_bytes = load.records * load.record_size
     more: dict[str, object] = {
         "rate": load.rate,
@@ -59,12 +59,16 @@ class LatencyRun:
 
     Attributes:
         producer: writes them.
-        read: latencies until they were read.
+        total: how many there are, with those of the warm-up.
+        seen: how many of all were read.
+        read: latencies until they were read, without those of the warm-up.
         acknowledged: latencies until they were acknowledged.
     """
 
     def __init__(self, load: LatencyLoad, producer: Producer) -> None:
         self.producer = producer
+        self.total = load.uncounted + load.records
+        self.seen = 0
         self.read = Histogram()
         self.acknowledged = Histogram()
         self._load = load
@@ -74,16 +78,16 @@ class LatencyRun:
 
     async def measure(self, consumer: Consumer) -> None:
         """Write and read until every record has come."""
-        metronome = Metronome(ticks(self._load.rate, self._load.records), self._write)
+        metronome = Metronome(ticks(self._load.rate, self.total), self._write)
         metronome.start()
         try:
-            async with asyncio.timeout(self._load.seconds + PATIENCE_S):
+            async with asyncio.timeout(self._load.warm_up + self._load.seconds + PATIENCE_S):
                 await first_of(self._read(consumer), self._fail())
         except TimeoutError:
             raise Complaint(
-                f"{self.read.count} of {self._load.records} records were read within "
-                f"{PATIENCE_S:.0f} s after the last was due; {self.acknowledged.count} were "
-                "acknowledged",
+                f"{self.seen} of {self.total} records were read within "
+                f"{PATIENCE_S:.0f} s after the last was due; of those that count, "
+                f"{self.acknowledged.count} were acknowledged",
                 Exit.UNAVAILABLE,
                 "TIMED_OUT",
             ) from None
@@ -97,16 +101,18 @@ class LatencyRun:
             for number in tick.records:
                 value = _STAMP.pack(self._run, number, due_ns) + self._padding
                 future = self.producer.send_nowait(self._load.topic, value)
-                future.add_done_callback(partial(self._acknowledge, due_ns))
+                future.add_done_callback(partial(self._acknowledge, number, due_ns))
         except RiverrunError as error:
             self._give_up(error)
 
-    def _acknowledge(self, due_ns: int, future: asyncio.Future[RecordMetadata]) -> None:
+    def _acknowledge(
+        self, number: int, due_ns: int, future: asyncio.Future[RecordMetadata]
+    ) -> None:
         """Note an acknowledgement."""
         error = None if future.cancelled() else future.exception()
         if error is not None:
             self._give_up(error)
-        elif not future.cancelled():
+        elif not future.cancelled() and number >= self._load.uncounted:
             self.acknowledged.record(time.perf_counter_ns() - due_ns)
 
     def _give_up(self, error: BaseException) -> None:
@@ -126,7 +132,9 @@ class LatencyRun:
             for value in values:
                 if value is None or value[:8] != self._run:
                     continue
-                _, _, due_ns = _STAMP.unpack_from(value)
-                self.read.record(now_ns - due_ns)
-            if self.read.count >= self._load.records:
+                _, number, due_ns = _STAMP.unpack_from(value)
+                self.seen += 1
+                if number >= self._load.uncounted:
+                    self.read.record(now_ns - due_ns)
+            if self.seen >= self.total:
                 return

@@ -28,19 +28,25 @@ class LatencyLoad:
     topic: str
     rate: int
     seconds: float
+    warm_up: float
     record_size: int
     acks: Literal["all", "leader", "none"]
 
     @property
     def records(self) -> int:
-        """How many records that makes."""
+        """How many records are measured."""
         return max(1, round(self.rate * self.seconds))
 
+    @property
+    def uncounted(self) -> int:
+        """How many are written before those."""
+        return round(self.rate * self.warm_up)
 
-def _seconds(_ctx: click.Context, param: click.Parameter, given: str) -> float:
-    """Read how long to measure."""
+
+def _seconds(_ctx: click.Context, param: click.Parameter, given: str | None) -> float:
+    """Read a length of time; what is not given is none."""
     try:
-        return read_seconds(given)
+        return 0.0 if given is None else read_seconds(given)
     except ValueError as error:
         raise click.BadParameter(str(error), param=param) from error
 
@@ -62,6 +68,12 @@ def _seconds(_ctx: click.Context, param: click.Parameter, given: str) -> float:
     default="10",
     show_default=True,
     help="How long to write.",
+)
+@click.option(
+    "--warm-up",
+    callback=_seconds,
+    metavar="TIME",
+    help="How long to write before that, without measuring.  [default: not at all]",
 )
 @click.option(
     "--record-size",

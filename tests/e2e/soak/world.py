@@ -13,8 +13,8 @@ from tests.e2e.soak.ledger import Lane, Ledger
 BY_SIZE = "by-size"
 BY_TIME = "by-time"
 TOPICS: dict[str, tuple[int, dict[str, str]]] = {
-    BY_SIZE: (4, {"retention.bytes": str(2 << 20)}),
-    BY_TIME: (2, {"retention.ms": "20000"}),
+    BY_SIZE: (4, {"retention.bytes": str(8 << 20)}),
+    BY_TIME: (2, {"retention.ms": "30000"}),
 }
 """Partitions and settings of the topics that live as long as the run."""
 LANES = tuple(

@@ -1,34 +1,19 @@
-"""Readers: one that keeps up, a group that comes and goes, and those that begin with the past."""
+"""Readers: one that keeps up, and a group whose members come and go."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 
-import grpc.aio
-from google.protobuf.duration_pb2 import Duration
-
 import riverrun
 from riverrun import TopicPartition
-from riverrun.v1.consumer_pb2 import (
-    FROM_EARLIEST,
-    Delivery,
-    FetchRequest,
-    PartitionError,
-    ReadRequest,
-    StartPosition,
-)
-from riverrun.v1.consumer_pb2_grpc import ConsumerServiceStub
-from riverrun.v1.errors_pb2 import ERROR_REASON_OFFSET_OUT_OF_RANGE
 from tests.e2e.soak.ledger import Following, Lane
-from tests.e2e.soak.world import CALL_TIMEOUT_S, LANES, TOPICS, World
+from tests.e2e.soak.world import LANES, TOPICS, World
 
 END_TIMEOUT_S = 60.0
 _POLL_S = 0.2
 # What a member of a group lets gather before it reads on.
 _GATHER_S = 0.5
-# `from` is a word of Python's.
-_EARLIEST = {"from": FROM_EARLIEST}
 
 
 async def keeping_up(world: World, name: str) -> None:
@@ -114,74 +99,3 @@ async def _positions(
         if starts[lane] != at:
             world.failed(group, f"{lane} was committed at {at}, and it goes on at {starts[lane]}")
     return Following(starts)
-
-
-async def reading_the_past(world: World, name: str) -> None:
-    """Read one partition from its beginning to its end by `Read` or `Fetch`, every few seconds.
-
-    Retention may overtake such a reader, and then it is told so.
-    """
-    dice = world.rng(name)
-    async with world.channel() as channel:
-        stub = ConsumerServiceStub(channel)
-        while not world.stop.is_set():
-            lane, how = dice.choice(LANES), dice.choice((_read, _fetch))
-            try:
-                errors = await how(world, name, stub, lane)
-            except grpc.aio.AioRpcError as error:
-                world.failed(name, error)
-                return
-            for error in errors:
-                if error.error.reason != ERROR_REASON_OFFSET_OUT_OF_RANGE:
-                    world.failed(name, error)
-                world.done["readers of the past that retention overtook"] += 1
-            world.done["readings of the past"] += 1
-            await world.pause(dice.uniform(1.0, 3.0))
-
-
-async def _read(
-    world: World, name: str, stub: ConsumerServiceStub, lane: Lane
-) -> list[PartitionError]:
-    place = StartPosition(topic=lane.topic, partition=lane.partition, **_EARLIEST)
-    request = ReadRequest(positions=[place], stop_at_end=True)
-    following, end, errors = Following({}), 0, []
-    async for response in stub.Read(request, timeout=CALL_TIMEOUT_S):
-        if response.HasField("started"):
-            (began,) = response.started.positions
-            following.next_offset[lane], end = began.offset, began.high_watermark
-        elif response.HasField("delivery"):
-            _take(world, name, following, response.delivery)
-        elif response.HasField("partition_error"):
-            errors.append(response.partition_error)
-    if not errors and following.next_offset[lane] < end:
-        world.failed(name, f"{lane} ended at {following.next_offset[lane]}, not at {end}")
-    return errors
-
-
-async def _fetch(
-    world: World, name: str, stub: ConsumerServiceStub, lane: Lane
-) -> list[PartitionError]:
-    following = Following({})
-    place = StartPosition(topic=lane.topic, partition=lane.partition, **_EARLIEST)
-    end = None
-    while end is None or following.next_offset.get(lane, 0) < end:
-        request = FetchRequest(positions=[place], max_wait=Duration(seconds=1))
-        response = await stub.Fetch(request, timeout=CALL_TIMEOUT_S)
-        if response.errors:
-            return list(response.errors)
-        (delivery,) = response.deliveries
-        end = delivery.high_watermark if end is None else end
-        _take(world, name, following, delivery)
-        if delivery.next_offset >= end:
-            break
-        place = StartPosition(
-            topic=lane.topic, partition=lane.partition, offset=delivery.next_offset
-        )
-    return []
-
-
-def _take(world: World, name: str, following: Following, delivery: Delivery) -> None:
-    lane = Lane(delivery.topic, delivery.partition)
-    for record in delivery.records:
-        world.failed(name, *following.take(lane, record.offset, record.value))
-        world.done["records read from the past"] += 1

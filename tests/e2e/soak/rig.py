@@ -10,7 +10,7 @@ from pathlib import Path
 
 import riverrun
 from tests.e2e.broker_process import BrokerProcess
-from tests.e2e.soak import readers, visitors, writers
+from tests.e2e.soak import past, readers, visitors, writers
 from tests.e2e.soak.samples import Sample, Sampler
 from tests.e2e.soak.world import TOPICS, World
 
@@ -67,7 +67,7 @@ class Rig:
                     writers.unary(world, "unary"),
                     writers.newcomers(world, "newcomers"),
                     readers.coming_and_going(world, GROUP),
-                    readers.reading_the_past(world, "past"),
+                    past.reading_the_past(world, "past"),
                     visitors.topics_come_and_go(world, "topics"),
                     visitors.administrator(world, "administrator", GROUP),
                     visitors.passing_by(world, "passing by"),

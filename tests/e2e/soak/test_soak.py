@@ -14,13 +14,13 @@ SEED = int(os.environ.get("SOAK_SEED", "0")) or int.from_bytes(os.urandom(4))
 # What everybody gets done within these seconds, also on a busy machine.
 DONE = {
     "administrator's rounds",
+    "bytes read from the past",
     "chunks",
     "clients that came and went",
     "members of a group that came and went",
     "readings of the past",
     "records read by a group",
     "records read by the one that keeps up",
-    "records read from the past",
     "subscriptions left in the middle",
     "topics made and deleted",
     "unary calls",

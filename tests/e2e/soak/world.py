@@ -12,9 +12,13 @@ from tests.e2e.soak.ledger import Lane, Ledger
 
 BY_SIZE = "by-size"
 BY_TIME = "by-time"
+KEPT_BYTES = {BY_SIZE: 8 << 20}
+"""How much each partition of a topic keeps."""
+KEPT_MS = {BY_TIME: 30_000}
+"""For how long a topic keeps records."""
 TOPICS: dict[str, tuple[int, dict[str, str]]] = {
-    BY_SIZE: (4, {"retention.bytes": str(8 << 20)}),
-    BY_TIME: (2, {"retention.ms": "30000"}),
+    BY_SIZE: (4, {"retention.bytes": str(KEPT_BYTES[BY_SIZE])}),
+    BY_TIME: (2, {"retention.ms": str(KEPT_MS[BY_TIME])}),
 }
 """Partitions and settings of the topics that live as long as the run."""
 LANES = tuple(

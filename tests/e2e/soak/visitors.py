@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
+import time
 
 import riverrun
 from riverrun import RiverrunError
 from tests.e2e.soak.world import BY_SIZE, TOPICS, World
 
 _RECORDS = 200
+# Somebody writes all the time.
+_FIRST_RECORD_S = 20.0
+_POLL_S = 0.5
 
 
 async def topics_come_and_go(world: World, name: str) -> None:
@@ -66,13 +69,18 @@ async def passing_by(world: World, name: str) -> None:
     """Open a subscription and leave in the middle of it, as a shell does at ^C."""
     dice = world.rng(name)
     while not world.stop.is_set():
+        topic = dice.choice(list(TOPICS))
         try:
             async with (
                 riverrun.Client(world.address) as client,
-                client.consumer(dice.choice(list(TOPICS)), from_="latest") as consumer,
+                client.consumer(topic, from_="latest") as consumer,
             ):
-                await asyncio.wait_for(anext(consumer), 10)
-        except (RiverrunError, TimeoutError) as error:
+                until_s = time.monotonic() + _FIRST_RECORD_S
+                while not await consumer.getmany(1, timeout_s=_POLL_S) and not world.stop.is_set():
+                    if time.monotonic() > until_s:
+                        world.failed(name, f"{topic}: no record within {_FIRST_RECORD_S:.0f} s")
+                        return
+        except RiverrunError as error:
             world.failed(name, error)
             return
         world.done["subscriptions left in the middle"] += 1

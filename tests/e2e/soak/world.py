@@ -71,4 +71,4 @@ class World:
     def failed(self, who: str, *what: object) -> None:
         """Take down what must not happen."""
         room = _FAILURES_MAX - len(self.failures)
-        self.failures += [f"{who}: {one}" for one in what][:room]
+        self.failures += [f"{who}: {str(one) or repr(one)}" for one in what][:room]

@@ -42,7 +42,7 @@ KAFKA = System("kafka", "kafka", PAGE_CACHE)
 KAFKA_TUNED = System("kafka, batches of 256 KiB", "kafka", PAGE_CACHE, (), _TUNED)
 KAFKA_FSYNC = System("kafka, flush.messages=1", "kafka", FSYNC, _FLUSH, (), 0.2)
 KAFKA_TUNED_FSYNC = System(
-    "kafka, batches of 256 KiB, flush.messages=1", "kafka", FSYNC, _FLUSH, _TUNED
+    "kafka, batches of 256 KiB, flush.messages=1", "kafka", FSYNC, _FLUSH, _TUNED, 0.4
 )
 KAFKA_AT_ONCE = System("kafka, linger.ms=0", "kafka", PAGE_CACHE, (), _AT_ONCE)
 KAFKA_AT_ONCE_FSYNC = System(

@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 import grpc.aio
 from google.protobuf.duration_pb2 import Duration
 
+from riverrun._net.failures import error_detail
 from riverrun.v1.consumer_pb2 import (
     FROM_EARLIEST,
     Delivery,
     FetchRequest,
-    PartitionError,
     ReadRequest,
     StartPosition,
 )
 from riverrun.v1.consumer_pb2_grpc import ConsumerServiceStub
-from riverrun.v1.errors_pb2 import ERROR_REASON_OFFSET_OUT_OF_RANGE
+from riverrun.v1.errors_pb2 import ERROR_REASON_OFFSET_OUT_OF_RANGE, Error
 from tests.e2e.soak.ledger import Following, Lane
 from tests.e2e.soak.world import CALL_TIMEOUT_S, KEPT_BYTES, KEPT_MS, LANES, World
 
@@ -37,7 +37,7 @@ class Past:
         begins_at: the first offset that is still there; None until it is known.
         oldest_ms: the timestamp of the record there.
         value_bytes: of all values.
-        errors: of the partition.
+        errors: why it could not be read further.
     """
 
     lane: Lane
@@ -45,7 +45,7 @@ class Past:
     begins_at: int | None = None
     oldest_ms: int | None = None
     value_bytes: int = 0
-    errors: list[PartitionError] = field(default_factory=list)
+    errors: list[Error] = field(default_factory=list)
 
     def take(self, delivery: Delivery) -> list[str]:
         """Note what was delivered; return what is wrong with it."""
@@ -93,11 +93,14 @@ async def reading_the_past(world: World, name: str) -> None:
             asked_ms = time.time() * 1_000
             try:
                 await how(world, name, stub, past)
-            except grpc.aio.AioRpcError as error:
-                world.failed(name, error)
-                return
+            except grpc.aio.AioRpcError as failure:
+                # A call about one partition that cannot be read fails as a whole.
+                if (error := error_detail(failure)) is None:
+                    world.failed(name, failure)
+                    return
+                past.errors.append(error)
             for error in past.errors:
-                if error.error.reason != ERROR_REASON_OFFSET_OUT_OF_RANGE:
+                if error.reason != ERROR_REASON_OFFSET_OUT_OF_RANGE:
                     world.failed(name, error)
                 world.done["readers of the past that retention overtook"] += 1
             if not past.errors:
@@ -118,7 +121,7 @@ async def _read(world: World, name: str, stub: ConsumerServiceStub, past: Past) 
         elif response.HasField("delivery"):
             world.failed(name, *past.take(response.delivery))
         elif response.HasField("partition_error"):
-            past.errors.append(response.partition_error)
+            past.errors.append(response.partition_error.error)
     if not past.errors and past.following.next_offset[lane] < end:
         world.failed(name, f"{lane} ended at {past.following.next_offset[lane]}, not at {end}")
 
@@ -129,7 +132,7 @@ async def _fetch(world: World, name: str, stub: ConsumerServiceStub, past: Past)
     while True:
         request = FetchRequest(positions=[place], max_wait=Duration(seconds=1))
         response = await stub.Fetch(request, timeout=CALL_TIMEOUT_S)
-        past.errors.extend(response.errors)
+        past.errors.extend(failed.error for failed in response.errors)
         if past.errors:
             return
         (delivery,) = response.deliveries

@@ -94,7 +94,7 @@ async def reading_the_past(world: World, name: str) -> None:
             try:
                 await how(world, name, stub, past)
             except grpc.aio.AioRpcError as failure:
-                # A call about one partition that cannot be read fails as a whole.
+                # `Read` to the end fails as a whole where its only partition cannot be read.
                 if (error := error_detail(failure)) is None:
                     world.failed(name, failure)
                     return

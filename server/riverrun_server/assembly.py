@@ -40,6 +40,7 @@ from riverrun_server.runtime.partition import LocalPartition, PartitionServices
 from riverrun_server.runtime.reader import ReadingServices
 from riverrun_server.runtime.retention import Retention, last_persisted_ms
 from riverrun_server.runtime.threads import PoolThreads
+from riverrun_server.storage.options import connections
 from riverrun_server.storage.rocks_store import RocksStore
 
 # Short reads of the disk; more threads only wait for the same lock of the interpreter.
@@ -73,6 +74,7 @@ class Shared:
                 limits.max_streams_per_connection,
                 limits.max_streams_per_principal,
                 limits.max_calls,
+                max(1, limits.max_in_flight_bytes // self.limits.max_request_bytes),
             ),
             self.metrics,
         )
@@ -202,6 +204,7 @@ def bind(shared: Shared, services: Sequence[Service]) -> tuple[list[ListenerServ
     options = ServerOptions(
         shared.limits.max_request_bytes,
         shared.limits.max_frame_bytes,
+        min(settings.limits.max_connections, connections(settings.storage.slots)),
         settings.limits.max_streams_per_connection,
         settings.grpc.keepalive_time_s,
         settings.grpc.keepalive_timeout_s,

@@ -333,7 +333,7 @@ async def test_a_drain_carries_through_what_is_being_validated_in_a_thread(
 
 
 async def test_a_drain_carries_through_what_waits_for_room():
-    async with running(connection_bytes=3_000) as broker, asyncio.timeout(20):
+    async with running(connection_bytes=5_000) as broker, asyncio.timeout(20):
         waits, changed = asyncio.Event(), broker.in_flight.changed
 
         async def noted():
@@ -343,7 +343,9 @@ async def test_a_drain_carries_through_what_waits_for_room():
         broker.in_flight.changed = noted
         call = await opened(broker)
         for tag in range(4):
-            await call.write(append(tag, batch=batch(200)))  # 1 KB each: two have room
+            await call.write(
+                append(tag, batch=batch(200))
+            )  # 2 KB each, half of it overhead: two have room
         first = broker.partitions[0]
         await waits.wait()
         broker.draining.set()
@@ -396,7 +398,7 @@ async def test_what_follows_a_failure_is_answered_behind_it_and_behind_what_wait
 
 
 async def test_a_stream_reads_no_more_than_it_may_hold():
-    async with running(connection_bytes=3_000) as broker:
+    async with running(connection_bytes=5_000) as broker:
         call = await opened(broker)
         for tag in range(4):
             await call.write(append(tag, batch=batch(200)))  # 1 KB each

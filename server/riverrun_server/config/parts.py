@@ -112,6 +112,12 @@ class LimitSettings:
         256 * MIB,
         doc="The same for all connections together.",
     )
+    max_connections: int = setting(
+        Integer(1, 1_000_000),
+        10_000,
+        doc="Connections to each listener; more are closed at once. An idle one takes some 15 KB. "
+        "The broker takes no more than the limit of open files leaves beside its store.",
+    )
     max_streams_per_connection: int = setting(
         Integer(1, 100_000),
         256,
@@ -126,7 +132,8 @@ class LimitSettings:
     max_calls: int = setting(
         Integer(1, 1_000_000),
         4096,
-        doc="Unary calls that may be under way on this broker; more are refused with OVERLOADED.",
+        doc="Unary calls that may be under way on this broker, until their answer has been sent; "
+        "more are refused with OVERLOADED. Half of them may be a Fetch that waits.",
     )
     max_partitions_per_call: int = setting(
         Integer(1, 100_000),

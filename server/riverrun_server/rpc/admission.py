@@ -1,8 +1,9 @@
 """Lets calls in: the one interceptor that every call of every listener passes, once.
 
 It tells who calls, refuses what is over a cap or comes while the broker drains, counts and times,
-and answers for exceptions. Messages of a stream do not pass through it: a handler reads its
-requests from gRPC directly, and writes as it would without.
+and answers for exceptions. It reads the request of a call that has one, so that a caller is known, and may be
+refused, before memory is spent on what it sends. Messages of a stream do not pass through it: a
+handler reads its requests from gRPC directly, and writes as it would without.
 """
 
 from __future__ import annotations
@@ -21,12 +22,16 @@ from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.observe.metrics import Metrics
 from riverrun_server.rpc.caller import ANONYMOUS, CALLER, Caller
 from riverrun_server.rpc.errors import Edge
+from riverrun_server.rpc.receiving import Receiving, checked
 
 # gRPC does not tell the types of messages to an interceptor.
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Unary = Callable[[Any, Context], Awaitable[Any]]
 Streaming = Callable[[Any, Context], Any]
+
+METADATA_BYTES_MAX: Final = 16 << 10
+"""Of one call's headers: its method, its deadline, a token."""
 
 # These tell that a broker is draining, so they are answered while it is.
 _ALWAYS: Final = ("/grpc.health.v1.", "/grpc.reflection.")
@@ -39,12 +44,15 @@ class Caps:
     Attributes:
         streams_per_connection: open streams of one connection.
         streams_per_principal: open streams of one principal on this broker.
-        calls: unary calls under way on this broker.
+        calls: unary calls under way on this broker, from their first byte to the last of their
+            answer.
+        slow_requests: calls whose request takes its time to arrive.
     """
 
     streams_per_connection: int
     streams_per_principal: int
     calls: int
+    slow_requests: int = 64
 
 
 class Admission:
@@ -53,7 +61,8 @@ class Admission:
     def __init__(self, caps: Caps, metrics: Metrics) -> None:
         self.metrics = metrics
         self._caps = caps
-        self._calls = 0
+        self.receiving = Receiving(caps.slow_requests, self._reached)
+        self._calls: dict[bool, int] = {False: 0, True: 0}
         self._by_connection: Counter[str] = Counter()
         self._by_principal: Counter[str] = Counter()
         self._draining = False
@@ -75,25 +84,27 @@ class Admission:
                 "little later",
             )
 
-    @contextlib.contextmanager
-    def call(self) -> Iterator[None]:
-        """Hold one place among the unary calls.
+    def begin_call(self, *, always: bool) -> None:
+        """Take one place among the unary calls; `end_call` gives it back.
+
+        Probes have places of their own, as many: they must tell of a broker that is busy.
 
         Raises:
             Refusal: OVERLOADED.
         """
-        if self._calls >= self._caps.calls:
+        calls = self._calls[always]
+        if calls >= self._caps.calls:
             raise self._reached(
                 "max_calls",
                 Reason.OVERLOADED,
-                f"{self._calls} calls are under way and limits.max_calls is {self._caps.calls}; "
+                f"{calls} calls are under way and limits.max_calls is {self._caps.calls}; "
                 "send again after a moment",
             )
-        self._calls += 1
-        try:
-            yield
-        finally:
-            self._calls -= 1
+        self._calls[always] = calls + 1
+
+    def end_call(self, *, always: bool) -> None:
+        """Give a place among the unary calls back."""
+        self._calls[always] -= 1
 
     @contextlib.contextmanager
     def stream(self, caller: Caller) -> Iterator[None]:
@@ -166,60 +177,82 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
         return wrapped
 
     def _wrap(self, method: str, handler: Handler) -> Handler:
-        # The type stubs know these as handlers of the blocking server.
-        kinds: list[tuple[Any, Callable[..., Handler], Callable[[str, Any], Any]]] = [
-            (handler.unary_unary, grpc.unary_unary_rpc_method_handler, self._unary),
-            (handler.stream_unary, grpc.stream_unary_rpc_method_handler, self._unary),
-            (handler.unary_stream, grpc.unary_stream_rpc_method_handler, self._streaming),
+        # The type stubs know these as handlers of the blocking server. To gRPC every request is a
+        # stream: so it is this interceptor that reads it, and says why where it cannot.
+        kinds: list[tuple[Any, Callable[..., Handler], Callable[..., Any]]] = [
+            (handler.unary_unary, grpc.stream_unary_rpc_method_handler, self._unary),
+            (handler.unary_stream, grpc.stream_stream_rpc_method_handler, self._streaming),
             (handler.stream_stream, grpc.stream_stream_rpc_method_handler, self._streaming),
         ]
         inner, make, wrap = next(kind for kind in kinds if kind[0] is not None)
+        parse = checked(method, handler.request_deserializer)
         return make(
-            wrap(method, inner),
-            request_deserializer=handler.request_deserializer,
+            wrap(method, inner, parse, handler.request_streaming),
+            request_deserializer=parse,
             response_serializer=handler.response_serializer,
         )
 
-    def _unary(self, method: str, inner: Unary) -> Any:
+    def _unary(self, method: str, inner: Unary, *_: object) -> Any:
         name, admission = method[1:], self._admission
         seconds = admission.metrics.call_seconds.labels(name)
         always = method.startswith(_ALWAYS)
 
-        async def handle(request: Any, context: Context) -> Any:
+        def ended(_: object) -> None:
+            admission.end_call(always=always)
+
+        async def handle(_: object, context: Context) -> Any:
             async with self._counted(name, context), Edge(context, name):
+                self._caller(context)
+                if not always:
+                    admission.check_serving()
+                admission.begin_call(always=always)
+                # The answer of somebody who does not read it holds its place, and its memory, too.
+                context.add_done_callback(ended)
+                request = await admission.receiving.request(context)
                 if always:
                     return await inner(request, context)
-                admission.check_serving()
-                self._caller(context)
-                with admission.call(), seconds.time():
+                with seconds.time():
                     return await inner(request, context)
 
         return handle
 
-    def _streaming(self, method: str, inner: Streaming) -> Any:
+    def _streaming(self, method: str, inner: Streaming, _: object, reads: bool) -> Any:
         name, admission = method[1:], self._admission
         always = method.startswith(_ALWAYS)
         assert inspect.isasyncgenfunction(inner) or inspect.iscoroutinefunction(inner), method
         yields = inspect.isasyncgenfunction(inner)
         open_streams = admission.metrics.streams.labels(self._listener, name)
 
-        async def handle(request: Any, context: Context) -> None:
+        async def handle(messages: object, context: Context) -> None:
             async with self._counted(name, context), Edge(context, name):
                 if not always:
                     admission.check_serving()
                 with admission.stream(self._caller(context)), open_streams.track_inprogress():
+                    request = messages if reads else await admission.receiving.request(context)
                     if yields:
                         # What gRPC itself would do with a generator; it is not done twice.
-                        async with contextlib.aclosing(inner(request, context)) as messages:
-                            async for message in messages:
-                                await context.write(message)
+                        async with contextlib.aclosing(inner(request, context)) as answers:
+                            async for answer in answers:
+                                await context.write(answer)
                     else:
                         await inner(request, context)
 
         return handle
 
     def _caller(self, context: Context) -> Caller:
-        """Say who calls, to this call and to everything that it awaits."""
+        """Say who calls, to this call and to everything that it awaits.
+
+        Raises:
+            Refusal: LIMIT_EXCEEDED for metadata that gRPC should have refused.
+        """
+        # It does so only once the client has acknowledged its settings, and up to 16 MiB before.
+        size = sum([len(key) + len(value) for key, value in context.invocation_metadata() or ()])
+        if size > METADATA_BYTES_MAX:
+            raise Refusal(
+                Reason.LIMIT_EXCEEDED,
+                f"the call's metadata has {size} bytes and {METADATA_BYTES_MAX} are allowed; send "
+                "data in the request",
+            )
         caller = Caller(ANONYMOUS, self._listener, context.peer())
         CALLER.set(caller)  # each call runs in a task, and so in a context, of its own
         return caller

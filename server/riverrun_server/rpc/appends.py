@@ -16,7 +16,13 @@ from riverrun_server.core.limits import Limits
 from riverrun_server.ports.partitions import Acks, Appended, Directory, PartitionAccess
 from riverrun_server.rpc.errors import to_proto
 from riverrun_server.wire import codecs
-from riverrun_server.wire.ingress import AcceptedBatch, IngressLimits, accept, pack
+from riverrun_server.wire.ingress import (
+    MAX_BATCH_RECORDS,
+    AcceptedBatch,
+    IngressLimits,
+    accept,
+    pack,
+)
 
 # Where an append goes: topic, topic id, partition; where it never found its partition, what the
 # client said.
@@ -97,6 +103,23 @@ class AppendRules:
                 f"{self.limits.default_produce_timeout_ms / 1000} s",
             )
         return min(seconds, self.limits.max_produce_timeout_ms / 1000)
+
+
+def check_records(count: int, what: str = "records") -> None:
+    """Refuse a request of more records than a batch may have, before anything is made of each.
+
+    4 MiB hold two million empty records, which take half a gigabyte once they are looked at.
+
+    Raises:
+        Refusal: INVALID_RECORD where there are none, LIMIT_EXCEEDED.
+    """
+    if not count:
+        raise Refusal(Reason.INVALID_RECORD, f"the request has no {what}; send at least one")
+    if count > MAX_BATCH_RECORDS:
+        raise Refusal(
+            Reason.LIMIT_EXCEEDED,
+            f"the request has {count} {what} and {MAX_BATCH_RECORDS} are allowed; split it",
+        )
 
 
 def acks_of(value: int) -> Acks:

@@ -75,6 +75,7 @@ class Shared:
                 limits.max_streams_per_principal,
                 limits.max_calls,
                 max(1, limits.max_in_flight_bytes // self.limits.max_request_bytes),
+                limits.max_delivery_bytes,
             ),
             self.metrics,
         )
@@ -178,6 +179,7 @@ def make_services(shared: Shared, catalog: Catalog, offsets: GroupOffsets) -> li
         ReadingLimits(
             partitions_per_call=limits.max_partitions_per_call,
             fetch_wait_s_max=limits.max_fetch_wait_ms / 1000,
+            fetches_waiting=max(1, shared.settings.limits.max_calls // 2),
         ),
         to_proto,
     )

@@ -213,6 +213,10 @@ class FakeCursor:
         if not self.closed:
             self._wake()
 
+    @property
+    def reads_ahead(self):
+        return self._warm_at == self.position
+
     def take(self, max_bytes):
         assert not self.closed
         partition = self.partition

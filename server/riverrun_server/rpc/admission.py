@@ -18,11 +18,13 @@ from typing import Any, Final, TypeAlias
 import grpc
 import grpc.aio
 
+from riverrun_server.core.delivery_budget import DeliveryBudget
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.observe.metrics import Metrics
 from riverrun_server.rpc.caller import ANONYMOUS, CALLER, Caller
 from riverrun_server.rpc.errors import Edge
 from riverrun_server.rpc.receiving import Receiving, checked
+from riverrun_server.runtime.delivery_room import CURRENT, Deliveries, Room
 
 # gRPC does not tell the types of messages to an interceptor.
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -47,12 +49,14 @@ class Caps:
         calls: unary calls under way on this broker, from their first byte to the last of their
             answer.
         slow_requests: calls whose request takes its time to arrive.
+        delivery_bytes: on their way to readers, of all connections together.
     """
 
     streams_per_connection: int
     streams_per_principal: int
     calls: int
     slow_requests: int = 64
+    delivery_bytes: int = 256 << 20
 
 
 class Admission:
@@ -60,6 +64,10 @@ class Admission:
 
     def __init__(self, caps: Caps, metrics: Metrics) -> None:
         self.metrics = metrics
+        self.deliveries = Deliveries(
+            DeliveryBudget(caps.delivery_bytes),
+            metrics.limit_reached.labels("max_delivery_bytes").inc,
+        )
         self._caps = caps
         self.receiving = Receiving(caps.slow_requests, self._reached)
         self._calls: dict[bool, int] = {False: 0, True: 0}
@@ -185,6 +193,7 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
             (handler.stream_stream, grpc.stream_stream_rpc_method_handler, self._streaming),
         ]
         inner, make, wrap = next(kind for kind in kinds if kind[0] is not None)
+        assert handler.request_deserializer is not None, method
         parse = checked(method, handler.request_deserializer)
         return make(
             wrap(method, inner, parse, handler.request_streaming),
@@ -197,17 +206,21 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
         seconds = admission.metrics.call_seconds.labels(name)
         always = method.startswith(_ALWAYS)
 
-        def ended(_: object) -> None:
-            admission.end_call(always=always)
-
         async def handle(_: object, context: Context) -> Any:
             async with self._counted(name, context), Edge(context, name):
-                self._caller(context)
+                caller = self._caller(context)
                 if not always:
                     admission.check_serving()
                 admission.begin_call(always=always)
+                room = Room(admission.deliveries, caller.peer)
+
+                def ended(_: Any) -> None:
+                    admission.end_call(always=always)
+                    room.close()
+
                 # The answer of somebody who does not read it holds its place, and its memory, too.
-                context.add_done_callback(ended)
+                context.add_done_callback(ended)  # type: ignore[arg-type] # the stubs ask for a protocol
+                CURRENT.set(room)
                 request = await admission.receiving.request(context)
                 if always:
                     return await inner(request, context)
@@ -227,7 +240,9 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
             async with self._counted(name, context), Edge(context, name):
                 if not always:
                     admission.check_serving()
-                with admission.stream(self._caller(context)), open_streams.track_inprogress():
+                caller = self._caller(context)
+                with admission.stream(caller), open_streams.track_inprogress():
+                    CURRENT.set(Room(admission.deliveries, caller.peer))
                     request = messages if reads else await admission.receiving.request(context)
                     if yields:
                         # What gRPC itself would do with a generator; it is not done twice.

@@ -66,6 +66,11 @@ class LocalCursor:
         self._refusal: Refusal | None = None
         self._closed = False
 
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether it reads the disk, or holds what it has read there."""
+        return self._reading is not None or self._ready is not None
+
     def take(self, max_bytes: int) -> Chunk | None:
         """Return the next chunk and move behind it, or None where nothing is ready."""
         if self._refusal:

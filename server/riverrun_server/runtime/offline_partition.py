@@ -61,6 +61,11 @@ class OfflineCursor:
         self.position = offset
         self._refusal = refusal
 
+    @property
+    def reads_ahead(self) -> bool:
+        """It reads nothing."""
+        return False
+
     def take(self, max_bytes: int) -> Chunk | None:  # noqa: ARG002 - the port's signature
         """Refuse."""
         raise self._refusal()

@@ -39,6 +39,8 @@ class Limits:
         values = {
             "LIMITS_MAX_IN_FLIGHT_BYTES": self.in_flight_bytes,
             "LIMITS_MAX_IN_FLIGHT_BYTES_PER_CONNECTION": self.connection_bytes,
+            "LIMITS_MAX_DELIVERY_BYTES": self.delivery_bytes,
+            "LIMITS_MAX_CONNECTIONS": self.connections,
             "LIMITS_MAX_STREAMS_PER_PRINCIPAL": self.streams,
             "LIMITS_MAX_STREAMS_PER_CONNECTION": self.streams_per_connection,
             "LIMITS_MAX_CALLS": self.calls,

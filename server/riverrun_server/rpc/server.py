@@ -23,8 +23,8 @@ _ENVELOPE_BYTES: Final = 64 << 10
 # A client says who it is with its first packet.
 _HANDSHAKE_MS: Final = 10_000
 # HTTP/2 streams that one connection may have beside its open streams, for unary calls; more wait
-# in the client.
-_UNARY_PER_CONNECTION: Final = 1024
+# in the client, where they are in nobody's way.
+_UNARY_PER_CONNECTION: Final = 256
 
 
 @dataclass(frozen=True, slots=True)

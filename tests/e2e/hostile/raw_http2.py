@@ -30,6 +30,11 @@ class Answer:
         text = self.headers.get("grpc-status")
         return None if text is None else int(text)
 
+    @property
+    def over(self) -> bool:
+        """Whether nothing more comes."""
+        return self.ended or self.reset is not None
+
 
 def framed(message: bytes) -> bytes:
     """Return a message with gRPC's prefix."""
@@ -113,7 +118,7 @@ class RawConnection:
         """Wait until a stream has ended."""
         answer = self.answers[stream]
         async with asyncio.timeout(timeout_s):
-            while not (answer.ended or answer.reset is not None or self.closed):
+            while not (answer.over or self.closed):
                 await self.hear(timeout_s)
         return answer
 

@@ -45,6 +45,8 @@ from riverrun_server.storage.rocks_store import RocksStore
 
 # Short reads of the disk; more threads only wait for the same lock of the interpreter.
 _READ_THREADS = 4
+# Each holds one expanded batch, taken apart; expanding runs beside the loop, parsing does not.
+_VALIDATION_THREADS = 2
 
 
 @dataclass
@@ -63,6 +65,7 @@ class Shared:
         self.limits: Limits = self.settings.core_limits()
         self.now_ms = BrokerClock(self.clock)
         self.threads = PoolThreads(_READ_THREADS, "reads")
+        self.validation = PoolThreads(_VALIDATION_THREADS, "validation")
         self.tails = TailBudget(storage.hot_tail_bytes)
         high = max(storage.disk_low_water_bytes, storage.disk_high_water_bytes)
         self.gate = DiskGate(storage.disk_low_water_bytes, high)
@@ -166,7 +169,7 @@ def make_services(shared: Shared, catalog: Catalog, offsets: GroupOffsets) -> li
     """Return every public service."""
     limits = shared.limits
     produce = producer.ProducerService(
-        AppendRules(catalog, limits, shared.now_ms),
+        AppendRules(catalog, limits, shared.now_ms, shared.validation),
         shared.in_flight,
         catalog.producer_ids.next,
         shared.draining,

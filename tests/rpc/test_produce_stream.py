@@ -22,6 +22,7 @@ from riverrun_server.rpc.appends import AppendRules
 from riverrun_server.rpc.producer import ProducerService
 from riverrun_server.runtime.clock import SystemDice
 from riverrun_server.runtime.in_flight import InFlightBytes
+from riverrun_server.runtime.threads import PoolThreads
 from riverrun_server.wire import codecs
 
 NOW_MS = 1_700_000_000_000
@@ -87,7 +88,7 @@ async def running(partitions=2, *, connection_bytes=1 << 20, timeout_ms=30_000):
     directory, draining = Directory(partitions), asyncio.Event()
     in_flight = InFlightBytes(ByteBudget(1 << 20, connection_bytes))
     limits = Limits(default_produce_timeout_ms=timeout_ms)
-    rules = AppendRules(directory, limits, lambda: NOW_MS)
+    rules = AppendRules(directory, limits, lambda: NOW_MS, PoolThreads(2, "validation"))
 
     async def producer_id():
         return 7

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -14,6 +13,7 @@ from riverrun.v1.records_pb2 import Record, RecordBatch
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.limits import Limits
 from riverrun_server.ports.partitions import Acks, Appended, Directory, PartitionAccess
+from riverrun_server.ports.threads import Threads
 from riverrun_server.rpc.errors import to_proto
 from riverrun_server.wire import codecs
 from riverrun_server.wire.ingress import (
@@ -40,11 +40,14 @@ class AppendRules:
         directory: finds partitions.
         limits: the broker's bounds.
         now_ms: the broker's guarded clock.
+        threads: where compressed and large batches are validated; what waits for them is bounded by
+            the bytes that may be in flight.
     """
 
     directory: Directory
     limits: Limits
     now_ms: Callable[[], int]
+    threads: Threads
 
     def partition(self, topic: str, topic_id: bytes, partition: int) -> PartitionAccess:
         """Return a partition that clients may write to.
@@ -75,14 +78,14 @@ class AppendRules:
         limits, now_ms = self._ingress(access), self.now_ms()
         if batch.codec in codecs.UNCOMPRESSED:
             return accept(batch, limits, now_ms)
-        return await asyncio.to_thread(accept, batch, limits, now_ms)
+        return await self.threads.run(accept, batch, limits, now_ms)
 
     async def pack(self, access: PartitionAccess, records: Sequence[Record]) -> AcceptedBatch:
         """Make a batch of records; many of them in a thread."""
         limits, now_ms = self._ingress(access), self.now_ms()
         if len(records) <= _PACK_ON_LOOP_RECORDS:
             return pack(records, limits, now_ms)
-        return await asyncio.to_thread(pack, records, limits, now_ms)
+        return await self.threads.run(pack, records, limits, now_ms)
 
     def _ingress(self, access: PartitionAccess) -> IngressLimits:
         return IngressLimits(access.max_batch_bytes, self.limits.timestamp_ahead_max_ms)

@@ -21,7 +21,7 @@ from riverrun_server.runtime.supervisor import CannotStart
 # Room for a message's envelope, so that our own error about its size is heard before gRPC's.
 _ENVELOPE_BYTES: Final = 64 << 10
 # A client says who it is with its first packet.
-_HANDSHAKE_MS: Final = 10_000
+_HANDSHAKE_MS: Final = 5_000
 # HTTP/2 streams that one connection may have beside its open streams, for unary calls; more wait
 # in the client, where they are in nobody's way.
 _UNARY_PER_CONNECTION: Final = 256

@@ -121,6 +121,8 @@ class Fetch:
             for access, position in zip(accesses, positions, strict=True):
                 self._parts.append(self._part(access, position))
             await self._collect()
+            # From here on only the answer is held, until it has been sent.
+            self._room.hold(self._room_bytes(0))
             return [await self._answer(part) for part in self._parts]
         finally:
             for part in self._parts:

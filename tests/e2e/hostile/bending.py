@@ -68,7 +68,7 @@ async def visible(address: str, refused: set[bytes]) -> list[str]:
     """Return what stands in the log although nothing happened, and what cannot be read at all."""
     wrong: list[str] = []
     async with riverrun.Client(address) as client:
-        there = {info.topic async for info in client.admin().list_topics()}
+        there = {info.name async for info in client.admin().list_topics()}
         for topic in sorted(there.intersection(TOPICS)):
             async with client.consumer(topic, stop_at_end=True) as consumer:
                 values = {record.value async for record in consumer}

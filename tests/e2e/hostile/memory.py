@@ -11,8 +11,8 @@ _CONNECTION = 25 * _KIB
 _CALL = 60 * _KIB
 # RocksDB: memtables and the cache of blocks.
 _STORE = (256 + 16) * MIB
-# A batch being taken apart: the largest expanded, as messages. Six threads, and the loop.
-_PARSED = 7 * 110 * MIB
+# A batch being taken apart: the largest expanded, as messages. Two threads, and the loop.
+_PARSED = 3 * 110 * MIB
 # What came within the second in which a slow request is not slow yet.
 _BURST = 256 * MIB
 # The allocator keeps what it was given in pieces that do not fit.

@@ -100,3 +100,19 @@ def test_a_reader_that_went_away_stops_nothing(configure):
     configure("json", stream=Gone())
     structlog.get_logger().error("unheard")
     logging.getLogger("x").error("unheard")
+
+
+class ExecuteBatchError(Exception):
+    """Named as gRPC's own, which it raises where a client is gone before its answer was sent."""
+
+
+def test_clients_that_hang_up_write_nothing_into_the_log(configure):
+    out = io.StringIO()
+    configure("json", stream=out)
+    for error in (ExecuteBatchError("gone"), ValueError("a bug")):
+        try:
+            raise error
+        except Exception:
+            logging.getLogger("grpc._cython.cygrpc").exception("raised in core")
+    (line,) = out.getvalue().splitlines()
+    assert "ValueError: a bug" in json.loads(line)["exception"]

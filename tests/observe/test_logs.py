@@ -110,9 +110,6 @@ def test_clients_that_hang_up_write_nothing_into_the_log(configure):
     out = io.StringIO()
     configure("json", stream=out)
     for error in (ExecuteBatchError("gone"), ValueError("a bug")):
-        try:
-            raise error
-        except Exception:
-            logging.getLogger("grpc._cython.cygrpc").exception("raised in core")
+        logging.getLogger("grpc._cython.cygrpc").error("raised in core", exc_info=error)
     (line,) = out.getvalue().splitlines()
     assert "ValueError: a bug" in json.loads(line)["exception"]

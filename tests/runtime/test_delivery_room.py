@@ -15,7 +15,8 @@ def test_who_finds_no_room_is_woken_once_there_is_some():
     deliveries, reached = make()
     greedy, other, woken = Room(deliveries, "a"), Room(deliveries, "b"), []
     assert greedy.hold(900)
-    assert not other.hold(200, lambda: woken.append("b"))
+    assert not other.hold(200)
+    other.wait(200, lambda: woken.append("b"))
     assert (other.held_bytes, reached) == (0, ["reached"])
     assert greedy.hold(850)
     assert woken == []
@@ -29,10 +30,12 @@ def test_one_connections_waiting_holds_up_no_other():
     a, b, woken = Room(deliveries, "a"), Room(deliveries, "b"), []
     other = Room(deliveries, "a")
     assert a.hold(500)
-    assert not other.hold(100, lambda: woken.append("a"))
+    assert not other.hold(100)
+    other.wait(100, lambda: woken.append("a"))
     assert b.hold(250)
     late = Room(deliveries, "c")
-    assert not late.hold(300, lambda: woken.append("c"))
+    assert not late.hold(240)
+    late.wait(240, lambda: woken.append("c"))
     b.close()
     assert woken == ["c"]
 

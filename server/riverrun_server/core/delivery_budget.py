@@ -34,11 +34,10 @@ class DeliveryBudget:
 
     def fits(self, connection: Hashable, size_bytes: int) -> bool:
         """Return whether a connection may take so much more."""
-        left = self.max_bytes - self.used_bytes - size_bytes
-        held = self._held.get(connection, 0)
         if not self.used_bytes:
             return True  # nothing waits for ever because it is large
-        return left >= 0 if not held else left >= held + size_bytes
+        left = self.max_bytes - self.used_bytes - size_bytes
+        return left >= self._held.get(connection, 0) + size_bytes
 
     def take(self, connection: Hashable, size_bytes: int) -> None:
         """Take bytes, whether they fit or not."""

@@ -26,11 +26,13 @@ class Deliveries:
         # By connection, in the order in which they came: (how much, whom to wake).
         self._waiting: dict[Hashable, deque[tuple[int, Wake]]] = {}
 
-    def wait(self, connection: Hashable, size_bytes: int, wake: Wake | None) -> None:
-        """Call `wake` once there may be so much room."""
+    def crowded(self) -> None:
+        """Note that somebody found no room."""
         self._reached()
-        if wake is not None:
-            self._waiting.setdefault(connection, deque()).append((size_bytes, wake))
+
+    def wait(self, connection: Hashable, size_bytes: int, wake: Wake) -> None:
+        """Call `wake` once there may be so much room."""
+        self._waiting.setdefault(connection, deque()).append((size_bytes, wake))
 
     def freed(self) -> None:
         """Wake the first of each connection that would find room now."""
@@ -57,17 +59,12 @@ class Room:
         self._connection = connection
         self.held_bytes = 0
 
-    def hold(self, size_bytes: int, wake: Wake | None = None) -> bool:
-        """Hold so much from now on; where that is more than there is room for, hold what was held.
-
-        Args:
-            size_bytes: altogether.
-            wake: called once it is worth asking again, after False was returned.
-        """
+    def hold(self, size_bytes: int) -> bool:
+        """Hold so much altogether; where there is no room for it, hold what was held."""
         more, budget = size_bytes - self.held_bytes, self._deliveries.budget
         if more > 0:
             if not budget.fits(self._connection, more):
-                self._deliveries.wait(self._connection, more, wake)
+                self._deliveries.crowded()
                 return False
             budget.take(self._connection, more)
         elif more < 0:
@@ -75,6 +72,10 @@ class Room:
             self._deliveries.freed()
         self.held_bytes = size_bytes
         return True
+
+    def wait(self, size_bytes: int, wake: Wake) -> None:
+        """Call `wake` once it is worth trying to hold so much."""
+        self._deliveries.wait(self._connection, size_bytes - self.held_bytes, wake)
 
     def close(self) -> None:
         """Give everything back."""

@@ -182,29 +182,43 @@ class Fetch:
         while waiting:
             again = []
             for part in waiting:
-                if self._size_bytes >= self._terms.max_bytes or not self._found_room(part):
+                if self._size_bytes >= self._terms.max_bytes:
                     return
-                if await self._ask(part, min(share, self._terms.max_bytes - self._size_bytes)):
+                if not self._found_room(part):
+                    self._crowded = True
+                    return
+                if await self._ask(part, self._share(share)):
                     again.append(part)
             waiting = again
         self._room.hold(self._room_bytes(0))
 
+    def _share(self, share_bytes: int) -> int:
+        """Return how much of a partition is read next."""
+        left = min(share_bytes, self._terms.max_bytes - self._size_bytes)
+        held = self._room.held_bytes >= _COPIES * (self._size_bytes + 1)
+        return left if held else min(left, self._limits.crowded_bytes)
+
     def _found_room(self, part: _Part) -> bool:
-        """Take room for a partition's next chunk; answer with what there is where there is none.
+        """Take room for a partition's next chunk; what is little and in memory needs none.
 
         Raises:
-            Refusal: OVERLOADED, where there is nothing.
+            Refusal: OVERLOADED, where there is nothing to answer with either.
         """
+        if part.cursor.reads_ahead:
+            return True  # for which there was room
         if self._room.hold(self._room_bytes(part.access.max_batch_bytes)):
             return True
-        if not self._size_bytes:
-            raise Refusal(
-                Reason.OVERLOADED,
-                "the broker has as much on its way to readers as this connection, or all of them, "
-                "may have (limits.max_delivery_bytes); read what was sent, then ask again",
-            )
-        self._crowded = True
-        return False
+        little = self._limits.crowded_bytes - self._size_bytes
+        size = part.cursor.in_memory(little) if little > 0 else None
+        if size is not None and size <= little:
+            return True
+        if self._size_bytes:
+            return False
+        raise Refusal(
+            Reason.OVERLOADED,
+            "the broker has as much on its way to readers as this connection, or all of them, "
+            "may have (limits.max_delivery_bytes); read what was sent, then ask again",
+        )
 
     def _room_bytes(self, more: int) -> int:
         """Return how much room is needed: for what was and will be read, and the answer."""

@@ -66,6 +66,10 @@ class OfflineCursor:
         """It reads nothing."""
         return False
 
+    def in_memory(self, max_bytes: int) -> int:  # noqa: ARG002 - the port's signature
+        """Refusing takes nothing."""
+        return 0
+
     def take(self, max_bytes: int) -> Chunk | None:  # noqa: ARG002 - the port's signature
         """Refuse."""
         raise self._refusal()

@@ -200,13 +200,12 @@ class Reader:
     async def _deliver_from(self, partition: PartitionId) -> None:
         machine = self._machine
         if not machine.has_run:
-            if not self._found_room(partition):
+            limit = self._found_room(partition)
+            if not limit:
                 return
             reading, room = machine.partitions[partition], self._room_bytes(partition)
             try:
-                run = await self._sources.next_run(
-                    reading, machine.room_bytes(), machine.waiting, room
-                )
+                run = await self._sources.next_run(reading, limit, machine.waiting, room)
             except Refusal as refusal:
                 self._room.hold(self._sources.ahead_bytes)
                 await self._refused(partition, refusal)
@@ -229,16 +228,24 @@ class Reader:
         if not machine.has_run:
             self._room.hold(self._sources.ahead_bytes)
 
-    def _found_room(self, partition: PartitionId) -> bool:
-        """Take room for what is read next of a partition, or let others go first until there is."""
-        sources = self._sources
+    def _found_room(self, partition: PartitionId) -> int:
+        """Take room for what is read next of a partition, and return how much may be read.
+
+        Where there is none, who keeps up goes on with little; else others go first, and 0 is
+        returned.
+        """
+        sources, limit = self._sources, self._machine.room_bytes()
         if sources.has_room(partition):
-            return True
+            return limit
         wanted = sources.ahead_bytes + self._room_bytes(partition)
-        if self._room.hold(wanted, partial(self._woke, partition)):
-            return True
+        little = self._services.limits.crowded_bytes
+        if self._room.hold(wanted):
+            return limit
+        if sources.in_memory(partition, little):
+            return min(limit, little)
+        self._room.wait(wanted, partial(self._woke, partition))
         self._machine.passed_over(partition)
-        return False
+        return 0
 
     def _room_bytes(self, partition: PartitionId) -> int:
         largest = self._accesses[partition].max_batch_bytes

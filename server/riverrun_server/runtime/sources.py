@@ -83,6 +83,11 @@ class Sources:
         """Whether what is to be read next of a partition is part of `ahead_bytes`, or held already."""
         return self._chunk is not None or partition in self._ahead
 
+    def in_memory(self, partition: PartitionId, max_bytes: int) -> bool:
+        """Whether the next chunk is in memory, and no larger than this."""
+        size = self._cursors[partition].in_memory(max_bytes)
+        return size is not None and size <= max_bytes
+
     def stand(self, access: PartitionAccess, position: Position) -> None:
         """Let a partition be read from a position; what was read of it is dropped."""
         partition = access.id

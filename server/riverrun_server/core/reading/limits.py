@@ -34,6 +34,8 @@ class ReadingLimits:
             the wire, and a subscriber that does not read holds one step.
         read_ahead_bytes: what all cursors of one stream together may hold, as long as each may hold
             `chunk_bytes_min`.
+        crowded_bytes: what is delivered from memory although there is no room for deliveries: who
+            keeps up must not suffer from those who do not.
         chunk_bytes_min: the least that a cursor reads in one step.
     """
 
@@ -48,4 +50,5 @@ class ReadingLimits:
     commits_waiting: int = 16
     run_bytes: int = 256 << 10
     read_ahead_bytes: int = 8 << 20
+    crowded_bytes: int = 64 << 10
     chunk_bytes_min: int = 64 << 10

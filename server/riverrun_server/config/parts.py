@@ -114,10 +114,11 @@ class LimitSettings:
     )
     max_delivery_bytes: int = setting(
         Size(8 * MIB, 256 * GIB),
-        256 * MIB,
+        512 * MIB,
         doc="Records that may be on their way to readers, with the messages that are made of them; "
         "nothing is read before there is room. One connection may hold as much as it leaves to "
-        "others. A Fetch that finds none is refused with OVERLOADED, a stream waits.",
+        "others. A Fetch that finds none is refused with OVERLOADED, a stream waits. A consumer that is "
+        "behind and paused holds twice the largest batch for each of its partitions.",
     )
     max_connections: int = setting(
         Integer(1, 1_000_000),

@@ -169,6 +169,7 @@ class Broker:
         on_stop(Stage.STOP_THREADS, "flusher's thread", flusher.close)
         on_stop(Stage.STOP_THREADS, "upkeep's thread", upkeep.close)
         on_stop(Stage.STOP_THREADS, "reading threads", shared.threads.close)
+        on_stop(Stage.STOP_THREADS, "validating threads", shared.validation.close)
         on_stop(Stage.CLOSE_STORE, "store", close)
         spawn("flusher", flusher.run(), until=Stage.STOP_THREADS)
         spawn("upkeep", keep_up(store, upkeep))

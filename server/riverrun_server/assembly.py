@@ -41,10 +41,13 @@ from riverrun_server.runtime.partition import LocalPartition, PartitionServices
 from riverrun_server.runtime.reader import ReadingServices
 from riverrun_server.runtime.retention import Look, Retention, last_persisted_ms
 from riverrun_server.runtime.threads import PoolThreads
+from riverrun_server.storage.options import connections
 from riverrun_server.storage.rocks_store import RocksStore
 
 # Short reads of the disk; more threads only wait for the same lock of the interpreter.
 _READ_THREADS = 4
+# Each holds one expanded batch, taken apart; expanding runs beside the loop, parsing does not.
+_VALIDATION_THREADS = 2
 
 
 @dataclass
@@ -63,6 +66,7 @@ class Shared:
         self.limits: Limits = self.settings.core_limits()
         self.now_ms = BrokerClock(self.clock)
         self.threads = PoolThreads(_READ_THREADS, "reads")
+        self.validation = PoolThreads(_VALIDATION_THREADS, "validation")
         self.tails = TailBudget(storage.hot_tail_bytes)
         high = max(storage.disk_low_water_bytes, storage.disk_high_water_bytes)
         self.gate = DiskGate(storage.disk_low_water_bytes, high)
@@ -78,6 +82,8 @@ class Shared:
                 limits.max_streams_per_connection,
                 limits.max_streams_per_principal,
                 limits.max_calls,
+                max(1, limits.max_in_flight_bytes // self.limits.max_request_bytes),
+                limits.max_delivery_bytes,
             ),
             self.metrics,
             CallLog(rules, self.metrics, self.clock.monotonic),
@@ -182,7 +188,7 @@ def make_services(shared: Shared, catalog: Catalog, offsets: GroupOffsets) -> li
     """Return every public service."""
     limits = shared.limits
     produce = producer.ProducerService(
-        AppendRules(catalog, limits, shared.now_ms),
+        AppendRules(catalog, limits, shared.now_ms, shared.validation),
         shared.in_flight,
         catalog.producer_ids.next,
         shared.draining,
@@ -195,6 +201,7 @@ def make_services(shared: Shared, catalog: Catalog, offsets: GroupOffsets) -> li
         ReadingLimits(
             partitions_per_call=limits.max_partitions_per_call,
             fetch_wait_s_max=limits.max_fetch_wait_ms / 1000,
+            fetches_waiting=max(1, shared.settings.limits.max_calls // 2),
         ),
         to_proto,
     )
@@ -221,6 +228,7 @@ def bind(shared: Shared, services: Sequence[Service]) -> tuple[list[ListenerServ
     options = ServerOptions(
         shared.limits.max_request_bytes,
         shared.limits.max_frame_bytes,
+        min(settings.limits.max_connections, connections(settings.storage.slots)),
         settings.limits.max_streams_per_connection,
         settings.grpc.keepalive_time_s,
         settings.grpc.keepalive_timeout_s,

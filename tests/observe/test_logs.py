@@ -166,3 +166,16 @@ def test_lines_of_many_threads_and_libraries_do_not_mix(configure):
     told = [json.loads(line) for line in got]
     lost = sum(line.get("lines", 0) for line in told)
     assert sum(line["event"] == "tick" for line in told) + lost == 3000
+
+
+class ExecuteBatchError(Exception):
+    """Named as gRPC's own, which it raises where a client is gone before its answer was sent."""
+
+
+def test_clients_that_hang_up_write_nothing_into_the_log(configure):
+    out = io.StringIO()
+    configure("json", stream=out)
+    for error in (ExecuteBatchError("gone"), ValueError("a bug")):
+        logging.getLogger("grpc._cython.cygrpc").error("raised in core", exc_info=error)
+    (line,) = out.getvalue().splitlines()
+    assert "ValueError: a bug" in json.loads(line)["exception"]

@@ -51,7 +51,7 @@ async def served(world=None, listener="clients", lives=None, run=True):
         server = ListenerServer(
             Listener(name=listener, bind=address, advertised=address),
             services,
-            options=ServerOptions(4 << 20, 4 << 20, 100, 30, 10, 5),
+            options=ServerOptions(4 << 20, 4 << 20, 1000, 100, 30, 10, 5),
             admission=Admission(Caps(100, 100, 100), Metrics(process=False)),
             status=ServingStatus(services),
             reflects=False,

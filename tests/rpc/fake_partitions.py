@@ -214,6 +214,18 @@ class FakeCursor:
         if not self.closed:
             self._wake()
 
+    @property
+    def reads_ahead(self):
+        return self._warm_at == self.position
+
+    def in_memory(self, max_bytes):
+        partition = self.partition
+        if self.position >= partition.high_watermark:
+            return 0
+        if partition.cold:
+            return None
+        return sum(len(batch.data) for batch in partition.read(self.position, max_bytes))
+
     def take(self, max_bytes):
         assert not self.closed
         partition = self.partition

@@ -75,6 +75,7 @@ class Stream:
         self.flowing = asyncio.Event()
         self.flowing.set()
         on_delivery = settings.pop("commit_on_delivery", False)
+        room = settings.pop("room", None)
         settings = SubscriptionSettings(**{"frame_bytes": 1 << 20, **settings})
         self._world, self._wanted, self._group_id = world, wanted, group_id
         self.machine = Subscription(settings)
@@ -86,6 +87,7 @@ class Stream:
             self._write,
             group_id=group_id,
             commit_on_delivery=on_delivery,
+            room=room,
         )
 
     async def _write(self, frame):

@@ -23,6 +23,7 @@ from riverrun_server.rpc.server import ListenerServer, ServerOptions, Service, S
 OPTIONS = ServerOptions(
     max_request_bytes=4 << 20,
     max_frame_bytes=4 << 20,
+    max_connections=1000,
     max_streams_per_connection=1000,
     keepalive_time_s=30,
     keepalive_timeout_s=10,

@@ -34,7 +34,7 @@ from riverrun_server.rpc.server import ListenerServer, ServerOptions, Service, S
 
 NAME = "riverrun.v1.ConsumerService"
 LOOPBACK = Address("127.0.0.1", 0)
-OPTIONS = ServerOptions(4 << 20, 4 << 20, 1000, 30, 10, 5)
+OPTIONS = ServerOptions(4 << 20, 4 << 20, 1000, 1000, 30, 10, 5)
 HOT = f"{NAME}/Fetch"
 RARE = "riverrun.v1.AdminService/CreateTopic"
 EVIL = "evil\r\n{}\x1b[2J\u202e"
@@ -86,6 +86,7 @@ class Calls:
         self._note = lambda: None
 
     async def _serve(self, request, context):
+        call_notes.current().request = request
         self.clock.now_s += self._took_s
         self._note()
         if isinstance(self._reply, BaseException):

@@ -22,6 +22,7 @@ from riverrun_server.rpc.appends import AppendRules
 from riverrun_server.rpc.producer import ProducerService
 from riverrun_server.runtime.clock import SystemDice
 from riverrun_server.runtime.in_flight import InFlightBytes
+from riverrun_server.runtime.threads import PoolThreads
 from riverrun_server.wire import codecs
 
 NOW_MS = 1_700_000_000_000
@@ -87,7 +88,7 @@ async def running(partitions=2, *, connection_bytes=1 << 20, timeout_ms=30_000):
     directory, draining = Directory(partitions), asyncio.Event()
     in_flight = InFlightBytes(ByteBudget(1 << 20, connection_bytes))
     limits = Limits(default_produce_timeout_ms=timeout_ms)
-    rules = AppendRules(directory, limits, lambda: NOW_MS)
+    rules = AppendRules(directory, limits, lambda: NOW_MS, PoolThreads(2, "validation"))
 
     async def producer_id():
         return 7
@@ -333,7 +334,7 @@ async def test_a_drain_carries_through_what_is_being_validated_in_a_thread(
 
 
 async def test_a_drain_carries_through_what_waits_for_room():
-    async with running(connection_bytes=3_000) as broker, asyncio.timeout(20):
+    async with running(connection_bytes=5_000) as broker, asyncio.timeout(20):
         waits, changed = asyncio.Event(), broker.in_flight.changed
 
         async def noted():
@@ -343,7 +344,9 @@ async def test_a_drain_carries_through_what_waits_for_room():
         broker.in_flight.changed = noted
         call = await opened(broker)
         for tag in range(4):
-            await call.write(append(tag, batch=batch(200)))  # 1 KB each: two have room
+            await call.write(
+                append(tag, batch=batch(200))
+            )  # 2 KB each, half of it overhead: two have room
         first = broker.partitions[0]
         await waits.wait()
         broker.draining.set()
@@ -396,7 +399,7 @@ async def test_what_follows_a_failure_is_answered_behind_it_and_behind_what_wait
 
 
 async def test_a_stream_reads_no_more_than_it_may_hold():
-    async with running(connection_bytes=3_000) as broker:
+    async with running(connection_bytes=5_000) as broker:
         call = await opened(broker)
         for tag in range(4):
             await call.write(append(tag, batch=batch(200)))  # 1 KB each
@@ -404,7 +407,7 @@ async def test_a_stream_reads_no_more_than_it_may_hold():
         await first.has(2)
         await asyncio.wait_for(broker.stub.InitProducer(producer_pb2.InitProducerRequest()), 5)
         assert len(first.waiting) == 2
-        assert broker.in_flight.budget.used_bytes <= 3_000
+        assert broker.in_flight.budget.used_bytes <= 5_000
         first.answer()
         await first.has(2)
 

@@ -26,6 +26,7 @@ NAME = "riverrun.v1.MetadataService"
 OPTIONS = ServerOptions(
     max_request_bytes=1 << 20,
     max_frame_bytes=1 << 20,
+    max_connections=1000,
     max_streams_per_connection=10,
     keepalive_time_s=30,
     keepalive_timeout_s=10,

@@ -346,7 +346,7 @@ async def test_a_message_that_is_none_ends_the_stream(world, one):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await rest(call)
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-        assert "no SubscribeRequest" in caught.value.details()
+        assert "riverrun.v1.SubscribeRequest" in caught.value.details()
         await until(lambda: not one.cursors)
 
 

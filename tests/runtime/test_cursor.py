@@ -207,3 +207,24 @@ async def test_what_a_reader_is_handed_is_counted_with_where_it_came_from(woken)
     cursor.take(100)
     cursor.take(1000)
     assert partition.handed_out == [(15, 200, "disk"), (20, 200, "memory")]
+
+
+async def test_what_comes_from_memory_is_known_before_it_is_taken(woken):
+    partition = Partition(tail_from=50)
+    cursor = cursor_of(partition, woken, 50)
+    assert cursor.in_memory(300) == 300
+    assert cursor.position == 50
+    assert len(cursor.take(300).batches) == 3
+    cursor.seek(100)
+    assert cursor.in_memory(300) == 0  # nothing to be read takes nothing
+
+
+async def test_what_is_on_the_disk_is_not_in_memory_before_or_while_it_is_read(woken):
+    partition = Partition(tail_from=50)
+    cursor = cursor_of(partition, woken)
+    assert (cursor.in_memory(300), cursor.reads_ahead) == (None, False)
+    assert cursor.take(300) is None
+    assert (cursor.in_memory(300), cursor.reads_ahead) == (None, True)
+    partition.answer_read()
+    await turn()
+    assert cursor.reads_ahead

@@ -113,6 +113,20 @@ class LimitSettings:
         256 * MIB,
         doc="The same for all connections together.",
     )
+    max_delivery_bytes: int = setting(
+        Size(8 * MIB, 256 * GIB),
+        512 * MIB,
+        doc="Records that may be on their way to readers, with the messages that are made of them; "
+        "nothing is read before there is room. One connection may hold as much as it leaves to "
+        "others. A Fetch that finds none is refused with OVERLOADED, a stream waits. A consumer that is "
+        "behind and paused holds twice the largest batch for each of its partitions.",
+    )
+    max_connections: int = setting(
+        Integer(1, 1_000_000),
+        10_000,
+        doc="Connections to each listener; more are closed at once. An idle one takes some 15 KB. "
+        "The broker takes no more than the limit of open files leaves beside its store.",
+    )
     max_streams_per_connection: int = setting(
         Integer(1, 100_000),
         256,
@@ -127,7 +141,8 @@ class LimitSettings:
     max_calls: int = setting(
         Integer(1, 1_000_000),
         4096,
-        doc="Unary calls that may be under way on this broker; more are refused with OVERLOADED.",
+        doc="Unary calls that may be under way on this broker, until their answer has been sent; "
+        "more are refused with OVERLOADED. Half of them may be a Fetch that waits.",
     )
     max_partitions_per_call: int = setting(
         Integer(1, 100_000),

@@ -66,6 +66,7 @@ def configure(log_format: str = "auto", level: str = "info", stream: TextIO | No
         cache_logger_on_first_use=False,  # a log line is rare here, a stale logger a riddle
     )
     handler = logging.StreamHandler(lines)
+    handler.addFilter(_hung_up)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
@@ -76,6 +77,15 @@ def configure(log_format: str = "auto", level: str = "info", stream: TextIO | No
     root.handlers[:] = [handler]
     root.setLevel(max(_LIBRARIES, _LEVELS[level]))
     logging.captureWarnings(capture=True)
+
+
+def _hung_up(record: logging.LogRecord) -> bool:
+    """Leave out what gRPC says of a client that is gone before its answer was sent: that is no event.
+
+    It logs an error with a traceback for each, so a client could fill the disk with them.
+    """
+    kind = record.exc_info[0] if record.exc_info else None
+    return kind is None or kind.__name__ != "ExecuteBatchError"
 
 
 def _printable(

@@ -138,6 +138,15 @@ class Cursor(Protocol):
         """The next offset to be read."""
         ...
 
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether it reads or holds something that was not taken yet, from elsewhere than memory."""
+        ...
+
+    def in_memory(self, max_bytes: int) -> int | None:
+        """Return how many bytes `take` would return from memory; None where it would read the disk."""
+        ...
+
     def take(self, max_bytes: int) -> Chunk | None:
         """Return the next chunk and move behind it, or None where nothing is ready.
 

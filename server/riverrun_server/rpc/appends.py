@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -14,9 +13,16 @@ from riverrun.v1.records_pb2 import Record, RecordBatch
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.limits import Limits
 from riverrun_server.ports.partitions import Acks, Appended, Directory, PartitionAccess
+from riverrun_server.ports.threads import Threads
 from riverrun_server.rpc.errors import to_proto
 from riverrun_server.wire import codecs
-from riverrun_server.wire.ingress import AcceptedBatch, IngressLimits, accept, pack
+from riverrun_server.wire.ingress import (
+    MAX_BATCH_RECORDS,
+    AcceptedBatch,
+    IngressLimits,
+    accept,
+    pack,
+)
 
 # Where an append goes: topic, topic id, partition; where it never found its partition, what the
 # client said.
@@ -34,11 +40,14 @@ class AppendRules:
         directory: finds partitions.
         limits: the broker's bounds.
         now_ms: the broker's guarded clock.
+        threads: where compressed and large batches are validated; what waits for them is bounded by
+            the bytes that may be in flight.
     """
 
     directory: Directory
     limits: Limits
     now_ms: Callable[[], int]
+    threads: Threads
 
     def partition(self, topic: str, topic_id: bytes, partition: int) -> PartitionAccess:
         """Return a partition that clients may write to.
@@ -69,14 +78,14 @@ class AppendRules:
         limits, now_ms = self._ingress(access), self.now_ms()
         if batch.codec in codecs.UNCOMPRESSED:
             return accept(batch, limits, now_ms)
-        return await asyncio.to_thread(accept, batch, limits, now_ms)
+        return await self.threads.run(accept, batch, limits, now_ms)
 
     async def pack(self, access: PartitionAccess, records: Sequence[Record]) -> AcceptedBatch:
         """Make a batch of records; many of them in a thread."""
         limits, now_ms = self._ingress(access), self.now_ms()
         if len(records) <= _PACK_ON_LOOP_RECORDS:
             return pack(records, limits, now_ms)
-        return await asyncio.to_thread(pack, records, limits, now_ms)
+        return await self.threads.run(pack, records, limits, now_ms)
 
     def _ingress(self, access: PartitionAccess) -> IngressLimits:
         return IngressLimits(access.max_batch_bytes, self.limits.timestamp_ahead_max_ms)
@@ -97,6 +106,23 @@ class AppendRules:
                 f"{self.limits.default_produce_timeout_ms / 1000} s",
             )
         return min(seconds, self.limits.max_produce_timeout_ms / 1000)
+
+
+def check_records(count: int, what: str = "records") -> None:
+    """Refuse a request of more records than a batch may have, before anything is made of each.
+
+    4 MiB hold two million empty records, which take half a gigabyte once they are looked at.
+
+    Raises:
+        Refusal: INVALID_RECORD where there are none, LIMIT_EXCEEDED.
+    """
+    if not count:
+        raise Refusal(Reason.INVALID_RECORD, f"the request has no {what}; send at least one")
+    if count > MAX_BATCH_RECORDS:
+        raise Refusal(
+            Reason.LIMIT_EXCEEDED,
+            f"the request has {count} {what} and {MAX_BATCH_RECORDS} are allowed; split it",
+        )
 
 
 def acks_of(value: int) -> Acks:

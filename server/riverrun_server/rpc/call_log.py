@@ -86,20 +86,21 @@ class CallLog:
         def count(reason: Reason) -> None:
             counter(reason).inc()
 
-        async def logged(request: Any, context: Context) -> Any:
+        async def logged(messages: Any, context: Context) -> Any:
             notes = CallNotes(count)
             begin(notes)
             began_s = now()
             reply = None
             cancelled = False
             try:
-                reply = await handle(request, context)
+                reply = await handle(messages, context)
             except asyncio.CancelledError:
                 cancelled = True
                 raise
             finally:
                 ended_s = now()
                 took_s = ended_s - began_s
+                request = notes.request
                 code = "CANCELLED" if cancelled else code_of(context)
                 slow = took_s >= slow_from_s and took_s - allowed_wait_s(request) >= slow_from_s
                 plain = hot and code == "OK" and not notes.errors and not slow

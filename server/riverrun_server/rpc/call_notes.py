@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Final
+from typing import Any, Final
 
 from riverrun_server.core.errors import Reason, Refusal
 
@@ -16,6 +16,7 @@ class CallNotes:
     """Notes of one call, taken by whatever serves it.
 
     Attributes:
+        request: the one that the call had; None until it has arrived, and for streams of many.
         failure: why the whole call was refused.
         errors: how many errors the caller was told, in parts of replies or for the whole.
         topics: the first few that it dealt with, in order.
@@ -26,13 +27,14 @@ class CallNotes:
     """
 
     __slots__ = (
-        "_count", "errors", "failure", "group_id", "received_bytes", "records", "sent_bytes",
-        "topics",
+        "_count", "errors", "failure", "group_id", "received_bytes", "records", "request",
+        "sent_bytes", "topics",
     )  # fmt: skip
 
     def __init__(self, count: Callable[[Reason], None]) -> None:
         """`count` is told the reason of each error as it happens: streams live for days."""
         self._count = count
+        self.request: Any = None
         self.failure: Refusal | None = None
         self.errors = 0
         self.topics: dict[str, None] = {}

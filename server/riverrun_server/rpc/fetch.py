@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+from collections.abc import Iterator
 
 from riverrun.v1.consumer_pb2 import FetchRequest
 from riverrun_server.core.errors import Reason, Refusal
@@ -22,6 +24,7 @@ from riverrun_server.rpc.reading_requests import (
     place_of_position,
     seconds_of,
 )
+from riverrun_server.runtime.delivery_room import CURRENT
 from riverrun_server.runtime.fetch import Fetch, FetchTerms
 from riverrun_server.runtime.places import Wanted
 from riverrun_server.runtime.reader import ReadingServices
@@ -39,6 +42,7 @@ class Fetcher:
         self._services = services
         # Who is asked first changes from call to call, so that a full answer starves nobody.
         self._turn = itertools.count()
+        self._waiting_now = 0
 
     async def fetch(self, request: FetchRequest) -> bytes:
         """Return a serialised FetchResponse.
@@ -66,14 +70,35 @@ class Fetcher:
             )
         deliveries: list[Delivery] = []
         if positions:
-            fetch = Fetch(services.threads, services.limits, form, terms)
-            answers = await fetch.run(accesses, positions)
+            fetch = Fetch(services.threads, services.limits, form, terms, CURRENT.get(None))
+            with self._waiting(terms):
+                answers = await fetch.run(accesses, positions)
             for access, answer in zip(accesses, answers, strict=True):
                 if isinstance(answer, Refusal):
                     failures.append(_failed(access, answer))
                 else:
                     deliveries.append(answer)
         return fetch_response(deliveries, form.tag, failures, services.write_error)
+
+    @contextlib.contextmanager
+    def _waiting(self, terms: FetchTerms) -> Iterator[None]:
+        """Hold one place among those that wait.
+
+        Raises:
+            Refusal: OVERLOADED; else whoever waits for nothing could keep all others from calling.
+        """
+        waits, limit = bool(terms.max_wait_s), self._services.limits.fetches_waiting
+        if waits and self._waiting_now >= limit:
+            raise Refusal(
+                Reason.OVERLOADED,
+                f"{self._waiting_now} calls of Fetch wait for records and {limit} may "
+                "(half of limits.max_calls); ask without max_wait, or Subscribe",
+            )
+        self._waiting_now += waits
+        try:
+            yield
+        finally:
+            self._waiting_now -= waits
 
     def _terms(self, request: FetchRequest, limits: ReadingLimits) -> FetchTerms:
         check_not_negative("min_bytes", request.min_bytes)

@@ -24,6 +24,7 @@ from riverrun_server.rpc.appends import (
     AppendRules,
     Where,
     acks_of,
+    check_records,
     result_of,
     timed_out,
     where,
@@ -44,6 +45,9 @@ class Received(NamedTuple):
 Context: TypeAlias = grpc.aio.ServicerContext[Received, bytes]
 _Append: TypeAlias = producer_pb2.ProduceAppend
 
+# What an append takes beside its bytes while it waits for its answer to be sent; without it a
+# stream of empty appends whose answers nobody reads were free.
+_APPEND_OVERHEAD_BYTES = 1024
 # An answer message stays far below what an untuned stub accepts.
 _ANSWERS_PER_MESSAGE = 4096
 # How often a stream looks for answers that are overdue.
@@ -122,8 +126,9 @@ class ProduceStream:
                 )
             first = False
 
-    async def _append(self, append: _Append, size: int) -> None:
-        self._notes.received_bytes += size
+    async def _append(self, append: _Append, size_bytes: int) -> None:
+        self._notes.received_bytes += size_bytes
+        size = size_bytes + _APPEND_OVERHEAD_BYTES
         await self._budget.take(size)
         deadline = asyncio.get_running_loop().time() + self._timeout_s
         pending = self._order.begin(append.tag, size, deadline)
@@ -162,8 +167,7 @@ class ProduceStream:
                 "`partition` may be left out only with `records`: a batch and an expected offset "
                 "belong to one partition",
             )
-        if not append.records:
-            raise Refusal(Reason.INVALID_RECORD, "the append has no records; send at least one")
+        check_records(len(append.records))
         accesses = self._rules.partitions(append.topic, append.topic_id)
         chosen = choose_partitions(append.records, len(accesses), self._sticky)
         for number, records in chosen.items():

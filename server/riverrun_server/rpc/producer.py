@@ -16,7 +16,15 @@ from riverrun.v1.records_pb2 import Record
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.ports.clock import Dice
 from riverrun_server.ports.partitions import Acks, Append, Appended, PartitionAccess
-from riverrun_server.rpc.appends import AppendRules, Where, acks_of, result_of, timed_out, where
+from riverrun_server.rpc.appends import (
+    AppendRules,
+    Where,
+    acks_of,
+    check_records,
+    result_of,
+    timed_out,
+    where,
+)
 from riverrun_server.rpc.partitioning import choose_partitions
 from riverrun_server.rpc.produce_stream import ProduceStream, received
 from riverrun_server.runtime.in_flight import InFlightBytes
@@ -195,8 +203,7 @@ class ProducerService:
                 Reason.INVALID_REQUEST,
                 "the request names no topic; set `topic` and `records`, or `batches`",
             )
-        if not request.records:
-            raise Refusal(Reason.INVALID_RECORD, "the request has no records; send at least one")
+        check_records(len(request.records))
         for access, records in self._chosen(request):
             try:
                 batch = await self._rules.pack(access, records)

@@ -13,16 +13,18 @@ import grpc.aio
 from google.protobuf.internal import api_implementation
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 
-from riverrun_server.rpc.admission import Admission, AdmissionInterceptor
+from riverrun_server.rpc.admission import METADATA_BYTES_MAX, Admission, AdmissionInterceptor
 from riverrun_server.rpc.listener import Address, Listener
 from riverrun_server.rpc.reflection import serve_reflection
 from riverrun_server.runtime.supervisor import CannotStart
 
 # Room for a message's envelope, so that our own error about its size is heard before gRPC's.
 _ENVELOPE_BYTES: Final = 64 << 10
+# A client says who it is with its first packet.
+_HANDSHAKE_MS: Final = 5_000
 # HTTP/2 streams that one connection may have beside its open streams, for unary calls; more wait
-# in the client.
-_UNARY_PER_CONNECTION: Final = 1024
+# in the client, where they are in nobody's way.
+_UNARY_PER_CONNECTION: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,7 @@ class ServerOptions:
     Attributes:
         max_request_bytes: the largest message that is accepted.
         max_frame_bytes: the largest message that is sent.
+        max_connections: connections of one listener.
         max_streams_per_connection: open streams of one connection.
         keepalive_time_s: how often a silent connection is pinged.
         keepalive_timeout_s: how long an answer to that may take.
@@ -40,6 +43,7 @@ class ServerOptions:
 
     max_request_bytes: int
     max_frame_bytes: int
+    max_connections: int
     max_streams_per_connection: int
     keepalive_time_s: float
     keepalive_timeout_s: float
@@ -50,6 +54,11 @@ class ServerOptions:
         return [
             ("grpc.max_receive_message_length", self.max_request_bytes + _ENVELOPE_BYTES),
             ("grpc.max_send_message_length", self.max_frame_bytes),
+            ("grpc.max_allowed_incoming_connections", self.max_connections),
+            ("grpc.absolute_max_metadata_size", METADATA_BYTES_MAX),
+            # Whoever connects and says nothing, or never acknowledges what it may send.
+            ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
+            ("grpc.http2.settings_timeout", _HANDSHAKE_MS),
             (
                 "grpc.max_concurrent_streams",
                 self.max_streams_per_connection + _UNARY_PER_CONNECTION,

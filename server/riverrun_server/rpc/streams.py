@@ -11,6 +11,7 @@ from riverrun_server.core.reading.subscription import Subscription
 from riverrun_server.rpc import call_notes
 from riverrun_server.rpc.reading_plans import ReadingPlan, places_of
 from riverrun_server.rpc.sending import send
+from riverrun_server.runtime.delivery_room import CURRENT
 from riverrun_server.runtime.reader import Reader, ReadingServices
 
 _LEAVING = "the broker is shutting down; go on behind the last delivery, here or elsewhere"
@@ -63,6 +64,7 @@ class Streams:
             partial(send, counted),
             group_id=plan.group_id,
             commit_on_delivery=plan.commit_on_delivery,
+            room=CURRENT.get(None),
         )
         drain = asyncio.create_task(self._draining.wait(), name="reading stream: drain")
         drain.add_done_callback(lambda task: None if task.cancelled() else reader.leave(_LEAVING))

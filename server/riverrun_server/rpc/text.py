@@ -20,6 +20,7 @@ from riverrun.v1.text_pb2 import (
     TextServiceProduceResponse,
 )
 from riverrun_server.core.errors import Reason, Refusal
+from riverrun_server.rpc.appends import check_records
 from riverrun_server.rpc.reading_plans import tail_plan
 from riverrun_server.rpc.streams import Streams
 
@@ -83,6 +84,11 @@ def _plain(request: TextServiceProduceRequest) -> ProduceRequest:
         raise Refusal(
             Reason.INVALID_REQUEST, "the request has nothing to produce; set `value`, or `records`"
         )
+    if not single:
+        check_records(len(request.records))
+        # A header takes what a record does.
+        headers = sum([len(each.headers) for each in request.records])
+        check_records(len(request.records) + headers, "records and headers")
     records = [TextRecord(key=_key(request), value=_value(request))] if single else request.records
     return ProduceRequest(
         topic=request.topic,

@@ -72,6 +72,20 @@ class LocalCursor:
         self._refusal: Refusal | None = None
         self._closed = False
 
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether it reads the disk, or holds what it has read there."""
+        return self._reading is not None or self._ready is not None
+
+    def in_memory(self, max_bytes: int) -> int | None:
+        """Return how many bytes `take` would return from memory, or None."""
+        if self.reads_ahead:
+            return None
+        if self._refusal or self.position >= self._partition.high_watermark:
+            return 0
+        batches = self._partition.read_tail(self.position, max_bytes)
+        return None if batches is None else sum([len(batch.data) for batch in batches])
+
     def take(self, max_bytes: int) -> Chunk | None:
         """Return the next chunk and move behind it, or None where nothing is ready."""
         if self._refusal:

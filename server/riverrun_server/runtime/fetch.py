@@ -7,17 +7,21 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from riverrun_server.core.errors import Refusal
+from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.log.batch import StoredBatch
 from riverrun_server.core.reading.events import Delivery
 from riverrun_server.core.reading.limits import PIECE_OVERHEAD_BYTES, ReadingLimits
 from riverrun_server.core.reading.places import Position
 from riverrun_server.ports.partitions import Chunk, Cursor, PartitionAccess
 from riverrun_server.ports.threads import Threads
+from riverrun_server.runtime.delivery_room import Room, unlimited
 from riverrun_server.runtime.sources import unpacked
 from riverrun_server.wire.deliveries import pieces_bytes
 from riverrun_server.wire.forms import Form
 from riverrun_server.wire.unpacking import Source
+
+# What is read, and the answer that is made of it.
+_COPIES = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,16 +89,25 @@ class Fetch:
         limits: the bounds of reading.
         form: how deliveries look.
         terms: when it is answered.
+        room: for what is collected, and the answer; where there is none, the answer is what there
+            is.
     """
 
     def __init__(
-        self, threads: Threads, limits: ReadingLimits, form: Form, terms: FetchTerms
+        self,
+        threads: Threads,
+        limits: ReadingLimits,
+        form: Form,
+        terms: FetchTerms,
+        room: Room | None = None,
     ) -> None:
         assert terms.min_bytes >= 1, terms
         self._threads = threads
         self._limits = limits
         self._form = form
         self._terms = terms
+        self._room = room or unlimited()
+        self._crowded = False
         self._parts: list[_Part] = []
         self._wake = asyncio.Event()
         # What was collected, with what each piece costs in the message.
@@ -108,6 +121,8 @@ class Fetch:
             for access, position in zip(accesses, positions, strict=True):
                 self._parts.append(self._part(access, position))
             await self._collect()
+            # From here on only the answer is held, until it has been sent.
+            self._room.hold(self._room_bytes(0))
             return [await self._answer(part) for part in self._parts]
         finally:
             for part in self._parts:
@@ -152,6 +167,8 @@ class Fetch:
                 await self._wake.wait()
 
     def _is_enough(self) -> bool:
+        if self._crowded:
+            return True
         return self._size_bytes >= self._terms.min_bytes or any(
             part.refusal is not None or part.full for part in self._parts
         )
@@ -167,9 +184,48 @@ class Fetch:
             for part in waiting:
                 if self._size_bytes >= self._terms.max_bytes:
                     return
-                if await self._ask(part, min(share, self._terms.max_bytes - self._size_bytes)):
+                if not self._found_room(part):
+                    self._crowded = True
+                    return
+                if await self._ask(part, self._share(share)):
                     again.append(part)
             waiting = again
+        self._room.hold(self._room_bytes(0))
+
+    def _share(self, share_bytes: int) -> int:
+        """Return how much of a partition is read next."""
+        left = min(share_bytes, self._terms.max_bytes - self._size_bytes)
+        held = self._room.held_bytes >= _COPIES * (self._size_bytes + 1)
+        return left if held else min(left, self._limits.crowded_bytes)
+
+    def _found_room(self, part: _Part) -> bool:
+        """Take room for a partition's next chunk; what is little and in memory needs none.
+
+        Raises:
+            Refusal: OVERLOADED, where there is nothing to answer with either.
+        """
+        if part.cursor.reads_ahead:
+            return True  # for which there was room
+        if self._room.hold(self._room_bytes(part.access.max_batch_bytes)):
+            return True
+        little = self._limits.crowded_bytes - self._size_bytes
+        size = part.cursor.in_memory(little) if little > 0 else None
+        if size is not None and size <= little:
+            return True
+        if self._size_bytes:
+            return False
+        raise Refusal(
+            Reason.OVERLOADED,
+            "the broker has as much on its way to readers as this connection, or all of them, "
+            "may have (limits.max_delivery_bytes); read what was sent, then ask again",
+        )
+
+    def _room_bytes(self, more: int) -> int:
+        """Return how much room is needed: for what was and will be read, and the answer."""
+        ahead = sum(
+            [part.access.max_batch_bytes for part in self._parts if part.cursor.reads_ahead]
+        )
+        return _COPIES * (self._size_bytes + more) + ahead
 
     async def _ask(self, part: _Part, share_bytes: int) -> bool:
         """Take a partition's next chunk; return whether it is worth asking it again."""

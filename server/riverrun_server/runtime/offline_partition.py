@@ -62,6 +62,15 @@ class OfflineCursor:
         self.position = offset
         self._refusal = refusal
 
+    @property
+    def reads_ahead(self) -> bool:
+        """It reads nothing."""
+        return False
+
+    def in_memory(self, max_bytes: int) -> int:  # noqa: ARG002 - the port's signature
+        """Refusing takes nothing."""
+        return 0
+
     def take(self, max_bytes: int) -> Chunk | None:  # noqa: ARG002 - the port's signature
         """Refuse."""
         raise self._refusal()

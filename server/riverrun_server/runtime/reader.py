@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from riverrun_server.core.errors import Refusal
 from riverrun_server.core.groups.commits import OffsetCommit
@@ -29,6 +30,7 @@ from riverrun_server.core.reading.places import Position, ResetPolicy
 from riverrun_server.core.reading.subscription import Subscription
 from riverrun_server.ports.partitions import Directory, PartitionAccess
 from riverrun_server.ports.threads import Threads
+from riverrun_server.runtime.delivery_room import Room, unlimited
 from riverrun_server.runtime.offsets import GroupOffsets
 from riverrun_server.runtime.reader_control import ReaderControl
 from riverrun_server.runtime.sources import Sources
@@ -36,6 +38,8 @@ from riverrun_server.wire.deliveries import ErrorWriter
 from riverrun_server.wire.forms import Form
 
 _RECONNECT_AFTER_S = 1.0
+# What is read, and the message that is made of it.
+_COPIES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,7 @@ class Reader:
         write: sends one message and returns when the transport has taken it.
         group_id: whose offsets are committed; empty where there is no group.
         commit_on_delivery: store each position before its delivery is sent.
+        room: for what is read and not sent yet; nothing is read before there is some.
     """
 
     def __init__(
@@ -83,8 +88,10 @@ class Reader:
         *,
         group_id: str = "",
         commit_on_delivery: bool = False,
+        room: Room | None = None,
     ) -> None:
         self._services = services
+        self._room = room or unlimited()
         self._machine = machine
         self._form = form
         self._write = write
@@ -142,6 +149,7 @@ class Reader:
             await self._deliver_all()
         finally:
             self._sources.close()
+            self._room.close()
             await self.control.close()
 
     async def _deliver_all(self) -> None:
@@ -192,13 +200,18 @@ class Reader:
     async def _deliver_from(self, partition: PartitionId) -> None:
         machine = self._machine
         if not machine.has_run:
-            reading = machine.partitions[partition]
+            limit = self._found_room(partition)
+            if not limit:
+                return
+            reading, room = machine.partitions[partition], self._room_bytes(partition)
             try:
-                run = await self._sources.next_run(reading, machine.room_bytes(), machine.waiting)
+                run = await self._sources.next_run(reading, limit, machine.waiting, room)
             except Refusal as refusal:
+                self._room.hold(self._sources.ahead_bytes)
                 await self._refused(partition, refusal)
                 return
             if run is None:
+                self._room.hold(self._sources.ahead_bytes)
                 machine.idle(partition)
                 return
             machine.offered(partition, run)
@@ -212,6 +225,31 @@ class Reader:
         for frame in self._form.frames(delivery):
             await self._write(frame)
         machine.delivered(delivery)
+        if not machine.has_run:
+            self._room.hold(self._sources.ahead_bytes)
+
+    def _found_room(self, partition: PartitionId) -> int:
+        """Take room for what is read next of a partition, and return how much may be read.
+
+        Where there is none, who keeps up goes on with little; else others go first, and 0 is
+        returned.
+        """
+        sources, limit = self._sources, self._machine.room_bytes()
+        if sources.has_room(partition):
+            return limit
+        wanted = sources.ahead_bytes + self._room_bytes(partition)
+        little = self._services.limits.crowded_bytes
+        if self._room.hold(wanted):
+            return limit
+        if sources.in_memory(partition, little):
+            return min(limit, little)
+        self._room.wait(wanted, partial(self._woke, partition))
+        self._machine.passed_over(partition)
+        return 0
+
+    def _room_bytes(self, partition: PartitionId) -> int:
+        largest = self._accesses[partition].max_batch_bytes
+        return _COPIES * max(largest, self._machine.room_bytes())
 
     async def _refused(self, partition: PartitionId, refusal: Refusal) -> None:
         self._sources.drop(partition)

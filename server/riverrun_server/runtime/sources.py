@@ -72,6 +72,21 @@ class Sources:
         self._woke = woke
         self._cursors: dict[PartitionId, Cursor] = {}
         self._chunk: _Chunk | None = None
+        self._ahead: dict[PartitionId, int] = {}
+
+    @property
+    def ahead_bytes(self) -> int:
+        """How much room is spoken for by what was read ahead."""
+        return sum(self._ahead.values())
+
+    def has_room(self, partition: PartitionId) -> bool:
+        """Whether what is to be read next of a partition is part of `ahead_bytes`, or held already."""
+        return self._chunk is not None or partition in self._ahead
+
+    def in_memory(self, partition: PartitionId, max_bytes: int) -> bool:
+        """Whether the next chunk is in memory, and no larger than this."""
+        size = self._cursors[partition].in_memory(max_bytes)
+        return size is not None and size <= max_bytes
 
     def stand(self, access: PartitionAccess, position: Position) -> None:
         """Let a partition be read from a position; what was read of it is dropped."""
@@ -89,15 +104,17 @@ class Sources:
         """Drop what was read of a partition; its cursor stands wherever it stands."""
         if self._chunk is not None and self._chunk.partition == partition:
             self._chunk = None
+        self._ahead.pop(partition, None)
 
     def close(self) -> None:
         """Let go of every cursor."""
         for cursor in self._cursors.values():
             cursor.close()
         self._chunk = None
+        self._ahead.clear()
 
     async def next_run(
-        self, reading: PartitionReading, room_bytes: int, sharing: int
+        self, reading: PartitionReading, room_bytes: int, sharing: int, speaks_for: int
     ) -> Run | None:
         """Return what to send next of a partition, or None where nothing is ready.
 
@@ -105,6 +122,7 @@ class Sources:
             reading: the partition, and where its reader stands.
             room_bytes: what can be sent.
             sharing: how many cursors share what may be read ahead.
+            speaks_for: how much room is spoken for by what the cursor reads ahead.
 
         Raises:
             Refusal: of the cursor, or CORRUPT_DATA.
@@ -112,6 +130,10 @@ class Sources:
         if self._chunk is None:
             cursor = self._cursors[reading.id]
             taken = cursor.take(self._chunk_bytes(room_bytes, sharing))
+            if cursor.reads_ahead:
+                self._ahead[reading.id] = speaks_for
+            else:
+                self._ahead.pop(reading.id, None)
             if taken is None:
                 return None
             whole = Run(

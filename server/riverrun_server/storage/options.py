@@ -17,6 +17,7 @@ _MIB: Final = 1 << 20
 # Directories that RocksDB holds open for its families are counted by the caller; the rest of the
 # process (connections, its own files) keeps at least this many descriptors.
 _DESCRIPTORS_FOR_OTHERS: Final = 256
+_UNLIMITED: Final = 1 << 20
 _OPEN_FILES_MIN: Final = 64
 _OPEN_FILES_MAX: Final = 16384
 
@@ -57,12 +58,23 @@ class Tuning:
 
 
 def open_files(families: int) -> int:
-    """Return how many tables may be open at once under this process's limit of descriptors."""
+    """Return how many tables may be open at once under this process's limit of descriptors.
+
+    A third, for connections need them too; a store that has more opens them anew as it reads.
+    """
+    return max(_OPEN_FILES_MIN, min(_OPEN_FILES_MAX, _spare(families) // 3))
+
+
+def connections(families: int) -> int:
+    """Return how many connections leave enough descriptors: a store that cannot open a table fails."""
+    return max(1, _spare(families) - open_files(families))
+
+
+def _spare(families: int) -> int:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
-        return _OPEN_FILES_MAX
-    spare = soft - families - _DESCRIPTORS_FOR_OTHERS
-    return max(_OPEN_FILES_MIN, min(_OPEN_FILES_MAX, spare))
+        soft = _UNLIMITED
+    return soft - families - _DESCRIPTORS_FOR_OTHERS
 
 
 def options_file(tuning: Tuning, wal: WalRecovery, *, track_wals: bool, max_open_files: int) -> str:

@@ -72,6 +72,7 @@ class RocksStore:
         occupied, self._dead = _slot_map(self._journal)
         slots = sum(1 for column in rocks.columns() if column.name.startswith("slot_"))
         self._pool = SlotPool(slots, occupied, [slot for slot, _ in self._dead])
+        self._told_of_sharing = False
         self._upkeep = Upkeep(rocks, folder / "deletes.sst", codec.parse)
         # Threads take part in these maps, of upkeep and of metrics: who is where, what is being buried.
         self._maps = threading.Lock()
@@ -262,7 +263,9 @@ class RocksStore:
         if again:
             self._dead.discard((slot, prefix))
             self._pool.cleaned(slot)
-        if self._pool.take(partition, slot):
+        if self._pool.take(partition, slot) and not self._told_of_sharing:
+            # Once: a client that makes topics must not fill the log.
+            self._told_of_sharing = True
             _log.warning(
                 "slots are used up, partitions share them and cost more disk writes",
                 slots=self._pool.size,

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from google.protobuf.message import DecodeError
 
 from riverrun.v1.records_pb2 import CODEC_NONE, ReceivedRecord, Record, RecordBatch, RecordSet
-from riverrun.v1.text_pb2 import TailResponse, TextHeader
+from riverrun.v1.text_pb2 import TailResponse
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.log.batch import PartitionId, StoredBatch
 from riverrun_server.ports.log import CorruptData
@@ -157,8 +157,9 @@ def tail_response(
         timestamp_ms=timestamp_ms,
         key=text(record.key) if record.HasField("key") else None,
         value=text(record.value) if record.HasField("value") else None,
-        headers=[TextHeader(key=header.key, value=text(header.value)) for header in record.headers],
     )
+    for header in record.headers:  # one by one: a list of a million of them takes half a gigabyte
+        response.headers.add(key=header.key, value=text(header.value))
     response.lossy = lossy
     return response
 

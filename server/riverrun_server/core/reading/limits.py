@@ -26,6 +26,7 @@ class ReadingLimits:
         partitions_per_call: the most partitions in one call.
         heartbeat_interval_s: how often a stream gives a sign of life.
         fetch_wait_s_max: how long Fetch waits at the most.
+        fetches_waiting: how many may wait at once; the other places are for calls that do not.
         disk_wait_s_max: how long Fetch waits for the disk where it knows that there is something.
         control_waiting: control messages read from a stream ahead of their turn.
         commits_waiting: commits of one stream that may wait to become durable.
@@ -33,6 +34,8 @@ class ReadingLimits:
             the wire, and a subscriber that does not read holds one step.
         read_ahead_bytes: what all cursors of one stream together may hold, as long as each may hold
             `chunk_bytes_min`.
+        crowded_bytes: what is delivered from memory although there is no room for deliveries: who
+            keeps up must not suffer from those who do not.
         chunk_bytes_min: the least that a cursor reads in one step.
     """
 
@@ -41,9 +44,11 @@ class ReadingLimits:
     partitions_per_call: int = _LIMITS.max_partitions_per_call
     heartbeat_interval_s: float = 3.0
     fetch_wait_s_max: float = _LIMITS.max_fetch_wait_ms / 1000
+    fetches_waiting: int = 2048
     disk_wait_s_max: float = 10.0
     control_waiting: int = 16
     commits_waiting: int = 16
     run_bytes: int = 256 << 10
     read_ahead_bytes: int = 8 << 20
+    crowded_bytes: int = 64 << 10
     chunk_bytes_min: int = 64 << 10

@@ -121,6 +121,10 @@ class Subscription:
         reading.in_range = True
         self._announce(reading)
 
+    def passed_over(self, partition: PartitionId) -> None:
+        """Note that there is no room for what it has; `woke` gives it its turn back."""
+        self._turns.discard(partition)
+
     # What is sent next.
 
     def turn(self) -> PartitionId | None:

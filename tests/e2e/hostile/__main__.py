@@ -1,0 +1,118 @@
+"""Hostile clients for as long as you like: `python -m tests.e2e.hostile --minutes 10`.
+
+Half of the time attacks follow one another, beside a client that does nothing wrong; the other half
+requests are sent that are nearly right. The last line says what ran and what failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import resource
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+from tests.e2e.hostile.attacks import ATTACKS, MIB
+from tests.e2e.hostile.bending import bend, visible
+from tests.e2e.hostile.broker_under_attack import AttackedBroker
+from tests.e2e.hostile.judge import Judge
+from tests.e2e.hostile.siege import lay_siege
+
+# Beside three times as long as without the attack: one turn of a machine that does other things too.
+_SLACK_MS = 100.0
+_PATIENCE_MS = 5_000.0
+# After a while the broker's memory has its shape; from then on it stays.
+_WARM_SHARE = 0.3
+_GROWTH_BYTES = 64 * MIB
+
+
+def main() -> int:
+    """Attack, judge, tell; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.e2e.hostile", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=10, help="how long, altogether")
+    parser.add_argument("--seed", type=int, help="make the requests of an earlier run again")
+    parser.add_argument("--connections", type=int, default=10_000, help="idle ones at a time")
+    parser.add_argument("--only", choices=sorted(ATTACKS), action="append", help="these attacks")
+    options = parser.parse_args()
+    seed = options.seed or int.from_bytes(os.urandom(4))
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    began = time.monotonic()
+    names = options.only or list(ATTACKS)
+    share = 1.0 if options.only else 0.5
+    failures = _guarded(
+        _siege(names, options.minutes * 60 * share / (2 * len(names)), options.connections)
+    )
+    sent = 0
+    if not options.only:
+        sent, more = asyncio.run(_bent(seed, options.minutes * 30))
+        failures += more
+    for line in failures:
+        sys.stdout.write(f"{line}\n")
+    sys.stdout.write(
+        f"torture: hostile seed={seed} rounds={len(names) + sent} failures={len(failures)} "
+        f"seconds={time.monotonic() - began:.0f}\n"
+    )
+    return 1 if failures else 0
+
+
+def _guarded(siege) -> list[str]:
+    try:
+        return asyncio.run(siege)
+    except Exception as error:
+        return traceback.format_exception(error)
+
+
+async def _siege(names: list[str], seconds_each: float, connections: int) -> list[str]:
+    folder = Path(tempfile.mkdtemp(prefix="hostile-"))
+    siege = await lay_siege(folder, names, seconds_each, connections, 3.0, _SLACK_MS, _PATIENCE_MS)
+    for line in siege.told:
+        sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+    return siege.failures + _end(siege.broker, folder)
+
+
+async def _bent(seed: int, seconds: float) -> tuple[int, list[str]]:
+    folder, judge = Path(tempfile.mkdtemp(prefix="hostile-")), Judge()
+    broker = AttackedBroker(folder)
+    await asyncio.to_thread(broker.start)
+    began = time.monotonic()
+    try:
+        warm = began + _WARM_SHARE * seconds
+        sent = await bend(broker.address, seed, judge, lambda _: time.monotonic() > warm)
+        before = broker.rss_bytes()
+        end = began + seconds
+        sent += await bend(broker.address, seed + 1, judge, lambda _: time.monotonic() > end)
+        grown = broker.rss_bytes() - before
+        failures = judge.complaints + [f"the log says: {line[:500]}" for line in broker.hurt()]
+        failures += await visible(broker.address, judge.refused)
+        if grown > _GROWTH_BYTES:
+            failures.append(f"its memory grew by {grown / MIB:.0f} MiB in the second part")
+    except Exception as error:
+        return 0, [*judge.complaints, *traceback.format_exception(error), broker.logs()[-3000:]]
+    sys.stdout.write(
+        f"{sent} bent requests, {dict(judge.outcomes.most_common())}, {len(judge.refused)} values "
+        f"refused for certain, memory {before / MIB:.0f} {grown / MIB:+.1f} MiB\n"
+    )
+    return sent, failures + _end(broker, folder)
+
+
+def _end(broker: AttackedBroker, folder: Path) -> list[str]:
+    """Shut the broker down in order; keep what it left where that fails."""
+    try:
+        code = broker.term()
+    except AssertionError as error:
+        return [str(error)[-3000:]]
+    if code:
+        return [f"it ended with {code}: {broker.logs()[-3000:]}"]
+    shutil.rmtree(folder)
+    return []
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""Nothing is read for a reader before there is room for it, and who holds room keeps nobody from living."""
+
+import asyncio
+
+import pytest
+
+from riverrun_server.core.delivery_budget import DeliveryBudget
+from riverrun_server.core.errors import Reason, Refusal
+from riverrun_server.core.reading.limits import ReadingLimits
+from riverrun_server.core.reading.places import Position
+from riverrun_server.runtime.delivery_room import Deliveries, Room
+from riverrun_server.runtime.fetch import Fetch, FetchTerms
+from riverrun_server.wire import forms
+from tests.rpc.reading_world import InlineThreads, simulated
+
+# A delivery reserves twice the topic's largest batch, which is 3 MiB here.
+ONE = 6 << 20
+
+
+def of(deliveries, connection):
+    return Room(deliveries, connection)
+
+
+@simulated
+async def test_a_stream_without_room_reads_nothing_until_another_one_reads(world, t0, t1):
+    t0.cold = True
+    t0.append(b"a")
+    deliveries = Deliveries(DeliveryBudget(ONE))
+    stalled = world.stream(t0, room=of(deliveries, "stalled"))
+    other = world.stream(t0, room=of(deliveries, "other"))
+    async with stalled.running():
+        await asyncio.sleep(1)
+        stalled.flowing.clear()
+        t0.append(b"b")
+        await asyncio.sleep(1)
+        assert deliveries.budget.held_by("stalled") >= ONE
+        takes = t0.takes
+        async with other.running():
+            await asyncio.sleep(10)
+            assert other.values() == []
+            assert t0.takes == takes
+            # It waits, and lives: its client hears of it.
+            assert other.kinds().count("heartbeat") >= 2
+            stalled.flowing.set()
+            await asyncio.sleep(1)
+            assert other.values() == [b"a", b"b"]
+    assert deliveries.budget.used_bytes == 0
+
+
+@simulated
+async def test_what_many_cursors_read_ahead_is_counted(world, t0, t1):
+    for partition in (t0, t1):
+        partition.cold = True
+        partition.append(b"x")
+    deliveries = Deliveries(DeliveryBudget(10 * ONE))
+    stream = world.stream(t0, t1, room=of(deliveries, "a"))
+    async with stream.running():
+        await asyncio.sleep(0.005)
+        assert deliveries.budget.used_bytes >= 2 * ONE
+        await asyncio.sleep(1)
+        assert sorted(stream.values()) == [b"x", b"x"]
+        assert deliveries.budget.used_bytes <= 2 * ONE
+    assert deliveries.budget.used_bytes == 0
+
+
+@simulated
+async def test_a_stream_that_is_cancelled_while_it_writes_gives_its_room_back(world, t0, t1):
+    t0.append(b"a")
+    deliveries = Deliveries(DeliveryBudget(10 * ONE))
+    stream = world.stream(t0, room=of(deliveries, "a"))
+    async with stream.running():
+        await asyncio.sleep(1)
+        stream.flowing.clear()
+        t0.append(b"b")
+        await asyncio.sleep(1)
+        assert deliveries.budget.used_bytes == ONE
+    assert deliveries.budget.used_bytes == 0
+
+
+@simulated
+async def test_who_keeps_up_is_delivered_to_although_there_is_no_room(world, t0, t1):
+    deliveries = Deliveries(DeliveryBudget(ONE))
+    assert of(deliveries, "attacker").hold(ONE)
+    stream = world.stream(t0, room=of(deliveries, "other"))
+    async with stream.running():
+        await asyncio.sleep(1)
+        for value in (b"a", b"b"):
+            t0.append(value)
+            await asyncio.sleep(1)
+        assert stream.values() == [b"a", b"b"]
+        t0.append(bytes(100_000))
+        await asyncio.sleep(5)
+        assert len(stream.values()) == 2
+    assert (await fetched(t0, of(deliveries, "third"))).next_offset == 2
+
+
+async def fetched(partition, room):
+    terms = FetchTerms(min_bytes=1 << 20, max_bytes=1 << 20, max_wait_s=1)
+    fetch = Fetch(InlineThreads(), ReadingLimits(), forms.RECORDS, terms, room)
+    position = Position("t", partition.id, 0, partition.high_watermark, 0)
+    (answer,) = await fetch.run([partition], [position])
+    return answer
+
+
+@simulated
+async def test_a_fetch_without_room_is_refused_and_nothing_is_read_for_it(world, t0, t1):
+    t0.cold = True
+    t0.append(b"a")
+    deliveries = Deliveries(DeliveryBudget(ONE))
+    holder = of(deliveries, "holder")
+    assert holder.hold(ONE)
+    with pytest.raises(Refusal) as caught:
+        await fetched(t0, of(deliveries, "late"))
+    assert caught.value.reason is Reason.OVERLOADED
+    assert t0.takes == 0
+    holder.close()
+    room = of(deliveries, "late")
+    assert (await fetched(t0, room)).next_offset == 1
+    # Until it has been sent; then whoever let the call in gives it back.
+    assert 0 < room.held_bytes < ONE
+    room.close()
+    assert deliveries.budget.used_bytes == 0

@@ -456,3 +456,55 @@ def test_an_unreadable_state_is_damage_of_its_partition_alone(opened, data_dir):
     assert "version 2" in again.open(P0).damage
     assert again.open(P1).damage is None
     assert len(read_all(again.open(P1))) == 1
+
+
+# Damage that RocksDB itself cannot skip: a record of several fragments with more of them behind it.
+
+
+@pytest.fixture
+def crashed_with_large_batches(opened, data_dir):
+    """A directory after a kill: 6 large batches synced, 6 not, each larger than a block of the log."""
+    store = opened()
+    writer = Writer(store.open(P0))
+    for _ in range(6):
+        writer.append(size=100_000)
+        store.sync()
+    store.write_watermark(clean=False)
+    synced = wal_size(data_dir)
+    writer.many(6, size=100_000)
+    return killed(data_dir), synced
+
+
+def test_a_large_batch_torn_in_its_middle_proves_no_loss(opened, crashed_with_large_batches):
+    folder, synced = crashed_with_large_batches
+    damage_zeros(wals(folder)[-1], synced + 50_000, synced + 54_096)
+    store = opened(folder)
+    assert store.recovery.intact, store.recovery.loss
+    check_prefix(store.open(P0), 6, 6)
+
+
+def test_damage_to_a_large_batch_that_was_synced_is_a_loss(opened, crashed_with_large_batches):
+    folder, synced = crashed_with_large_batches
+    flip(wals(folder)[-1], synced // 2)
+    store = opened(folder, seed=1)
+    assert "had been synced" in store.recovery.loss
+    check_prefix(store.open(P0), 2, 3)
+
+
+def test_damage_to_a_large_batch_in_an_older_log_leaves_what_stands_before_it(opened, data_dir):
+    store = opened()
+    writer, other = Writer(store.open(P0)), store.table(b"other")
+    writer.many(6, size=100_000)
+    store.sync()
+    other.write([(b"a", b"b")])
+    store._journal.meta.flush()
+    writer.many(6, size=100_000)
+    store.sync()
+    store.write_watermark(clean=False)
+    folder = killed(data_dir)
+    older, _ = wals(folder)
+    flip(older, older.stat().st_size // 2)
+    again = opened(folder, seed=1)
+    assert again.recovery.mode is Mode.SALVAGED
+    assert not again.recovery.intact
+    check_prefix(again.open(P0), 2, 3)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import structlog
@@ -24,8 +24,9 @@ from riverrun_server.storage.durable_file import sync_directory
 from riverrun_server.storage.journal import Journal, last_claim
 from riverrun_server.storage.log import Parse, RocksLog, Scan
 from riverrun_server.storage.options import Tuning, WalRecovery
-from riverrun_server.storage.rocks import Access, open_rocks
+from riverrun_server.storage.rocks import Access, Rocks, open_rocks
 from riverrun_server.storage.rocks_errors import translated
+from riverrun_server.storage.wal_reader import cut_at_damage, logs_of
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -33,20 +34,31 @@ _SKIP_DAMAGE = Access(WalRecovery.SKIP_DAMAGE, track_wals=False)
 
 
 def salvage(
-    store: Path, families: Sequence[str], tuning: Tuning, parse: Parse, scan: Scan
+    store: Path,
+    families: Sequence[str],
+    tuning: Tuning,
+    parse: Parse,
+    scan: Scan,
+    before_change: Callable[[], None],
 ) -> dict[PartitionId, int]:
     """Replace a store by what can be read of it; return where partitions had to be cut.
 
     The old write-ahead logs stay beside it for whoever wants to look; they are used no more.
 
+    Args:
+        store: the database's directory.
+        families: all that it has.
+        tuning: sizes.
+        parse: reads the place of a batch.
+        scan: reads a batch, verified.
+        before_change: called when the copy is complete and the store is still as it was.
+
     Raises:
         StorageError: the store is as it was.
+        CorruptData: not even its tables can be read.
     """
     copy = _copy_of(store)
-    with translated(f"copying {store}"):
-        shutil.rmtree(copy, ignore_errors=True)
-        _copy(store, copy)
-    rocks = open_rocks(copy, families, tuning, _SKIP_DAMAGE)
+    rocks = _opened_copy(store, copy, families, tuning)
     cuts: dict[PartitionId, int] = {}
     try:
         journal = Journal(rocks, last_claim(rocks)[0])
@@ -66,6 +78,7 @@ def salvage(
                 column.flush()
     finally:
         rocks.close()
+    before_change()
     with translated(f"replacing {store}"):
         _swap(store, copy)
     return cuts
@@ -89,7 +102,27 @@ def _copy_of(store: Path) -> Path:
     return store.with_name(store.name + ".salvaged")
 
 
+def _opened_copy(store: Path, copy: Path, families: Sequence[str], tuning: Tuning) -> Rocks:
+    """Copy a store and open the copy with damage skipped, or cut off where that does not work."""
+    with translated(f"copying {store}"):
+        _copy(store, copy)
+    try:
+        return open_rocks(copy, families, tuning, _SKIP_DAMAGE)
+    except CorruptData as error:
+        _log.warning("damage cannot be skipped, cutting the logs there", error=str(error))
+    with translated(f"copying {store}"):
+        _copy(store, copy)
+    for log in logs_of(copy):
+        cut_at_damage(log)
+    try:
+        return open_rocks(copy, families, tuning, _SKIP_DAMAGE)
+    except CorruptData:
+        shutil.rmtree(copy, ignore_errors=True)
+        raise
+
+
 def _copy(store: Path, copy: Path) -> None:
+    shutil.rmtree(copy, ignore_errors=True)
     copy.mkdir()
     for file in store.iterdir():
         if file.suffix == ".sst":

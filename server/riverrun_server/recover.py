@@ -79,9 +79,9 @@ def _find(store: RocksStore, topic: str, partition: int) -> PartitionId:
     for entry in entries:
         if entry.key == keys.topic(topic):
             value = documents.decode(TopicValue, entry)
-            found = PartitionId(value.topic_id, partition)
-            if found in store.partitions():
-                return found
+            # Also one of which nothing is stored: that it was there may be what is lost.
+            if partition < value.partitions:
+                return PartitionId(value.topic_id, partition)
     raise CannotStart(
         f"this data directory holds no partition {partition} of a topic {topic!r}; look at the "
         "broker's log for the damaged ones"
@@ -89,6 +89,9 @@ def _find(store: RocksStore, topic: str, partition: int) -> PartitionId:
 
 
 def _accept(store: RocksStore, partition: PartitionId, name: str) -> str:
+    if partition not in store.partitions():
+        store.open(partition)
+        return f"{name}: nothing of it is stored; it begins empty at offset 0"
     log = store.open(partition)
     if log.damage:
         store.drop(partition)

@@ -17,6 +17,7 @@ from pathlib import Path
 import structlog
 
 from riverrun_server.core.log.batch import PartitionId, ScannedBatch
+from riverrun_server.core.log.epochs import EpochEntry
 from riverrun_server.core.log.state import LogState
 from riverrun_server.ports.log import CorruptData
 from riverrun_server.storage import keys, rows
@@ -24,7 +25,7 @@ from riverrun_server.storage.durable_file import sync_directory
 from riverrun_server.storage.journal import Journal, last_claim
 from riverrun_server.storage.log import Parse, RocksLog, Scan
 from riverrun_server.storage.options import Tuning, WalRecovery
-from riverrun_server.storage.rocks import Access, Rocks, open_rocks
+from riverrun_server.storage.rocks import Access, Batch, Rocks, open_rocks
 from riverrun_server.storage.rocks_errors import translated
 from riverrun_server.storage.wal_reader import cut_at_damage, logs_of
 
@@ -62,6 +63,7 @@ def salvage(
     cuts: dict[PartitionId, int] = {}
     try:
         journal = Journal(rocks, last_claim(rocks)[0])
+        _disown(journal)
         for log in _logs(journal, parse, scan):
             was = log.state.log_end_offset
             if cut_log(log):
@@ -141,6 +143,24 @@ def _swap(store: Path, copy: Path) -> None:
         table.unlink()
 
 
+def _disown(journal: Journal) -> None:
+    """Have upkeep delete batches of partitions that the slot map has lost.
+
+    A partition that is made anew under the same id and in the same slot would have them else.
+    """
+    slot_of = {key[1:]: rows.unpack_slot(row) for key, row in journal.meta.scan(*keys.slots())}
+    write = Batch()
+    for column in journal.rocks.columns():
+        slot = keys.slot_of_name(column.name)
+        at = b""
+        while slot is not None and (found := column.scan(at, keys.SLOT_END, 1)):
+            prefix = found[0][0][: keys.PREFIX_BYTES]
+            if slot_of.get(prefix) != slot:
+                write.put(journal.meta, keys.dead(slot, prefix), rows.DEAD)
+            at = keys.batches_end(prefix)
+    journal.commit(write)
+
+
 def _logs(journal: Journal, parse: Parse, scan: Scan) -> Iterator[RocksLog]:
     """Yield the log of every partition whose state can be read; the others stay damaged."""
     for key, row in journal.meta.scan(*keys.slots()):
@@ -156,9 +176,16 @@ def _logs(journal: Journal, parse: Parse, scan: Scan) -> Iterator[RocksLog]:
 
 
 def cut_log(log: RocksLog) -> bool:
-    """Cut a log where it no longer continues; return whether that was before its end."""
+    """Cut a log where it no longer continues; return whether that was before its end.
+
+    What stands behind the end, of writes whose state is lost, is deleted, or it would show from
+    within batches that are written there later. The epochs are those that the batches name: an
+    entry that is lost would have readers told that what they read has been truncated.
+    """
     state = log.state
     offset, last, from_start = state.log_start_offset, None, 0
+    epochs: list[EpochEntry] = []
+    known = {entry.leader_epoch: entry for entry in log.epochs()}
     while offset < state.log_end_offset:
         try:
             found = log.scan(offset, 1)
@@ -167,14 +194,19 @@ def cut_log(log: RocksLog) -> bool:
         if not found:
             break
         (last,) = found
-        offset = last.stamp.next_offset
+        stamp = last.stamp
+        if not epochs or epochs[-1].leader_epoch < stamp.leader_epoch:
+            entry = EpochEntry(stamp.leader_epoch, stamp.base_offset)
+            # Of a log that was trimmed the first epoch begins below its first batch.
+            epochs.append(known.get(stamp.leader_epoch, entry) if not epochs else entry)
+        offset = stamp.next_offset
         from_start += len(last.data)
-    if offset >= state.log_end_offset:
-        return False
+    cut = offset < state.log_end_offset
     offset = max(offset, state.log_start_offset)
-    epochs = [entry for entry in log.epochs() if entry.start_offset < offset]
-    log.truncate(_state_at(log, offset, last, from_start), epochs)
-    return True
+    if cut:
+        state = _state_at(log, offset, last, from_start)
+    log.truncate(state, epochs)
+    return cut
 
 
 def _state_at(log: RocksLog, end: int, last: ScannedBatch | None, from_start: int) -> LogState:

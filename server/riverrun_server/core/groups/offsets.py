@@ -184,9 +184,7 @@ class CommittedOffsets:
         told = "is still reading its offsets; ask again in a moment"
         if self.trouble:
             told = f"cannot read its offsets, and tries again by itself: {self.trouble}"
-        raise Refusal(
-            Reason.COORDINATOR_LOADING, f"the coordinator of group {group_id!r} {told}"
-        )
+        raise Refusal(Reason.COORDINATOR_LOADING, f"the coordinator of group {group_id!r} {told}")
 
     # Compaction by rewrite.
 

@@ -43,7 +43,7 @@ def accept_loss(settings: Settings, topic: str, partition: int) -> str:
         parse=stored_batch,
         scan=scan_batch,
         dice=SystemDice(),
-        slots=settings.storage.slots,
+        slots=1,  # those that it has: how many more the broker wants is not for us to make
     )
     try:
         told = _accept(store, _find(store, topic, partition), f"{topic}-{partition}")

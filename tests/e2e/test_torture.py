@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import time
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e import torture
-from tests.e2e.torture import Part, main, run, verdict
+from tests.e2e.torture import PARTS, Part, main, run, verdict
 
 
 @pytest.fixture
@@ -121,3 +122,10 @@ def _lives(pid):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def test_every_part_that_is_here_can_be_started():
+    """Parts of their own are looked for when they run, and missed loudly then."""
+    for part in PARTS:
+        if part.rounds is not None:
+            assert importlib.util.find_spec(f"{part.module}.__main__"), part

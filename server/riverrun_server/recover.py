@@ -23,8 +23,9 @@ from riverrun_server.runtime.broker_start import accept_partition_loss
 from riverrun_server.runtime.clock import SystemClock, SystemDice
 from riverrun_server.runtime.supervisor import CannotStart
 from riverrun_server.storage.log import RocksLog
+from riverrun_server.storage.options import Tuning
 from riverrun_server.storage.rocks_store import RocksStore
-from riverrun_server.storage.salvage import cut_log
+from riverrun_server.storage.salvage import cut_log, is_damaged
 from riverrun_server.storage.store import open_store
 from riverrun_server.wire.snapshots import decode_snapshot, encode_snapshot
 from riverrun_server.wire.stored import scan_batch, stored_batch
@@ -44,6 +45,7 @@ def accept_loss(settings: Settings, topic: str, partition: int) -> str:
         scan=scan_batch,
         dice=SystemDice(),
         slots=1,  # those that it has: how many more the broker wants is not for us to make
+        tuning=Tuning(compactions=False),
     )
     try:
         told = _accept(store, _find(store, topic, partition), f"{topic}-{partition}")
@@ -98,6 +100,8 @@ def _accept(store: RocksStore, partition: PartitionId, name: str) -> str:
         store.open(partition)
         return f"{name}: {log.damage}; nothing could be kept, it begins empty at offset 0"
     was = log.state.log_end_offset
+    if is_damaged(log) and store.move_out(partition):
+        log = store.open(partition)
     cut = cut_log(log)
     forgot = _keep_recoverable(log)
     if not cut and not forgot:

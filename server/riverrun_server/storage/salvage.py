@@ -186,14 +186,7 @@ def cut_log(log: RocksLog) -> bool:
     offset, last, from_start = state.log_start_offset, None, 0
     epochs: list[EpochEntry] = []
     known = {entry.leader_epoch: entry for entry in log.epochs()}
-    while offset < state.log_end_offset:
-        try:
-            found = log.scan(offset, 1)
-        except CorruptData:
-            break
-        if not found:
-            break
-        (last,) = found
+    for last in readable(log):
         stamp = last.stamp
         if not epochs or epochs[-1].leader_epoch < stamp.leader_epoch:
             entry = EpochEntry(stamp.leader_epoch, stamp.base_offset)
@@ -207,6 +200,28 @@ def cut_log(log: RocksLog) -> bool:
         state = _state_at(log, offset, last, from_start)
     log.truncate(state, epochs)
     return cut
+
+
+def is_damaged(log: RocksLog) -> bool:
+    """Return whether a log cannot be read to its end."""
+    offset = log.state.log_start_offset
+    for batch in readable(log):
+        offset = batch.stamp.next_offset
+    return offset < log.state.log_end_offset
+
+
+def readable(log: RocksLog) -> Iterator[ScannedBatch]:
+    """Yield the batches of a log up to its end, or to the first that is damaged or missing."""
+    offset = log.state.log_start_offset
+    while offset < log.state.log_end_offset:
+        try:
+            found = log.scan(offset, 1)
+        except CorruptData:
+            return
+        if not found:
+            return
+        yield found[0]
+        offset = found[0].stamp.next_offset
 
 
 def _state_at(log: RocksLog, end: int, last: ScannedBatch | None, from_start: int) -> LogState:

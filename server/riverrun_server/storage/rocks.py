@@ -139,6 +139,8 @@ class Rocks:
     def renew(self, name: str) -> None:
         """Empty a column family: its tables are dropped without being read.
 
+        For repairs: RocksDB writes the options of all families anew, twice.
+
         Raises:
             StorageError: it is as it was, or gone, and then made at the next start.
         """

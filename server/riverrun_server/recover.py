@@ -23,8 +23,9 @@ from riverrun_server.runtime.broker_start import accept_partition_loss
 from riverrun_server.runtime.clock import SystemClock, SystemDice
 from riverrun_server.runtime.supervisor import CannotStart
 from riverrun_server.storage.log import RocksLog
+from riverrun_server.storage.options import Tuning
 from riverrun_server.storage.rocks_store import RocksStore
-from riverrun_server.storage.salvage import cut_log
+from riverrun_server.storage.salvage import cut_log, is_damaged
 from riverrun_server.storage.store import open_store
 from riverrun_server.wire.snapshots import decode_snapshot, encode_snapshot
 from riverrun_server.wire.stored import scan_batch, stored_batch
@@ -43,7 +44,8 @@ def accept_loss(settings: Settings, topic: str, partition: int) -> str:
         parse=stored_batch,
         scan=scan_batch,
         dice=SystemDice(),
-        slots=settings.storage.slots,
+        slots=1,  # those that it has: how many more the broker wants is not for us to make
+        tuning=Tuning(compactions=False),
     )
     try:
         told = _accept(store, _find(store, topic, partition), f"{topic}-{partition}")
@@ -79,9 +81,9 @@ def _find(store: RocksStore, topic: str, partition: int) -> PartitionId:
     for entry in entries:
         if entry.key == keys.topic(topic):
             value = documents.decode(TopicValue, entry)
-            found = PartitionId(value.topic_id, partition)
-            if found in store.partitions():
-                return found
+            # Also one of which nothing is stored: that it was there may be what is lost.
+            if partition < value.partitions:
+                return PartitionId(value.topic_id, partition)
     raise CannotStart(
         f"this data directory holds no partition {partition} of a topic {topic!r}; look at the "
         "broker's log for the damaged ones"
@@ -89,12 +91,17 @@ def _find(store: RocksStore, topic: str, partition: int) -> PartitionId:
 
 
 def _accept(store: RocksStore, partition: PartitionId, name: str) -> str:
+    if partition not in store.partitions():
+        store.open(partition)
+        return f"{name}: nothing of it is stored; it begins empty at offset 0"
     log = store.open(partition)
     if log.damage:
         store.drop(partition)
         store.open(partition)
         return f"{name}: {log.damage}; nothing could be kept, it begins empty at offset 0"
     was = log.state.log_end_offset
+    if is_damaged(log) and store.move_out(partition):
+        log = store.open(partition)
     cut = cut_log(log)
     forgot = _keep_recoverable(log)
     if not cut and not forgot:

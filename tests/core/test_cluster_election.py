@@ -19,6 +19,8 @@ from tests.core.cluster_world import LIVES, Outdated, World, make_id
 
 CRASHED = Incarnations(LIVES.fsync, make_id(1))  # no clean shutdown: relaxed data may be gone
 REPLACED = Incarnations(make_id(2), make_id(3))  # another disk
+# Epochs that had been used, and are lost with what was written in them.
+MORE_THAN_LIVES_LOST = 999
 
 
 @pytest.fixture
@@ -98,7 +100,7 @@ def test_a_topic_that_accepts_loss_goes_on_and_the_loss_is_told(world):
     decided = restart(world, CRASHED)
     assert decided.elected == decided.unclean == [("t", 0)]
     assert world.partition("t", 0).isr == (Replica(1, CRASHED.relaxed),)
-    assert world.partition("t", 0).leader_epoch == 1
+    assert world.partition("t", 0).leader_epoch > MORE_THAN_LIVES_LOST
     assert not restart(world, CRASHED).unclean
 
 
@@ -139,10 +141,11 @@ def test_an_accepted_loss_raises_the_epoch_and_lets_the_next_start_lead(world):
     world.create("t", 2)
     assert restart(world, REPLACED).offline == [("t", 0), ("t", 1)]
     world.run([accept_loss(world.image, world.leader, "t", 1)])
-    assert world.partition("t", 1).leader_epoch == 1
+    accepted = world.partition("t", 1).leader_epoch
+    assert accepted > MORE_THAN_LIVES_LOST
     decided = restart(world, REPLACED)
     assert (decided.elected, decided.offline) == ([("t", 1)], [("t", 0)])
-    assert world.partition("t", 1).leader_epoch == 2
+    assert world.partition("t", 1).leader_epoch == accepted + 1
     assert not decided.unclean
 
 

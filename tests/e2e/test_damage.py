@@ -1,5 +1,6 @@
 """A partition whose stored data is damaged: offline, never a hole, and back once the loss is accepted."""
 
+import asyncio
 import re
 import shlex
 import subprocess
@@ -7,12 +8,15 @@ import subprocess
 import grpc
 import pytest
 
+import riverrun
+from riverrun.cli.exits import Exit
 from riverrun.v1 import consumer_pb2, consumer_pb2_grpc, producer_pb2, producer_pb2_grpc
 from riverrun.v1.admin_pb2 import CreateTopicRequest
 from riverrun.v1.admin_pb2_grpc import AdminServiceStub
 from riverrun.v1.records_pb2 import Record
 from tests.e2e.broker_process import SERVER
 
+CLI = SERVER.with_name("riverrun")
 COUNT, SIZE = 40, 200_000
 
 
@@ -25,6 +29,10 @@ def damaged(broker):
         for number in range(COUNT):
             produce(channel, "torn", b"<%06d>" % number * (SIZE // 8))
         produce(channel, "whole", b"fine")
+        ahead = consumer_pb2.OffsetCommit(topic="torn", offset=COUNT - 1, leader_epoch=0)
+        consumer_pb2_grpc.ConsumerServiceStub(channel).CommitOffset(
+            consumer_pb2.CommitOffsetRequest(group_id="ahead", offsets=[ahead])
+        )
     assert broker.term() == 0
     flip_a_bit(broker.data_dir, b"<%06d>" % (COUNT // 2) * 4)
     return broker
@@ -89,3 +97,24 @@ def test_damage_stops_its_partition_alone_until_the_loss_is_accepted(damaged):
         )
         error = fetched.errors[0].error
         assert error.diverging_offset == COUNT // 2
+    asyncio.run(a_group_that_had_come_further_is_told(damaged.address))
+    consume = [CLI, "consume", "torn", "--group", "ahead", "--exit-at-end"]
+    told = subprocess.run(
+        [*consume, "--bootstrap", damaged.address], capture_output=True, text=True, check=False
+    )
+    assert told.returncode == Exit.NOT_FOUND, told
+    assert not told.stdout
+    assert f"go on from offset {COUNT // 2}" in told.stderr
+
+
+async def a_group_that_had_come_further_is_told(address):
+    async with riverrun.Client(address) as client:
+        async with client.consumer("torn", group="ahead", stop_at_end=True) as consumer:
+            with pytest.raises(riverrun.OffsetOutOfRangeError) as cut:
+                await anext(aiter(consumer))
+        assert cut.value.reason is riverrun.Reason.LOG_TRUNCATED
+        assert cut.value.diverging_offset == COUNT // 2
+        async with client.consumer("torn", group="ahead", stop_at_end=True) as consumer:
+            await consumer.seek(riverrun.TopicPartition("torn", 0), riverrun.Offset(COUNT // 2))
+            (record,) = [record async for record in consumer]
+            assert (record.offset, record.value) == (COUNT // 2, b"more")

@@ -139,6 +139,25 @@ async def test_a_call_waits_a_little_for_offsets_that_are_being_loaded(directory
 
 
 @simulated
+async def test_a_group_whose_offsets_are_offline_is_told_why_and_at_once(directory, log):
+    async with world_of(directory) as world:
+        await store(world, commit(5))
+    log.broken = Refusal(Reason.PARTITION_OFFLINE, "it is offline, run this command")
+    async with world_of(directory, loading_wait_s=2) as world:
+        await asyncio.sleep(0.1)
+        began_s = asyncio.get_running_loop().time()
+        with pytest.raises(Refusal, match="it is offline, run this command") as caught:
+            await offsets_of(world)
+        assert caught.value.reason is Reason.COORDINATOR_LOADING
+        (refusal,) = await store(world, commit(6))
+        assert "it is offline, run this command" in refusal.message
+        assert asyncio.get_running_loop().time() == began_s
+        log.broken = None
+        await asyncio.sleep(OffsetsLogSettings().reload_max_s)
+        assert await offsets_of(world) == {0: 5}
+
+
+@simulated
 async def test_loading_is_tried_again_until_the_partition_can_be_read(directory, log):
     async with world_of(directory) as world:
         await store(world, commit(5))

@@ -284,7 +284,8 @@ async def test_a_partition_whose_data_is_in_doubt_is_offline_and_the_others_serv
         await create(catalog, "careless", 1, fsync="relaxed", unclean_recovery="accept")
     async with world.started(CRASHED) as catalog:
         assert (await catalog.partition("strict", b"", 0).watermarks()).leader_epoch == 1
-        assert (await catalog.partition("careless", b"", 0).watermarks()).leader_epoch == 1
+        # Above every epoch that may have been lost.
+        assert (await catalog.partition("careless", b"", 0).watermarks()).leader_epoch > 999
         assert catalog.unclean_recoveries == 1
         offline = catalog.partitions("loose")[1]
         assert (offline.topic, offline.id.partition) == ("loose", 1)
@@ -337,7 +338,8 @@ async def test_a_topic_that_comes_to_accept_its_loss_serves_after_a_restart(worl
     async with world.started(CRASHED) as catalog:
         assert catalog.unclean_recoveries == 1
         partition = catalog.partition("loose", b"", 0)
-        assert (partition.data, partition.leader_epoch) == (b"left", 1)
+        assert partition.data == b"left"
+        assert partition.leader_epoch > 1
 
 
 async def test_producer_ids_that_a_damaged_store_may_have_forgotten_are_left_out(world):

@@ -15,6 +15,7 @@ from riverrun_server.ports.log import StorageFailed
 from riverrun_server.storage import keys
 from riverrun_server.storage.recovery import Mode
 from riverrun_server.storage.rocks import Batch
+from riverrun_server.storage.salvage import _disown, cut_log
 from tests.storage.world import P0, P1, Writer, flip, killed, read_all, scan, tables, wals
 
 
@@ -456,3 +457,131 @@ def test_an_unreadable_state_is_damage_of_its_partition_alone(opened, data_dir):
     assert "version 2" in again.open(P0).damage
     assert again.open(P1).damage is None
     assert len(read_all(again.open(P1))) == 1
+
+
+# Damage that RocksDB itself cannot skip: a record of several fragments with more of them behind it.
+
+
+@pytest.fixture
+def crashed_with_large_batches(opened, data_dir):
+    """A directory after a kill: 6 large batches synced, 6 not, each larger than a block of the log."""
+    store = opened()
+    writer = Writer(store.open(P0))
+    for _ in range(6):
+        writer.append(size=100_000)
+        store.sync()
+    store.write_watermark(clean=False)
+    synced = wal_size(data_dir)
+    writer.many(6, size=100_000)
+    return killed(data_dir), synced
+
+
+def test_a_large_batch_torn_in_its_middle_proves_no_loss(opened, crashed_with_large_batches):
+    folder, synced = crashed_with_large_batches
+    damage_zeros(wals(folder)[-1], synced + 50_000, synced + 54_096)
+    store = opened(folder)
+    assert store.recovery.intact, store.recovery.loss
+    check_prefix(store.open(P0), 6, 6)
+
+
+def test_damage_to_a_large_batch_that_was_synced_is_a_loss(opened, crashed_with_large_batches):
+    folder, synced = crashed_with_large_batches
+    flip(wals(folder)[-1], synced // 2)
+    store = opened(folder, seed=1)
+    assert "had been synced" in store.recovery.loss
+    check_prefix(store.open(P0), 2, 3)
+
+
+def test_damage_to_a_large_batch_in_an_older_log_leaves_what_stands_before_it(opened, data_dir):
+    store = opened()
+    writer, other = Writer(store.open(P0)), store.table(b"other")
+    writer.many(6, size=100_000)
+    store.sync()
+    other.write([(b"a", b"b")])
+    store._journal.meta.flush()
+    writer.many(6, size=100_000)
+    store.sync()
+    store.write_watermark(clean=False)
+    folder = killed(data_dir)
+    older, _ = wals(folder)
+    flip(older, older.stat().st_size // 2)
+    again = opened(folder, seed=1)
+    assert again.recovery.mode is Mode.SALVAGED
+    assert not again.recovery.intact
+    check_prefix(again.open(P0), 2, 3)
+
+
+# What a salvage makes of a store whose families have lost different parts.
+
+
+@pytest.fixture
+def ahead(opened, data_dir):
+    """A directory after a kill: the batches of P0 are in tables, its other rows in a log that is gone.
+
+    Its state says less than its tables hold, and of its epochs the second is lost.
+    """
+    store = opened()
+    writer = Writer(store.open(P0))
+    writer.append(count=5, epoch=1)
+    store.sync()
+    store._journal.index.flush()
+    store._journal.meta.flush()
+    writer.append(count=5, epoch=2, leader_epoch=2)
+    writer.append(count=5, leader_epoch=2)
+    writer.log._slot.flush()
+    store.sync()
+    store.write_watermark(clean=False)
+    return killed(data_dir)
+
+
+def without_logs(folder, but=0):
+    for wal in wals(folder)[: len(wals(folder)) - but]:
+        wal.unlink()
+
+
+def test_batches_behind_the_state_that_is_left_never_show_from_within_newer_ones(opened, ahead):
+    without_logs(ahead)
+    store = opened(ahead, seed=1)
+    assert store.recovery.mode is Mode.SALVAGED
+    writer = Writer(store.open(P0))
+    check_length = writer.state.log_end_offset
+    assert check_length == 5
+    new = writer.append(count=9)
+    writer.append(count=9)
+    (found,) = writer.log.read(12, 14, 1)
+    assert (found.base_offset, found.data) == (5, new.data)
+
+
+def test_epochs_that_are_lost_are_read_from_the_batches(opened, ahead, data_dir):
+    # A newer log has the state as it was at last, and no epochs.
+    store = opened(killed(ahead, "with-all"))
+    expected = store.open(P0).epochs()
+    state = store.open(P0).state
+    assert [tuple(entry) for entry in expected] == [(1, 0), (2, 5)]
+    write = Batch()
+    write.delete_range(store._journal.index, *keys.epochs(keys.prefix(P0)))
+    store._journal.commit(write)
+    log = store.open(P0)
+    assert log.epochs() == []
+    assert not cut_log(log)
+    assert log.epochs() == expected
+    assert log.state == state
+
+
+def test_batches_of_a_partition_that_the_slot_map_has_lost_are_not_a_new_ones(opened, ahead):
+    store = opened(killed(ahead, "with-all"))
+    write = Batch()
+    write.delete(store._journal.meta, keys.slot_of(keys.prefix(P0)))
+    store._journal.commit(write)
+    _disown(store._journal)
+    store.close()
+    again = opened(ahead.with_name("with-all"))
+    assert again.partitions() == []
+    writer = Writer(again.open(P0))
+    new = writer.append(count=9)
+    writer.append(count=9)
+    (found,) = writer.log.read(7, 9, 1)
+    assert (found.base_offset, found.data) == (0, new.data)
+    while again.upkeep():
+        pass
+    assert len(read_all(writer.log)) == 2

@@ -99,8 +99,8 @@ class OffsetsLog:
         self._rewrite_at = 0.0
 
     async def ready(self, timeout_s: float) -> None:
-        """Wait until everything is loaded, or for so long."""
-        if not self.offsets.ready and timeout_s > 0:
+        """Wait until everything is loaded, or for so long; not where it is known to fail."""
+        if not self.offsets.ready and not self.offsets.trouble and timeout_s > 0:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout_s):
                     await self._ready.wait()
@@ -134,6 +134,7 @@ class OffsetsLog:
             try:
                 await self._replay()
             except (Refusal, CorruptData) as error:
+                self.offsets.trouble = str(error)
                 self._loading.failed(self._access.id, error)
                 await asyncio.sleep(self._backoff.next_s())
                 continue

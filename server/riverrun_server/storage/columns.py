@@ -133,6 +133,10 @@ class Column:
         """Whether something is in memory only (and in the write-ahead log)."""
         return self.number(_ENTRIES) > 0 or self.number(_WAITING) > 0
 
+    def memory_bytes(self) -> int:
+        """Return how much memory holds what is not in tables yet."""
+        return self.number("rocksdb.cur-size-all-mem-tables")
+
     def number(self, name: str) -> int:
         """Return one of RocksDB's properties of this family, 0 where there is none."""
         with self._reading():

@@ -20,6 +20,8 @@ TOPIC_ID_BYTES: Final = 16
 PREFIX_BYTES: Final = TOPIC_ID_BYTES + 4
 # No offset reaches this: offsets are below 2**63.
 _BEYOND: Final = b"\xff" * 8
+# Behind every key of a slot.
+SLOT_END: Final = b"\xff" * (PREFIX_BYTES + 9)
 
 _STATE: Final = b"\x01"
 _EPOCH: Final = b"\x02"
@@ -40,6 +42,12 @@ _U64: Final = struct.Struct(">Q")
 def slot_name(slot: int) -> str:
     """Return the name of a slot's column family."""
     return f"slot_{slot:04d}"
+
+
+def slot_of_name(name: str) -> int | None:
+    """Return the slot whose column family has this name, None where it is another family."""
+    number = name.removeprefix("slot_")
+    return int(number) if number != name else None
 
 
 def prefix(partition: PartitionId) -> bytes:

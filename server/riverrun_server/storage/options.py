@@ -43,6 +43,8 @@ class Tuning:
         flush_threads: tables written side by side. Measured with 256 partitions written in turn:
             one thread stalls the writers, four do not.
         flush_bytes_per_s: slows down the writing of tables; 0 is no limit.
+        compactions: whether RocksDB compacts by itself. Where tables are damaged it must not: what
+            it meets then stops every write.
     """
 
     memtable_bytes: int = 256 * _MIB
@@ -50,6 +52,7 @@ class Tuning:
     cache_bytes: int = 16 * _MIB
     flush_threads: int = 4
     flush_bytes_per_s: int = 0
+    compactions: bool = True
 
     @property
     def wal_bytes(self) -> int:
@@ -125,6 +128,7 @@ def options_file(tuning: Tuning, wal: WalRecovery, *, track_wals: bool, max_open
         # first rows of 256 partitions.
         "arena_block_size": 64 * 1024,
         "target_file_size_base": 64 * _MIB,
+        "disable_auto_compactions": str(not tuning.compactions).lower(),
         "level0_file_num_compaction_trigger": 4,
         "level0_slowdown_writes_trigger": 32,
         "level0_stop_writes_trigger": 64,

@@ -24,6 +24,7 @@ from riverrun_server.storage.log import Parse, Scan
 from riverrun_server.storage.options import Tuning, WalRecovery
 from riverrun_server.storage.rocks import NORMAL, Access, Rocks, open_rocks, stored_families
 from riverrun_server.storage.salvage import finish_salvage, salvage
+from riverrun_server.storage.wal_reader import newest_claim
 from riverrun_server.storage.watermark import Watermark
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -115,11 +116,15 @@ def open_recovered(
     clean = watermark is not None and watermark.clean
     loss, damaged = _examine(store, stored, tuning, expected)
     loss = doubt or loss
-    before_change(loss is None)
     cuts: dict[PartitionId, int] = {}
     if damaged:
         _log.warning("write-ahead log cannot be replayed, salvaging", reason=loss)
-        cuts = salvage(store, stored, tuning, parse, scan)
+        try:
+            cuts = salvage(store, stored, tuning, parse, scan, lambda: before_change(False))
+        except CorruptData as error:
+            raise _beyond_repair(store, error) from error
+    else:
+        before_change(loss is None)
     rocks = open_rocks(store, names, tuning)
     mode = Mode.SALVAGED if damaged else Mode.REPLAYED
     return rocks, RecoveryReport(mode, loss, clean, last_claim(rocks)[0], expected, cuts)
@@ -170,9 +175,12 @@ def _examine(
     """Return (what is lost, whether the write-ahead log cannot be replayed); changes nothing."""
     try:
         seen, promised = _claim(store, stored, tuning, _EVIDENCE)
-    except StorageError as error:
+    except CorruptData as error:
         if any(text in str(error) for text in _TRACKED_LOG):
             return f"a write-ahead log that had been synced is missing or short: {error}", True
+        # RocksDB itself does not always come past damage.
+        seen, promised = newest_claim(store)
+    except StorageError as error:
         raise _beyond_repair(store, error) from error
     try:
         kept, _ = _claim(store, stored, tuning, _REHEARSAL)

@@ -79,20 +79,18 @@ class Rocks:
     """An open database; `open_rocks` makes it."""
 
     def __init__(
-        self, path: Path, database: Rdict, options: Options, families: Sequence[str]
+        self,
+        path: Path,
+        database: Rdict,
+        options: Options,
+        family_options: Options,
+        families: Sequence[str],
     ) -> None:
         self.path = path
         self._database: Rdict | None = database
         self._options = options
-        self._columns = {
-            name: Column(
-                name,
-                database.get_column_family(name),
-                database.get_column_family_handle(name),
-                self.reading,
-            )
-            for name in families
-        }
+        self._family_options = family_options
+        self._columns = {name: self._column(database, name) for name in families}
         self._write_options = WriteOptions()
         self._write_options.sync = False
         # A write that waits does so with the interpreter lock held, for seconds; this is refused.
@@ -137,6 +135,20 @@ class Rocks:
                 self._open.flush_wal(True)
             except Exception as error:  # noqa: BLE001 - rocksdict raises nothing narrower
                 raise StorageFailed(f"syncing: {error}") from None
+
+    def renew(self, name: str) -> None:
+        """Empty a column family: its tables are dropped without being read.
+
+        For repairs: RocksDB writes the options of all families anew, twice.
+
+        Raises:
+            StorageError: it is as it was, or gone, and then made at the next start.
+        """
+        with self.reading(), translated(f"emptying {name}"):
+            self._columns.pop(name).let_go()
+            self._open.drop_column_family(name)
+            self._open.create_column_family(name, self._family_options)
+            self._columns[name] = self._column(self._open, name)
 
     def files(self) -> list[File]:
         """Return all tables."""
@@ -211,6 +223,14 @@ class Rocks:
         with suppress(Exception):
             database.close()
 
+    def _column(self, database: Rdict, name: str) -> Column:
+        return Column(
+            name,
+            database.get_column_family(name),
+            database.get_column_family_handle(name),
+            self.reading,
+        )
+
     @property
     def _open(self) -> Rdict:
         """The database, for one expression: a name for it would live on in an error's traceback."""
@@ -248,7 +268,7 @@ def open_rocks(
     mode = AccessType.read_only(False) if access.read_only else AccessType.read_write()
     with translated(f"opening {path}"):
         database = Rdict(str(path), options, dict.fromkeys(families, family), mode)
-    return Rocks(path, database, options, families)
+    return Rocks(path, database, options, family, families)
 
 
 def _options(path: Path, families: int, tuning: Tuning, access: Access) -> tuple[Options, Options]:

@@ -6,6 +6,7 @@ import os
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import structlog
 
@@ -25,10 +26,14 @@ from riverrun_server.storage.metrics import Slots, measure
 from riverrun_server.storage.recovery import RecoveryReport
 from riverrun_server.storage.rocks import Batch, Rocks
 from riverrun_server.storage.rocks_errors import translated
+from riverrun_server.storage.salvage import readable
 from riverrun_server.storage.slots import SlotPool
 from riverrun_server.storage.table import RocksTable
 from riverrun_server.storage.upkeep import Upkeep
 from riverrun_server.storage.watermark import Watermark, write_watermark
+
+# Moved batches are written into tables when so much of them is in memory.
+_MOVED_AT_ONCE_BYTES: Final = 16 << 20
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -131,6 +136,41 @@ class RocksStore:
             log = self._logs.pop(partition, None)
         if log is not None:
             log.mark_dropped()
+
+    def move_out(self, partition: PartitionId) -> bool:
+        """Move what can be read of a damaged partition into a clean slot; drop the old tables.
+
+        Deleting from damaged tables would have RocksDB compact them, and what it meets there stops
+        every write to the store, at each start anew. Only for a store that nobody else uses, with
+        compactions off. A slot that is shared, or a store without a clean one, is left as it is.
+
+        Returns:
+            Whether it was moved; its log then has to be opened again, and cut.
+
+        Raises:
+            StorageError: it stands where it stood.
+        """
+        if not (self._pool.is_alone(partition) and self._pool.has_clean()):
+            return False
+        old, new = self._pool[partition], self._pool.choose()
+        prefix, column = keys.prefix(partition), self._rocks.column(keys.slot_name(new))
+        for batch in readable(self.open(partition)):
+            write = Batch()
+            write.put(column, keys.batch(prefix, batch.stamp.base_offset), batch.data)
+            self._journal.commit(write)
+            if column.memory_bytes() > _MOVED_AT_ONCE_BYTES:
+                column.flush()
+        column.flush()
+        write = Batch()
+        write.put(self._journal.meta, keys.slot_of(prefix), rows.pack_slot(new))
+        self._journal.commit(write)
+        self._journal.sync()
+        self._pool.leave(partition)
+        self._pool.take(partition, new)
+        self._logs.pop(partition).mark_dropped()
+        self._rocks.renew(keys.slot_name(old))
+        self._pool.cleaned(old)
+        return True
 
     def table(self, name: bytes) -> RocksTable:
         """Return a table, empty where it has never been written; names are 1 to 255 bytes."""

@@ -11,12 +11,13 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import structlog
 
 from riverrun_server.core.log.batch import PartitionId, ScannedBatch
+from riverrun_server.core.log.epochs import EpochEntry
 from riverrun_server.core.log.state import LogState
 from riverrun_server.ports.log import CorruptData
 from riverrun_server.storage import keys, rows
@@ -24,8 +25,9 @@ from riverrun_server.storage.durable_file import sync_directory
 from riverrun_server.storage.journal import Journal, last_claim
 from riverrun_server.storage.log import Parse, RocksLog, Scan
 from riverrun_server.storage.options import Tuning, WalRecovery
-from riverrun_server.storage.rocks import Access, open_rocks
+from riverrun_server.storage.rocks import Access, Batch, Rocks, open_rocks
 from riverrun_server.storage.rocks_errors import translated
+from riverrun_server.storage.wal_reader import cut_at_damage, logs_of
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -33,23 +35,35 @@ _SKIP_DAMAGE = Access(WalRecovery.SKIP_DAMAGE, track_wals=False)
 
 
 def salvage(
-    store: Path, families: Sequence[str], tuning: Tuning, parse: Parse, scan: Scan
+    store: Path,
+    families: Sequence[str],
+    tuning: Tuning,
+    parse: Parse,
+    scan: Scan,
+    before_change: Callable[[], None],
 ) -> dict[PartitionId, int]:
     """Replace a store by what can be read of it; return where partitions had to be cut.
 
     The old write-ahead logs stay beside it for whoever wants to look; they are used no more.
 
+    Args:
+        store: the database's directory.
+        families: all that it has.
+        tuning: sizes.
+        parse: reads the place of a batch.
+        scan: reads a batch, verified.
+        before_change: called when the copy is complete and the store is still as it was.
+
     Raises:
         StorageError: the store is as it was.
+        CorruptData: not even its tables can be read.
     """
     copy = _copy_of(store)
-    with translated(f"copying {store}"):
-        shutil.rmtree(copy, ignore_errors=True)
-        _copy(store, copy)
-    rocks = open_rocks(copy, families, tuning, _SKIP_DAMAGE)
+    rocks = _opened_copy(store, copy, families, tuning)
     cuts: dict[PartitionId, int] = {}
     try:
         journal = Journal(rocks, last_claim(rocks)[0])
+        _disown(journal)
         for log in _logs(journal, parse, scan):
             was = log.state.log_end_offset
             if cut_log(log):
@@ -66,6 +80,7 @@ def salvage(
                 column.flush()
     finally:
         rocks.close()
+    before_change()
     with translated(f"replacing {store}"):
         _swap(store, copy)
     return cuts
@@ -89,7 +104,27 @@ def _copy_of(store: Path) -> Path:
     return store.with_name(store.name + ".salvaged")
 
 
+def _opened_copy(store: Path, copy: Path, families: Sequence[str], tuning: Tuning) -> Rocks:
+    """Copy a store and open the copy with damage skipped, or cut off where that does not work."""
+    with translated(f"copying {store}"):
+        _copy(store, copy)
+    try:
+        return open_rocks(copy, families, tuning, _SKIP_DAMAGE)
+    except CorruptData as error:
+        _log.warning("damage cannot be skipped, cutting the logs there", error=str(error))
+    with translated(f"copying {store}"):
+        _copy(store, copy)
+    for log in logs_of(copy):
+        cut_at_damage(log)
+    try:
+        return open_rocks(copy, families, tuning, _SKIP_DAMAGE)
+    except CorruptData:
+        shutil.rmtree(copy, ignore_errors=True)
+        raise
+
+
 def _copy(store: Path, copy: Path) -> None:
+    shutil.rmtree(copy, ignore_errors=True)
     copy.mkdir()
     for file in store.iterdir():
         if file.suffix == ".sst":
@@ -108,6 +143,24 @@ def _swap(store: Path, copy: Path) -> None:
         table.unlink()
 
 
+def _disown(journal: Journal) -> None:
+    """Have upkeep delete batches of partitions that the slot map has lost.
+
+    A partition that is made anew under the same id and in the same slot would have them else.
+    """
+    slot_of = {key[1:]: rows.unpack_slot(row) for key, row in journal.meta.scan(*keys.slots())}
+    write = Batch()
+    for column in journal.rocks.columns():
+        slot = keys.slot_of_name(column.name)
+        at = b""
+        while slot is not None and (found := column.scan(at, keys.SLOT_END, 1)):
+            prefix = found[0][0][: keys.PREFIX_BYTES]
+            if slot_of.get(prefix) != slot:
+                write.put(journal.meta, keys.dead(slot, prefix), rows.DEAD)
+            at = keys.batches_end(prefix)
+    journal.commit(write)
+
+
 def _logs(journal: Journal, parse: Parse, scan: Scan) -> Iterator[RocksLog]:
     """Yield the log of every partition whose state can be read; the others stay damaged."""
     for key, row in journal.meta.scan(*keys.slots()):
@@ -123,25 +176,52 @@ def _logs(journal: Journal, parse: Parse, scan: Scan) -> Iterator[RocksLog]:
 
 
 def cut_log(log: RocksLog) -> bool:
-    """Cut a log where it no longer continues; return whether that was before its end."""
+    """Cut a log where it no longer continues; return whether that was before its end.
+
+    What stands behind the end, of writes whose state is lost, is deleted, or it would show from
+    within batches that are written there later. The epochs are those that the batches name: an
+    entry that is lost would have readers told that what they read has been truncated.
+    """
     state = log.state
     offset, last, from_start = state.log_start_offset, None, 0
-    while offset < state.log_end_offset:
+    epochs: list[EpochEntry] = []
+    known = {entry.leader_epoch: entry for entry in log.epochs()}
+    for last in readable(log):
+        stamp = last.stamp
+        if not epochs or epochs[-1].leader_epoch < stamp.leader_epoch:
+            entry = EpochEntry(stamp.leader_epoch, stamp.base_offset)
+            # Of a log that was trimmed the first epoch begins below its first batch.
+            epochs.append(known.get(stamp.leader_epoch, entry) if not epochs else entry)
+        offset = stamp.next_offset
+        from_start += len(last.data)
+    cut = offset < state.log_end_offset
+    offset = max(offset, state.log_start_offset)
+    if cut:
+        state = _state_at(log, offset, last, from_start)
+    log.truncate(state, epochs)
+    return cut
+
+
+def is_damaged(log: RocksLog) -> bool:
+    """Return whether a log cannot be read to its end."""
+    offset = log.state.log_start_offset
+    for batch in readable(log):
+        offset = batch.stamp.next_offset
+    return offset < log.state.log_end_offset
+
+
+def readable(log: RocksLog) -> Iterator[ScannedBatch]:
+    """Yield the batches of a log up to its end, or to the first that is damaged or missing."""
+    offset = log.state.log_start_offset
+    while offset < log.state.log_end_offset:
         try:
             found = log.scan(offset, 1)
         except CorruptData:
-            break
+            return
         if not found:
-            break
-        (last,) = found
-        offset = last.stamp.next_offset
-        from_start += len(last.data)
-    if offset >= state.log_end_offset:
-        return False
-    offset = max(offset, state.log_start_offset)
-    epochs = [entry for entry in log.epochs() if entry.start_offset < offset]
-    log.truncate(_state_at(log, offset, last, from_start), epochs)
-    return True
+            return
+        yield found[0]
+        offset = found[0].stamp.next_offset
 
 
 def _state_at(log: RocksLog, end: int, last: ScannedBatch | None, from_start: int) -> LogState:

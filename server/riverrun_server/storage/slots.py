@@ -62,6 +62,15 @@ class SlotPool:
             return self._free[0]
         return min(range(self.size), key=lambda slot: (self._tenants[slot], self._litter[slot]))
 
+    def is_alone(self, partition: PartitionId) -> bool:
+        """Return whether a partition's slot holds nothing but it."""
+        slot = self._slot_of[partition]
+        return self._tenants[slot] == 1 and not self._litter[slot]
+
+    def has_clean(self) -> bool:
+        """Return whether `choose` would return a slot that nobody has ever used up."""
+        return bool(self._free)
+
     def take(self, partition: PartitionId, slot: int) -> bool:
         """Give a slot to a partition; return whether it is shared now."""
         assert partition not in self._slot_of, partition

@@ -51,12 +51,13 @@ def main() -> int:
     )
     options = parser.parse_args()
     seed = options.seed or int.from_bytes(os.urandom(4))
-    folder = options.folder / str(seed)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
     # The client says that connections break; that is what this is about.
     logging.getLogger("riverrun").setLevel(logging.ERROR)
     what = "power cuts" if options.power or options.relaxed else "kills"
+    part = "relaxed" if options.relaxed else "power" if options.power else "kills"
+    folder = options.folder / f"{part}-{seed}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     sys.stdout.write(f"seed {seed}, {options.rounds} {what}, in {folder}\n")
     began_s = time.monotonic()
     if options.relaxed:
@@ -75,7 +76,7 @@ def main() -> int:
         sys.stdout.write(f"{line}\n")
     seconds = time.monotonic() - began_s
     sys.stdout.write(
-        f"torture: {what.replace(' ', '_')} seed={seed} rounds={options.rounds} failures={len(failures)} "
+        f"torture: {part} seed={seed} rounds={options.rounds} failures={len(failures)} "
         f"seconds={seconds:.0f}\n"
     )
     return 1 if failures else 0

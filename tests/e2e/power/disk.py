@@ -155,22 +155,22 @@ class FaultyDisk:
         """Have each sync that begins from now on take at least so long."""
         self._state.sync_us = round(1000 * sync_ms)
 
-    def fail_syncs(self, error: str, count: int = 1) -> None:
-        """Have the next syncs fail, with EIO or ENOSPC."""
-        self._arm(self._state.sync, error, count)
+    def fail_syncs(self, error: str, count: int = 1, *, spared: int = 0) -> None:
+        """Have syncs fail, with EIO or ENOSPC, after so many that are spared."""
+        self._arm(self._state.sync, error, count, spared)
 
-    def fail_writes(self, error: str, count: int = FOR_EVER) -> None:
-        """Have the next writes fail, with EIO or ENOSPC."""
-        self._arm(self._state.write, error, count)
+    def fail_writes(self, error: str, count: int = FOR_EVER, *, spared: int = 0) -> None:
+        """Have writes fail, with EIO or ENOSPC, after so many that are spared."""
+        self._arm(self._state.write, error, count, spared)
 
     def heal(self) -> None:
         """Have nothing fail any more."""
         self._state.sync.failing = self._state.write.failing = 0
 
     @staticmethod
-    def _arm(rule: _Rule, error: str, count: int) -> None:
+    def _arm(rule: _Rule, error: str, count: int, spared: int) -> None:
         assert not rule.failing, "heal it first: the process counts down what is set here"
-        rule.spared, rule.error = 0, _ERRORS[error]
+        rule.spared, rule.error = spared, _ERRORS[error]
         rule.failing = count
 
     # What a power cut finds, once the process is dead.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Final
 
 from riverrun_server.core.cluster import keys
 from riverrun_server.core.cluster.changes import Leader, TopicPolicy, find
@@ -23,6 +24,11 @@ from riverrun_server.core.cluster.values import (
     Replica,
     TopicValue,
 )
+
+# What was lost may have been written in epochs of which nothing is left here, up to one for each
+# start since the data that is: a backup was put back, or the metadata was lost with the records. An
+# epoch that had been used would tell readers of what is gone that all of it is still there.
+_EPOCHS_LOST_MAX: Final = 1_000
 
 # A topic's name and a partition's number.
 TopicPartition = tuple[str, int]
@@ -81,14 +87,16 @@ def elect(image: ClusterImage, leader: Leader, policy: TopicPolicy) -> Election:
                 continue
             if value.leader_broker_epoch >= leader.broker_epoch:
                 continue
+            first_free = value.leader_epoch + 1
             if not _has_all_data(value, leader):
+                first_free += _EPOCHS_LOST_MAX
                 if config.unclean_recovery is not UncleanRecovery.ACCEPT:
                     election.offline.append(here)
                     continue
                 election.unclean.append(here)
             election.elected.append(here)
             key = keys.partition(topic.value.topic_id, number)
-            elected = _elected(value, topic.value, config, leader)
+            elected = _elected(value, topic.value, config, leader, first_free)
             writes.append(Write(key, elected, partition.mod_revision))
     guard = Guard(keys.broker(leader.broker_id), registration.mod_revision)
     return dataclasses.replace(election, steps=tuple(guarded(guard, writes)))
@@ -97,7 +105,8 @@ def elect(image: ClusterImage, leader: Leader, policy: TopicPolicy) -> Election:
 def accept_loss(image: ClusterImage, leader: Leader, name: str, partition: int) -> Step:
     """Plan that what a broker still has of a partition is all there is; an operator's decision.
 
-    Positions in what was lost get the truncation error, for the leader epoch rises.
+    Positions in what was lost get the truncation error, for the leader epoch rises above every one
+    that may have been lost with it.
 
     Raises:
         Refusal: TOPIC_NOT_FOUND, PARTITION_NOT_FOUND.
@@ -110,7 +119,7 @@ def accept_loss(image: ClusterImage, leader: Leader, name: str, partition: int) 
     here = Replica(leader.broker_id, leader.incarnations.of(value.durability))
     accepted = dataclasses.replace(
         value,
-        leader_epoch=value.leader_epoch + 1,
+        leader_epoch=value.leader_epoch + 1 + _EPOCHS_LOST_MAX,
         partition_epoch=value.partition_epoch + 1,
         isr=(here,),
         elr=(),
@@ -124,14 +133,18 @@ def _has_all_data(value: PartitionValue, leader: Leader) -> bool:
 
 
 def _elected(
-    value: PartitionValue, topic: TopicValue, config: TopicConfig, leader: Leader
+    value: PartitionValue,
+    topic: TopicValue,
+    config: TopicConfig,
+    leader: Leader,
+    leader_epoch: int,
 ) -> PartitionValue:
     # Nothing is open yet and what was recovered is durable, so the class may change either way.
     durability = Durability.FSYNC if config.fsync else Durability.RELAXED
     return dataclasses.replace(
         value,
         leader=leader.broker_id,
-        leader_epoch=value.leader_epoch + 1,
+        leader_epoch=leader_epoch,
         leader_broker_epoch=leader.broker_epoch,
         partition_epoch=value.partition_epoch + 1,
         isr=(Replica(leader.broker_id, leader.incarnations.of(durability)),),

@@ -77,6 +77,9 @@ class CommittedOffsets:
         ready -> loading (reload), when the outcome of an append is unknown
         ready: record -> appended by the caller -> replay
         ready: rewrite begun -> rewritten(records) -> appended -> replay ... -> trimmable
+
+    Attributes:
+        trouble: why loading has failed, until it does not; "" where it is only under way.
     """
 
     def __init__(self, limits: OffsetsLimits) -> None:
@@ -85,6 +88,7 @@ class CommittedOffsets:
         self._bytes = 0
         self._count = 0
         self.ready = False
+        self.trouble = ""
         self.next_offset = 0
         self.log_start_offset = 0
         self._rewrite_below: int | None = None
@@ -116,6 +120,7 @@ class CommittedOffsets:
         self.log_start_offset = log_start_offset
         self.next_offset = max(self.next_offset, next_offset)
         self.ready = True
+        self.trouble = ""
 
     def reload(self) -> None:
         """Forget everything: what is in the log is no longer known for sure."""
@@ -174,12 +179,12 @@ class CommittedOffsets:
         Raises:
             Refusal: COORDINATOR_LOADING.
         """
-        if not self.ready:
-            raise Refusal(
-                Reason.COORDINATOR_LOADING,
-                f"the coordinator of group {group_id!r} is still reading its offsets; ask again in "
-                "a moment",
-            )
+        if self.ready:
+            return
+        told = "is still reading its offsets; ask again in a moment"
+        if self.trouble:
+            told = f"cannot read its offsets, and tries again by itself: {self.trouble}"
+        raise Refusal(Reason.COORDINATOR_LOADING, f"the coordinator of group {group_id!r} {told}")
 
     # Compaction by rewrite.
 

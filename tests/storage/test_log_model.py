@@ -50,9 +50,12 @@ class Model:
         start = self.state.log_start_offset
         return [each for each in self.batches if each.next_offset > start]
 
-    def keep_newest_snapshots(self):
-        for offset in sorted(self.snapshots)[:-2]:
-            del self.snapshots[offset]
+    def keep_snapshot(self, offset, data):
+        """Of those before the new one, one stays; those behind it have nothing to do with it."""
+        older = sorted(known for known in self.snapshots if known < offset)
+        for known in older[:-1]:
+            del self.snapshots[known]
+        self.snapshots[offset] = data
 
 
 class Histories(RuleBasedStateMachine):
@@ -105,8 +108,7 @@ class Histories(RuleBasedStateMachine):
             log.save(model.state)
             return
         log.save(model.state, snapshot=(offset, data))
-        model.snapshots[offset] = data
-        model.keep_newest_snapshots()
+        model.keep_snapshot(offset, data)
 
     @rule(partition=PARTITIONS, at=st.floats(0, 1))
     def trim(self, partition, at):
@@ -120,8 +122,7 @@ class Histories(RuleBasedStateMachine):
             log_start_offset=offset,
             high_watermark=max(model.state.high_watermark, offset),
         )
-        model.snapshots[offset] = b"producers"
-        model.keep_newest_snapshots()
+        model.keep_snapshot(offset, b"producers")
         model.snapshots = {at: data for at, data in model.snapshots.items() if at >= offset}
         model.epochs = model.epochs[sum(e.start_offset <= offset for e in model.epochs[1:]) :]
         model.rows = model.rows[max(0, sum(row <= offset for row in model.rows) - 1) :]
@@ -260,3 +261,21 @@ def test_the_store_on_disk_keeps_to_the_model(tmp_path, slots):
     run_state_machine_as_test(
         RocksHistories, settings=settings(max_examples=6, stateful_step_count=30, deadline=None)
     )
+
+
+@pytest.mark.parametrize("histories", [MemoryHistories, RocksHistories])
+def test_a_snapshot_before_newer_ones_is_kept_beside_them(tmp_path, histories):
+    """Found by the model: it had counted the newer ones among those to make room for."""
+    RocksHistories.tmp_path, RocksHistories.slots = tmp_path, 1
+    state = histories()
+    state.open()
+    for _ in range(2):
+        state.append(partition=P0, count=1, size=0, index=False)
+    state.save(partition=P0, at=0.5, data=b"")
+    state.save(partition=P0, at=1.0, data=b"")
+    state.append(partition=P0, count=1, size=0, index=False)
+    state.trim(partition=P0, at=0.0)
+    state.everything_is_as_it_should_be()
+    state.truncate(partition=P0, at=3)
+    state.everything_is_as_it_should_be()
+    state.teardown()

@@ -80,8 +80,8 @@ def test_a_clean_stop_leaves_nothing_to_replay(opened, data_dir):
     for wal in wals(data_dir):
         wal.unlink()
     again = opened()
-    # RocksDB still misses the log, but everything is in tables.
-    assert again.recovery.written == again.recovery.expected
+    # RocksDB still misses the log, but everything is in tables; a salvage makes writes of its own.
+    assert again.recovery.written >= again.recovery.expected
     check_prefix(again.open(P0), 30, 30)
 
 

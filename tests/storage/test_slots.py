@@ -84,7 +84,8 @@ def test_slots_that_are_used_up_are_shared_with_a_warning(opened, data_dir):
         writers = [Writer(store.open(partition(n))) for n in range(2)]
         assert not logs
         writers += [Writer(store.open(partition(n))) for n in range(2, 5)]
-    assert [(line["log_level"], line["slots"]) for line in logs] == [("warning", 2)] * 3
+    # Once for all three, or whoever makes topics fills the log.
+    assert [(line["log_level"], line["slots"]) for line in logs] == [("warning", 2)]
     for round_ in range(3):
         for writer in writers:
             writer.append(size=round_ + 10)

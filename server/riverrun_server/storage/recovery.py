@@ -173,15 +173,17 @@ def _examine(
     store: Path, stored: Sequence[str], tuning: Tuning, expected: int
 ) -> tuple[str | None, bool]:
     """Return (what is lost, whether the write-ahead log cannot be replayed); changes nothing."""
+    evidence = (0, 0)
     try:
-        seen, promised = _claim(store, stored, tuning, _EVIDENCE)
+        evidence = _claim(store, stored, tuning, _EVIDENCE)
     except CorruptData as error:
         if any(text in str(error) for text in _TRACKED_LOG):
             return f"a write-ahead log that had been synced is missing or short: {error}", True
-        # RocksDB itself does not always come past damage.
-        seen, promised = newest_claim(store)
     except StorageError as error:
         raise _beyond_repair(store, error) from error
+    # RocksDB does not always come past damage, and where it does it leaves out the rest of a block:
+    # there may stand the only write that says that the damaged one had been synced.
+    seen, promised = max(evidence, newest_claim(store))
     try:
         kept, _ = _claim(store, stored, tuning, _REHEARSAL)
     except CorruptData as error:

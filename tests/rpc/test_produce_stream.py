@@ -309,8 +309,8 @@ class Held:
     ("name", "fields"),
     [
         ("accept", {"batch": compressed()}),
-        ("pack", {"records": [Record(value=b"v")] * 600}),
-        ("pack", {"records": [Record(value=b"v")] * 600, "partition": None}),
+        ("pack_records", {"records": [Record(value=b"v")] * 600}),
+        ("pack_records", {"records": [Record(value=b"v")] * 600, "partition": None}),
     ],
     ids=["batch", "records", "records anywhere"],
 )

@@ -20,8 +20,10 @@ from riverrun_server.wire.ingress import (
     MAX_BATCH_RECORDS,
     AcceptedBatch,
     IngressLimits,
+    PackedRecords,
     accept,
-    pack,
+    join,
+    pack_records,
 )
 
 # Where an append goes: topic, topic id, partition; where it never found its partition, what the
@@ -80,12 +82,18 @@ class AppendRules:
             return accept(batch, limits, now_ms)
         return await self.threads.run(accept, batch, limits, now_ms)
 
-    async def pack(self, access: PartitionAccess, records: Sequence[Record]) -> AcceptedBatch:
-        """Make a batch of records; many of them in a thread."""
+    async def pack_records(
+        self, access: PartitionAccess, records: Sequence[Record]
+    ) -> PackedRecords:
+        """Serialise and validate records; many of them in a thread."""
         limits, now_ms = self._ingress(access), self.now_ms()
         if len(records) <= _PACK_ON_LOOP_RECORDS:
-            return pack(records, limits, now_ms)
-        return await self.threads.run(pack, records, limits, now_ms)
+            return pack_records(records, limits, now_ms)
+        return await self.threads.run(pack_records, records, limits, now_ms)
+
+    async def pack(self, access: PartitionAccess, records: Sequence[Record]) -> AcceptedBatch:
+        """Make a batch of records."""
+        return join([await self.pack_records(access, records)], self.now_ms())
 
     def _ingress(self, access: PartitionAccess) -> IngressLimits:
         return IngressLimits(access.max_batch_bytes, self.limits.timestamp_ahead_max_ms)

@@ -25,10 +25,11 @@ from riverrun_server.rpc.appends import (
     timed_out,
     where,
 )
+from riverrun_server.rpc.gathering import Gathering
 from riverrun_server.rpc.partitioning import choose_partitions
 from riverrun_server.rpc.produce_stream import ProduceStream, received
 from riverrun_server.runtime.in_flight import InFlightBytes
-from riverrun_server.wire.ingress import AcceptedBatch
+from riverrun_server.wire.ingress import AcceptedBatch, join
 
 SERVICE = "riverrun.v1.ProducerService"
 
@@ -59,7 +60,12 @@ class _Call:
         self, access: PartitionAccess, batch: AcceptedBatch, expected: int | None = None
     ) -> None:
         """Append a batch; its result takes the next place."""
-        slot = _Slot(where(access), batch.header.record_count)
+        done = self.expect(access, batch.header.record_count)
+        access.submit(Append(batch, self.acks, done, expected))
+
+    def expect(self, access: PartitionAccess, record_count: int) -> Callable[[Appended], None]:
+        """Wait for one more result, which takes the next place; return whom to tell."""
+        slot = _Slot(where(access), record_count)
         self.slots.append(slot)
         self.missing += 1
 
@@ -70,7 +76,7 @@ class _Call:
                 if not self.missing and self.waiter is not None and not self.waiter.done():
                     self.waiter.set_result(None)
 
-        access.submit(Append(batch, self.acks, done, expected))
+        return done
 
     async def finish(self, timeout_s: float) -> None:
         """Wait for what is missing; what does not come in time is answered as unknown."""
@@ -129,6 +135,7 @@ class ProducerService:
         self._new_producer_id = new_producer_id
         self._draining = draining
         self._dice = dice
+        self._gathering = Gathering(rules.now_ms)
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return the service's methods; streamed answers are serialised by the stream itself."""
@@ -204,13 +211,18 @@ class ProducerService:
                 "the request names no topic; set `topic` and `records`, or `batches`",
             )
         check_records(len(request.records))
+        expected = _expected(request)
         for access, records in self._chosen(request):
             try:
-                batch = await self._rules.pack(access, records)
+                packed = await self._rules.pack_records(access, records)
             except Refusal as refusal:
                 call.refuse(where(access), refusal)
                 continue
-            call.submit(access, batch, _expected(request))
+            if expected is None:
+                done = call.expect(access, packed.records)
+                self._gathering.add(access, packed, call.acks, done)
+            else:
+                call.submit(access, join([packed], self._rules.now_ms()), expected)
 
     def _chosen(self, request: ProduceRequest) -> list[tuple[PartitionAccess, Sequence[Record]]]:
         """Return where the flat form's records go."""

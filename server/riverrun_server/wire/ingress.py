@@ -9,6 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
@@ -96,13 +97,34 @@ def accept(batch: RecordBatch, limits: IngressLimits, now_ms: int) -> AcceptedBa
     _check_count(count, batch.record_count)
     batch.record_count = count
     if not batch.max_timestamp_ms:
-        _fill_timestamps(batch, record_set.records, now_ms)
-    _check_timestamps(batch, limits, now_ms)
+        first, latest, all_timed = _times(record_set.records)
+        batch.first_timestamp_ms = first
+        batch.max_timestamp_ms = _latest_of_batch(latest, all_timed, now_ms)
+        _check_timestamp(latest, limits, now_ms)
+    _check_timestamp(max(batch.max_timestamp_ms, batch.first_timestamp_ms), limits, now_ms)
     return AcceptedBatch(batch, records, _header(batch, size))
 
 
-def pack(records: Sequence[Record], limits: IngressLimits, now_ms: int) -> AcceptedBatch:
-    """Make a batch of typed records, as validated as one that came as bytes.
+class PackedRecords(NamedTuple):
+    """Validated records as they stand in a record set, and what their batch has to say of them.
+
+    Attributes:
+        data: a serialised RecordSet of theirs; joined to that of others it is one of all.
+        records: how many.
+        first_timestamp_ms: of the first; 0 where it has none.
+        latest_ms: the largest timestamp; 0 where none has one.
+        all_timed: whether each has one.
+    """
+
+    data: bytes
+    records: int
+    first_timestamp_ms: int
+    latest_ms: int
+    all_timed: bool
+
+
+def pack_records(records: Sequence[Record], limits: IngressLimits, now_ms: int) -> PackedRecords:
+    """Serialise typed records, as validated as a batch that came as bytes.
 
     Raises:
         Refusal: INVALID_RECORD, INVALID_TIMESTAMP, BATCH_TOO_LARGE.
@@ -112,10 +134,37 @@ def pack(records: Sequence[Record], limits: IngressLimits, now_ms: int) -> Accep
     _check_count(len(records), 0)
     data = _record_set(records)
     _check_size(len(data), limits)
-    batch = RecordBatch(records_crc=zlib.crc32(data), record_count=len(records))
-    _fill_timestamps(batch, records, now_ms)
-    _check_timestamps(batch, limits, now_ms)
+    first, latest, all_timed = _times(records)
+    _check_timestamp(max(first, latest), limits, now_ms)
+    return PackedRecords(data, len(records), first, latest, all_timed)
+
+
+def join(packed: Sequence[PackedRecords], now_ms: int) -> AcceptedBatch:
+    """Make one batch of records that were packed apart, in order."""
+    first = packed[0]
+    if len(packed) == 1:
+        data, count, _, latest, all_timed = first
+    else:
+        data = b"".join([each.data for each in packed])
+        count = sum([each.records for each in packed])
+        latest = max([each.latest_ms for each in packed])
+        all_timed = all(each.all_timed for each in packed)
+    batch = RecordBatch(
+        records_crc=zlib.crc32(data),
+        record_count=count,
+        first_timestamp_ms=first.first_timestamp_ms,
+        max_timestamp_ms=_latest_of_batch(latest, all_timed, now_ms),
+    )
     return AcceptedBatch(batch, data, _header(batch, len(data)))
+
+
+def pack(records: Sequence[Record], limits: IngressLimits, now_ms: int) -> AcceptedBatch:
+    """Make a batch of typed records.
+
+    Raises:
+        Refusal: as `pack_records`.
+    """
+    return join([pack_records(records, limits, now_ms)], now_ms)
 
 
 def _record_set(records: Iterable[Record]) -> bytes:
@@ -192,24 +241,25 @@ def _check_count(count: int, declared: int) -> None:
         )
 
 
-def _fill_timestamps(batch: RecordBatch, records: Iterable[Record], now_ms: int) -> None:
-    """Look at each record's time; a maximum of 0 stands for the time of the append.
+def _times(records: Iterable[Record]) -> tuple[int, int, bool]:
+    """Return (the first record's timestamp, the largest one, whether each has one); 0 is none."""
+    times = [record.timestamp_ms if record.HasField("timestamp_ms") else None for record in records]
+    known = [time for time in times if time is not None]
+    if not known:
+        return 0, 0, False
+    return times[0] or 0, max(known), len(known) == len(times)
+
+
+def _latest_of_batch(latest_ms: int, all_timed: bool, now_ms: int) -> int:
+    """Return a batch's largest timestamp; 0 stands for the time of the append.
 
     So it stays where a record without a time may be the latest one: the append is never earlier
     than now, and a lookup by time must not pass over it.
     """
-    times = [record.timestamp_ms if record.HasField("timestamp_ms") else None for record in records]
-    known = [time for time in times if time is not None]
-    if not known:
-        batch.first_timestamp_ms = 0
-        return
-    batch.first_timestamp_ms = times[0] or 0
-    latest = max(known)
-    batch.max_timestamp_ms = latest if len(known) == len(times) or latest > now_ms else 0
+    return latest_ms if all_timed or latest_ms > now_ms else 0
 
 
-def _check_timestamps(batch: RecordBatch, limits: IngressLimits, now_ms: int) -> None:
-    latest = max(batch.max_timestamp_ms, batch.first_timestamp_ms)
+def _check_timestamp(latest: int, limits: IngressLimits, now_ms: int) -> None:
     if latest > now_ms + limits.timestamp_ahead_max_ms:
         raise Refusal(
             Reason.INVALID_TIMESTAMP,

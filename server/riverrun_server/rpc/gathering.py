@@ -1,0 +1,102 @@
+"""Records of small calls that arrive together become one batch of their partition.
+
+A batch costs the broker the same for one record as for a hundred: a stamp, a write, two rows beside it, an
+answer. So the records of calls that are read in the same turn of the event loop are joined, each
+validated by itself before, and each call is told its own offsets. A call that comes alone waits for
+nothing but the end of that turn; where calls come faster than they can be written one by one, a group
+stays open for some milliseconds (`core/pace.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from time import perf_counter
+from typing import Final
+
+from riverrun_server.core.pace import AIM_CALLS, Pace
+from riverrun_server.ports.partitions import Acks, Append, Appended, PartitionAccess
+from riverrun_server.wire.ingress import MAX_BATCH_RECORDS, PackedRecords, join
+
+Done = Callable[[Appended], None]
+
+# Larger batches save nothing more, and hold up the loop while they are written.
+_GROUP_BYTES_MAX: Final = 256 << 10
+
+
+class Gathering:
+    """Joins what is to be appended to one partition under one ack condition.
+
+    Args:
+        now_ms: the broker's guarded clock.
+
+    Transitions of a group: none -> open, with its first call; open -> appended, at the end of the
+    loop's turn, or when it is time, or when there is company enough, or when the next call's
+    records do not fit.
+    """
+
+    def __init__(self, now_ms: Callable[[], int]) -> None:
+        self._now_ms = now_ms
+        self._open: dict[tuple[PartitionAccess, Acks], _Group] = {}
+        self._pace = Pace()
+
+    def add(self, access: PartitionAccess, packed: PackedRecords, acks: Acks, done: Done) -> None:
+        """Append records soon; `done` is told of them alone, as by `PartitionAccess.submit`."""
+        key = access, acks
+        group = self._open.get(key)
+        if group is not None and not group.fits(packed):
+            self._append(key, group)
+            group = None
+        if group is None:
+            group = self._open[key] = _Group(min(access.max_batch_bytes, _GROUP_BYTES_MAX))
+            self._append_soon(key, group, self._pace.wait_s)
+        group.add(packed, done)
+        if len(group.packed) == AIM_CALLS:
+            self._append_soon(key, group, 0.0)
+
+    def _append_soon(self, key: tuple[PartitionAccess, Acks], group: _Group, wait_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        if wait_s:
+            loop.call_later(wait_s, self._append, key, group)
+        else:
+            loop.call_soon(self._append, key, group)
+
+    def _append(self, key: tuple[PartitionAccess, Acks], group: _Group) -> None:
+        if self._open.get(key) is not group:
+            return  # appended before, for it was full or had company enough
+        del self._open[key]
+        access, acks = key
+        # The loop's own clock counts whole milliseconds only.
+        self._pace.closed(len(group.packed), perf_counter())
+        access.submit(Append(join(group.packed, self._now_ms()), acks, group.appended))
+
+
+class _Group:
+    """The records of some calls, in order, and who is told of each call's."""
+
+    __slots__ = ("_bytes_left", "_dones", "_records_left", "packed")
+
+    def __init__(self, max_bytes: int) -> None:
+        self._bytes_left = max_bytes
+        self._records_left = MAX_BATCH_RECORDS
+        self.packed: list[PackedRecords] = []
+        self._dones: list[Done] = []
+
+    def fits(self, packed: PackedRecords) -> bool:
+        """Return whether there is room for these too."""
+        return len(packed.data) <= self._bytes_left and packed.records <= self._records_left
+
+    def add(self, packed: PackedRecords, done: Done) -> None:
+        """Take records; the first ones may be larger than the group's bound."""
+        self._bytes_left -= len(packed.data)
+        self._records_left -= packed.records
+        self.packed.append(packed)
+        self._dones.append(done)
+
+    def appended(self, answer: Appended) -> None:
+        """Tell each call of its part of the batch."""
+        base = answer.base_offset
+        for packed, done in zip(self.packed, self._dones, strict=True):
+            done(Appended(base, packed.records, answer.log_start_offset, error=answer.error))
+            if base is not None:
+                base += packed.records

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
 from functools import partial
 
+from riverrun._core.attempts import Attempts
 from riverrun._core.descriptions import (
     ClusterInfo,
     PartitionOffset,
@@ -65,6 +66,7 @@ class Admin:
             lambda connection, timeout_s: connection.admin.CreateTopic(request, timeout=timeout_s),
             f"create topic {topic}",
             idempotent=if_not_exists or validate_only,
+            attempts=Attempts(changes=not validate_only),
         )
         return topic_info(answer.topic, created=answer.created)
 
@@ -76,6 +78,7 @@ class Admin:
             answer = await self._connections.call(
                 partial(_list_topics, request),
                 "list topics",
+                attempts=Attempts(changes=False),
             )
             for topic in answer.topics:
                 yield topic_info(topic)
@@ -95,6 +98,7 @@ class Admin:
                 request, timeout=timeout_s
             ),
             f"describe topic {topic}",
+            attempts=Attempts(changes=False),
         )
         return topic_description(answer)
 
@@ -113,6 +117,7 @@ class Admin:
         answer = await self._connections.call(
             lambda connection, timeout_s: connection.admin.AlterTopic(request, timeout=timeout_s),
             f"alter topic {topic}",
+            attempts=Attempts(changes=not validate_only),
         )
         return topic_info(answer.topic)
 
@@ -129,6 +134,7 @@ class Admin:
             ),
             f"add partitions to topic {topic}",
             idempotent=validate_only,
+            attempts=Attempts(changes=not validate_only),
         )
         return topic_info(answer.topic)
 
@@ -144,17 +150,19 @@ class Admin:
         """
         points = [pb.TrimPoint(partition=p, before_offset=at) for p, at in before.items()]
         request = pb.TrimTopicRequest(topic=topic, points=points)
+        attempts = Attempts()
         answer = await self._connections.call(
             lambda connection, timeout_s: connection.admin.TrimTopic(request, timeout=timeout_s),
             f"trim topic {topic}",
             # Made later again, -1 would also delete what came meanwhile.
             idempotent=-1 not in before.values(),
+            attempts=attempts,
         )
         return tuple(
             TrimResult(
                 result.partition,
                 result.log_start_offset,
-                result.error.message if result.HasField("error") else "",
+                attempts.told(from_proto(result.error)).message if result.HasField("error") else "",
             )
             for result in answer.results
         )
@@ -216,6 +224,7 @@ class Admin:
                 request, timeout=timeout_s
             ),
             "get metadata",
+            attempts=Attempts(changes=False),
         )
         for topic in answer.cluster.topics:
             if topic.HasField("error"):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
+from riverrun._core.attempts import Attempts
 from riverrun._core.backoff import Backoff
 from riverrun._core.descriptions import ServerInfo
 from riverrun._core.records import From, OffsetReset, PositionReset, TopicPartition
@@ -180,7 +181,9 @@ class Client:
             info = await connection.metadata.GetServerInfo(request, timeout=timeout_s)
             return server_info(info, connection.endpoint)
 
-        return await self._connections.call(ask, "get server info")
+        return await self._connections.call(
+            ask, "get server info", attempts=Attempts(changes=False)
+        )
 
     async def close(self) -> None:
         """Close all that the client has made, producers first, then the connections."""

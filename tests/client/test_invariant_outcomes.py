@@ -19,7 +19,6 @@ REFUSING = {
     grpc.StatusCode.INVALID_ARGUMENT,
     grpc.StatusCode.OUT_OF_RANGE,
     grpc.StatusCode.PERMISSION_DENIED,
-    grpc.StatusCode.RESOURCE_EXHAUSTED,
     grpc.StatusCode.UNAUTHENTICATED,
     grpc.StatusCode.UNIMPLEMENTED,
 }
@@ -34,8 +33,9 @@ class DoesItThenFails(FakeAdminService):
         self._fail = fail
 
     async def AddPartitions(self, request, context):  # noqa: N802
-        await super().AddPartitions(request, context)
+        answer = await super().AddPartitions(request, context)
         await self._fail(context)
+        return answer
 
 
 @asynccontextmanager
@@ -100,3 +100,16 @@ async def test_a_broker_that_dies_over_a_call_leaves_the_outcome_open(broker):
         await done.wait()
         await server.stop(grace=None)
         assert not (await asking).outcome_known
+
+
+async def test_an_answer_that_is_too_large_for_grpc_leaves_the_outcome_open(broker):
+    # gRPC's own RESOURCE_EXHAUSTED, made where the answer arrives: the work has been done.
+    broker.topics["t"].configs["text"] = "x" * (17 << 20)
+
+    async def answer(_):
+        pass
+
+    async with serving(broker, answer) as (_, address):
+        error = await error_of(broker, address)
+    assert "RESOURCE_EXHAUSTED" in error.message
+    assert not error.outcome_known

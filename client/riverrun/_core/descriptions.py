@@ -19,7 +19,8 @@ class TopicInfo:
         configs: what was set for this topic; the broker's defaults hold for the rest.
         internal: True for topics that belong to the brokers.
         create_time_ms: when it was made, in ms since 1970.
-        created: False where `create_topic` found it there already, or only checked.
+        created: False where `create_topic` found it there already, or only checked; what it found
+            there may be its own, made by an attempt whose answer was lost.
     """
 
     name: str
@@ -175,7 +176,7 @@ class ServerInfo:
 
 @dataclass(frozen=True, slots=True)
 class TrimResult:
-    """Where a partition begins after a trim; `error` says why nothing was deleted, if so."""
+    """Where a partition begins after a trim; `error` says why that was refused, if so."""
 
     partition: int
     log_start_offset: int

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 
+from riverrun._core.attempts import Attempts
 from riverrun._core.backoff import Backoff
 from riverrun._net.failures import from_rpc, is_connection_trouble
 from riverrun.errors import ClosedError, NoBrokerError, Reason, RetriableError, RiverrunError
@@ -123,28 +124,43 @@ class Connections:
                 self._config.addresses
             )
 
-    async def call(self, send: Send[T], what: str, *, idempotent: bool = True) -> T:
+    async def call(
+        self,
+        send: Send[T],
+        what: str,
+        *,
+        idempotent: bool = True,
+        attempts: Attempts | None = None,
+    ) -> T:
         """Make a unary call, again where that is safe, within the request timeout.
 
         Args:
             send: makes it once.
             what: it in words, for errors.
             idempotent: making it again does no harm where the outcome is unknown.
+            attempts: remembers what is left open; given by a caller whose call only reads, or whose
+                answers have errors of their parts.
 
         Raises:
-            RiverrunError: whatever it failed with at last.
+            RiverrunError: whatever it failed with at last. Where an earlier attempt may have taken
+                effect, the outcome is unknown whatever the last one said.
         """
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + self._config.request_timeout_s
         backoff = self._new_backoff()
+        attempts = attempts or Attempts()
         while True:
-            connection = await self.connect()
+            try:
+                connection = await self.connect()
+            except RiverrunError as nobody:
+                raise attempts.failed(nobody) from nobody.__cause__
             try:
                 return await send(connection, max(0.0, deadline_s - loop.time()))
             except grpc.aio.AioRpcError as failure:
                 error = from_rpc(failure, what, connection.endpoint)
                 if is_connection_trouble(error):
                     self.lost(connection)
+                error = attempts.failed(error)
                 delay_s = backoff.next_s(error.retry_after_s)
                 again = isinstance(error, RetriableError) and (error.outcome_known or idempotent)
                 if not again or loop.time() + delay_s >= deadline_s:

@@ -55,10 +55,12 @@ _REFUSED = frozenset(
         grpc.StatusCode.INVALID_ARGUMENT,
         grpc.StatusCode.OUT_OF_RANGE,
         grpc.StatusCode.PERMISSION_DENIED,
-        grpc.StatusCode.RESOURCE_EXHAUSTED,
         grpc.StatusCode.UNAUTHENTICATED,
     }
 )
+# gRPC says RESOURCE_EXHAUSTED of a message that is too large for it, in the same words whether that
+# is the request, which nobody has seen then, or the answer to one that has been carried out.
+_WRONG_CALL = _REFUSED | {grpc.StatusCode.RESOURCE_EXHAUSTED}
 # What no other stream would change, whoever says so.
 _FINAL = frozenset(
     {
@@ -134,7 +136,7 @@ def from_rpc(error: grpc.aio.AioRpcError, what: str, endpoint: str) -> RiverrunE
             "address is that of a broker's client port",
             reason=Reason.UNKNOWN,
         )
-    kind = UsageError if code in _REFUSED else FatalError
+    kind = UsageError if code in _WRONG_CALL else FatalError
     return kind(
         f"{where}: {code.name}: {text}", reason=Reason.UNKNOWN, outcome_known=code in _REFUSED
     )

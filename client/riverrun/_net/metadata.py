@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, replace
 
+from riverrun._core.attempts import Attempts
 from riverrun._net.channel import Connections
 from riverrun._net.failures import from_proto
 from riverrun.errors import Reason, TopicNotFoundError
@@ -42,6 +43,7 @@ async def fetch_topic(connections: Connections, topic: str) -> TopicShape:
     response = await connections.call(
         lambda connection, timeout_s: connection.metadata.GetMetadata(request, timeout=timeout_s),
         f"get metadata of {topic}",
+        attempts=Attempts(changes=False),
     )
     for found in response.cluster.topics:
         if found.topic != topic:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
+from riverrun._core.attempts import Attempts
 from riverrun._core.descriptions import PartitionOffset
 from riverrun._core.records import (
     CommittedOffset,
@@ -59,6 +60,7 @@ async def list_offsets(
     answer = await connections.call(
         lambda connection, timeout_s: connection.consumer.ListOffsets(request, timeout=timeout_s),
         "list offsets",
+        attempts=Attempts(changes=False),
     )
     for found in answer.answers:
         if found.HasField("error"):
@@ -121,6 +123,7 @@ async def fetch_group_offsets(
     answer = await connections.call(
         lambda connection, timeout_s: connection.consumer.FetchOffsets(request, timeout=timeout_s),
         f"fetch offsets of group {group}",
+        attempts=Attempts(changes=False),
     )
     found: dict[TopicPartition, CommittedOffset | None] = {}
     for offset in answer.offsets:
@@ -155,13 +158,16 @@ async def commit_group_offsets(
             for partition, offset in offsets.items()
         ],
     )
+    attempts = Attempts()
     answer = await connections.call(
         lambda connection, timeout_s: connection.consumer.CommitOffset(request, timeout=timeout_s),
         f"commit offsets of group {group}",
+        attempts=attempts,
     )
     for result in answer.results:
         if result.HasField("error"):
-            raise from_proto(result.error, f"group {group}, {result.topic}[{result.partition}]")
+            where = f"group {group}, {result.topic}[{result.partition}]"
+            raise attempts.told(from_proto(result.error, where))
 
 
 def _commit(

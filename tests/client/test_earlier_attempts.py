@@ -141,14 +141,16 @@ async def test_a_success_after_a_lost_answer_is_one(broker):
 
 async def test_no_broker_after_a_lost_answer_leaves_the_outcome_open(broker):
     lossy = Lossy(1_000_000)
-    async with serving(broker, lossy) as (server, address):
-        async with impatient(address, connect_timeout_s=0.2) as client:
-            admin = client.admin()
-            altering = asyncio.create_task(admin.alter_topic("t", set={"retention.ms": "7"}))
-            await lossy.lost.wait()
-            await server.stop(grace=None)
-            with pytest.raises(NoBrokerError) as caught:
-                await altering
+    async with (
+        serving(broker, lossy) as (server, address),
+        impatient(address, connect_timeout_s=0.2) as client,
+    ):
+        admin = client.admin()
+        altering = asyncio.create_task(admin.alter_topic("t", set={"retention.ms": "7"}))
+        await lossy.lost.wait()
+        await server.stop(grace=None)
+        with pytest.raises(NoBrokerError) as caught:
+            await altering
     assert broker.topics["t"].configs == {"retention.ms": "7"}
     assert not caught.value.outcome_known
 
@@ -179,10 +181,12 @@ async def test_a_partition_that_refuses_a_trim_after_a_lost_answer_says_so(broke
 
 
 async def test_what_only_reads_never_leaves_anything_open(broker):
-    async with serving(broker, Lossy(1_000_000)) as (_, address):
-        async with impatient(address, request_timeout_s=0.3) as client:
-            with pytest.raises(riverrun.RetriableError) as caught:
-                await client.admin().describe_topic("t")
+    async with (
+        serving(broker, Lossy(1_000_000)) as (_, address),
+        impatient(address, request_timeout_s=0.3) as client,
+    ):
+        with pytest.raises(riverrun.RetriableError) as caught:
+            await client.admin().describe_topic("t")
     assert caught.value.outcome_known
 
 

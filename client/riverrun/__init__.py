@@ -21,6 +21,7 @@ from riverrun._core.descriptions import (
     TopicLeaders,
     TrimResult,
 )
+from riverrun._core.partitioner import Partitioner
 from riverrun._core.records import (
     CommittedOffset,
     From,
@@ -94,6 +95,7 @@ __all__ = [
     "OffsetReset",
     "PartitionDescription",
     "PartitionOffset",
+    "Partitioner",
     "PositionReset",
     "Producer",
     "ProducerFencedError",

@@ -11,6 +11,7 @@ from typing import Self
 from riverrun._core.attempts import Attempts
 from riverrun._core.backoff import Backoff
 from riverrun._core.descriptions import ServerInfo
+from riverrun._core.partitioner import Partitioner, PartitionerName
 from riverrun._core.records import From, OffsetReset, PositionReset, TopicPartition
 from riverrun._net.addresses import parse_bootstrap
 from riverrun._net.channel import Connection, ConnectionConfig, Connections
@@ -84,6 +85,7 @@ class Client:
         batch_bytes: int = 256 * 1024,
         buffer_bytes: int = 32 * 1024 * 1024,
         delivery_timeout_s: float = 120.0,
+        partitioner: PartitionerName | Partitioner = "crc32",
     ) -> Producer:
         """Make a producer.
 
@@ -99,6 +101,12 @@ class Client:
             buffer_bytes: how much may wait for its acknowledgement.
             delivery_timeout_s: how long a record may take from `send` to its acknowledgement,
                 retries and broken connections included.
+            partitioner: chooses the partition where none is named. "crc32" takes the CRC-32 of the
+                key, "murmur2" the hash of Kafka's Java clients; without a key both stay with one
+                partition until its batch is full. "sticky" does so with all records, "round-robin"
+                takes the next partition for each; these two ignore keys, so equal keys are spread
+                and lose their order. A function of topic, key, value and the number of partitions
+                returns the partition; it sees bytes, and is called on the event loop.
 
         Raises:
             UsageError: a setting is out of its range, or zstd is not installed.
@@ -112,6 +120,7 @@ class Client:
             batch_bytes=batch_bytes,
             buffer_bytes=buffer_bytes,
             delivery_timeout_s=delivery_timeout_s,
+            partitioner=partitioner,
         )
         engine = ProduceEngine(self._connections, config, self._uniform)
         producer = Producer(engine, config, self._producers.discard)

@@ -13,6 +13,7 @@ from riverrun._core.chunks import Chunk, Chunker, Sendable
 from riverrun._core.codecs import Compression, codec_for
 from riverrun._core.encoding import Row, size_bound
 from riverrun._core.outgoing import OutgoingBatch
+from riverrun._core.partitioner import Partitioner, PartitionerName, route_maker
 from riverrun._core.records import Headers, RecordMetadata, SendSummary, TopicPartition
 from riverrun._core.row_checks import BATCH_BYTES_MAX, check_row, check_size
 from riverrun._net.feeding import feed
@@ -39,6 +40,7 @@ def checked_config(
     batch_bytes: int,
     buffer_bytes: int,
     delivery_timeout_s: float,
+    partitioner: PartitionerName | Partitioner,
 ) -> ProducerConfig:
     """Check a producer's settings.
 
@@ -63,6 +65,7 @@ def checked_config(
         batch_bytes=batch_bytes,
         buffer_bytes=buffer_bytes,
         delivery_timeout_s=delivery_timeout_s,
+        new_route=route_maker(partitioner),
     )
 
 

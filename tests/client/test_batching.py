@@ -8,7 +8,7 @@ from riverrun._core.accumulator import Accumulator
 from riverrun._core.backoff import Backoff, BackoffConfig
 from riverrun._core.dispatch import StreamLimits
 from riverrun._core.outgoing import OutgoingBatch
-from riverrun._core.partitioner import StickyPartitioner
+from riverrun._core.partitioner import Route
 from riverrun._core.producing import ProducerMachine
 from riverrun._core.records import TopicPartition
 from riverrun._core.sequences import PartitionLane
@@ -193,7 +193,7 @@ def test_keyless_records_move_on_with_each_batch():
     made = machine(partitions=3)
     places = []
     for _ in range(5):
-        place = made.partition_for("t", None)
+        place = made.partition_for("t", (None, b"", 0, ()))
         places.append(place.partition)
         put(made, place)
         sent(made)
@@ -203,11 +203,11 @@ def test_keyless_records_move_on_with_each_batch():
 def test_a_topic_made_anew_with_fewer_partitions_is_spread_over_those():
     made = machine(partitions=3)
     made.learn_topic("t", bytes(16), 1, 0)
-    assert made.partition_for("t", b"some key").partition == 0
+    assert made.partition_for("t", (b"some key", b"", 0, ())).partition == 0
 
 
 def test_a_sticky_partitioner_goes_round_and_grows():
-    sticky = StickyPartitioner(2, first=5)
+    sticky = Route(2, first=5)
     assert sticky.partition() == 1
     sticky.grow(3)
     sticky.move_on()

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from riverrun._core.chunks import Chunker
-from riverrun._core.partitioner import StickyPartitioner
+from riverrun._core.partitioner import route_maker
 from riverrun._core.records import NewRecord, Record
 from riverrun.errors import UsageError
 from riverrun.v1.records_pb2 import RecordSet
@@ -60,7 +60,7 @@ def decoded(data: bytes):
 
 def chunker(partitions=1, partition=None, batch_bytes=60, limit=1 << 40, hold=1 << 40):
     return Chunker(
-        StickyPartitioner(partitions),
+        route_maker("crc32")("t", partitions, 0),
         partition=partition,
         batch_bytes=batch_bytes,
         limit_bytes=lambda _: limit,
@@ -158,7 +158,7 @@ def test_a_stretch_of_a_partition_is_encoded_before_its_batch_is_full():
 def test_times_of_a_batch_are_those_of_all_its_stretches():
     times = iter([NOW + 5, NOW + 9, NOW + 7])
     chunks = Chunker(
-        StickyPartitioner(1),
+        route_maker("crc32")("t", 1, 0),
         partition=None,
         batch_bytes=1 << 20,
         limit_bytes=lambda _: 1 << 30,

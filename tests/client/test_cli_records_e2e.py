@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import subprocess
+from zlib import crc32
 
 import pytest
 
@@ -68,6 +69,22 @@ def test_keys_nulls_headers_and_formats(cli):
         (None, ""),
     ]
     assert lines[0]["headers"] == [{"key": "h", "value": "1"}, {"key": "h", "value": "2"}]
+
+
+def test_partitions_are_chosen_as_asked_for(cli):
+    cli.run("topic", "create", "by-partitioner", "--partitions", "5")
+    lines = b"21:\nfoobar:\nabc:\n"
+    for name in ("murmur2", "crc32", "round-robin"):
+        cli.run("produce", "by-partitioner", "--key-separator", ":", "--partitioner", name, stdin=lines)
+    where = [line.split() for line in consumed(cli, "by-partitioner", "--format", "%k %p").splitlines()]
+    by_key = {
+        key: sorted(int(p) for k, p in where if k == key) for key in (b"21", b"foobar", b"abc")
+    }
+    kafkas = {b"21": -973932308, b"foobar": -790332482, b"abc": 479470107}
+    for key, partitions in by_key.items():
+        partitions.remove((kafkas[key] & 0x7FFF_FFFF) % 5)
+        partitions.remove(crc32(key) % 5)
+    assert len({partition for (partition,) in by_key.values()}) == 3
 
 
 def test_json_goes_round(cli):

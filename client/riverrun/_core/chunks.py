@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias, cast
-from zlib import crc32
 
 from riverrun._core.encoding import (
     MAX_BATCH_RECORDS,
@@ -15,7 +14,7 @@ from riverrun._core.encoding import (
     encode_rows,
     encode_values,
 )
-from riverrun._core.partitioner import StickyPartitioner
+from riverrun._core.partitioner import KeyRoute, OwnRoute, RoundRobinRoute, Route
 from riverrun._core.records import NewRecord, Record
 from riverrun._core.row_checks import check_row, check_size
 from riverrun.errors import Reason, UsageError
@@ -99,8 +98,8 @@ class Chunker:
     by the encoder; what does not fit stays for the next batch.
 
     Args:
-        route: spreads records without a key, and knows how many partitions there are.
-        partition: where all go, whatever their keys; None to go by keys.
+        route: chooses partitions, and knows how many there are.
+        partition: where all go, whatever the route; None to ask it.
         batch_bytes: how large a batch may grow.
         limit_bytes: returns what a partition is known to take at the most.
         hold_bytes: how much may be gathered in all, about; then the largest goes out early.
@@ -109,7 +108,7 @@ class Chunker:
 
     def __init__(
         self,
-        route: StickyPartitioner,
+        route: Route,
         *,
         partition: int | None,
         batch_bytes: int,
@@ -170,19 +169,24 @@ class Chunker:
             yield from self._close(partition)
 
     def _gather(self, items: list[Sendable]) -> Sequence[int]:
-        """Put each item to the others of its partition; return the partitions."""
-        if self._partition is not None or self._route.partitions == 1:
-            return self._gather_all(self._partition or 0, items)
-        self._filled = None
-        first = items[0]
-        if type(first) is tuple:
-            try:
-                return self._gather_pairs(cast("list[tuple[bytes, bytes]]", items))
-            except (TypeError, ValueError):
-                pass
-        elif type(first) is bytes and set(map(type, items)) == {bytes}:
-            return self._gather_all(self._route.partition(), items)
-        return self._gather_any(items)
+        """Put each item to the others of its partition; return the partitions.
+
+        Raises:
+            UsageError: an item is nothing that can be sent, or the application chose no partition
+                that there is.
+        """
+        route = self._route
+        if self._partition is not None:
+            return self._gather_all(self._partition, items)
+        if isinstance(route, OwnRoute):
+            return self._gather_any(items)
+        if route.partitions == 1:
+            return self._gather_all(0, items)
+        if isinstance(route, RoundRobinRoute):
+            return self._deal(route, items)
+        if isinstance(route, KeyRoute):
+            return self._gather_by_key(route, items)
+        return self._gather_all(route.partition(), items)
 
     def _gather_all(self, partition: int, items: list[Sendable]) -> Sequence[int]:
         filling = self._of(partition)
@@ -190,32 +194,50 @@ class Chunker:
         self._filled = (partition, filling)
         return (partition,)
 
-    def _gather_pairs(self, pairs: list[tuple[bytes, bytes]]) -> Sequence[int]:
+    def _gather_by_key(self, route: KeyRoute, items: list[Sendable]) -> Sequence[int]:
+        first = items[0]
+        if type(first) is tuple:
+            try:
+                return self._gather_pairs(route, cast("list[tuple[bytes, bytes]]", items))
+            except (TypeError, ValueError):
+                pass
+        elif type(first) is bytes and set(map(type, items)) == {bytes}:
+            return self._gather_all(route.partition(), items)
+        return self._gather_any(items)
+
+    def _gather_pairs(self, route: KeyRoute, pairs: list[tuple[bytes, bytes]]) -> Sequence[int]:
         """Gather pairs by key.
 
         Raises:
             TypeError: a key is not bytes.
             ValueError: an item is not a pair.
         """
-        count = self._route.partitions
+        count, hash_of = route.partitions, route.hash_of
         lists: list[list[Sendable]] = [[] for _ in range(count)]
         appends = [some.append for some in lists]
         for pair in pairs:
             key, _ = pair
-            appends[crc32(key) % count](pair)
+            appends[hash_of(key) % count](pair)
+        return self._gather_lists(lists)
+
+    def _deal(self, route: RoundRobinRoute, items: list[Sendable]) -> Sequence[int]:
+        """Give the items out in turn."""
+        count, first = route.partitions, route.deal(len(items))
+        return self._gather_lists([items[(p - first) % count :: count] for p in range(count)])
+
+    def _gather_lists(self, lists: list[list[Sendable]]) -> Sequence[int]:
+        self._filled = None
         touched = [partition for partition, some in enumerate(lists) if some]
         for partition in touched:
             self._of(partition).items.extend(lists[partition])
         return touched
 
     def _gather_any(self, items: list[Sendable]) -> Sequence[int]:
+        self._filled = None
         touched: set[int] = set()
         for index, item in enumerate(items):
-            key = self._row(index, item, 0)[0]
-            if key is None:
-                partition = self._route.partition()
-            else:
-                partition = crc32(key) % self._route.partitions
+            key, value, _, _ = self._row(index, item, 0)
+            partition = self._route.choose(key, value)
             self._of(partition).items.append(item)
             touched.add(partition)
         return [*touched]

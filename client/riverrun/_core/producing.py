@@ -13,7 +13,7 @@ from riverrun._core.accumulator import Accumulator
 from riverrun._core.dispatch import Append, Dispatcher, StreamLimits
 from riverrun._core.encoding import Row
 from riverrun._core.outgoing import OutgoingBatch, Receipt, Resolution
-from riverrun._core.partitioner import StickyPartitioner, partition_for_key
+from riverrun._core.partitioner import Route, RouteMaker, route_maker
 from riverrun._core.records import TopicPartition
 from riverrun._core.sequences import PartitionLane
 from riverrun.errors import RiverrunError
@@ -35,6 +35,7 @@ class ProducerMachine(Generic[R]):
         new_lane: makes the lane of a partition.
         accumulator: gathers single records.
         buffer_bytes: how much may be accepted and not resolved.
+        new_route: makes what chooses the partitions of a topic's records.
     """
 
     def __init__(
@@ -42,11 +43,13 @@ class ProducerMachine(Generic[R]):
         new_lane: Callable[[TopicPartition], PartitionLane],
         accumulator: Accumulator[R],
         buffer_bytes: int,
+        new_route: RouteMaker | None = None,
     ) -> None:
         self._dispatcher = Dispatcher(new_lane)
         self._accumulator = accumulator
         self._buffer_bytes = buffer_bytes
-        self._routes: dict[str, StickyPartitioner] = {}
+        self._new_route = new_route or route_maker("crc32")
+        self._routes: dict[str, Route] = {}
         self._resolved: list[Resolution] = []
         self.buffered_bytes = 0
 
@@ -81,7 +84,7 @@ class ProducerMachine(Generic[R]):
         """
         route = self._routes.get(topic)
         if route is None or route.partitions > partitions:
-            self._routes[topic] = StickyPartitioner(partitions, first)
+            self._routes[topic] = self._new_route(topic, partitions, first)
         else:
             route.grow(partitions)
         for partition in range(partitions):
@@ -91,16 +94,17 @@ class ProducerMachine(Generic[R]):
         """Ask for the topic again before the next record for it."""
         self._routes.pop(topic, None)
 
-    def route(self, topic: str) -> StickyPartitioner | None:
+    def route(self, topic: str) -> Route | None:
         """Return how the topic's records are spread; None where the topic is not known yet."""
         return self._routes.get(topic)
 
-    def partition_for(self, topic: str, key: bytes | None) -> TopicPartition:
-        """Choose the partition for a record of a known topic."""
-        route = self._routes[topic]
-        if key is None:
-            return TopicPartition(topic, route.partition())
-        return TopicPartition(topic, partition_for_key(key, route.partitions))
+    def partition_for(self, topic: str, row: Row) -> TopicPartition:
+        """Choose the partition for a record of a known topic.
+
+        Raises:
+            UsageError: the application's own partitioner failed, or chose none that there is.
+        """
+        return TopicPartition(topic, self._routes[topic].choose(row[0], row[1]))
 
     def append(self, partition: TopicPartition, row: Row, size_bytes: int, now_s: float) -> R:
         """Put one record, whose bytes are reserved, into its partition's open batch."""

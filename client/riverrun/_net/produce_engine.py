@@ -14,6 +14,7 @@ from riverrun._core.accumulator import Accumulator
 from riverrun._core.backoff import Backoff
 from riverrun._core.encoding import Row
 from riverrun._core.outgoing import OutgoingBatch
+from riverrun._core.partitioner import RouteMaker
 from riverrun._core.producing import ProducerMachine
 from riverrun._core.records import RecordMetadata, TopicPartition
 from riverrun._core.sequences import PartitionLane
@@ -31,6 +32,7 @@ from riverrun.errors import (
     RiverrunError,
     TimedOutError,
     TopicNotFoundError,
+    UsageError,
 )
 
 _log = logging.getLogger("riverrun")
@@ -51,6 +53,7 @@ class ProducerConfig:
     batch_bytes: int
     buffer_bytes: int
     delivery_timeout_s: float
+    new_route: RouteMaker
 
 
 class _Entry(NamedTuple):
@@ -81,7 +84,9 @@ class ProduceEngine:
             linger_s=config.linger_s,
             delivery_timeout_s=config.delivery_timeout_s,
         )
-        self.machine = ProducerMachine(self._new_lane, accumulator, config.buffer_bytes)
+        self.machine = ProducerMachine(
+            self._new_lane, accumulator, config.buffer_bytes, config.new_route
+        )
         self._stream = ProduceLoop(
             connections,
             self.machine,
@@ -302,10 +307,14 @@ class ProduceEngine:
 
     def _place(self, topic: str, entry: _Entry) -> None:
         row = entry.row
-        if entry.partition is None:
-            partition = self.machine.partition_for(topic, row[0])
-        else:
+        if entry.partition is not None:
             partition = TopicPartition(topic, entry.partition)
+        else:
+            try:
+                partition = self.machine.partition_for(topic, row)
+            except UsageError as error:
+                self._refuse(entry, error)
+                return
         now_s = asyncio.get_running_loop().time()
         receipt = self.machine.append(partition, row, entry.size_bytes, now_s)
         receipt.add(entry.future, row[2])

@@ -35,6 +35,7 @@ class ProduceOptions:
     null_value: bytes | None
     headers: Sequence[tuple[str, bytes]]
     partition: int | None
+    partitioner: Literal["crc32", "murmur2", "round-robin", "sticky"]
     acks: Literal["all", "leader", "none"]
     compression: Literal["none", "gzip", "zstd"]
     create: bool
@@ -53,7 +54,16 @@ class ProduceOptions:
 @click.option(
     "--partition",
     type=click.IntRange(min=0),
-    help="Where to, whatever the keys say.  [default: by key, else in turn]",
+    help="Where to, whatever the keys say.  [default: as --partitioner chooses]",
+)
+@click.option(
+    "--partitioner",
+    type=click.Choice(["crc32", "murmur2", "round-robin", "sticky"]),
+    default="crc32",
+    show_default=True,
+    help="How partitions are chosen: by a hash of the key (murmur2 is that of Kafka's Java clients) "
+    "and without one in turn, a batch each; or whatever the keys, in turn, a record (round-robin) or "
+    "a batch (sticky) each.",
 )
 @click.option(
     "--header",

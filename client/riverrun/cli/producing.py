@@ -64,6 +64,7 @@ async def produce_input(client: Client, options: ProduceOptions) -> Outcome:
     producer = client.producer(
         acks=options.acks,
         compression=options.compression,
+        partitioner=options.partitioner,
         delivery_timeout_s=options.timeout_s or DELIVERY_TIMEOUT_S,
     )
     async with producer:

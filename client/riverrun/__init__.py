@@ -21,7 +21,6 @@ from riverrun._core.descriptions import (
     TopicLeaders,
     TrimResult,
 )
-from riverrun._core.partitioner import Partitioner
 from riverrun._core.records import (
     CommittedOffset,
     From,
@@ -57,6 +56,9 @@ from riverrun.errors import (
 )
 
 if TYPE_CHECKING:
+    from riverrun._core.histogram import Durations
+    from riverrun._core.partitioner import Partitioner
+    from riverrun._core.producer_statistics import ProducerStatistics
     from riverrun.admin import Admin
     from riverrun.client import Client
     from riverrun.consumer import Consumer, RecordBatchView
@@ -66,7 +68,10 @@ _LATE = {
     "Admin": "riverrun.admin",
     "Client": "riverrun.client",
     "Consumer": "riverrun.consumer",
+    "Durations": "riverrun._core.histogram",
+    "Partitioner": "riverrun._core.partitioner",
     "Producer": "riverrun.producer",
+    "ProducerStatistics": "riverrun._core.producer_statistics",
     "RecordBatchView": "riverrun.consumer",
 }
 
@@ -81,6 +86,7 @@ __all__ = [
     "ConfigEntry",
     "Consumer",
     "CorruptDataError",
+    "Durations",
     "FatalError",
     "From",
     "Headers",
@@ -99,6 +105,7 @@ __all__ = [
     "PositionReset",
     "Producer",
     "ProducerFencedError",
+    "ProducerStatistics",
     "Reason",
     "Record",
     "RecordBatchView",

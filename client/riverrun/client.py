@@ -17,11 +17,12 @@ from riverrun._net.addresses import parse_bootstrap
 from riverrun._net.channel import Connection, ConnectionConfig, Connections
 from riverrun._net.describing import server_info
 from riverrun._net.produce_engine import ProduceEngine
+from riverrun._net.produce_settings import checked_config
 from riverrun._net.subscribe_settings import checked_settings
 from riverrun.admin import Admin
 from riverrun.consumer import Consumer
 from riverrun.errors import ClosedError, Reason, UsageError
-from riverrun.producer import Acks, Compression, Producer, checked_config
+from riverrun.producer import Acks, Compression, OnDelivery, Producer
 from riverrun.v1 import metadata_pb2
 
 DEFAULT_BOOTSTRAP = "127.0.0.1:7171"
@@ -86,6 +87,7 @@ class Client:
         buffer_bytes: int = 32 * 1024 * 1024,
         delivery_timeout_s: float = 120.0,
         partitioner: PartitionerName | Partitioner = "crc32",
+        on_delivery: OnDelivery | None = None,
     ) -> Producer:
         """Make a producer.
 
@@ -107,6 +109,7 @@ class Client:
                 takes the next partition for each; these two ignore keys, so equal keys are spread
                 and lose their order. A function of topic, key, value and the number of partitions
                 returns the partition; it sees bytes, and is called on the event loop.
+            on_delivery: told of each record of `send_nowait` that names no other, as there.
 
         Raises:
             UsageError: a setting is out of its range, or zstd is not installed.
@@ -123,7 +126,7 @@ class Client:
             partitioner=partitioner,
         )
         engine = ProduceEngine(self._connections, config, self._uniform)
-        producer = Producer(engine, config, self._producers.discard)
+        producer = Producer(engine, config, self._producers.discard, on_delivery)
         self._producers.add(producer)
         return producer
 

@@ -10,63 +10,27 @@ from types import TracebackType
 from typing import Literal, Self, TypeAlias
 
 from riverrun._core.chunks import Chunk, Chunker, Sendable
-from riverrun._core.codecs import Compression, codec_for
-from riverrun._core.encoding import Row, size_bound
+from riverrun._core.codecs import Compression
+from riverrun._core.encoding import size_bound
 from riverrun._core.outgoing import OutgoingBatch
-from riverrun._core.partitioner import Partitioner, PartitionerName, route_maker
+from riverrun._core.producer_statistics import ProducerStatistics
 from riverrun._core.records import Headers, RecordMetadata, SendSummary, TopicPartition
-from riverrun._core.row_checks import BATCH_BYTES_MAX, check_row, check_size
+from riverrun._core.row_checks import check_row, check_size
+from riverrun._net.delivery_reports import OnDelivery
 from riverrun._net.feeding import feed
-from riverrun._net.produce_engine import ProduceEngine, ProducerConfig, now_ms
+from riverrun._net.produce_engine import ProduceEngine, Submission, now_ms
+from riverrun._net.produce_settings import ProducerConfig, out_of_range
 from riverrun._net.receipts import Tally, TallyReceipt
 from riverrun.errors import Reason, RiverrunError, UsageError
 
 Acks: TypeAlias = Literal["all", "leader", "none"]
 
-__all__ = ["Acks", "Compression", "Producer", "Sendable"]
+__all__ = ["Acks", "Compression", "OnDelivery", "Producer", "Sendable"]
 
 # An async iterable's records go out when the next one is longer away than this, linger or not.
 _PAUSE_S = 0.005
 # After an exception in the block, the records before it still have this long to be acknowledged.
 _HURRIED_FLUSH_S = 5.0
-
-
-def checked_config(
-    *,
-    acks: str,
-    idempotent: bool,
-    compression: str,
-    linger_s: float,
-    batch_bytes: int,
-    buffer_bytes: int,
-    delivery_timeout_s: float,
-    partitioner: PartitionerName | Partitioner,
-) -> ProducerConfig:
-    """Check a producer's settings.
-
-    Raises:
-        UsageError: one is out of its range; the text has the range.
-    """
-    if acks not in ("all", "leader", "none"):
-        raise _out_of_range("acks", acks, 'one of "all", "leader", "none"')
-    if not 0 <= linger_s <= 60:
-        raise _out_of_range("linger_s", linger_s, "0 to 60")
-    if not 1 <= batch_bytes <= BATCH_BYTES_MAX:
-        raise _out_of_range("batch_bytes", batch_bytes, f"1 to {BATCH_BYTES_MAX}")
-    if buffer_bytes < batch_bytes:
-        raise _out_of_range("buffer_bytes", buffer_bytes, f"at least batch_bytes ({batch_bytes})")
-    if not delivery_timeout_s > 0:
-        raise _out_of_range("delivery_timeout_s", delivery_timeout_s, "above 0")
-    return ProducerConfig(
-        acks=acks,
-        idempotent=idempotent,
-        codec=codec_for(compression),
-        linger_s=linger_s,
-        batch_bytes=batch_bytes,
-        buffer_bytes=buffer_bytes,
-        delivery_timeout_s=delivery_timeout_s,
-        new_route=route_maker(partitioner),
-    )
 
 
 class Producer:
@@ -85,8 +49,10 @@ class Producer:
         engine: ProduceEngine,
         config: ProducerConfig,
         released: Callable[[Producer], None],
+        on_delivery: OnDelivery | None = None,
     ) -> None:
         self._engine = engine
+        self._on_delivery = on_delivery
         self._released = released
         self._config = config
 
@@ -117,8 +83,8 @@ class Producer:
             TimedOutError: not acknowledged within the delivery timeout.
             UsageError: the broker refuses the record; nothing was written.
         """
-        row, size_bytes = _row(topic, value, key, partition, headers, timestamp_ms)
-        future = await self._engine.take_in_turn(topic, partition, row, size_bytes)
+        submission = _checked(topic, value, key, partition, headers, timestamp_ms, None)
+        future = await self._engine.take_in_turn(submission)
         return await future
 
     def send_nowait(
@@ -130,22 +96,45 @@ class Producer:
         partition: int | None = None,
         headers: Headers = (),
         timestamp_ms: int | None = None,
+        on_delivery: OnDelivery | None = None,
     ) -> asyncio.Future[RecordMetadata]:
         """Take one record to be written, and return a future of its acknowledgement.
 
         Never waits. Pair it with `drain()`, as with asyncio's streams:
 
-            future = producer.send_nowait("orders", b"...")
-            await producer.drain()
+            def told(error, metadata):
+                print(error or f"written at offset {metadata.offset}")
 
-        A future that fails and is never asked is logged by asyncio when it is let go.
+            async with riverrun.Client("127.0.0.1:7171") as client:
+                async with client.producer() as producer:
+                    for number in range(1000):
+                        producer.send_nowait("orders", b"%d" % number, on_delivery=told)
+                        await producer.drain()
+
+        A future that fails and is never asked is logged by asyncio when it is let go, unless its
+        record has an `on_delivery`, which was told then.
+
+        Args:
+            topic: where to.
+            value: the payload; None is a tombstone, which is not the same as empty.
+            key: as for `send`.
+            partition: where to in the topic, whatever the partitioner says.
+            headers: anything else that travels with the record.
+            timestamp_ms: when it happened, in ms since 1970; None is now.
+            on_delivery: called once of every record that was taken, on the event loop, with (None,
+                metadata) or (error, None): in the order of the acknowledgements, so in that of the
+                records of a partition, and before a `flush` returns that waits for them. What it
+                raises is logged and goes no further. None is the producer's own, if it has one.
 
         Raises:
             BufferFullError: the buffer has no room; `await producer.drain()` and call again.
             ClosedError: the producer was closed.
+            UsageError: the record is nothing that can be sent.
         """
-        row, size_bytes = _row(topic, value, key, partition, headers, timestamp_ms)
-        return self._engine.take(topic, partition, row, size_bytes)
+        told = self._on_delivery if on_delivery is None else on_delivery
+        return self._engine.take(
+            _checked(topic, value, key, partition, headers, timestamp_ms, told)
+        )
 
     async def drain(self) -> None:
         """Wait until the buffer has room for another batch."""
@@ -209,6 +198,20 @@ class Producer:
             raise error
         return tally.summary()
 
+    def statistics(self) -> ProducerStatistics:
+        """Tell what the producer has done since it was made; cheap enough to ask for every second.
+
+            async with riverrun.Client("127.0.0.1:7171") as client:
+                async with client.producer() as producer:
+                    await producer.send_many("orders", [b"1", b"2", b"3"])
+                    told = producer.statistics()
+                    print(told.records_acknowledged, told.retries)
+                    print(f"{told.acknowledgement_time.p99_s * 1000:.1f} ms")
+
+        It can be asked after `close` too.
+        """
+        return self._engine.statistics()
+
     async def flush(self) -> None:
         """Wait until every record taken so far is acknowledged or has failed.
 
@@ -260,6 +263,7 @@ class Producer:
         for chunk in chunks:
             size_bytes = len(chunk.records)
             await self._engine.reserve(size_bytes)
+            now_s = loop.time()
             self._engine.submit(
                 OutgoingBatch(
                     partition=TopicPartition(tally.topic, chunk.partition),
@@ -267,36 +271,34 @@ class Producer:
                     record_count=chunk.record_count,
                     first_timestamp_ms=chunk.first_timestamp_ms,
                     max_timestamp_ms=chunk.max_timestamp_ms,
-                    deadline_s=loop.time() + self._config.delivery_timeout_s,
+                    deadline_s=now_s + self._config.delivery_timeout_s,
                     reserved_bytes=size_bytes,
                     receipt=TallyReceipt(tally, chunk.partition, chunk.record_count, size_bytes),
+                    accepted_s=now_s,
                 )
             )
 
 
-def _row(
+def _checked(
     topic: str,
     value: bytes | None,
     key: bytes | None,
     partition: int | None,
     headers: Headers,
     timestamp_ms: int | None,
-) -> tuple[Row, int]:
-    """Check a record's parts; return it as a row, and what it may take at the most."""
+    on_delivery: OnDelivery | None,
+) -> Submission:
+    """Check a record's parts, while its sender can still be told."""
     _check_place(topic, partition)
     row = (key, value, now_ms() if timestamp_ms is None else timestamp_ms, headers)
     check_row(row)
     size_bytes = size_bound(key, value, headers)
     check_size(size_bytes)
-    return row, size_bytes
+    return Submission(topic, partition, row, size_bytes, on_delivery)
 
 
 def _check_place(topic: str, partition: int | None) -> None:
     if not topic:
         raise UsageError("the topic's name is empty", reason=Reason.INVALID_NAME)
     if partition is not None and partition < 0:
-        raise _out_of_range("partition", partition, "0 or above, or None")
-
-
-def _out_of_range(name: str, value: object, expected: str) -> UsageError:
-    return UsageError(f"{name} is {value!r}; it must be {expected}", reason=Reason.INVALID_REQUEST)
+        raise out_of_range("partition", partition, "0 or above, or None")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from riverrun.cli.histogram import Histogram
+from riverrun._core.histogram import Histogram
 from riverrun.cli.measurement import Measurement
 from riverrun.cli.schedule import TICK_NS, ticks
 from riverrun.cli.workload import Workload

@@ -75,8 +75,12 @@ def test_partitions_are_chosen_as_asked_for(cli):
     cli.run("topic", "create", "by-partitioner", "--partitions", "5")
     lines = b"21:\nfoobar:\nabc:\n"
     for name in ("murmur2", "crc32", "round-robin"):
-        cli.run("produce", "by-partitioner", "--key-separator", ":", "--partitioner", name, stdin=lines)
-    where = [line.split() for line in consumed(cli, "by-partitioner", "--format", "%k %p").splitlines()]
+        cli.run(
+            "produce", "by-partitioner", "--key-separator", ":", "--partitioner", name, stdin=lines
+        )
+    where = [
+        line.split() for line in consumed(cli, "by-partitioner", "--format", "%k %p").splitlines()
+    ]
     by_key = {
         key: sorted(int(p) for k, p in where if k == key) for key in (b"21", b"foobar", b"abc")
     }

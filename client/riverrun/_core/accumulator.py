@@ -104,6 +104,7 @@ class Accumulator(Generic[R]):
             deadline_s=batch.created_s + self._delivery_timeout_s,
             reserved_bytes=batch.size_bytes,
             receipt=batch.receipt,
+            accepted_s=batch.created_s,
         )
 
     def partitions(self) -> list[TopicPartition]:

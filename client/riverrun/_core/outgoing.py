@@ -38,8 +38,10 @@ class OutgoingBatch:
         reserved_bytes: what it takes of the producer's buffer.
         receipt: whom to tell.
         first_index: which of the receipt's records is the first one here.
+        accepted_s: when its first record was taken, on the monotonic clock.
         codec: how `records` is compressed; 0 as long as it is not.
         crc: of `records` as they stand; None before it was taken.
+        attempts: how often it was sent, by the batch that it is a half of too.
         base_sequence: None before it was first sent.
         tag: of its newest append on the current stream; 0 while no answer is awaited.
         doubtful: an append of it may have been written without our knowing.
@@ -56,8 +58,10 @@ class OutgoingBatch:
     reserved_bytes: int
     receipt: Receipt
     first_index: int = 0
+    accepted_s: float = 0.0
     codec: int = 0
     crc: int | None = None
+    attempts: int = 0
     base_sequence: int | None = None
     epoch: int = 0
     tag: int = 0

@@ -14,6 +14,7 @@ from riverrun._core.dispatch import Append, Dispatcher, StreamLimits
 from riverrun._core.encoding import Row
 from riverrun._core.outgoing import OutgoingBatch, Receipt, Resolution
 from riverrun._core.partitioner import Route, RouteMaker, route_maker
+from riverrun._core.producer_statistics import ProducerCounters
 from riverrun._core.records import TopicPartition
 from riverrun._core.sequences import PartitionLane
 from riverrun.errors import RiverrunError
@@ -36,6 +37,10 @@ class ProducerMachine(Generic[R]):
         accumulator: gathers single records.
         buffer_bytes: how much may be accepted and not resolved.
         new_route: makes what chooses the partitions of a topic's records.
+
+    Attributes:
+        counters: what it has done so far.
+        buffered_bytes: accepted and not resolved.
     """
 
     def __init__(
@@ -51,6 +56,7 @@ class ProducerMachine(Generic[R]):
         self._new_route = new_route or route_maker("crc32")
         self._routes: dict[str, Route] = {}
         self._resolved: list[Resolution] = []
+        self.counters = ProducerCounters()
         self.buffered_bytes = 0
 
     @property
@@ -145,6 +151,11 @@ class ProducerMachine(Generic[R]):
         """Return how large a batch the partition takes, as far as that is known."""
         return self._dispatcher.lane(partition).largest_accepted_bytes or _NO_LIMIT
 
+    @property
+    def batches_in_flight(self) -> int:
+        """How many batches wait for their answer."""
+        return self._dispatcher.appends_in_flight
+
     def unresolved(self) -> list[OutgoingBatch]:
         """Return all batches on their way; open ones are not among them."""
         return [batch for lane in self._dispatcher.lanes() for batch in lane.batches()]
@@ -163,6 +174,8 @@ class ProducerMachine(Generic[R]):
             # Where the producer is fenced off, this resolves the batch instead of sending it.
             self.seal(partition)
             append = dispatcher.next(now_s)
+        if append is not None:
+            self.counters.sent(append.batch, now_s)
         return append
 
     def next_wakeup_s(self, now_s: float) -> float | None:
@@ -190,7 +203,7 @@ class ProducerMachine(Generic[R]):
             FatalError: nothing waits under such a tag.
         """
         for tag, base_offset in enumerate(base_offsets, first_tag):
-            self._settle(self._dispatcher.answered(tag, base_offset, None, now_s))
+            self._settle(self._dispatcher.answered(tag, base_offset, None, now_s), now_s)
 
     def answered(
         self, tag: int, base_offset: int | None, error: RiverrunError | None, now_s: float
@@ -200,7 +213,7 @@ class ProducerMachine(Generic[R]):
         Raises:
             FatalError: nothing waits under this tag.
         """
-        self._settle(self._dispatcher.answered(tag, base_offset, error, now_s))
+        self._settle(self._dispatcher.answered(tag, base_offset, error, now_s), now_s)
 
     def expire(self, now_s: float, why: str) -> None:
         """Give up what has passed its deadline; `why` ends the errors' text."""
@@ -216,7 +229,8 @@ class ProducerMachine(Generic[R]):
     def _has_turn(self, partition: TopicPartition) -> bool:
         return self._dispatcher.lane(partition).unresolved < _LANE_BUSY
 
-    def _settle(self, resolutions: list[Resolution]) -> None:
+    def _settle(self, resolutions: list[Resolution], now_s: float | None = None) -> None:
         for resolution in resolutions:
             self.release(resolution.batch.reserved_bytes)
+            self.counters.settled(resolution, now_s)
         self._resolved += resolutions

@@ -86,7 +86,7 @@ class SendSummary:
     Attributes:
         topic: the topic.
         records: how many records were acknowledged.
-        bytes: how many bytes they took, encoded and compressed.
+        bytes: how many bytes they took, encoded, before compression.
         batches: in how many batches.
         offsets: per partition the first offset, and the one behind the last. Other producers'
             records may stand in between.

@@ -130,6 +130,7 @@ class PartitionLane:
         self._cursor += 1
         self._unanswered += 1
         batch.tag = tag
+        batch.attempts += 1
         batch.behind_gap = False
         return batch
 

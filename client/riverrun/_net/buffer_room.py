@@ -25,12 +25,16 @@ class BufferRoom:
 
     Args:
         machine: counts what the buffer holds.
+
+    Attributes:
+        waited_s: how long all that have waited have done so, together.
     """
 
     def __init__(self, machine: ProducerMachine[RecordFutures]) -> None:
         self._machine = machine
         self._queue: deque[_Waiting] = deque()
         self._ended = False
+        self.waited_s = 0.0
 
     async def reserve(self, size_bytes: int) -> None:
         """Wait until so much has room, and reserve it; at the producer's end return without."""
@@ -64,7 +68,9 @@ class BufferRoom:
         self.grant()
 
     async def _wait(self, size_bytes: int, *, reserves: bool) -> None:
-        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        future: asyncio.Future[bool] = loop.create_future()
         waiting = _Waiting(size_bytes, reserves, future)
         self._queue.append(waiting)
         try:
@@ -76,3 +82,5 @@ class BufferRoom:
             self._queue = deque(other for other in self._queue if other is not waiting)
             self.grant()
             raise
+        finally:
+            self.waited_s += loop.time() - began_s

@@ -7,22 +7,23 @@ import copy
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from riverrun._core.accumulator import Accumulator
 from riverrun._core.backoff import Backoff
 from riverrun._core.encoding import Row
 from riverrun._core.outgoing import OutgoingBatch
-from riverrun._core.partitioner import RouteMaker
+from riverrun._core.producer_statistics import ProducerStatistics
 from riverrun._core.producing import ProducerMachine
 from riverrun._core.records import RecordMetadata, TopicPartition
 from riverrun._core.sequences import PartitionLane
 from riverrun._net.buffer_room import BufferRoom
 from riverrun._net.channel import Connections
-from riverrun._net.metadata import TopicShape, fetch_topic
+from riverrun._net.delivery_reports import OnDelivery, report_soon
 from riverrun._net.produce_loop import ProduceLoop
-from riverrun._net.receipts import Flush, RecordFutures
+from riverrun._net.produce_settings import ProducerConfig
+from riverrun._net.produce_topics import ProduceTopics
+from riverrun._net.receipts import Flush, RecordFutures, mark_told
 from riverrun._net.splitting import halve
 from riverrun.errors import (
     BufferFullError,
@@ -30,7 +31,6 @@ from riverrun.errors import (
     FatalError,
     Reason,
     RiverrunError,
-    TimedOutError,
     TopicNotFoundError,
     UsageError,
 )
@@ -42,40 +42,28 @@ _WINDOW = 64
 _STREAM_END_TIMEOUT_S = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class ProducerConfig:
-    """A producer's settings, checked; `Client.producer` explains them."""
+class Submission(NamedTuple):
+    """A record that has been checked; `size_bytes` is its `size_bound`."""
 
-    acks: str
-    idempotent: bool
-    codec: int
-    linger_s: float
-    batch_bytes: int
-    buffer_bytes: int
-    delivery_timeout_s: float
-    new_route: RouteMaker
-
-
-class _Entry(NamedTuple):
-    """A record that waits for its topic to be known; its bytes are reserved."""
-
+    topic: str
     partition: int | None
     row: Row
     size_bytes: int
-    future: asyncio.Future[RecordMetadata]
+    on_delivery: OnDelivery | None = None
+
+
+_Waiting: TypeAlias = tuple[Submission, asyncio.Future[RecordMetadata]]
 
 
 class ProduceEngine:
     """Takes records and batches, and sees to it that each is resolved.
 
-    Owns the task that keeps the stream, and one for each topic that is being asked for; `close`
-    ends them.
+    Owns the task that keeps the stream; `close` ends it, and those that ask for topics.
     """
 
     def __init__(
         self, connections: Connections, config: ProducerConfig, uniform: Callable[[], float]
     ) -> None:
-        self._connections = connections
         self._config = config
         self._uniform = uniform
         accumulator = Accumulator(
@@ -97,14 +85,20 @@ class ProduceEngine:
             delivery_timeout_s=config.delivery_timeout_s,
             deliver=self._deliver,
         )
-        self._shapes: dict[str, TopicShape] = {}
-        self._waiting: dict[str, list[_Entry]] = {}
-        self._loads: dict[str, asyncio.Task[None]] = {}
+        self._topics = ProduceTopics(
+            connections,
+            self.machine,
+            uniform,
+            timeout_s=config.delivery_timeout_s,
+            learnt=self._learnt,
+        )
+        self._waiting: dict[str, list[_Waiting]] = {}
         self._room = BufferRoom(self.machine)
         self._task: asyncio.Task[None] | None = None
         self._end: RiverrunError | None = None
         self._closed = False
         self._gone = asyncio.Event()
+        self._began_s = time.monotonic()
 
     def check_open(self) -> None:
         """Refuse what comes after the end.
@@ -117,15 +111,14 @@ class ProduceEngine:
             # A copy: an exception that is raised again and again would grow a traceback without end.
             raise copy.copy(self._end)
 
-    def take(
-        self, topic: str, partition: int | None, row: Row, size_bytes: int
-    ) -> asyncio.Future[RecordMetadata]:
-        """Accept one record, whose `size_bound` is `size_bytes`.
+    def take(self, submission: Submission) -> asyncio.Future[RecordMetadata]:
+        """Accept one record.
 
         Raises:
             BufferFullError: there is no room.
         """
         self.check_open()
+        size_bytes = submission.size_bytes
         if not self.machine.has_room(size_bytes):
             raise BufferFullError(
                 f"the producer's buffer holds {self.machine.buffered_bytes} bytes of "
@@ -134,28 +127,24 @@ class ProduceEngine:
                 reason=Reason.BUFFER_FULL,
             )
         self.machine.reserve(size_bytes)
-        return self._accept(topic, partition, row, size_bytes)
+        return self._accept(submission)
 
-    async def take_in_turn(
-        self, topic: str, partition: int | None, row: Row, size_bytes: int
-    ) -> asyncio.Future[RecordMetadata]:
+    async def take_in_turn(self, submission: Submission) -> asyncio.Future[RecordMetadata]:
         """Accept one record as soon as there is room, behind those who have waited longer."""
-        await self.reserve(size_bytes)
-        return self._accept(topic, partition, row, size_bytes)
+        await self.reserve(submission.size_bytes)
+        return self._accept(submission)
 
-    def _accept(
-        self, topic: str, partition: int | None, row: Row, size_bytes: int
-    ) -> asyncio.Future[RecordMetadata]:
+    def _accept(self, submission: Submission) -> asyncio.Future[RecordMetadata]:
         future = asyncio.get_running_loop().create_future()
-        entry = _Entry(partition, row, size_bytes, future)
+        topic = submission.topic
         waiting = self._waiting.get(topic)
         if waiting is not None:
-            waiting.append(entry)
-        elif self._knows(topic, partition):
-            self._place(topic, entry)
+            waiting.append((submission, future))
+        elif self._topics.knows(topic, submission.partition):
+            self._place(submission, future)
         else:
-            self._waiting[topic] = [entry]
-            self._load(topic)
+            self._waiting[topic] = [(submission, future)]
+            self._topics.load(topic)
         return future
 
     async def known_topic(self, topic: str, partition: int | None) -> None:
@@ -166,10 +155,10 @@ class ProduceEngine:
         """
         if topic in self._waiting:
             # Single records wait for the same answer, and were given before.
-            await asyncio.wait({self._loads[topic]})
-        if not self._knows(topic, partition):
-            await self._learn(topic)
-            self._check_partition(topic, partition)
+            await self._topics.loaded(topic)
+        if not self._topics.knows(topic, partition):
+            await self._topics.learn(topic)
+            self._topics.check_partition(topic, partition)
 
     def submit(self, batch: OutgoingBatch) -> None:
         """Take a whole batch, whose bytes were reserved by `reserve` just before."""
@@ -195,11 +184,12 @@ class ProduceEngine:
 
     async def flush(self) -> None:
         """Wait until everything taken so far is resolved."""
-        while self._loads:
-            await asyncio.wait(self._loads.values())
+        await self._topics.all_loaded()
         self.machine.seal_all()
         self._touched()
         await Flush(self.machine.unresolved()).wait()
+        # Callbacks of what is resolved stand in the loop's queue already.
+        await asyncio.sleep(0)
 
     async def close(self, timeout_s: float | None) -> None:
         """Flush for at most so long, then end everything. Called again, it waits for the end."""
@@ -225,14 +215,22 @@ class ProduceEngine:
         in_order = self.machine.idle
         self._abandon(_closed())
         self._stream.close()
-        tasks = [*self._loads.values()]
+        tasks = self._topics.cancel()
         if self._task is not None:
             if in_order:
                 await asyncio.wait({self._task}, timeout=_STREAM_END_TIMEOUT_S)
+            self._task.cancel()
             tasks.append(self._task)
-        for task in tasks:
-            task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def statistics(self) -> ProducerStatistics:
+        """Tell what has been done so far."""
+        return self.machine.counters.snapshot(
+            elapsed_s=time.monotonic() - self._began_s,
+            batches_in_flight=self.machine.batches_in_flight,
+            buffered_bytes=self.machine.buffered_bytes,
+            buffer_wait_s=self._room.waited_s,
+        )
 
     def _new_lane(self, partition: TopicPartition) -> PartitionLane:
         return PartitionLane(
@@ -243,87 +241,50 @@ class ProduceEngine:
             split=halve,
         )
 
-    # Topics.
-
-    def _knows(self, topic: str, partition: int | None) -> bool:
-        """Whether a record for that place can go on; a topic that may have grown is asked for."""
-        route = self.machine.route(topic)
-        if route is None or (partition is not None and partition >= route.partitions):
-            return False
-        if self._shapes[topic].is_stale(asyncio.get_running_loop().time()):
-            self._load(topic)
-        return True
-
-    def _load(self, topic: str) -> None:
-        if topic not in self._loads:
-            task = asyncio.create_task(self._learn_for_waiting(topic), name=f"riverrun {topic}")
-            self._loads[topic] = task
-            task.add_done_callback(lambda _: self._loads.pop(topic, None))
-
-    async def _learn(self, topic: str) -> None:
-        timeout_s = self._config.delivery_timeout_s
-        try:
-            async with asyncio.timeout(timeout_s):
-                shape = await fetch_topic(self._connections, topic)
-        except TimeoutError:
-            raise TimedOutError(
-                f"topic {topic}: no broker told about it within {timeout_s:g} s "
-                "(delivery_timeout_s)",
-                reason=Reason.TIMED_OUT,
-            ) from None
-        self._shapes[topic] = shape
-        first = int(self._uniform() * shape.partitions)
-        self.machine.learn_topic(topic, shape.topic_id, shape.partitions, first)
-
-    async def _learn_for_waiting(self, topic: str) -> None:
-        """Learn a topic, then let the records that wait for it go on, or fail them."""
-        failure: RiverrunError | None = None
-        try:
-            await self._learn(topic)
-        except RiverrunError as error:
-            failure = error
-            if topic in self._shapes and topic not in self._waiting:
-                # It was known and is only stale: the appends themselves will tell what is wrong.
-                self._shapes[topic] = self._shapes[topic].renewed(asyncio.get_running_loop().time())
-        for entry in self._waiting.pop(topic, ()):
+    def _learnt(self, topic: str, failure: RiverrunError | None) -> None:
+        """Let the records that wait for a topic go on, or fail them."""
+        if failure is not None and topic not in self._waiting:
+            # It was known and is only stale: the appends themselves will tell what is wrong.
+            self._topics.keep(topic)
+        for submission, future in self._waiting.pop(topic, ()):
             try:
                 if failure is not None:
                     raise failure
-                self._check_partition(topic, entry.partition)
+                self._topics.check_partition(topic, submission.partition)
             except RiverrunError as error:
-                self._refuse(entry, error)
+                self._refuse(submission, future, error)
             else:
-                self._place(topic, entry)
+                self._place(submission, future)
 
-    def _check_partition(self, topic: str, partition: int | None) -> None:
-        route = self.machine.route(topic)
-        assert route is not None, "the topic has been learnt"
-        if partition is not None and partition >= route.partitions:
-            raise TopicNotFoundError(
-                f"topic {topic} has {route.partitions} partitions, numbered from 0; partition "
-                f"{partition} does not exist",
-                reason=Reason.PARTITION_NOT_FOUND,
-            )
-
-    def _place(self, topic: str, entry: _Entry) -> None:
-        row = entry.row
-        if entry.partition is not None:
-            partition = TopicPartition(topic, entry.partition)
+    def _place(self, submission: Submission, future: asyncio.Future[RecordMetadata]) -> None:
+        topic, number, row, size_bytes, on_delivery = submission
+        if number is not None:
+            partition = TopicPartition(topic, number)
         else:
             try:
                 partition = self.machine.partition_for(topic, row)
             except UsageError as error:
-                self._refuse(entry, error)
+                self._refuse(submission, future, error)
                 return
         now_s = asyncio.get_running_loop().time()
-        receipt = self.machine.append(partition, row, entry.size_bytes, now_s)
-        receipt.add(entry.future, row[2])
+        receipt = self.machine.append(partition, row, size_bytes, now_s)
+        receipt.add(future, row[2], on_delivery)
         self._touched()
 
-    def _refuse(self, entry: _Entry, error: RiverrunError) -> None:
-        self.machine.release(entry.size_bytes)
-        if not entry.future.done():
-            entry.future.set_exception(error)
+    def _refuse(
+        self,
+        submission: Submission,
+        future: asyncio.Future[RecordMetadata],
+        error: RiverrunError,
+    ) -> None:
+        self.machine.release(submission.size_bytes)
+        self.machine.counters.failed(1)
+        if submission.on_delivery is not None:
+            report_soon([(submission.on_delivery, error, None)])
+        if not future.done():
+            future.set_exception(error)
+        if submission.on_delivery is not None:
+            mark_told(future)
         self._room.grant()
 
     # Progress.
@@ -369,9 +330,9 @@ class ProduceEngine:
         self._abandon(error)
 
     def _abandon(self, error: RiverrunError) -> None:
-        for entries in self._waiting.values():
-            for entry in entries:
-                self._refuse(entry, error)
+        for waiting in self._waiting.values():
+            for submission, future in waiting:
+                self._refuse(submission, future, error)
         self._waiting.clear()
         self.machine.abandon(error)
         self._deliver()

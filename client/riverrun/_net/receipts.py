@@ -7,21 +7,30 @@ from weakref import WeakSet
 
 from riverrun._core.outgoing import OutgoingBatch, Receipt
 from riverrun._core.records import RecordMetadata, SendSummary, TopicPartition
+from riverrun._net.delivery_reports import OnDelivery, Report, report_soon
 from riverrun.errors import RiverrunError
 
 
 class RecordFutures:
     """The futures of the records of one batch, by their place in it; a Receipt."""
 
-    __slots__ = ("_futures", "_partition", "_timestamps_ms")
+    __slots__ = ("_callbacks", "_futures", "_partition", "_timestamps_ms")
 
     def __init__(self, partition: TopicPartition) -> None:
         self._partition = partition
         self._futures: list[asyncio.Future[RecordMetadata]] = []
         self._timestamps_ms: list[int] = []
+        self._callbacks: dict[int, OnDelivery] = {}
 
-    def add(self, future: asyncio.Future[RecordMetadata], timestamp_ms: int) -> None:
-        """Add the newest record's."""
+    def add(
+        self,
+        future: asyncio.Future[RecordMetadata],
+        timestamp_ms: int,
+        on_delivery: OnDelivery | None = None,
+    ) -> None:
+        """Add the newest record's, and who is to be called back."""
+        if on_delivery is not None:
+            self._callbacks[len(self._futures)] = on_delivery
         self._futures.append(future)
         self._timestamps_ms.append(timestamp_ms)
 
@@ -29,20 +38,37 @@ class RecordFutures:
         """Tell where a run of records stands."""
         topic, partition = self._partition
         offset = base_offset
+        reports: list[Report] = []
         for index in range(first, first + count):
+            metadata = RecordMetadata(topic, partition, offset, self._timestamps_ms[index])
+            if self._callbacks and (on_delivery := self._callbacks.get(index)) is not None:
+                if not reports:
+                    # Before the futures' own: whoever awaits one finds that its callback has run.
+                    report_soon(reports)
+                reports.append((on_delivery, None, metadata))
             future = self._futures[index]
             if not future.done():
-                future.set_result(
-                    RecordMetadata(topic, partition, offset, self._timestamps_ms[index])
-                )
+                future.set_result(metadata)
             if offset is not None:
                 offset += 1
 
     def failed(self, first: int, count: int, error: RiverrunError) -> None:
         """Tell why a run of records does not stand anywhere, or why nobody knows."""
+        indexes = range(first, first + count)
+        told = [index for index in indexes if index in self._callbacks]
+        if told:
+            report_soon([(self._callbacks[index], error, None) for index in told])
         for future in self._futures[first : first + count]:
             if not future.done():
                 future.set_exception(error)
+        for index in told:
+            mark_told(self._futures[index])
+
+
+def mark_told(future: asyncio.Future[RecordMetadata]) -> None:
+    """Let asyncio know that a failure has been told, by a callback, if nobody asks the future."""
+    if not future.cancelled():
+        future.exception()
 
 
 class Tally:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from riverrun import Consumer
-from riverrun.cli.histogram import Histogram
+from riverrun._core.histogram import Histogram
 from riverrun.cli.measurement import Measurement
 from riverrun.cli.progress import Progress
 from riverrun.cli.starting import library_place

@@ -10,8 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from riverrun import Consumer, Offset, Producer, RecordMetadata, RiverrunError, TopicPartition
+from riverrun._core.histogram import Histogram
 from riverrun.cli.exits import Complaint, Exit
-from riverrun.cli.histogram import Histogram
 from riverrun.cli.measurement import Measurement
 from riverrun.cli.progress import Progress
 from riverrun.cli.schedule import NS_PER_S, Metronome, Tick, ticks

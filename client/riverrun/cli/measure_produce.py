@@ -9,8 +9,8 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from riverrun import BufferFullError, Producer, RecordMetadata
+from riverrun._core.histogram import Histogram
 from riverrun.cli.exits import Complaint, Exit
-from riverrun.cli.histogram import Histogram
 from riverrun.cli.measurement import Measurement
 from riverrun.cli.progress import Progress
 from riverrun.cli.topics import find_topic

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from riverrun.cli.histogram import Histogram
+from riverrun._core.histogram import Histogram
 
 if TYPE_CHECKING:
     import asyncio

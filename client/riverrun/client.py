@@ -6,13 +6,15 @@ import asyncio
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, Unpack, overload
 
 from riverrun._core.attempts import Attempts
 from riverrun._core.backoff import Backoff
 from riverrun._core.descriptions import ServerInfo
 from riverrun._core.partitioner import Partitioner, PartitionerName
 from riverrun._core.records import From, OffsetReset, PositionReset, TopicPartition
+from riverrun._core.serializing import RecordSerializer
+from riverrun._core.type_parameters import K, V
 from riverrun._net.addresses import parse_bootstrap
 from riverrun._net.channel import Connection, ConnectionConfig, Connections
 from riverrun._net.describing import server_info
@@ -22,7 +24,8 @@ from riverrun._net.subscribe_settings import checked_settings
 from riverrun.admin import Admin
 from riverrun.consumer import Consumer
 from riverrun.errors import ClosedError, Reason, UsageError
-from riverrun.producer import Acks, Compression, OnDelivery, Producer
+from riverrun.producer import Acks, Compression, OnDelivery, Producer, ProducerOptions
+from riverrun.serializers import Serializer, SerializerName, field_serializer
 from riverrun.v1 import metadata_pb2
 
 DEFAULT_BOOTSTRAP = "127.0.0.1:7171"
@@ -72,9 +75,40 @@ class Client:
         # Jitter and where to begin; nothing that has to be unguessable.
         self._uniform = random.Random().random  # noqa: S311
         self._connections = Connections(config, lambda: Backoff(self._uniform))
-        self._producers: set[Producer] = set()
+        self._producers: set[Producer[Any, Any]] = set()
         self._consumers: set[Consumer] = set()
         self._closed = False
+
+    @overload
+    def producer(self, **options: Unpack[ProducerOptions]) -> Producer: ...
+
+    @overload
+    def producer(
+        self, *, key_serializer: Serializer[K], **options: Unpack[ProducerOptions]
+    ) -> Producer[K, bytes]: ...
+
+    @overload
+    def producer(
+        self, *, value_serializer: Serializer[V], **options: Unpack[ProducerOptions]
+    ) -> Producer[bytes, V]: ...
+
+    @overload
+    def producer(
+        self,
+        *,
+        key_serializer: Serializer[K],
+        value_serializer: Serializer[V],
+        **options: Unpack[ProducerOptions],
+    ) -> Producer[K, V]: ...
+
+    @overload
+    def producer(
+        self,
+        *,
+        key_serializer: SerializerName | Serializer[Any] = ...,
+        value_serializer: SerializerName | Serializer[Any] = ...,
+        **options: Unpack[ProducerOptions],
+    ) -> Producer[Any, Any]: ...
 
     def producer(
         self,
@@ -88,8 +122,16 @@ class Client:
         delivery_timeout_s: float = 120.0,
         partitioner: PartitionerName | Partitioner = "crc32",
         on_delivery: OnDelivery | None = None,
-    ) -> Producer:
+        key_serializer: SerializerName | Serializer[Any] = "bytes",
+        value_serializer: SerializerName | Serializer[Any] = "bytes",
+    ) -> Producer[Any, Any]:
         """Make a producer.
+
+            async with riverrun.Client("127.0.0.1:7171") as client:
+                async with client.producer(
+                    compression="gzip", partitioner="murmur2", value_serializer="json"
+                ) as producer:
+                    await producer.send("orders", {"apples": 2}, key=b"customer-7")
 
         Args:
             acks: when an append counts: "all" in-sync replicas have it on disk, the "leader" has it
@@ -110,6 +152,10 @@ class Client:
                 and lose their order. A function of topic, key, value and the number of partitions
                 returns the partition; it sees bytes, and is called on the event loop.
             on_delivery: told of each record of `send_nowait` that names no other, as there.
+            key_serializer: turns keys into bytes: "bytes" takes them as they are, "str", "json",
+                "protobuf", or a function. None stays None. For a type checker, functions say what
+                keys may be (`riverrun.serializers` has one for each name); a name lets anything pass.
+            value_serializer: turns values into bytes, likewise.
 
         Raises:
             UsageError: a setting is out of its range, or zstd is not installed.
@@ -126,7 +172,16 @@ class Client:
             partitioner=partitioner,
         )
         engine = ProduceEngine(self._connections, config, self._uniform)
-        producer = Producer(engine, config, self._producers.discard, on_delivery)
+        producer: Producer[Any, Any] = Producer(
+            engine,
+            config,
+            self._producers.discard,
+            on_delivery=on_delivery,
+            serializer=RecordSerializer(
+                field_serializer("key", key_serializer),
+                field_serializer("value", value_serializer),
+            ),
+        )
         self._producers.add(producer)
         return producer
 

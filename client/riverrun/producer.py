@@ -7,15 +7,18 @@ import copy
 from collections.abc import AsyncIterable, Callable, Iterable
 from contextlib import aclosing, suppress
 from types import TracebackType
-from typing import Literal, Self, TypeAlias
+from typing import Any, Generic, Literal, Self, TypeAlias, TypedDict
 
 from riverrun._core.chunks import Chunk, Chunker, Sendable
 from riverrun._core.codecs import Compression
 from riverrun._core.encoding import size_bound
 from riverrun._core.outgoing import OutgoingBatch
+from riverrun._core.partitioner import Partitioner, PartitionerName
 from riverrun._core.producer_statistics import ProducerStatistics
 from riverrun._core.records import Headers, RecordMetadata, SendSummary, TopicPartition
 from riverrun._core.row_checks import check_row, check_size
+from riverrun._core.serializing import Item, RecordSerializer
+from riverrun._core.type_parameters import K, V
 from riverrun._net.delivery_reports import OnDelivery
 from riverrun._net.feeding import feed
 from riverrun._net.produce_engine import ProduceEngine, Submission, now_ms
@@ -25,7 +28,7 @@ from riverrun.errors import Reason, RiverrunError, UsageError
 
 Acks: TypeAlias = Literal["all", "leader", "none"]
 
-__all__ = ["Acks", "Compression", "OnDelivery", "Producer", "Sendable"]
+__all__ = ["Acks", "Compression", "Item", "OnDelivery", "Producer", "ProducerOptions", "Sendable"]
 
 # An async iterable's records go out when the next one is longer away than this, linger or not.
 _PAUSE_S = 0.005
@@ -33,7 +36,21 @@ _PAUSE_S = 0.005
 _HURRIED_FLUSH_S = 5.0
 
 
-class Producer:
+class ProducerOptions(TypedDict, total=False):
+    """What `Client.producer` takes beside serializers; it explains them."""
+
+    acks: Acks
+    idempotent: bool
+    compression: Compression
+    linger_s: float
+    batch_bytes: int
+    buffer_bytes: int
+    delivery_timeout_s: float
+    partitioner: PartitionerName | Partitioner
+    on_delivery: OnDelivery | None
+
+
+class Producer(Generic[K, V]):
     """Writes records, from `Client.producer()`; an async context manager.
 
     Records of one partition keep the order in which they were given, also through broken
@@ -48,51 +65,59 @@ class Producer:
         self,
         engine: ProduceEngine,
         config: ProducerConfig,
-        released: Callable[[Producer], None],
+        released: Callable[[Producer[Any, Any]], None],
+        *,
         on_delivery: OnDelivery | None = None,
+        serializer: RecordSerializer[K, V],
     ) -> None:
         self._engine = engine
         self._on_delivery = on_delivery
+        self._serializer = serializer
         self._released = released
         self._config = config
 
     async def send(
         self,
         topic: str,
-        value: bytes | None,
+        value: V | None,
         *,
-        key: bytes | None = None,
+        key: K | None = None,
         partition: int | None = None,
         headers: Headers = (),
         timestamp_ms: int | None = None,
     ) -> RecordMetadata:
         """Write one record and wait until it is acknowledged.
 
+            async with riverrun.Client("127.0.0.1:7171") as client:
+                async with client.producer() as producer:
+                    place = await producer.send("orders", b"2 apples", key=b"customer-7")
+                    print(place.partition, place.offset)
+
         Waits for room in the buffer first. Many concurrent calls share batches.
 
         Args:
             topic: where to.
             value: the payload; None is a tombstone, which is not the same as empty.
-            key: equal keys go to one partition: CRC-32 of the key modulo partitions.
-            partition: where to in the topic, whatever the key says.
+            key: equal keys go to one partition, unless the partitioner says otherwise.
+            partition: where to in the topic, whatever the partitioner says.
             headers: anything else that travels with the record.
             timestamp_ms: when it happened, in ms since 1970; None is now.
 
         Raises:
             TopicNotFoundError: no such topic or partition.
             TimedOutError: not acknowledged within the delivery timeout.
-            UsageError: the broker refuses the record; nothing was written.
+            UsageError: it cannot be serialized, or the broker refuses it; nothing was written.
         """
-        submission = _checked(topic, value, key, partition, headers, timestamp_ms, None)
+        submission = self._checked(topic, value, key, partition, headers, timestamp_ms, None)
         future = await self._engine.take_in_turn(submission)
         return await future
 
     def send_nowait(
         self,
         topic: str,
-        value: bytes | None,
+        value: V | None,
         *,
-        key: bytes | None = None,
+        key: K | None = None,
         partition: int | None = None,
         headers: Headers = (),
         timestamp_ms: int | None = None,
@@ -133,7 +158,7 @@ class Producer:
         """
         told = self._on_delivery if on_delivery is None else on_delivery
         return self._engine.take(
-            _checked(topic, value, key, partition, headers, timestamp_ms, told)
+            self._checked(topic, value, key, partition, headers, timestamp_ms, told)
         )
 
     async def drain(self) -> None:
@@ -143,11 +168,17 @@ class Producer:
     async def send_many(
         self,
         topic: str,
-        records: Iterable[Sendable] | AsyncIterable[Sendable],
+        records: Iterable[Item[K, V]] | AsyncIterable[Item[K, V]],
         *,
         partition: int | None = None,
     ) -> SendSummary:
         """Write all records and wait until they are acknowledged: the fast path.
+
+            async with riverrun.Client("127.0.0.1:7171") as client:
+                async with client.producer() as producer:
+                    lines = (b"%d" % number for number in range(100_000))
+                    summary = await producer.send_many("orders", lines)
+                    print(summary.records, summary.batches)
 
         Whole batches are taken from `records`, encoded at once and sent while the next are made; no
         more is read ahead than the buffer holds. Records without a timestamp carry that of their
@@ -155,9 +186,10 @@ class Producer:
 
         Args:
             topic: where to.
-            records: values, (key, value) pairs, or `NewRecord`s and `Record`s; encode text before.
-                A plain iterable is read on the event loop, so it must not block. What an async
-                iterable has yielded goes out when it pauses.
+            records: values, (key, value) pairs, or `NewRecord`s and `Record`s. A pair is a tuple of
+                two, so a value that is itself a tuple stands in a `NewRecord`. A plain iterable is
+                read on the event loop, so it must not block. What an async iterable has yielded goes
+                out when it pauses.
             partition: where to in the topic, whatever the keys say.
 
         Raises:
@@ -171,11 +203,16 @@ class Producer:
         await self._engine.known_topic(topic, partition)
         tally = Tally(topic)
         chunker = self._chunker(topic, partition)
+        taken = 0
         pause_s = max(self._config.linger_s, _PAUSE_S)
         try:
             async with aclosing(feed(records, chunker.wanted, pause_s)) as runs:
                 async for items, pause in runs:
-                    await self._submit(tally, chunker.feed(items))
+                    ready, unsendable = self._serializer.items(topic, items, taken)
+                    taken += len(items)
+                    await self._submit(tally, chunker.feed(ready))
+                    if unsendable is not None:
+                        raise unsendable
                     # Many partitions gather for long; what is ready is sent meanwhile.
                     await asyncio.sleep(0)
                     if pause:
@@ -184,18 +221,18 @@ class Producer:
                         break
             if tally.error is None:
                 await self._submit(tally, chunker.drain())
-        except RiverrunError as unsendable:
+        except RiverrunError as error:
             # What was given before it is sent, and counts.
             with suppress(RiverrunError):
                 await self._submit(tally, chunker.drain())
             await tally.settled()
-            unsendable.acknowledged_records = tally.records
+            error.acknowledged_records = tally.records
             raise
         await tally.settled()
         if tally.error is not None:
-            error = copy.copy(tally.error)
-            error.acknowledged_records = tally.records
-            raise error
+            failure = copy.copy(tally.error)
+            failure.acknowledged_records = tally.records
+            raise failure
         return tally.summary()
 
     def statistics(self) -> ProducerStatistics:
@@ -244,6 +281,26 @@ class Producer:
         """Close; after an exception flush for at most five seconds."""
         await self.close(timeout_s=None if error is None else _HURRIED_FLUSH_S)
 
+    def _checked(
+        self,
+        topic: str,
+        value: V | None,
+        key: K | None,
+        partition: int | None,
+        headers: Headers,
+        timestamp_ms: int | None,
+        on_delivery: OnDelivery | None,
+    ) -> Submission:
+        """Serialize and check a record's parts, while its sender can still be told."""
+        _check_place(topic, partition)
+        data = self._serializer.value(topic, value)
+        key_data = self._serializer.key(topic, key)
+        row = (key_data, data, now_ms() if timestamp_ms is None else timestamp_ms, headers)
+        check_row(row)
+        size_bytes = size_bound(key_data, data, headers)
+        check_size(size_bytes)
+        return Submission(topic, partition, row, size_bytes, on_delivery)
+
     def _chunker(self, topic: str, partition: int | None) -> Chunker:
         machine = self._engine.machine
         route = machine.route(topic)
@@ -277,24 +334,6 @@ class Producer:
                     accepted_s=now_s,
                 )
             )
-
-
-def _checked(
-    topic: str,
-    value: bytes | None,
-    key: bytes | None,
-    partition: int | None,
-    headers: Headers,
-    timestamp_ms: int | None,
-    on_delivery: OnDelivery | None,
-) -> Submission:
-    """Check a record's parts, while its sender can still be told."""
-    _check_place(topic, partition)
-    row = (key, value, now_ms() if timestamp_ms is None else timestamp_ms, headers)
-    check_row(row)
-    size_bytes = size_bound(key, value, headers)
-    check_size(size_bytes)
-    return Submission(topic, partition, row, size_bytes, on_delivery)
 
 
 def _check_place(topic: str, partition: int | None) -> None:

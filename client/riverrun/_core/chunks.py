@@ -358,8 +358,8 @@ class Chunker:
     def _unsendable(self, index: int, item: object) -> UsageError:
         return UsageError(
             f"record {self._taken + index} of send_many is of type {type(item).__name__}; records "
-            "are bytes, None, (key, value) pairs, NewRecord or Record; encode text first: "
-            "text.encode()",
+            "are bytes, None, (key, value) pairs, NewRecord or Record: encode them, or give the "
+            "producer a value_serializer",
             reason=Reason.INVALID_REQUEST,
         )
 

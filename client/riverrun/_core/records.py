@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Generic, Literal, NamedTuple, TypeAlias
 
+from riverrun._core.type_parameters import K_co, V_co
 from riverrun.errors import RiverrunError
 
 Headers: TypeAlias = Sequence[tuple[str, bytes]]
@@ -46,8 +47,13 @@ class Record(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class NewRecord:
+class NewRecord(Generic[K_co, V_co]):
     """A record to be written by `send_many`, with all that `send` takes.
+
+        async with riverrun.Client("127.0.0.1:7171") as client:
+            async with client.producer() as producer:
+                record = riverrun.NewRecord(b"2 apples", b"customer-7", headers=[("via", b"web")])
+                await producer.send_many("orders", [record])
 
     Attributes:
         value: the payload; None is a tombstone, which is not the same as empty.
@@ -56,8 +62,8 @@ class NewRecord:
         timestamp_ms: when it happened, in ms since 1970; None is now.
     """
 
-    value: bytes | None
-    key: bytes | None = None
+    value: V_co | None
+    key: K_co | None = None
     headers: Headers = ()
     timestamp_ms: int | None = None
 

@@ -33,8 +33,8 @@ def check_row(row: Row) -> None:
     for name, part in (("key", key), ("value", value)):
         if part is not None and type(part) is not bytes:
             raise UsageError(
-                f"the {name} is of type {type(part).__name__}; it must be bytes or None; encode "
-                "text first: text.encode()",
+                f"the {name} is of type {type(part).__name__}; it must be bytes or None: encode it, "
+                f"or give the producer a {name}_serializer",
                 reason=Reason.INVALID_REQUEST,
             )
     if type(timestamp_ms) is not int or not -(1 << 63) <= timestamp_ms < 1 << 63:

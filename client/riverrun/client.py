@@ -49,7 +49,8 @@ class Client:
         bootstrap: "host:port", several joined by commas, or a sequence of them. Any broker of the
             cluster will do: each serves every call.
         connect_timeout_s: how long to look for a broker that answers.
-        request_timeout_s: how long one unary call may take, its retries included.
+        request_timeout_s: how long one unary call may take once a broker was found, its retries
+            included, and finding a broker again for them.
         client_id: a name for the broker's logs.
     """
 
@@ -143,8 +144,9 @@ class Client:
                 gather while earlier batches wait for their answers.
             batch_bytes: how large a batch may grow; the broker's limit counts too.
             buffer_bytes: how much may wait for its acknowledgement.
-            delivery_timeout_s: how long a record may take from `send` to its acknowledgement,
-                retries and broken connections included.
+            delivery_timeout_s: how long a record may take to its acknowledgement once the buffer has
+                room for it, retries and broken connections included; and before that, how long
+                `send` and `send_many` wait for room.
             partitioner: chooses the partition where none is named. "crc32" takes the CRC-32 of the
                 key, "murmur2" the hash of Kafka's Java clients; without a key both stay with one
                 partition until its batch is full. "sticky" does so with all records, "round-robin"

@@ -24,7 +24,7 @@ from riverrun._net.feeding import feed
 from riverrun._net.produce_engine import ProduceEngine, Submission, now_ms
 from riverrun._net.produce_settings import ProducerConfig, out_of_range
 from riverrun._net.receipts import Tally, TallyReceipt
-from riverrun.errors import Reason, RiverrunError, UsageError
+from riverrun.errors import Reason, RiverrunError, TimedOutError, UsageError
 
 Acks: TypeAlias = Literal["all", "leader", "none"]
 
@@ -105,7 +105,7 @@ class Producer(Generic[K, V]):
 
         Raises:
             TopicNotFoundError: no such topic or partition.
-            TimedOutError: not acknowledged within the delivery timeout.
+            TimedOutError: no room within the delivery timeout, or then no acknowledgement.
             UsageError: it cannot be serialized, or the broker refuses it; nothing was written.
         """
         submission = self._checked(topic, value, key, partition, headers, timestamp_ms, None)
@@ -222,9 +222,10 @@ class Producer(Generic[K, V]):
             if tally.error is None:
                 await self._submit(tally, chunker.drain())
         except RiverrunError as error:
-            # What was given before it is sent, and counts.
-            with suppress(RiverrunError):
-                await self._submit(tally, chunker.drain())
+            if not isinstance(error, TimedOutError):
+                # What was given before it is sent, and counts; for a timeout there is no room for it.
+                with suppress(RiverrunError):
+                    await self._submit(tally, chunker.drain())
             await tally.settled()
             error.acknowledged_records = tally.records
             raise

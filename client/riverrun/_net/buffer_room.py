@@ -36,11 +36,16 @@ class BufferRoom:
         self._ended = False
         self.waited_s = 0.0
 
+    def reserve_now(self, size_bytes: int) -> bool:
+        """Reserve so much if it has room and nobody waits; return whether it did."""
+        if self._queue or not self._machine.has_room(size_bytes):
+            return False
+        self._machine.reserve(size_bytes)
+        return True
+
     async def reserve(self, size_bytes: int) -> None:
         """Wait until so much has room, and reserve it; at the producer's end return without."""
-        if not self._queue and self._machine.has_room(size_bytes):
-            self._machine.reserve(size_bytes)
-        else:
+        if not self.reserve_now(size_bytes):
             await self._wait(size_bytes, reserves=True)
 
     async def wait(self, size_bytes: int) -> None:

@@ -146,14 +146,12 @@ class Connections:
                 effect, the outcome is unknown whatever the last one said.
         """
         loop = asyncio.get_running_loop()
-        deadline_s = loop.time() + self._config.request_timeout_s
         backoff = self._new_backoff()
         attempts = attempts or Attempts()
+        connection = await self.connect()
+        # From here on: finding a broker at first has a time of its own.
+        deadline_s = loop.time() + self._config.request_timeout_s
         while True:
-            try:
-                connection = await self.connect()
-            except RiverrunError as nobody:
-                raise attempts.failed(nobody) from nobody.__cause__
             try:
                 return await send(connection, max(0.0, deadline_s - loop.time()))
             except grpc.aio.AioRpcError as failure:
@@ -166,6 +164,19 @@ class Connections:
                 if not again or loop.time() + delay_s >= deadline_s:
                     raise error from failure
             await asyncio.sleep(delay_s)
+            connection = await self._connect_again(deadline_s, error, attempts)
+
+    async def _connect_again(
+        self, deadline_s: float, error: RiverrunError, attempts: Attempts
+    ) -> Connection:
+        """Find a broker for another attempt; at the deadline raise what the last one failed with."""
+        try:
+            async with asyncio.timeout_at(deadline_s):
+                return await self.connect()
+        except TimeoutError:
+            raise error from None
+        except RiverrunError as nobody:
+            raise attempts.failed(nobody) from nobody.__cause__
 
     async def close(self) -> None:
         """Close every channel; calls under way fail."""

@@ -31,6 +31,7 @@ from riverrun.errors import (
     FatalError,
     Reason,
     RiverrunError,
+    TimedOutError,
     TopicNotFoundError,
     UsageError,
 )
@@ -169,12 +170,28 @@ class ProduceEngine:
         """Wait until so much has room, behind those who have waited longer, and keep it.
 
         Raises:
+            TimedOutError: there was none within the delivery timeout; nothing is kept.
             RiverrunError: the producer has ended; nothing is kept.
         """
         self.check_open()
-        await self._room.reserve(size_bytes)
+        if not self._room.reserve_now(size_bytes):
+            try:
+                async with asyncio.timeout(self._config.delivery_timeout_s):
+                    await self._room.reserve(size_bytes)
+            except TimeoutError:
+                raise self._no_room(size_bytes) from None
         # What was kept when the end came dies with the producer.
         self.check_open()
+
+    def _no_room(self, size_bytes: int) -> TimedOutError:
+        timeout_s = self._config.delivery_timeout_s
+        return TimedOutError(
+            f"{size_bytes} bytes found no room in the producer's buffer within {timeout_s:g} s "
+            f"(delivery_timeout_s): it holds {self.machine.buffered_bytes} of "
+            f"{self._config.buffer_bytes} (buffer_bytes), and more waits before them; send less at a "
+            "time, or see why the broker does not acknowledge more",
+            reason=Reason.TIMED_OUT,
+        )
 
     async def room(self, size_bytes: int) -> None:
         """Wait until so much has room, and keep nothing."""

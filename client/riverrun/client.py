@@ -134,6 +134,15 @@ class Client:
                 ) as producer:
                     await producer.send("orders", {"apples": 2}, key=b"customer-7")
 
+        A partitioner of the application's own is a function:
+
+            def urgent_first(topic, key, value, partitions):
+                return 0 if value.startswith(b"urgent") or partitions == 1 else 1
+
+            async with riverrun.Client("127.0.0.1:7171") as client:
+                async with client.producer(partitioner=urgent_first) as producer:
+                    await producer.send("orders", b"urgent: 2 apples")
+
         Args:
             acks: when an append counts: "all" in-sync replicas have it on disk, the "leader" has it
                 on disk, or the leader has taken it in ("none").

@@ -132,7 +132,7 @@ class Producer(Generic[K, V]):
 
             async with riverrun.Client("127.0.0.1:7171") as client:
                 async with client.producer() as producer:
-                    for number in range(1000):
+                    for number in range(10):
                         producer.send_nowait("orders", b"%d" % number, on_delivery=told)
                         await producer.drain()
 

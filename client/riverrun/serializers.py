@@ -35,6 +35,8 @@ SerializerName: TypeAlias = Literal["bytes", "str", "json", "protobuf"]
 def serialize_str(text: str) -> bytes:
     """Encode text as UTF-8; this is "str".
 
+        from riverrun.serializers import serialize_str
+
         async with riverrun.Client("127.0.0.1:7171") as client:
             async with client.producer(value_serializer=serialize_str) as producer:
                 await producer.send("orders", "2 apples")
@@ -50,6 +52,8 @@ def serialize_str(text: str) -> bytes:
 
 def serialize_json(value: Any, *, sort_keys: bool = False) -> bytes:
     """Write JSON as UTF-8, without spaces; this is "json".
+
+        from riverrun.serializers import serialize_json
 
         async with riverrun.Client("127.0.0.1:7171") as client:
             async with client.producer(value_serializer=serialize_json) as producer:
@@ -75,6 +79,7 @@ def serialize_protobuf(message: Message) -> bytes:
     """Serialize a protobuf message of any type, maps in the order of their keys; this is "protobuf".
 
         from google.protobuf.wrappers_pb2 import StringValue
+        from riverrun.serializers import serialize_protobuf
 
         async with riverrun.Client("127.0.0.1:7171") as client:
             async with client.producer(value_serializer=serialize_protobuf) as producer:

@@ -12,6 +12,14 @@ from riverrun._core.outgoing import OutgoingBatch, Resolution
 class ProducerStatistics:
     """What a producer has done since it was made, from `Producer.statistics()`.
 
+        async with riverrun.Client("127.0.0.1:7171") as client:
+            async with client.producer() as producer:
+                before = producer.statistics()
+                await producer.send_many("orders", [b"1", b"2", b"3"])
+                after = producer.statistics()
+                print(after.records_acknowledged - before.records_acknowledged, "acknowledged")
+                print(after.batch_records_mean, "records a batch")
+
     Counts only grow: the difference of two snapshots is what happened between them. A record counts
     as sent when its batch is first put on a stream. Times are from a batch's first record being taken,
     each counted once for every record in the batch.

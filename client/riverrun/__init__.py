@@ -62,13 +62,14 @@ if TYPE_CHECKING:
     from riverrun.admin import Admin
     from riverrun.client import Client
     from riverrun.consumer import Consumer, RecordBatchView
-    from riverrun.producer import Producer
+    from riverrun.producer import OnDelivery, Producer
 
 _LATE = {
     "Admin": "riverrun.admin",
     "Client": "riverrun.client",
     "Consumer": "riverrun.consumer",
     "Durations": "riverrun._core.histogram",
+    "OnDelivery": "riverrun.producer",
     "Partitioner": "riverrun._core.partitioner",
     "Producer": "riverrun.producer",
     "ProducerStatistics": "riverrun._core.producer_statistics",
@@ -99,6 +100,7 @@ __all__ = [
     "OffsetOutOfRangeError",
     "OffsetRange",
     "OffsetReset",
+    "OnDelivery",
     "PartitionDescription",
     "PartitionOffset",
     "Partitioner",

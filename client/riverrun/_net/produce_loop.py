@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from riverrun._core.attempts import Attempts
 from riverrun._core.backoff import Backoff
 from riverrun._core.episodes import Episodes
 from riverrun._net.channel import Connection, Connections
@@ -135,6 +136,8 @@ class ProduceLoop:
                 request, timeout=timeout_s
             ),
             "get a producer id",
+            # An id that nobody hears of is one fewer of many, and nothing else.
+            attempts=Attempts(changes=False),
         )
         if response.producer_id <= 0:
             raise FatalError(

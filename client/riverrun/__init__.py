@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from riverrun._core.consumer_statistics import ConsumerStatistics
 from riverrun._core.descriptions import (
     BrokerInfo,
     ClusterInfo,
@@ -22,6 +23,7 @@ from riverrun._core.descriptions import (
     TrimResult,
 )
 from riverrun._core.records import (
+    CommitMode,
     CommittedOffset,
     From,
     Headers,
@@ -41,6 +43,7 @@ from riverrun.errors import (
     BufferFullError,
     ClosedError,
     CorruptDataError,
+    DeserializationError,
     FatalError,
     NoBrokerError,
     OffsetOutOfRangeError,
@@ -62,12 +65,14 @@ if TYPE_CHECKING:
     from riverrun.admin import Admin
     from riverrun.client import Client
     from riverrun.consumer import Consumer, RecordBatchView
+    from riverrun.deserializers import Deserializer
     from riverrun.producer import OnDelivery, Producer
 
 _LATE = {
     "Admin": "riverrun.admin",
     "Client": "riverrun.client",
     "Consumer": "riverrun.consumer",
+    "Deserializer": "riverrun.deserializers",
     "Durations": "riverrun._core.histogram",
     "OnDelivery": "riverrun.producer",
     "Partitioner": "riverrun._core.partitioner",
@@ -83,10 +88,14 @@ __all__ = [
     "Client",
     "ClosedError",
     "ClusterInfo",
+    "CommitMode",
     "CommittedOffset",
     "ConfigEntry",
     "Consumer",
+    "ConsumerStatistics",
     "CorruptDataError",
+    "DeserializationError",
+    "Deserializer",
     "Durations",
     "FatalError",
     "From",

@@ -6,23 +6,26 @@ import asyncio
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, Unpack, overload
+from typing import Any, Literal, Self, Unpack, overload
 
 from riverrun._core.attempts import Attempts
 from riverrun._core.backoff import Backoff
 from riverrun._core.descriptions import ServerInfo
 from riverrun._core.partitioner import Partitioner, PartitionerName
-from riverrun._core.records import From, OffsetReset, PositionReset, TopicPartition
+from riverrun._core.records import CommitMode, From, OffsetReset, PositionReset, TopicPartition
 from riverrun._core.serializing import RecordSerializer
 from riverrun._core.type_parameters import K, V
 from riverrun._net.addresses import parse_bootstrap
 from riverrun._net.channel import Connection, ConnectionConfig, Connections
 from riverrun._net.describing import server_info
+from riverrun._net.group_commits import CommitSettings
 from riverrun._net.produce_engine import ProduceEngine
 from riverrun._net.produce_settings import checked_config
 from riverrun._net.subscribe_settings import checked_settings
 from riverrun.admin import Admin
 from riverrun.consumer import Consumer
+from riverrun.consumer_options import ConsumerOptions
+from riverrun.deserializers import Deserializer, record_deserializer
 from riverrun.errors import ClosedError, Reason, UsageError
 from riverrun.producer import Acks, Compression, OnDelivery, Producer, ProducerOptions
 from riverrun.serializers import Serializer, SerializerName, field_serializer
@@ -77,7 +80,7 @@ class Client:
         self._uniform = random.Random().random  # noqa: S311
         self._connections = Connections(config, lambda: Backoff(self._uniform))
         self._producers: set[Producer[Any, Any]] = set()
-        self._consumers: set[Consumer] = set()
+        self._consumers: set[Consumer[Any, Any]] = set()
         self._closed = False
 
     @overload
@@ -196,6 +199,62 @@ class Client:
         self._producers.add(producer)
         return producer
 
+    @overload
+    def consumer(
+        self,
+        *topics: str,
+        key_deserializer: Literal["bytes"] | type[K] | Callable[[bytes], K] = ...,
+        value_deserializer: Literal["bytes"] | type[V] | Callable[[bytes], V] = ...,
+        **settings: Unpack[ConsumerOptions],
+    ) -> Consumer[K, V]: ...
+    @overload
+    def consumer(
+        self,
+        *topics: str,
+        key_deserializer: Literal["bytes"] | type[K] | Callable[[bytes], K] = ...,
+        value_deserializer: Literal["str"],
+        **settings: Unpack[ConsumerOptions],
+    ) -> Consumer[K, str]: ...
+    @overload
+    def consumer(
+        self,
+        *topics: str,
+        key_deserializer: Literal["bytes"] | type[K] | Callable[[bytes], K] = ...,
+        value_deserializer: Literal["json"],
+        **settings: Unpack[ConsumerOptions],
+    ) -> Consumer[K, Any]: ...
+    @overload
+    def consumer(
+        self,
+        *topics: str,
+        key_deserializer: Literal["str"],
+        value_deserializer: Literal["bytes"] | type[V] | Callable[[bytes], V] = ...,
+        **settings: Unpack[ConsumerOptions],
+    ) -> Consumer[str, V]: ...
+    @overload
+    def consumer(
+        self,
+        *topics: str,
+        key_deserializer: Literal["str"],
+        value_deserializer: Literal["str"],
+        **settings: Unpack[ConsumerOptions],
+    ) -> Consumer[str, str]: ...
+    @overload
+    def consumer(
+        self,
+        *topics: str,
+        key_deserializer: Literal["str"],
+        value_deserializer: Literal["json"],
+        **settings: Unpack[ConsumerOptions],
+    ) -> Consumer[str, Any]: ...
+    @overload
+    def consumer(
+        self,
+        *topics: str,
+        key_deserializer: Literal["json"],
+        value_deserializer: Deserializer[Any] = ...,
+        **settings: Unpack[ConsumerOptions],
+    ) -> Consumer[Any, Any]: ...
     def consumer(
         self,
         *topics: str,
@@ -206,8 +265,19 @@ class Client:
         stop_at_end: bool = False,
         prefetch_bytes: int = 16 * 1024 * 1024,
         on_reset: Callable[[PositionReset], None] | None = None,
-    ) -> Consumer:
+        commit: CommitMode = "manual",
+        commit_interval_s: float = 5.0,
+        key_deserializer: Deserializer[Any] = "bytes",
+        value_deserializer: Deserializer[Any] = "bytes",
+    ) -> Consumer[Any, Any]:
         """Make a consumer.
+
+            async with riverrun.Client() as client:
+                async with client.consumer(
+                    "orders", group="billing", commit="auto", value_deserializer="json"
+                ) as consumer:
+                    async for record in consumer:
+                        print(record.value)
 
         Args:
             topics: what to read: all partitions of each, unless `partitions` says less.
@@ -218,11 +288,22 @@ class Client:
                 also where to begin in each, whatever the group has committed.
             offset_reset: where to go on from a position that is out of range; None is "earliest"
                 with a group, else "error".
-            stop_at_end: end the iteration at the high watermarks found at the start. A partition that
-                cannot be read for `request_timeout_s` on the way there is an error.
+            stop_at_end: end the iteration at the high watermarks found at the start. Where nothing is
+                heard of the brokers, or a partition cannot be read, for `request_timeout_s` on the
+                way there, that is an error.
             prefetch_bytes: how much may be read ahead.
             on_reset: called, on the event loop, with each position that was out of range; it is
-                logged as a warning in any case.
+                logged as a warning in any case. Its `cause.reason` is LOG_TRUNCATED where the
+                partition has lost what had been read, else OFFSET_OUT_OF_RANGE.
+            commit: who commits for the group. "manual": the application, by `Consumer.commit`.
+                "auto", at least once: the consumer, every `commit_interval_s` and at the end, all
+                positions up to what the application has finished with; a record is finished with
+                when the next one is asked for. "on_delivery", at most once: the consumer, before
+                it returns records, some hundred at a time; a crash loses those not yet returned.
+            commit_interval_s: how often "auto" commits. What fails is tried again the next time.
+            key_deserializer: what keys are: "bytes", "str" (UTF-8), "json", a protobuf message
+                class, or a function of bytes. No key stays None. `batches` has bytes in any case.
+            value_deserializer: what values are, likewise; a tombstone stays None.
 
         Raises:
             UsageError: nothing to read, or settings that contradict each other.
@@ -238,7 +319,14 @@ class Client:
             prefetch_bytes=prefetch_bytes,
             on_reset=on_reset,
         )
-        consumer = Consumer(self._connections, settings, self._uniform, self._consumers.discard)
+        consumer: Consumer[Any, Any] = Consumer(
+            self._connections,
+            settings,
+            self._uniform,
+            self._consumers.discard,
+            commits=CommitSettings(commit, commit_interval_s, settings.group),
+            deserializer=record_deserializer(key_deserializer, value_deserializer),
+        )
         self._consumers.add(consumer)
         return consumer
 

@@ -16,13 +16,17 @@ the request may have taken effect, or may still, and only an idempotent one may 
         ├── TopicNotFoundError    no such topic or partition
         ├── TopicExistsError      the name is taken
         ├── OffsetOutOfRangeError the offset cannot be read; `available` says what can
+        ├── DeserializationError  a record's key or value is not what the consumer was told it is
         └── ClosedError           the object was closed
 """
 
 from __future__ import annotations
 
 import enum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from riverrun._core.records import Record, TopicPartition
 
 
 class Reason(enum.StrEnum):
@@ -78,6 +82,8 @@ class Reason(enum.StrEnum):
     """The producer's buffer has no room."""
     BATCH_FAILED_BEFORE = "BATCH_FAILED_BEFORE"
     """An earlier batch of the same partition failed, and order forbids sending this one."""
+    DESERIALIZATION_FAILED = "DESERIALIZATION_FAILED"
+    """A deserializer did not take a record's key or value."""
     CLOSED = "CLOSED"
     """The object was closed."""
     PROTOCOL_BROKEN = "PROTOCOL_BROKEN"
@@ -180,6 +186,44 @@ class TopicExistsError(UsageError):
 
 class OffsetOutOfRangeError(UsageError):
     """The offset cannot be read; `available` says what can."""
+
+
+class DeserializationError(UsageError):
+    """A record's key or value is not what the consumer was told that it is.
+
+    The record is not stepped over: the position stays before it, its partition stops, and the others
+    go on with the next call. `seek` brings it back, behind the record, or at it to read it once more,
+    raw for example:
+
+        async with riverrun.Client() as client:
+            async with client.consumer("orders", value_deserializer="json") as consumer:
+                while True:
+                    try:
+                        async for record in consumer:
+                            print(record.value)
+                    except riverrun.DeserializationError as error:
+                        print("not JSON:", error.record.value)
+                        await consumer.seek(error.partition, error.offset + 1)
+
+    Attributes:
+        record: the record as it was read, key and value as bytes.
+        part: which part of it was not taken, "key" or "value".
+    """
+
+    def __init__(self, message: str, *, record: Record, part: Literal["key", "value"]) -> None:
+        super().__init__(message, reason=Reason.DESERIALIZATION_FAILED)
+        self.record = record
+        self.part: Literal["key", "value"] = part
+
+    @property
+    def partition(self) -> TopicPartition:
+        """The record's partition."""
+        return self.record.topic_partition
+
+    @property
+    def offset(self) -> int:
+        """The record's offset."""
+        return self.record.offset
 
 
 class ClosedError(UsageError):

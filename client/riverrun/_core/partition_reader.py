@@ -111,6 +111,20 @@ class PartitionReader:
     trouble: RiverrunError | None = None
     error: RiverrunError | None = None
 
+    def cut(self, offset: int) -> int:
+        """Return the offset, or where reading stops if that comes before it."""
+        return offset if self.end is None else min(offset, self.end)
+
+    @property
+    def settled(self) -> bool:
+        """Whether `position` is where the application stands, and no place that it still goes to."""
+        return self.place is None or self.retrying
+
+    @property
+    def lag(self) -> int | None:
+        """How many offsets lie before the high watermark; None where that is not known."""
+        return max(0, self.high_watermark - self.position) if self.settled else None
+
     @property
     def gone(self) -> bool:
         """Whether there is no such partition any more, so that asking for it again is of no use."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from riverrun._core.partition_reader import Delivered, PartitionReader, Taken
 from riverrun.errors import RiverrunError
@@ -20,19 +21,47 @@ class _Queued(Generic[B]):
     delivery: Delivered[B] | None
     next_offset: int
     taken: int = 0
+    released: int = 0
     error: RiverrunError | None = None
+
+
+class Upcoming(NamedTuple, Generic[B]):
+    """A batch that is not to be taken before it is released.
+
+    Attributes:
+        queued: the delivery that it came with.
+        number: which of its batches it is, from 1.
+        batch: the batch.
+        end: the offset behind its delivery.
+        is_last: whether it is the last one of its delivery.
+    """
+
+    queued: _Queued[B]
+    number: int
+    batch: B
+    end: int
+    is_last: bool
+
+    @property
+    def reader(self) -> PartitionReader:
+        """The reader of its partition."""
+        return self.queued.reader
 
 
 class ReadAhead(Generic[B]):
     """Deliveries, new positions and errors of all partitions, in one queue.
+
+    Args:
+        gated: whether a batch is to be released before it can be taken.
 
     Attributes:
         credit_bytes: what was taken or dropped since credit was last granted; below 0 while more is
             queued than may be.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, gated: bool = False) -> None:
         self.credit_bytes = 0
+        self._gated = gated
         self._queue: deque[_Queued[B]] = deque()
 
     def __bool__(self) -> bool:
@@ -86,14 +115,12 @@ class ReadAhead(Generic[B]):
                 self._queue.popleft()
                 self._passed(queued)
                 continue
+            if self._gated and queued.taken == queued.released:
+                return None
             batch = delivery.batches[queued.taken]
             queued.taken += 1
             last = queued.taken == len(delivery.batches)
-            end = (
-                delivery.next_offset
-                if reader.end is None
-                else min(delivery.next_offset, reader.end)
-            )
+            end = reader.cut(delivery.next_offset)
             return Taken(
                 reader,
                 batch,
@@ -103,6 +130,24 @@ class ReadAhead(Generic[B]):
                 delivery.high_watermark,
             )
         return None
+
+    def upcoming(self) -> Iterator[Upcoming[B]]:
+        """Yield the batches that are next in turn and not released, up to a new position or error.
+
+        To be called where `take` has returned nothing.
+        """
+        for queued in self._queue:
+            if queued.delivery is None:
+                return
+            batches, end = queued.delivery.batches, queued.reader.cut(queued.delivery.next_offset)
+            for index in range(queued.released, len(batches)):
+                is_last = index + 1 == len(batches)
+                yield Upcoming(queued, index + 1, batches[index], end, is_last)
+
+    def release(self, batches: Iterable[Upcoming[B]]) -> None:
+        """Let batches be taken. Those that were purged meanwhile are gone, whatever comes instead."""
+        for upcoming in batches:
+            upcoming.queued.released = upcoming.number
 
     def purge(self, reader: PartitionReader) -> bool:
         """Drop what was read ahead of one partition; return whether there was something."""

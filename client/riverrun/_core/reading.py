@@ -43,6 +43,7 @@ class ReaderMachine(Generic[B]):
         ended: a broker has ended a stream because it had delivered everything asked for. Only then
             is it known that there is no partition of which nothing has been heard yet.
         error: why nothing more will come at all.
+        deliveries: how many have come, those included that were dropped.
     """
 
     stop_at_end: bool
@@ -52,6 +53,7 @@ class ReaderMachine(Generic[B]):
     ahead: ReadAhead[B] = field(default_factory=ReadAhead)
     ended: bool = False
     error: RiverrunError | None = None
+    deliveries: int = 0
     _paused: set[TopicPartition] = field(default_factory=set)
     _last_seek_id: int = 0
 
@@ -128,6 +130,7 @@ class ReaderMachine(Generic[B]):
         Raises:
             CorruptDataError: it does not continue the last one.
         """
+        self.deliveries += 1
         reader = self.readers.get(delivery.partition)
         if reader is None:
             raise _broken(f"{delivery.partition} was delivered and not asked for")
@@ -264,7 +267,25 @@ class ReaderMachine(Generic[B]):
         return {
             partition: CommittedOffset(reader.position, leader_epoch=reader.position_epoch)
             for partition, reader in self.readers.items()
-            if reader.place is None or reader.retrying
+            if reader.settled
+        }
+
+    def finished_positions(
+        self, in_hand: Mapping[PartitionReader, int]
+    ) -> dict[TopicPartition, CommittedOffset]:
+        """Return up to where the application is through with everything, to be committed.
+
+        Args:
+            in_hand: the first offset that it was given and may still be busy with, by reader.
+        """
+        return {
+            partition: CommittedOffset(
+                min(reader.position, in_hand.get(reader, reader.position)),
+                leader_epoch=reader.position_epoch,
+            )
+            for partition, reader in self.readers.items()
+            # A place that the broker may not have is no news for the group.
+            if reader.settled and reader.in_range and not reader.gone
         }
 
     def advanced(self, reader: PartitionReader, position: int) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Literal, NamedTuple, TypeAlias
 
-from riverrun._core.type_parameters import K_co, V_co
+from riverrun._core.type_parameters import K, K_co, V, V_co
 from riverrun.errors import RiverrunError
 
 Headers: TypeAlias = Sequence[tuple[str, bytes]]
@@ -24,8 +24,13 @@ class TopicPartition(NamedTuple):
         return f"{self.topic}[{self.partition}]"
 
 
-class Record(NamedTuple):
-    """A record as it was read.
+class Record(NamedTuple, Generic[K, V]):
+    """A record as it was read: `Record` has bytes, `Record[str, Order]` what deserializers made.
+
+        async with riverrun.Client() as client:
+            async with client.consumer("orders", stop_at_end=True) as consumer:
+                async for record in consumer:
+                    print(record.topic_partition, record.offset, record.key, record.value)
 
     Attributes:
         topic: where it stands.
@@ -41,9 +46,14 @@ class Record(NamedTuple):
     partition: int
     offset: int
     timestamp_ms: int
-    key: bytes | None
-    value: bytes | None
+    key: K | None
+    value: V | None
     headers: Headers = ()
+
+    @property
+    def topic_partition(self) -> TopicPartition:
+        """Where it stands, as `seek`, `commit` and the like want it."""
+        return TopicPartition(self.topic, self.partition)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +141,11 @@ From: TypeAlias = Literal["earliest", "latest", "committed"] | Offset | Time | L
 
 OffsetReset: TypeAlias = Literal["earliest", "latest", "error"]
 """Where to go on from a position that is out of range."""
+
+CommitMode: TypeAlias = Literal["manual", "auto", "on_delivery"]
+"""Who commits, and when. "manual": the application, by `Consumer.commit`. "auto": the consumer, in the
+background, what the application has finished with: each record at least once. "on_delivery": the
+consumer, before it returns records: each record at most once."""
 
 
 class PositionReset(NamedTuple):

@@ -81,6 +81,19 @@ async def high_watermarks(
     return {TopicPartition(at.topic, at.partition): at.high_watermark for at in found}
 
 
+async def log_starts(
+    connections: Connections, partitions: Iterable[TopicPartition]
+) -> dict[TopicPartition, int]:
+    """Ask for the first offsets that can still be read.
+
+    Raises:
+        RiverrunError: the first partition that could not answer, or the call itself.
+    """
+    queries = [offset_query(p.topic, p.partition, "earliest") for p in partitions]
+    found = await list_offsets(connections, queries)
+    return {TopicPartition(at.topic, at.partition): at.offset or 0 for at in found}
+
+
 async def offsets_at_times(
     connections: Connections, times_ms: Mapping[TopicPartition, int]
 ) -> dict[TopicPartition, OffsetAndTimestamp | None]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from riverrun._core.backoff import Backoff
 from riverrun._core.episodes import Episodes
@@ -46,6 +46,9 @@ class SubscribeLoop:
         machine: takes what comes.
         settings: what is asked of each stream.
         backoff: delays between streams, and between attempts at a partition.
+
+    Attributes:
+        reconnects: how many streams there were after the first one that began.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class SubscribeLoop:
         self._task: asyncio.Task[None] | None = None
         self._begun = False
         self._closing = False
+        self.reconnects = 0
 
     def start(self) -> None:
         """Begin, if it has not begun."""
@@ -100,14 +104,22 @@ class SubscribeLoop:
         if self._stream is not None:
             self._stream.wake()
 
-    async def seek(self, partition: TopicPartition, to: From) -> None:
-        """Go elsewhere in one partition; return once the broker has done so.
+    async def seek(self, places: Mapping[TopicPartition, From]) -> None:
+        """Go elsewhere in some partitions; return once the broker has done so.
 
         Raises:
-            RiverrunError: the broker refuses the place, or nothing will come any more.
+            RiverrunError: the broker refuses a place, or nothing will come any more.
         """
         if self._machine.error is not None:
             raise copy.copy(self._machine.error)
+        waiting = [self._begin_seek(partition, to) for partition, to in places.items()]
+        self._start_again()
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+    def _begin_seek(self, partition: TopicPartition, to: From) -> asyncio.Future[None]:
         earlier = self._seeks.pop(partition, None)
         if earlier is not None and not earlier.done():
             earlier.set_result(None)
@@ -115,8 +127,7 @@ class SubscribeLoop:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._seeks[partition] = done
         self._say_seek(reader)
-        self._start_again()
-        await done
+        return done
 
     def pause(self, partitions: Iterable[TopicPartition]) -> list[PartitionReader]:
         """Stop partitions; return those that were flowing."""
@@ -158,6 +169,7 @@ class SubscribeLoop:
                 await self._find_committed()
                 stream = self._new_stream(connection)
                 self._stream = stream
+                self.reconnects += self._begun
                 await stream.run()
                 # A broker that goes away ends streams that it is not through with.
                 if (

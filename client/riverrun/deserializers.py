@@ -1,0 +1,75 @@
+"""What keys and values are made of when records are read: bytes, text, JSON, protobuf, or your own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias, TypeVar, cast
+
+from google.protobuf.message import Message
+
+from riverrun._core.deserializing import RecordDeserializer
+from riverrun.errors import Reason, UsageError
+
+T = TypeVar("T")
+
+Named: TypeAlias = Literal["bytes", "str", "json"]
+"""Deserializers by name: as it is; UTF-8; JSON in UTF-8, UTF-16 or UTF-32."""
+
+Deserializer: TypeAlias = Named | type[T] | Callable[[bytes], T]
+"""One by its name, a protobuf message class, or anything that makes a T of bytes."""
+
+
+def text(data: bytes) -> str:
+    """Return the text that bytes are in UTF-8.
+
+    Raises:
+        UnicodeDecodeError: they are not.
+    """
+    return data.decode()
+
+
+_NAMED: dict[str, Callable[[bytes], Any] | None] = {"bytes": None, "str": text, "json": json.loads}
+
+
+def deserializer(wanted: Deserializer[T]) -> Callable[[bytes], T] | None:
+    """Return the function behind what a consumer was given; None leaves bytes as they are.
+
+        from google.protobuf.struct_pb2 import Struct
+
+        async with riverrun.Client() as client:
+            async with client.consumer(
+                "orders", key_deserializer="str", value_deserializer=Struct, stop_at_end=True
+            ) as consumer:
+                async for record in consumer:
+                    print(record.key, dict(record.value or {}))
+
+    Args:
+        wanted: "bytes", "str", "json", a protobuf message class, or a function of bytes.
+
+    Raises:
+        UsageError: it is nothing of these.
+    """
+    if isinstance(wanted, str) and wanted in _NAMED:
+        return _NAMED[wanted]
+    if isinstance(wanted, type) and issubclass(wanted, Message):
+        return cast("Callable[[bytes], T]", wanted.FromString)
+    if callable(wanted):
+        return cast("Callable[[bytes], T]", wanted)
+    raise UsageError(
+        f'{wanted!r} is no deserializer; use "bytes", "str", "json", a protobuf message class, or '
+        "a function that takes bytes",
+        reason=Reason.INVALID_REQUEST,
+    )
+
+
+def record_deserializer(
+    key: Deserializer[Any], value: Deserializer[Any]
+) -> RecordDeserializer[Any, Any] | None:
+    """Return what makes records of both parts; None where both stay bytes.
+
+    Raises:
+        UsageError: one of them is no deserializer.
+    """
+    made = RecordDeserializer(deserializer(key), deserializer(value))
+    return None if made.key is None and made.value is None else made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
@@ -35,6 +36,9 @@ DEFAULT_BOOTSTRAP = "127.0.0.1:7171"
 
 # After an exception in the block, records that were sent still have this long to be acknowledged.
 _HURRIED_FLUSH_S = 5.0
+
+
+_log = logging.getLogger("riverrun")
 
 
 class Client:
@@ -356,7 +360,7 @@ class Client:
         if self._closed:
             return
         self._closed = True
-        await self._close_all(timeout_s=None)
+        await self._close_all(timeout_s=None, quiet=False)
 
     async def __aenter__(self) -> Self:
         """Return the client itself."""
@@ -371,17 +375,22 @@ class Client:
         """Close; after an exception, producers flush for at most five seconds."""
         if not self._closed:
             self._closed = True
-            await self._close_all(timeout_s=None if error is None else _HURRIED_FLUSH_S)
+            await self._close_all(
+                timeout_s=None if error is None else _HURRIED_FLUSH_S, quiet=error is not None
+            )
 
-    async def _close_all(self, *, timeout_s: float | None) -> None:
+    async def _close_all(self, *, timeout_s: float | None, quiet: bool) -> None:
+        """Close everything, one beside the other; then raise the first error, unless `quiet`."""
+        closings = [producer.close(timeout_s=timeout_s) for producer in tuple(self._producers)]
+        closings += [consumer.close() for consumer in tuple(self._consumers)]
         try:
-            async with asyncio.TaskGroup() as closing:
-                for producer in tuple(self._producers):
-                    closing.create_task(producer.close(timeout_s=timeout_s))
-                for consumer in tuple(self._consumers):
-                    closing.create_task(consumer.close())
+            outcomes = await asyncio.gather(*closings, return_exceptions=True)
         finally:
             await self._connections.close()
+        for error in filter(None, outcomes):
+            if not quiet:
+                raise error
+            _log.warning("while closing: %s", error)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -121,7 +121,7 @@ class ConsumerCommits(ConsumerPositions):
                 await self._commits.commit_due(self._finished)
             elif self._commit_mode == "on_delivery":
                 # What was released and not given is the group's again: nobody has seen it.
-                await self._commits.commit_due(self._machine.positions)
+                await self._commits.commit_due(lambda: self._machine.finished_positions({}))
         except RiverrunError as error:
             if not quiet:
                 raise

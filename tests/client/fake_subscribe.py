@@ -72,6 +72,7 @@ class FakeConsumerService(consumer_pb2_grpc.ConsumerServiceServicer):
                 continue
             key = (request.group_id, commit.topic, commit.partition)
             self._broker.commits[key] = (commit.offset, commit.metadata)
+        await self._broker.notify()
         return answer
 
     async def FetchOffsets(self, request, context):  # noqa: N802

@@ -82,7 +82,7 @@ class PartitionReader:
         end: where reading stops; None is nowhere.
         seek_id: of the seek whose answer is awaited; 0 for none.
         place: where that seek goes, or where to begin what could not be begun.
-        retrying: that seek is our own, to a place where nothing that was read ahead is lost.
+        retrying: that seek is our own, and the application stays where it is.
         paused: nothing is returned to the application.
         dropped: something was dropped while paused, so that resuming has to go back.
         begun: it has had a position, or the application has chosen one.

@@ -326,7 +326,8 @@ class ReaderMachine(Generic[B]):
                 reader.paused = False
                 back = reader.dropped and (reader.place is None or reader.retrying)
                 if back:
-                    self.seek(partition, Offset(reader.position))
+                    # Our own seek: the application stays where it is, and may commit that meanwhile.
+                    self.seek(partition, Offset(reader.position)).retrying = True
                 changed.append((reader, back))
         return changed
 

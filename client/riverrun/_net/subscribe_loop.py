@@ -75,7 +75,7 @@ class SubscribeLoop:
             changed=self._wake,
         )
         self._breaks: Episodes[str] = Episodes()
-        self._opened_s = 0.0
+        self._opened_s = self._heard_s = 0.0
         self._task: asyncio.Task[None] | None = None
         self._begun = False
         self._closing = False
@@ -160,7 +160,7 @@ class SubscribeLoop:
 
     async def _run(self) -> None:
         """Open one stream after the other until everything asked for has been delivered."""
-        give_up_s = asyncio.get_running_loop().time() + self._connections.request_timeout_s
+        self._heard_s = asyncio.get_running_loop().time()
         while True:
             connection: Connection | None = None
             stream: SubscribeStream | None = None
@@ -182,9 +182,9 @@ class SubscribeLoop:
                 self._connections.lost(connection)
                 delay_s = stream.reconnect_after_s or self._backoff.next_s()
             except RetriableError as error:
-                late = asyncio.get_running_loop().time() >= give_up_s
-                if not self._begun and (late or isinstance(error, NoBrokerError)):
+                if not self._begun and isinstance(error, NoBrokerError):
                     raise
+                self._check_contact(error, stream)
                 delay_s = self._after(error, connection, stream)
             finally:
                 self._stream = None
@@ -209,6 +209,27 @@ class SubscribeLoop:
                 p: "committed" for p, at in found.items() if at is not None
             }
             machine.places = {**settings.places, **committed}
+
+    def _check_contact(self, error: RetriableError, stream: SubscribeStream | None) -> None:
+        """Give up where nothing has been heard for the request timeout, and that is not to be borne.
+
+        A consumer without an end waits for its brokers for ever. One that is to begin, or to come to
+        an end, has somebody waiting for it.
+        """
+        now_s, limit_s = asyncio.get_running_loop().time(), self._connections.request_timeout_s
+        if stream is not None and stream.frames:
+            self._heard_s = now_s
+        if now_s - self._heard_s < limit_s:
+            return
+        if not self._begun:
+            raise error
+        if self._settings.stop_at_end:
+            final = copy.copy(error)
+            final.message = (
+                f"gave up waiting for the end after {limit_s:g} s without a word from any broker "
+                f"(request_timeout_s): {error.message}"
+            )
+            raise final
 
     def _after(
         self, error: RetriableError, connection: Connection | None, stream: SubscribeStream | None

@@ -246,6 +246,20 @@ class _Subscription:
         )
         return pb.SubscribeResponse(started=started)
 
+    def _heartbeat(self) -> pb.Heartbeat:
+        return pb.Heartbeat(
+            lags=[
+                pb.PartitionLag(
+                    topic=reading.topic,
+                    topic_id=reading.log.topic_id,
+                    partition=reading.log.partition,
+                    position=reading.position,
+                    high_watermark=reading.log.end,
+                )
+                for reading in self._readings.values()
+            ]
+        )
+
     async def _listen(self) -> None:
         while (request := await self._context.read()) is not grpc.aio.EOF:
             self._control.append(request)
@@ -259,7 +273,7 @@ class _Subscription:
                     await self._broker.changed.wait()
             except TimeoutError:
                 if not self._broker.silent:
-                    await self._context.write(pb.SubscribeResponse(heartbeat=pb.Heartbeat()))
+                    await self._context.write(pb.SubscribeResponse(heartbeat=self._heartbeat()))
             self._wake.set()
 
     async def _deliver(self) -> None:

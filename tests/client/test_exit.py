@@ -34,6 +34,20 @@ async def consume_batches(client):
     async for batch in consumer.batches():
         pass
 
+async def consume_committing(client):
+    async with client.consumer("t", group="g", commit="auto", commit_interval_s=0.01) as consumer:
+        async for record in consumer:
+            pass
+
+async def leave(client):
+    await client.producer().send_many("t", [b"v"] * 9)
+    for mode in "manual", "auto", "on_delivery":
+        async with client.consumer("t", group=mode, commit=mode, value_deserializer="str") as consumer:
+            async for record in consumer:
+                break
+            async for batch in consumer.batches():
+                break
+
 async def finish(client):
     producer, consumer = client.producer(), client.consumer("t")
     await producer.send("t", b"v")
@@ -43,7 +57,7 @@ async def main(address, names):
     async with riverrun.Client(address) as client, asyncio.TaskGroup() as group:
         for name in names:
             group.create_task(globals()[name](client))
-        if names != ["finish"]:
+        if names not in (["finish"], ["leave"]):
             await asyncio.sleep(0.3)
             print("ready", flush=True)
 
@@ -83,7 +97,7 @@ async def address():
         yield address
 
 
-@pytest.mark.parametrize("name", ["finish", "careless"])
+@pytest.mark.parametrize("name", ["finish", "leave", "careless"])
 async def test_a_program_that_comes_to_its_end_says_nothing(address, name):
     program = await start(address, name)
     assert await end_of(program) == ("", [])
@@ -97,6 +111,7 @@ async def test_a_program_that_comes_to_its_end_says_nothing(address, name):
         ["produce_many"],
         ["consume"],
         ["consume_batches"],
+        ["consume_committing"],
         ["produce", "produce_many", "consume", "consume_batches"],
     ],
     ids="+".join,

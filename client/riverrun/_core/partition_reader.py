@@ -85,6 +85,7 @@ class PartitionReader:
         retrying: that seek is our own, and the application stays where it is.
         paused: nothing is returned to the application.
         dropped: something was dropped while paused, so that resuming has to go back.
+        held: the stream was asked to stop what nobody takes.
         begun: it has had a position, or the application has chosen one.
         in_range: the broker has the position; where it has not yet said so, an error may follow.
         start_seek_id: what `seek_id` was when the current stream's start was written.
@@ -105,6 +106,7 @@ class PartitionReader:
     retrying: bool = False
     paused: bool = False
     dropped: bool = False
+    held: bool = False
     begun: bool = True
     in_range: bool = True
     start_seek_id: int = 0

@@ -124,8 +124,11 @@ class ReaderMachine(Generic[B]):
                 reader.trouble = None
         return answered
 
-    def delivered(self, delivery: Delivered[B]) -> None:
+    def delivered(self, delivery: Delivered[B]) -> PartitionReader | None:
         """Queue a delivery, or drop it where the application has gone elsewhere.
+
+        Returns:
+            A reader that drops what comes, and will until a seek: the broker may as well stop.
 
         Raises:
             CorruptDataError: it does not continue the last one.
@@ -137,7 +140,7 @@ class ReaderMachine(Generic[B]):
         if reader.seek_id or reader.paused or reader.dropped:
             reader.dropped = reader.dropped or reader.paused
             self.ahead.refuse(delivery)
-            return
+            return None if reader.error is None or reader.seek_id else reader
         if delivery.first_offset != reader.expected or delivery.next_offset < reader.expected:
             raise _broken(
                 f"{delivery.partition}: a delivery from offset {delivery.first_offset} to "
@@ -150,6 +153,7 @@ class ReaderMachine(Generic[B]):
         if delivery.batches:
             reader.leader_epoch = delivery.leader_epoch
         self.ahead.add(reader, delivery)
+        return None
 
     def sought(self, seek_id: int, at: StartedPosition) -> PartitionReader | None:
         """Take the answer to a seek; return its reader, or None where it is out of date."""

@@ -90,6 +90,9 @@ class SubscribeStream:
         position = start_position(reader.partition, reader.topic_id, reader.place)
         seek = pb.Seek(seek_id=reader.seek_id, position=position)
         self._say(pb.SubscribeRequest(seek=seek))
+        if reader.held and not reader.paused:
+            self.resume([reader])
+        reader.held = False
 
     def pause(self, readers: Iterable[PartitionReader]) -> None:
         """Ask the broker to stop delivering partitions."""
@@ -177,6 +180,8 @@ class SubscribeStream:
         answered = self._machine.started(map(_started, first.started.positions), self._asked)
         for reader in answered:
             self._on_sought(reader, None)
+        for reader in self._machine.readers.values():
+            reader.held = False
         paused = [reader for reader in self._machine.readers.values() if reader.paused]
         if paused:
             self.pause(paused)
@@ -223,7 +228,7 @@ class SubscribeStream:
         kind, machine = response.WhichOneof("kind"), self._machine
         match kind:
             case "delivery":
-                machine.delivered(_delivered(response.delivery))
+                self._hold(machine.delivered(_delivered(response.delivery)))
             case "seek_done":
                 done = response.seek_done
                 reader = machine.sought(done.seek_id, _started(done.position))
@@ -246,6 +251,12 @@ class SubscribeStream:
         self._changed()
         # What was dropped on arrival has come free at once.
         self.wake()
+
+    def _hold(self, refused: PartitionReader | None) -> None:
+        """Let the broker stop a partition of which nothing is taken before a seek."""
+        if refused is not None and not refused.held:
+            refused.held = True
+            self.pause([refused])
 
     def _take_reset(self, reset: pb.PositionReset) -> None:
         at = _started(reset.position)

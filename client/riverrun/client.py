@@ -291,14 +291,15 @@ class Client:
             partitions: what to read explicitly: numbers count in each of `topics`; a mapping says
                 also where to begin in each, whatever the group has committed.
             offset_reset: where to go on from a position that is out of range; None is "earliest"
-                with a group, else "error".
+                with a group, else "error". Where a partition has lost what had been read, that is
+                an `OffsetOutOfRangeError` in any case, with the reason LOG_TRUNCATED and the offset
+                where the log departs from what was read (`diverging_offset`).
             stop_at_end: end the iteration at the high watermarks found at the start. Where nothing is
                 heard of the brokers, or a partition cannot be read, for `request_timeout_s` on the
                 way there, that is an error.
             prefetch_bytes: how much may be read ahead.
             on_reset: called, on the event loop, with each position that was out of range; it is
-                logged as a warning in any case. Its `cause.reason` is LOG_TRUNCATED where the
-                partition has lost what had been read, else OFFSET_OUT_OF_RANGE.
+                logged as a warning in any case.
             commit: who commits for the group. "manual": the application, by `Consumer.commit`.
                 "auto", at least once: the consumer, every `commit_interval_s` and at the end, all
                 positions up to what the application has finished with; a record is finished with

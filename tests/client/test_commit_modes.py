@@ -37,11 +37,11 @@ def committed(broker: FakeBroker, place: TopicPartition = PLACE) -> int | None:
     return broker.commits.get((GROUP, *place), (None, ""))[0]
 
 
-async def all_there(consumer, end: int = 20) -> None:
+async def all_there(consumer, end: int = 20, place: TopicPartition = PLACE) -> None:
     """Wait until everything has been read ahead."""
     await consumer.assignment()
     async with asyncio.timeout(5):
-        while consumer._machine.readers[PLACE].expected < end:
+        while consumer._machine.readers[place].expected < end:
             await consumer._loop.change()
 
 
@@ -158,6 +158,20 @@ async def test_closing_alone_does_not_commit_what_is_in_hand(client, broker):
     assert committed(broker) == 12
 
 
+async def test_some_are_finished_with_when_one_more_is_asked_for():
+    broker = broker_with(5, 15)
+    async with broker.serving() as address, impatient(address) as client:
+        consumer = auto(client)
+        await all_there(consumer, 5)
+        await all_there(consumer, 15, OTHER)
+        places = {record.topic_partition for record in await consumer.getmany(8)}
+        assert places == {PLACE, OTHER}
+        record = await anext(consumer)
+        assert (record.topic_partition, record.offset) == (OTHER, 3)
+        await consumer.close()
+        assert (committed(broker, PLACE), committed(broker, OTHER)) == (5, 3)
+
+
 async def test_a_record_is_finished_with_as_soon_as_the_next_is_asked_for(client, broker):
     async with auto(client, commit_interval_s=0.01) as consumer:
         await some(consumer, 20)
@@ -269,6 +283,7 @@ async def test_on_delivery_gives_nothing_that_could_not_be_committed(client, bro
             await anext(consumer)
         assert await consumer.position(PLACE) == 0
         assert (await anext(consumer)).offset == 0
+        assert committed(broker) is not None
 
 
 async def test_on_delivery_gives_back_at_an_orderly_end_what_nobody_has_seen(client, broker):

@@ -278,10 +278,12 @@ class Client:
 
             async with riverrun.Client() as client:
                 async with client.consumer(
-                    "orders", group="billing", commit="auto", value_deserializer="json"
+                    "orders", group="billing", commit="auto", value_deserializer="str"
                 ) as consumer:
                     async for record in consumer:
                         print(record.value)
+                        if record.value == "hello":
+                            break
 
         Args:
             topics: what to read: all partitions of each, unless `partitions` says less.

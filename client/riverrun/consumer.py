@@ -37,7 +37,7 @@ class Consumer(ConsumerCommits, Generic[K, V]):
     """Reads records, from `Client.consumer()`; an async context manager and iterator.
 
         async with riverrun.Client() as client:
-            async with client.consumer("orders", group="billing", commit="auto") as consumer:
+            async with client.consumer("orders", stop_at_end=True) as consumer:
                 async for record in consumer:
                     print(record.partition, record.offset, record.value)
 
@@ -74,6 +74,7 @@ class Consumer(ConsumerCommits, Generic[K, V]):
         super().__init__(connections, settings, commits, machine, loop, handing_out)
         self._released = released
         self._turn_left = _TURN_RECORDS
+        self._let_go = asyncio.Event()
 
     def __aiter__(self) -> AsyncIterator[Record[K, V]]:
         """Iterate over records; it ends at the end only with `stop_at_end`."""
@@ -106,7 +107,7 @@ class Consumer(ConsumerCommits, Generic[K, V]):
             async with riverrun.Client() as client:
                 async with client.consumer("orders", stop_at_end=True) as consumer:
                     async for batch in consumer.batches():
-                        print(batch.partition, batch.next_offset, sum(map(len, batch.keys())))
+                        print(batch.partition, batch.next_offset, len(batch), batch.values()[:1])
 
         Raises:
             RiverrunError: a partition, or the consumer, cannot go on.
@@ -160,11 +161,13 @@ class Consumer(ConsumerCommits, Generic[K, V]):
     def statistics(self) -> ConsumerStatistics:
         """Return what has been done since the consumer was made; it asks nobody and costs little.
 
-        async with riverrun.Client() as client:
-            async with client.consumer("orders", stop_at_end=True) as consumer:
-                async for record in consumer:
-                    pass
-                print(consumer.statistics().records, consumer.statistics().lag_records)
+            async with riverrun.Client() as client:
+                async with client.consumer("orders", stop_at_end=True) as consumer:
+                    async for record in consumer:
+                        pass
+                    print(consumer.statistics().records, consumer.statistics().lag_records)
+
+        All numbers are those of this consumer alone.
         """
         machine, handing_out = self._machine, self._handing_out
         return ConsumerStatistics(
@@ -213,9 +216,10 @@ class Consumer(ConsumerCommits, Generic[K, V]):
 
     async def _close(self, *, through: bool, quiet: bool) -> None:
         if self._closed:
+            # Whoever closes the client, say, is not to take the connections from under the other one.
+            await self._let_go.wait()
             return
         self._closed = True
-        self._released(self)
         try:
             await self._loop.close()
             await self._end_commits(through=through, quiet=quiet)
@@ -223,6 +227,8 @@ class Consumer(ConsumerCommits, Generic[K, V]):
             # Whoever keeps the consumer need not keep what was read ahead.
             self._machine.ahead.clear()
             self._handing_out.clear()
+            self._released(self)
+            self._let_go.set()
 
     # Taking batches.
 
@@ -249,7 +255,7 @@ class Consumer(ConsumerCommits, Generic[K, V]):
             self._begin()
             await asyncio.sleep(0)
             view = self._view_at_hand()
-            if view is None and await self._release():
+            if view is None and self._begin_release(wait=False) and await self._release():
                 view = self._view_at_hand()
             if view is None and not self._machine.finished:
                 self._check_end()

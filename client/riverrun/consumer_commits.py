@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterable, Mapping
 
-from riverrun._core.committing import Positions, front_of
+from riverrun._core.committing import Front, Positions, front_of
 from riverrun._core.handing_out import HandingOut
 from riverrun._core.records import CommittedOffset, TopicPartition
 from riverrun._net.channel import Connections
@@ -19,6 +20,9 @@ from riverrun.errors import Reason, RiverrunError, UsageError
 from riverrun.v1 import records_pb2
 
 _log = logging.getLogger("riverrun")
+
+# After an exception in the block, the last commit has so long: as long as a producer's last records.
+_HURRIED_COMMIT_S = 5.0
 
 
 class ConsumerCommits(ConsumerPositions):
@@ -37,6 +41,7 @@ class ConsumerCommits(ConsumerPositions):
         self._commit_mode = commits.mode
         self._commit_interval_s = commits.interval_s
         self._commits = GroupCommits(connections, settings.group, self._topic_ids)
+        self._releasing: asyncio.Task[None] | None = None
 
     async def commit(
         self, offsets: Mapping[TopicPartition, int | CommittedOffset] | None = None
@@ -88,20 +93,37 @@ class ConsumerCommits(ConsumerPositions):
         """Return up to where the application is through with what it was given."""
         return self._machine.finished_positions(self._handing_out.in_hand())
 
+    def _begin_release(self, *, wait: bool = True) -> bool:
+        """Begin to commit the batches that are next in turn; say whether to wait for that."""
+        if self._releasing is None and self._commit_mode == "on_delivery":
+            front = front_of(self._machine.ahead)
+            if front.batches:
+                # A task, for one who waits only so long is to find it done the next time.
+                self._releasing = asyncio.create_task(
+                    self._commit_ahead(front), name="riverrun consumer: release"
+                )
+        return self._releasing is not None and (wait or self._releasing.done())
+
     async def _release(self) -> bool:
         """Commit the batches that are next in turn, then let them be taken; say whether any were.
 
         Raises:
             RiverrunError: they could not be committed, and have not been released.
         """
-        if self._commit_mode != "on_delivery":
+        if not self._begin_release():
             return False
-        front = front_of(self._machine.ahead)
-        if not front.batches:
-            return False
+        releasing = self._releasing
+        assert releasing is not None, "it was begun"
+        # Who is cancelled here leaves it, and its error, to the next call.
+        if not releasing.done():
+            await asyncio.wait([releasing])
+        self._releasing = None
+        releasing.result()
+        return True
+
+    async def _commit_ahead(self, front: Front[records_pb2.RecordBatch]) -> None:
         await self._commits.commit(front.positions)
         self._machine.ahead.release(front.batches)
-        return True
 
     async def _end_commits(self, *, through: bool, quiet: bool) -> None:
         """Commit what is left to commit at the end.
@@ -113,19 +135,31 @@ class ConsumerCommits(ConsumerPositions):
         Raises:
             RiverrunError: it could not be committed; unless `quiet`, where it is logged.
         """
+        if through:
+            self._handing_out.asked()
         try:
-            await self._commits.finish()
-            if through:
-                self._handing_out.asked()
-            if self._commit_mode == "auto":
-                await self._commits.commit_due(self._finished)
-            elif self._commit_mode == "on_delivery":
-                # What was released and not given is the group's again: nobody has seen it.
-                await self._commits.commit_due(lambda: self._machine.finished_positions({}))
+            # Who leaves in trouble is not kept waiting for a broker that may be the trouble.
+            async with asyncio.timeout(_HURRIED_COMMIT_S if quiet else None):
+                await self._last_commit()
         except RiverrunError as error:
             if not quiet:
                 raise
             _log.warning("group %s: the last commit failed: %s", self._group, error)
+        except TimeoutError:
+            text = "group %s: the last commit was given up, it had no answer within %g s"
+            _log.warning(text, self._group, _HURRIED_COMMIT_S)
+        finally:
+            await self._commits.give_up()
+
+    async def _last_commit(self) -> None:
+        if self._releasing is not None:
+            await asyncio.gather(self._releasing, return_exceptions=True)
+        await self._commits.finish()
+        if self._commit_mode == "auto":
+            await self._commits.commit_due(self._finished)
+        elif self._commit_mode == "on_delivery":
+            # What was released and not given is the group's again: nobody has seen it.
+            await self._commits.commit_due(lambda: self._machine.finished_positions({}))
 
     def _checked_group(self) -> str:
         if not self._group:

@@ -249,11 +249,13 @@ class ConsumerPositions:
     def pause(self, partitions: Iterable[TopicPartition] = ()) -> None:
         """Stop returning records of these partitions; none named is all that are being read.
 
-        async with riverrun.Client() as client:
-            async with client.consumer("orders") as consumer:
-                consumer.pause([riverrun.TopicPartition("orders", 0)])
-                records = await consumer.getmany(timeout_s=0.1)
-                consumer.resume()
+            async with riverrun.Client() as client:
+                async with client.consumer("orders") as consumer:
+                    consumer.pause([riverrun.TopicPartition("orders", 0)])
+                    records = await consumer.getmany(timeout_s=0.1)
+                    consumer.resume()
+
+        What was read ahead of them is dropped, and read again when they go on.
         """
         for reader in self._loop.pause(tuple(partitions) or tuple(self._machine.readers)):
             if self._handing_out.forget(reader.partition):

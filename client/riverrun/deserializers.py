@@ -36,13 +36,10 @@ def deserializer(wanted: Deserializer[T]) -> Callable[[bytes], T] | None:
     """Return the function behind what a consumer was given; None leaves bytes as they are.
 
         from google.protobuf.struct_pb2 import Struct
+        from riverrun.deserializers import deserializer
 
-        async with riverrun.Client() as client:
-            async with client.consumer(
-                "orders", key_deserializer="str", value_deserializer=Struct, stop_at_end=True
-            ) as consumer:
-                async for record in consumer:
-                    print(record.key, dict(record.value or {}))
+        to_struct = deserializer(Struct)
+        print(to_struct(Struct().SerializeToString()))
 
     Args:
         wanted: "bytes", "str", "json", a protobuf message class, or a function of bytes.

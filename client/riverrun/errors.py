@@ -196,11 +196,15 @@ class DeserializationError(UsageError):
     raw for example:
 
         async with riverrun.Client() as client:
-            async with client.consumer("orders", value_deserializer="json") as consumer:
-                while True:
+            async with client.consumer(
+                "orders", value_deserializer="json", stop_at_end=True
+            ) as consumer:
+                at_end = False
+                while not at_end:
                     try:
                         async for record in consumer:
                             print(record.value)
+                        at_end = True
                     except riverrun.DeserializationError as error:
                         print("not JSON:", error.record.value)
                         await consumer.seek(error.partition, error.offset + 1)

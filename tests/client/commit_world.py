@@ -145,7 +145,11 @@ class CommitWorld:
 async def kill(consumer: Consumer) -> None:
     """End a consumer as the death of its process does: it says and commits nothing more."""
     consumer._closed = True
+    consumer._let_go.set()
     await consumer._loop.close()
     if consumer._commits._task is not None:
         consumer._commits._task.cancel()
-    await asyncio.gather(*consumer._commits._under_way, return_exceptions=True)
+    under_way = [*consumer._commits._under_way]
+    if consumer._releasing is not None:
+        under_way.append(consumer._releasing)
+    await asyncio.gather(*under_way, return_exceptions=True)

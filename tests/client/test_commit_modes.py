@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import riverrun
-from riverrun import CommittedOffset, Offset, Reason, TopicPartition
+from riverrun import CommittedOffset, Offset, Reason, TopicPartition, consumer_commits
 from riverrun._core.committing import front_of
 from riverrun._core.partition_reader import Delivered, PartitionReader
 from riverrun._core.read_ahead import ReadAhead
@@ -284,6 +284,53 @@ async def test_on_delivery_gives_nothing_that_could_not_be_committed(client, bro
         assert await consumer.position(PLACE) == 0
         assert (await anext(consumer)).offset == 0
         assert committed(broker) is not None
+
+
+@pytest.mark.parametrize("timeout_s", [0, 1e-6])
+async def test_on_delivery_comes_to_who_asks_often_and_waits_for_nothing(client, broker, timeout_s):
+    async with at_most_once(client) as consumer:
+        await all_there(consumer)
+        broker.refuse["CommitOffset"] = [FakeRefusal("INTERNAL", "a bug")]
+        seen, errors = [], 0
+        async with asyncio.timeout(10):
+            while len(seen) < 20:
+                try:
+                    seen += [record.offset for record in await consumer.getmany(7, timeout_s)]
+                except riverrun.FatalError:
+                    errors += 1
+                await asyncio.sleep(0.001)
+        assert (seen, errors) == ([*range(20)], 1)
+    assert broker.calls.count("CommitOffset") == 2
+
+
+async def test_who_leaves_in_trouble_is_not_kept_by_the_last_commit(
+    client, broker, caplog, monkeypatch
+):
+    monkeypatch.setattr(consumer_commits, "_HURRIED_COMMIT_S", 0.05)
+
+    async def work():
+        async with auto(client) as consumer:
+            await anext(consumer)
+            refusal = FakeRefusal("STORAGE_STALLED", retry_safe=True, retry_after_s=1)
+            broker.refuse["CommitOffset"] = [refusal] * 100
+            raise ValueError("its own")
+
+    async with asyncio.timeout(5):
+        with pytest.raises(ValueError, match="its own"):
+            await work()
+    assert "the last commit was given up, it had no answer within 0.05 s" in caplog.text
+    names = {task.get_name() for task in asyncio.all_tasks()}
+    assert not [name for name in names if name.startswith("riverrun")]
+
+
+async def test_closing_the_client_waits_for_a_consumer_that_is_closing(broker):
+    async with broker.serving() as address:
+        client = impatient(address)
+        consumer = auto(client)
+        await some(consumer, 12)
+        await some(consumer, 3)
+        await asyncio.gather(consumer.close(), client.close())
+        assert committed(broker) == 12
 
 
 async def test_on_delivery_gives_back_at_an_orderly_end_what_nobody_has_seen(client, broker):

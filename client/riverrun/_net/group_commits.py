@@ -110,6 +110,13 @@ class GroupCommits:
                 await asyncio.gather(self._task, return_exceptions=True)
                 raise
 
+    async def give_up(self) -> None:
+        """Cancel what is still under way."""
+        left = [*self._under_way]
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
     async def _run(self, interval_s: float, positions: Callable[[], Positions]) -> None:
         while not await self._stopped_within(interval_s):
             try:

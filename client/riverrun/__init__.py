@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from riverrun._core.consumer_statistics import ConsumerStatistics
 from riverrun._core.descriptions import (
     BrokerInfo,
     ClusterInfo,
@@ -22,6 +21,7 @@ from riverrun._core.descriptions import (
     TopicLeaders,
     TrimResult,
 )
+from riverrun._core.reader_statistics import ConsumerStatistics
 from riverrun._core.records import (
     CommitMode,
     CommittedOffset,

@@ -9,10 +9,10 @@ from typing import Generic, Self, TypeAlias
 
 from riverrun._core.backoff import Backoff
 from riverrun._core.batch_view import BatchView
-from riverrun._core.consumer_statistics import ConsumerStatistics
 from riverrun._core.deserializing import RecordDeserializer
 from riverrun._core.handing_out import HandingOut
 from riverrun._core.read_ahead import ReadAhead
+from riverrun._core.reader_statistics import ConsumerStatistics
 from riverrun._core.reading import ReaderMachine
 from riverrun._core.records import Record
 from riverrun._core.type_parameters import K, V

@@ -1,6 +1,7 @@
 """Event streaming behind a gRPC API: the client library.
 
-Whatever needs grpc is imported when it is first used, so that a shell's completion stays quick.
+Whatever needs grpc or takes long is imported when it is first used, so that a shell's completion
+stays quick.
 """
 
 from __future__ import annotations
@@ -8,20 +9,6 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from riverrun._core.descriptions import (
-    BrokerInfo,
-    ClusterInfo,
-    ConfigEntry,
-    Limits,
-    PartitionDescription,
-    PartitionOffset,
-    ServerInfo,
-    TopicDescription,
-    TopicInfo,
-    TopicLeaders,
-    TrimResult,
-)
-from riverrun._core.reader_statistics import ConsumerStatistics
 from riverrun._core.records import (
     CommitMode,
     CommittedOffset,
@@ -59,9 +46,23 @@ from riverrun.errors import (
 )
 
 if TYPE_CHECKING:
+    from riverrun._core.descriptions import (
+        BrokerInfo,
+        ClusterInfo,
+        ConfigEntry,
+        Limits,
+        PartitionDescription,
+        PartitionOffset,
+        ServerInfo,
+        TopicDescription,
+        TopicInfo,
+        TopicLeaders,
+        TrimResult,
+    )
     from riverrun._core.histogram import Durations
     from riverrun._core.partitioner import Partitioner
     from riverrun._core.producer_statistics import ProducerStatistics
+    from riverrun._core.reader_statistics import ConsumerStatistics
     from riverrun.admin import Admin
     from riverrun.client import Client
     from riverrun.consumer import Consumer, RecordBatchView
@@ -70,15 +71,27 @@ if TYPE_CHECKING:
 
 _LATE = {
     "Admin": "riverrun.admin",
+    "BrokerInfo": "riverrun._core.descriptions",
     "Client": "riverrun.client",
+    "ClusterInfo": "riverrun._core.descriptions",
+    "ConfigEntry": "riverrun._core.descriptions",
     "Consumer": "riverrun.consumer",
+    "ConsumerStatistics": "riverrun._core.reader_statistics",
     "Deserializer": "riverrun.deserializers",
     "Durations": "riverrun._core.histogram",
     "OnDelivery": "riverrun.producer",
     "Partitioner": "riverrun._core.partitioner",
+    "Limits": "riverrun._core.descriptions",
+    "PartitionDescription": "riverrun._core.descriptions",
+    "PartitionOffset": "riverrun._core.descriptions",
     "Producer": "riverrun.producer",
     "ProducerStatistics": "riverrun._core.producer_statistics",
     "RecordBatchView": "riverrun.consumer",
+    "ServerInfo": "riverrun._core.descriptions",
+    "TopicDescription": "riverrun._core.descriptions",
+    "TopicInfo": "riverrun._core.descriptions",
+    "TopicLeaders": "riverrun._core.descriptions",
+    "TrimResult": "riverrun._core.descriptions",
 }
 
 __all__ = [

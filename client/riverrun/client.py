@@ -7,30 +7,28 @@ import logging
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Literal, Self, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
 
 from riverrun._core.attempts import Attempts
 from riverrun._core.backoff import Backoff
 from riverrun._core.descriptions import ServerInfo
-from riverrun._core.partitioner import Partitioner, PartitionerName
 from riverrun._core.records import CommitMode, From, OffsetReset, PositionReset, TopicPartition
-from riverrun._core.serializing import RecordSerializer
 from riverrun._core.type_parameters import K, V
 from riverrun._net.addresses import parse_bootstrap
 from riverrun._net.channel import Connection, ConnectionConfig, Connections
 from riverrun._net.describing import server_info
-from riverrun._net.group_commits import CommitSettings
-from riverrun._net.produce_engine import ProduceEngine
-from riverrun._net.produce_settings import checked_config
-from riverrun._net.subscribe_settings import checked_settings
 from riverrun.admin import Admin
-from riverrun.consumer import Consumer
-from riverrun.consumer_options import ConsumerOptions
-from riverrun.deserializers import Deserializer, record_deserializer
 from riverrun.errors import ClosedError, Reason, UsageError
-from riverrun.producer import Acks, Compression, OnDelivery, Producer, ProducerOptions
-from riverrun.serializers import Serializer, SerializerName, field_serializer
 from riverrun.v1 import metadata_pb2
+
+if TYPE_CHECKING:
+    # Imported when the first one is made: `riverrun topic list` needs neither, and waits for it.
+    from riverrun._core.partitioner import Partitioner, PartitionerName
+    from riverrun.consumer import Consumer
+    from riverrun.consumer_options import ConsumerOptions
+    from riverrun.deserializers import Deserializer
+    from riverrun.producer import Acks, Compression, OnDelivery, Producer, ProducerOptions
+    from riverrun.serializers import Serializer, SerializerName
 
 DEFAULT_BOOTSTRAP = "127.0.0.1:7171"
 
@@ -178,6 +176,12 @@ class Client:
         Raises:
             UsageError: a setting is out of its range, or zstd is not installed.
         """
+        from riverrun._core.serializing import RecordSerializer  # noqa: PLC0415 - see the imports
+        from riverrun._net.produce_engine import ProduceEngine  # noqa: PLC0415
+        from riverrun._net.produce_settings import checked_config  # noqa: PLC0415
+        from riverrun.producer import Producer  # noqa: PLC0415
+        from riverrun.serializers import field_serializer  # noqa: PLC0415
+
         self._check_open()
         config = checked_config(
             acks=acks,
@@ -315,6 +319,11 @@ class Client:
         Raises:
             UsageError: nothing to read, or settings that contradict each other.
         """
+        from riverrun._net.group_commits import CommitSettings  # noqa: PLC0415 - see the imports
+        from riverrun._net.subscribe_settings import checked_settings  # noqa: PLC0415
+        from riverrun.consumer import Consumer  # noqa: PLC0415
+        from riverrun.deserializers import record_deserializer  # noqa: PLC0415
+
         self._check_open()
         settings = checked_settings(
             topics,

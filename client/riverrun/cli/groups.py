@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
@@ -55,6 +54,8 @@ class Group(click.Group):
         name = args[0]
         command = self.get_command(ctx, name)
         if command is None and not name.startswith("-") and not ctx.resilient_parsing:
+            import difflib  # noqa: PLC0415 - for mistakes only
+
             near = difflib.get_close_matches(name, self.late, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(self.late)}."
             raise click.UsageError(f"no command {name!r}; {hint}", ctx=ctx)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -90,6 +89,8 @@ def _print_rich(table: Table) -> bool:
     Long text is folded into several lines; numbers and short words are not.
     """
     try:
+        import shutil  # noqa: PLC0415 - brings bz2 and lzma along
+
         from rich.console import Console  # noqa: PLC0415 - an optional extra, and 60 ms
         from rich.table import Table as RichTable  # noqa: PLC0415
         from rich.text import Text  # noqa: PLC0415

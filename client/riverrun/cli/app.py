@@ -32,6 +32,9 @@ cli = Group(
         "topic": Late("riverrun.cli.topic:topic", "Make, look at, change and delete topics."),
         "produce": Late("riverrun.cli.produce:produce", "Write records from standard input."),
         "consume": Late("riverrun.cli.consume:consume", "Write records to standard output."),
+        "group": Late(
+            "riverrun.cli.group:group", "Look at the committed offsets of groups, and reset them."
+        ),
         "cluster": Late("riverrun.cli.cluster:cluster", "Look at the brokers."),
         "perf": Late("riverrun.cli.perf:perf", "Measure throughput and latency."),
         "doctor": Late("riverrun.cli.doctor:doctor", "Check what clients need from a broker."),

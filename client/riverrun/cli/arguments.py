@@ -43,6 +43,18 @@ def partitions_option(function: Function) -> Function:
     )(function)
 
 
+def topics_option(function: Function) -> Function:
+    """Take `--topic T`, as often as wanted, completed by the cluster."""
+    return click.option(
+        "--topic",
+        "topics",
+        metavar="TOPIC",
+        multiple=True,
+        shell_complete=complete_topics,
+        help="All partitions of this topic; may be repeated.  [default: those with a commit]",
+    )(function)
+
+
 def reading(parse: Callable[[str], object]) -> Callable[..., Any]:
     """Make a callback that reads an option's text; a ValueError's text is told as what is wrong."""
 

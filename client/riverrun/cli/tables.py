@@ -76,11 +76,12 @@ def joined(items: Iterable[object]) -> str:
 
 
 def _numeric_columns(table: Table) -> list[bool]:
-    """Say of each column whether all its cells are numbers."""
-    return [
-        bool(table.rows) and all(isinstance(row[column], int) for row in table.rows)
+    """Say of each column whether its cells are numbers, dashes for unknown ones aside."""
+    columns = [
+        [row[column] for row in table.rows if row[column] != "-"]
         for column in range(len(table.headings))
     ]
+    return [bool(cells) and all(isinstance(cell, int) for cell in cells) for cells in columns]
 
 
 def _print_rich(table: Table) -> bool:

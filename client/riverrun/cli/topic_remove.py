@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import click
 
 from riverrun.cli.arguments import partitions_option, read_place, reading, topic_argument
+from riverrun.cli.confirming import confirm, yes_option
 from riverrun.cli.exits import Complaint, Exit, write_note
 from riverrun.cli.places import AtOffset, AtTime, Place
 from riverrun.cli.running import run
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
 EVERYTHING = -1
 """As an offset to trim before: all that is committed."""
-
-yes_option = click.option("--yes", is_flag=True, help="Do not ask, also on a terminal.")
+NOTHING_DELETED = "nothing was deleted"
 
 
 @click.command(cls=Command, short_help="Delete the records before a place.")
@@ -44,7 +43,7 @@ def trim(
     """
     if not isinstance(before, AtOffset | AtTime) and before != "latest":
         raise click.UsageError("--before takes an offset, a time or latest", ctx)
-    _confirm(ctx, f"delete records of topic {topic}", yes)
+    confirm(ctx, f"delete records of topic {topic}", yes, NOTHING_DELETED)
 
     async def work(client: Client) -> tuple[TrimResult, ...]:
         admin = client.admin()
@@ -73,7 +72,7 @@ def trim(
 @click.pass_context
 def delete(ctx: click.Context, topic: str, if_exists: bool, yes: bool) -> None:
     """Delete TOPIC and all its records, for good. On a terminal it asks first."""
-    _confirm(ctx, f"delete topic {topic} and all its records", yes)
+    confirm(ctx, f"delete topic {topic} and all its records", yes, NOTHING_DELETED)
 
     async def work(client: Client) -> None:
         await client.admin().delete_topic(topic)
@@ -127,11 +126,3 @@ def _result_fields(result: TrimResult) -> dict[str, object]:
         "log_start_offset": result.log_start_offset,
     }
     return {**fields, "error": result.error} if result.error else fields
-
-
-def _confirm(ctx: click.Context, deed: str, yes: bool) -> None:
-    """Ask on a terminal; a script has said what it wants."""
-    if yes or not sys.stdin.isatty() or settings(ctx).as_json:
-        return
-    if not click.confirm(f"{deed}?", err=True):
-        raise Complaint("nothing was deleted", Exit.FAILED, "NOT_CONFIRMED")

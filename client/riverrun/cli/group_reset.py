@@ -1,0 +1,198 @@
+"""`riverrun group reset-offsets`: move a group to another place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+from riverrun.cli.arguments import partitions_option, read_place, reading, topics_option
+from riverrun.cli.confirming import confirm, yes_option
+from riverrun.cli.exits import Complaint, Exit, write_note
+from riverrun.cli.places import AtOffset, AtTime, LastRecords, Place
+from riverrun.cli.running import run
+from riverrun.cli.settings import Command, settings
+from riverrun.cli.tables import Cell, Table, joined, print_json, print_table
+
+if TYPE_CHECKING:
+    from riverrun import Admin, Client, TopicPartition
+    from riverrun.cli.group_progress import Standing
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One partition of a group, and the offset at which it is to go on."""
+
+    standing: Standing
+    offset: int
+
+    @property
+    def before(self) -> int | None:
+        """Where it stands; None where nothing is committed."""
+        return self.standing.committed.offset if self.standing.committed else None
+
+
+@click.command(cls=Command, name="reset-offsets", short_help="Move a group to another place.")
+@click.argument("group")
+@click.option(
+    "--to",
+    callback=reading(read_place),
+    metavar="PLACE",
+    required=True,
+    help="Where to: earliest, latest, an OFFSET, a TIME, or -N for the last N records of each "
+    "partition. An offset that a partition does not have becomes the nearest that it has.",
+)
+@topics_option
+@partitions_option
+@click.option("--dry-run", is_flag=True, help="Only show what would change.")
+@yes_option
+@click.pass_context
+def reset_offsets(
+    ctx: click.Context,
+    group: str,
+    to: Place,
+    topics: tuple[str, ...],
+    partitions: tuple[int, ...],
+    dry_run: bool,
+    yes: bool,
+) -> None:
+    r"""Move GROUP to another place, in each partition where it has committed.
+
+    With --topic it is moved in all partitions of that topic, also where it has not committed yet.
+    Stop the group's consumers first: one that runs reads on where it is, and commits that.
+    On a terminal it asks first.
+
+    \b
+    riverrun group reset-offsets billing --to earliest --dry-run
+    riverrun group reset-offsets billing --to 2h-ago --topic orders
+    riverrun group reset-offsets billing --to 1200 --topic orders --partition 3
+    """
+    if to == "committed":
+        raise click.UsageError("--to committed changes nothing; see the places in --help", ctx)
+
+    async def plan(client: Client) -> list[Move]:
+        from riverrun.cli.group_progress import standings  # noqa: PLC0415 - imports grpc
+
+        admin = client.admin()
+        found = await standings(admin, group, topics)
+        return await _moves(admin, found, partitions, to)
+
+    moves = run(ctx, plan)
+    changes = {move.standing.where: move.offset for move in moves if move.before != move.offset}
+    if dry_run or not changes:
+        _show(ctx, moves)
+        write_note("nothing was changed: this was a dry run" if changes else "nothing to change")
+        return
+    confirm(
+        ctx,
+        f"move group {group} in {len(changes)} of {len(moves)} partitions",
+        yes,
+        "nothing was changed; --dry-run shows what would be",
+    )
+    run(ctx, lambda client: _store(client, group, changes))
+    _show(ctx, moves)
+
+
+async def _store(client: Client, group: str, changes: Mapping[TopicPartition, int]) -> None:
+    """Commit the new offsets."""
+    from riverrun.errors import RiverrunError  # noqa: PLC0415 - for the work only
+
+    try:
+        await client.admin().commit_group_offsets(group, changes)
+    except RiverrunError as error:
+        error.message += f"; others may have been moved: see `riverrun group describe {group}`"
+        raise
+
+
+async def _moves(
+    admin: Admin, standings: Sequence[Standing], partitions: Sequence[int], to: Place
+) -> list[Move]:
+    """Find the new offset of each partition that was chosen.
+
+    Raises:
+        Complaint: one that was chosen is not among them, or is offline.
+    """
+    there = {standing.where.partition for standing in standings}
+    missing = sorted(set(partitions) - there)
+    if missing:
+        raise Complaint(
+            f"partition {missing[0]} is none of those to move: {joined(sorted(there))}",
+            Exit.NOT_FOUND,
+            "PARTITION_NOT_FOUND",
+        )
+    chosen = [one for one in standings if not partitions or one.where.partition in partitions]
+    offline = [standing for standing in chosen if standing.error]
+    if offline:
+        raise Complaint(
+            f"{offline[0].where} is offline, so its offsets are not known; nothing was changed. "
+            f"Choose others with --partition, or see to it: {offline[0].error}",
+            Exit.UNAVAILABLE,
+            "PARTITION_OFFLINE",
+        )
+    times = await _times(admin, chosen, to.time_ms) if isinstance(to, AtTime) else {}
+    return [Move(standing, target_offset(standing, to, times)) for standing in chosen]
+
+
+async def _times(
+    admin: Admin, standings: Sequence[Standing], time_ms: int
+) -> dict[tuple[str, int], int | None]:
+    """Find the first record of a time or later in each partition."""
+    from riverrun import Time  # noqa: PLC0415 - the client is imported when a command runs
+
+    return {
+        (topic, found.partition): found.offset
+        for topic in dict.fromkeys(standing.where.topic for standing in standings)
+        for found in await admin.list_offsets(topic, Time(time_ms))
+    }
+
+
+def target_offset(
+    standing: Standing, to: Place, times: Mapping[tuple[str, int], int | None]
+) -> int:
+    """Choose the offset of a place, within those that the partition has."""
+    assert standing.earliest is not None, "offline partitions were refused"
+    assert standing.latest is not None, "offline partitions were refused"
+    match to:
+        case "earliest":
+            offset = standing.earliest
+        case AtOffset(asked):
+            offset = asked
+        case LastRecords(count):
+            offset = standing.latest - count
+        case AtTime():
+            found = times.get(standing.where)
+            offset = standing.latest if found is None else found
+        case _:
+            offset = standing.latest
+    return min(max(offset, standing.earliest), standing.latest)
+
+
+def _show(ctx: click.Context, moves: Sequence[Move]) -> None:
+    """Tell where each partition stood, and where it is to go on."""
+    if settings(ctx).as_json:
+        print_json([_fields(move) for move in moves])
+        return
+    rows: list[list[Cell]] = [
+        [
+            move.standing.where.topic,
+            move.standing.where.partition,
+            "-" if move.before is None else move.before,
+            move.offset,
+            (move.standing.latest or 0) - move.offset,
+        ]
+        for move in moves
+    ]
+    print_table(Table(("TOPIC", "PARTITION", "FROM", "TO", "LAG THEN"), rows))
+
+
+def _fields(move: Move) -> dict[str, object]:
+    """Tell one partition for programs."""
+    return {
+        "topic": move.standing.where.topic,
+        "partition": move.standing.where.partition,
+        "from": move.before,
+        "to": move.offset,
+        "latest": move.standing.latest,
+    }

@@ -173,9 +173,9 @@ class Broker:
         on_stop(Stage.CLOSE_STORE, "store", close)
         spawn("flusher", flusher.run(), until=Stage.STOP_THREADS)
         spawn("upkeep", keep_up(store, upkeep))
-        free, observe = store.free_bytes, shared.metrics.disk_free_bytes.set
-        shared.gate.observe(free())
-        spawn("disk", watch_disk(shared.gate, free, shared.threads, observe))
+        shared.gate.observe(store.free_bytes(), store.total_bytes())
+        observe = shared.metrics.disk_free_bytes.set
+        spawn("disk", watch_disk(shared.gate, store, shared.threads, observe))
         heart = self.health.heart("disk", _DISK_ALLOWED_S)
         spawn("disk heart", keep_asking(flusher.answers, heart, _ASK_EVERY_S))
         return store, flusher

@@ -207,7 +207,9 @@ def make_services(shared: Shared, catalog: Catalog, offsets: GroupOffsets) -> li
     )
     streams = Streams(reading, shared.draining)
     description = metadata.ServerDescription(version("riverrun"))
-    told = metadata.MetadataService(catalog, description, shared.clock, shared.draining)
+    told = metadata.MetadataService(
+        catalog, description, shared.clock, shared.draining, gate=shared.gate
+    )
     return [
         _service(producer.SERVICE, produce.handler()),
         _service(consumer.SERVICE, consumer.ConsumerService(streams).handler()),

@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from riverrun import Limits, ServerInfo
+from riverrun import Limits, ServerInfo, Storage
+from riverrun.cli.broker_checks import check_disk, check_open_files
 from riverrun.cli.checks import check_address, check_clock, check_limits, check_version
 
 
@@ -74,3 +75,36 @@ async def test_an_address_that_answers_is_well_and_one_that_does_not_comes_with_
 @pytest.mark.parametrize("address", ["", "host", "host:", ":1", "host:x", "host:0", "host:70000"])
 async def test_what_is_no_address_is_told(address):
     assert "is not HOST:PORT" in (await check_address("address", address)).found
+
+
+GIB = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("storage", "state", "said"),
+    [
+        (Storage(True, 100 * GIB, 50 * GIB, GIB, 2 * GIB), "ok", "50.0 GiB of 100.0 GiB"),
+        (Storage(True, 100 * GIB, 9 * GIB, GIB, 2 * GIB), "warning", "(9 %)"),
+        (Storage(True, 10 * GIB, 3 * GIB, GIB, 2 * GIB), "warning", "appends need 1.0 GiB"),
+        (Storage(False, 100 * GIB, 1 * GIB, GIB, 2 * GIB), "failed", "appends are refused"),
+        (Storage(False, 100 * GIB, 50 * GIB, 60 * GIB, 70 * GIB), "failed", "until 70.0 GiB"),
+    ],
+)
+def test_a_disk_is_low_before_it_is_full(storage, state, said):
+    (finding,) = check_disk(storage)
+    assert (finding.check, finding.state) == ("disk", state)
+    assert said in finding.found + finding.advice
+    assert bool(finding.advice) == (state != "ok")
+
+
+@pytest.mark.parametrize("storage", [None, Storage(True, 0, 0, 0, 0)])
+def test_a_disk_of_which_the_broker_says_nothing_is_not_judged(storage):
+    assert check_disk(storage) == []
+
+
+@pytest.mark.parametrize(
+    ("limit", "states"),
+    [(None, []), (-1, ["ok"]), (1024, ["warning"]), (4096, ["ok"]), (1 << 20, ["ok"])],
+)
+def test_few_open_files_are_a_warning(limit, states):
+    assert [finding.state for finding in check_open_files(limit)] == states

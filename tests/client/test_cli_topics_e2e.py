@@ -172,13 +172,11 @@ def test_the_cluster_tells_its_brokers(cli):
 def test_the_doctor_finds_a_running_broker_well(cli):
     found = cli.json("doctor")
     assert found["ok"] is True
-    assert [(one["check"], one["state"]) for one in found["findings"]] == [
-        ("address", "ok"),
-        ("version", "ok"),
-        ("clock", "ok"),
-        ("limits", "ok"),
-        ("partitions", "ok"),
-    ]
+    states = {one["check"]: one["state"] for one in found["findings"]}
+    of_this_machine = [states.pop("disk"), states.pop("open files")]
+    assert set(of_this_machine) <= {"ok", "warning"}
+    well = ("address", "version", "clock", "limits", "partitions")
+    assert states == dict.fromkeys(well, "ok")
     assert b"WHAT TO DO" in cli.out("doctor")
 
 

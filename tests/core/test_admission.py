@@ -111,6 +111,15 @@ def test_the_gate_closes_below_low_and_opens_at_high():
     assert not gate.observe(100)
 
 
+def test_the_gate_remembers_what_was_seen_last():
+    gate = DiskGate(100, 200)
+    assert (gate.free_bytes, gate.total_bytes) == (0, 0)
+    gate.observe(150, 1_000)
+    assert (gate.free_bytes, gate.total_bytes) == (150, 1_000)
+    gate.observe(99, 2_000)
+    assert (gate.free_bytes, gate.total_bytes) == (99, 2_000)
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.integers(0, 50), st.integers(0, 50), st.lists(st.integers(0, 120), max_size=30))
 def test_between_low_and_high_the_gate_stays_as_it_is(low, distance, readings):

@@ -34,14 +34,14 @@ class Served:
 
 
 @asynccontextmanager
-async def served(world=None, listener="clients", lives=None, run=True):
+async def served(world=None, listener="clients", lives=None, run=True, gate=None):
     world = world or CatalogWorld()
     draining = asyncio.Event()
     async with world.started(**({"lives": lives} if lives else {})) as started:
         catalog = started if run else type(started)(started._services)
         admin = AdminService(catalog)
         metadata = MetadataService(
-            catalog, ServerDescription("1.2.3", ["x"]), world.clock, draining
+            catalog, ServerDescription("1.2.3", ["x"]), world.clock, draining, gate=gate
         )
         services = [
             Service(name, lambda server, it=it: server.add_generic_rpc_handlers([it.handler()]))

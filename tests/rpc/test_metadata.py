@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 
 import grpc
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from riverrun.v1 import admin_pb2 as a
 from riverrun.v1 import errors_pb2 as e
 from riverrun.v1 import metadata_pb2 as m
+from riverrun_server.core.admission import DiskGate
 from riverrun_server.core.cluster.changes import TopicPolicy
 from riverrun_server.core.limits import Limits
 from riverrun_server.rpc.metadata import MetadataService, ServerDescription, advertised
@@ -247,6 +249,29 @@ async def test_a_broker_tells_its_version_its_limits_and_its_clock():
         assert info.limits.max_batch_bytes == 3 << 20
         assert info.limits.timestamp_ahead_max.ToMilliseconds() == 1_500
         assert info.limits.max_fetch_wait.ToMilliseconds() == limits.max_fetch_wait_ms
+
+
+async def test_a_broker_tells_how_full_its_disk_is_and_whether_it_takes_records():
+    gate = DiskGate(100, 200)
+    gate.observe(150, 1_000)
+    async with served(gate=gate) as broker:
+        info = await broker.metadata.GetServerInfo(m.GetServerInfoRequest())
+        assert info.storage == m.Storage(
+            state=m.STORAGE_STATE_OPEN,
+            total_bytes=1_000,
+            free_bytes=150,
+            low_water_bytes=100,
+            high_water_bytes=200,
+        )
+        gate.observe(99, 1_000)
+        info = await broker.metadata.GetServerInfo(m.GetServerInfoRequest())
+        assert (info.storage.state, info.storage.free_bytes) == (m.STORAGE_STATE_FULL, 99)
+        assert info.open_files_limit == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+async def test_a_broker_without_a_disk_tells_of_none(broker):
+    info = await broker.metadata.GetServerInfo(m.GetServerInfoRequest())
+    assert not info.HasField("storage")
 
 
 def test_every_limit_that_the_api_tells_is_one_that_the_broker_has():

@@ -152,6 +152,25 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Storage:
+    """The disk with a broker's data, as the broker saw it last.
+
+    Attributes:
+        accepts_appends: False while too little is free and appends are refused.
+        total_bytes: how large the file system is.
+        free_bytes: how much of it is free for the broker.
+        low_water_bytes: below so many free bytes appends are refused.
+        high_water_bytes: from so many free bytes on they are accepted again.
+    """
+
+    accepts_appends: bool
+    total_bytes: int
+    free_bytes: int
+    low_water_bytes: int
+    high_water_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class ServerInfo:
     """What a broker says of itself.
 
@@ -163,6 +182,9 @@ class ServerInfo:
         limits: its bounds.
         now_ms: its clock, in ms since 1970.
         endpoint: the address that answered, as host:port.
+        storage: the disk that it keeps everything on; None where an older broker does not tell.
+        open_files_limit: how many files and connections its process may have open; None where an
+            older broker does not tell, -1 where there is no limit.
     """
 
     version: str
@@ -172,6 +194,8 @@ class ServerInfo:
     limits: Limits
     now_ms: int
     endpoint: str
+    storage: Storage | None = None
+    open_files_limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

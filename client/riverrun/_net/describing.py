@@ -14,6 +14,7 @@ from riverrun._core.descriptions import (
     PartitionDescription,
     PartitionOffset,
     ServerInfo,
+    Storage,
     TopicDescription,
     TopicInfo,
     TopicLeaders,
@@ -130,6 +131,18 @@ def server_info(info: metadata_pb2.GetServerInfoResponse, endpoint: str) -> Serv
         ),
         now_ms=info.now_ms,
         endpoint=endpoint,
+        storage=_storage(info.storage) if info.HasField("storage") else None,
+        open_files_limit=info.open_files_limit or None,
+    )
+
+
+def _storage(told: metadata_pb2.Storage) -> Storage:
+    return Storage(
+        accepts_appends=told.state != metadata_pb2.STORAGE_STATE_FULL,
+        total_bytes=told.total_bytes,
+        free_bytes=told.free_bytes,
+        low_water_bytes=told.low_water_bytes,
+        high_water_bytes=told.high_water_bytes,
     )
 
 

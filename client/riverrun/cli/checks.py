@@ -1,4 +1,4 @@
-"""What `doctor` looks at: addresses, those that brokers give too, version, clock and limits."""
+"""What `doctor` looks at: addresses, those that brokers give too, and what brokers say of themselves."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from importlib.metadata import version
 from typing import Literal
 
 from riverrun import Client, RiverrunError, ServerInfo
+from riverrun.cli.broker_checks import check_disk, check_open_files
 from riverrun.cli.finding import Finding
 from riverrun.cli.partition_checks import check_partitions
 from riverrun.cli.settings import Settings
@@ -81,6 +82,8 @@ async def check_broker(address: str, chosen: Settings) -> list[Finding]:
         check_version(info.version, version("riverrun")),
         check_clock(info.now_ms, before_ms, trip_ms, info.limits.timestamp_ahead_max_s),
         check_limits(info),
+        *check_disk(info.storage),
+        *check_open_files(info.open_files_limit),
         *partitions,
         *[await check_address("advertised", endpoint) for endpoint in _others(endpoints, address)],
     ]

@@ -12,11 +12,16 @@ from riverrun.cli.tables import Table, print_json, print_table
 @click.command(cls=Command, short_help="Check what clients need from a broker.")
 @click.pass_context
 def doctor(ctx: click.Context) -> int:
-    """Check each address of --bootstrap: whether it answers, version, clock and limits.
+    r"""Check each address of --bootstrap: whether it answers, version, clock, limits and disk.
 
     The addresses that brokers give to clients are tried too, and every partition is looked at: one
     that is offline or without a leader is a failed check that names the command to run. What is not
     well comes with what to do. The exit code is 1 where a check failed; warnings do not count.
+
+    \b
+    riverrun doctor
+    riverrun doctor --bootstrap broker-1:7171,broker-2:7171
+    riverrun doctor --output json | jq '.findings[] | select(.state != "ok")'
     """
     import asyncio  # noqa: PLC0415 - no help text needs it
 

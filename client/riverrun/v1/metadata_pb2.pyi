@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from riverrun.v1 import errors_pb2 as _errors_pb2
 import builtins as _builtins
 import sys
@@ -19,6 +20,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _StorageState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StorageStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StorageState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STORAGE_STATE_UNSPECIFIED: _StorageState.ValueType  # 0
+    """The broker does not tell."""
+    STORAGE_STATE_OPEN: _StorageState.ValueType  # 1
+    """Appends are accepted."""
+    STORAGE_STATE_FULL: _StorageState.ValueType  # 2
+    """Too little is free: appends are refused with STORAGE_FULL until there is room again, while
+    reads, trims and deletions go on.
+    """
+
+class StorageState(_StorageState, metaclass=_StorageStateEnumTypeWrapper):
+    """StorageState says whether a broker's disk takes records."""
+
+STORAGE_STATE_UNSPECIFIED: StorageState.ValueType  # 0
+"""The broker does not tell."""
+STORAGE_STATE_OPEN: StorageState.ValueType  # 1
+"""Appends are accepted."""
+STORAGE_STATE_FULL: StorageState.ValueType  # 2
+"""Too little is free: appends are refused with STORAGE_FULL until there is room again, while
+reads, trims and deletions go on.
+"""
+Global___StorageState: _TypeAlias = StorageState  # noqa: Y015
 
 @_typing.final
 class GetMetadataRequest(_message.Message):
@@ -309,6 +338,8 @@ class GetServerInfoResponse(_message.Message):
     FEATURES_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
     NOW_MS_FIELD_NUMBER: _builtins.int
+    STORAGE_FIELD_NUMBER: _builtins.int
+    OPEN_FILES_LIMIT_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Its version."""
     broker_id: _builtins.int
@@ -317,6 +348,10 @@ class GetServerInfoResponse(_message.Message):
     """Its cluster's id."""
     now_ms: _builtins.int
     """Its clock, in ms since 1970."""
+    open_files_limit: _builtins.int
+    """How many files and connections its process may have open at once; 0 from brokers that do not
+    tell, -1 where there is no limit.
+    """
     @_builtins.property
     def features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What it can do beyond the first version of the API."""
@@ -324,6 +359,10 @@ class GetServerInfoResponse(_message.Message):
     @_builtins.property
     def limits(self) -> Global___Limits:
         """Its limits."""
+
+    @_builtins.property
+    def storage(self) -> Global___Storage:
+        """The disk that it keeps everything on; unset from brokers that do not tell."""
 
     def __init__(
         self,
@@ -334,14 +373,54 @@ class GetServerInfoResponse(_message.Message):
         features: _abc.Iterable[_builtins.str] | None = ...,
         limits: Global___Limits | None = ...,
         now_ms: _builtins.int = ...,
+        storage: Global___Storage | None = ...,
+        open_files_limit: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "storage", b"storage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_id", b"broker_id", "cluster_id", b"cluster_id", "features", b"features", "limits", b"limits", "now_ms", b"now_ms", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_id", b"broker_id", "cluster_id", b"cluster_id", "features", b"features", "limits", b"limits", "now_ms", b"now_ms", "open_files_limit", b"open_files_limit", "storage", b"storage", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetServerInfoResponse: _TypeAlias = GetServerInfoResponse  # noqa: Y015
+
+@_typing.final
+class Storage(_message.Message):
+    """Storage is the disk with a broker's data, as the broker saw it last, about half a second ago."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    FREE_BYTES_FIELD_NUMBER: _builtins.int
+    LOW_WATER_BYTES_FIELD_NUMBER: _builtins.int
+    HIGH_WATER_BYTES_FIELD_NUMBER: _builtins.int
+    state: Global___StorageState.ValueType
+    """Whether appends are accepted."""
+    total_bytes: _builtins.int
+    """How large the file system is, in bytes."""
+    free_bytes: _builtins.int
+    """How many bytes of it are free for the broker."""
+    low_water_bytes: _builtins.int
+    """Below so many free bytes appends are refused (setting storage.disk_low_water_bytes)."""
+    high_water_bytes: _builtins.int
+    """From so many free bytes on they are accepted again (setting storage.disk_high_water_bytes)."""
+    def __init__(
+        self,
+        *,
+        state: Global___StorageState.ValueType = ...,
+        total_bytes: _builtins.int = ...,
+        free_bytes: _builtins.int = ...,
+        low_water_bytes: _builtins.int = ...,
+        high_water_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["free_bytes", b"free_bytes", "high_water_bytes", b"high_water_bytes", "low_water_bytes", b"low_water_bytes", "state", b"state", "total_bytes", b"total_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Storage: _TypeAlias = Storage  # noqa: Y015
 
 @_typing.final
 class Limits(_message.Message):

@@ -95,14 +95,20 @@ class DiskGate:
     Args:
         low_bytes: what trims, commits and metadata need to go on.
         high_bytes: at least `low_bytes`.
+
+    Attributes:
+        free_bytes: as seen last; 0 before the first look.
+        total_bytes: the size of the file system, as seen last; 0 before the first look.
     """
 
-    __slots__ = ("_closed_at", "_high_bytes", "_low_bytes")
+    __slots__ = ("_closed_at", "free_bytes", "high_bytes", "low_bytes", "total_bytes")
 
     def __init__(self, low_bytes: int, high_bytes: int) -> None:
         assert 0 <= low_bytes <= high_bytes, (low_bytes, high_bytes)
-        self._low_bytes = low_bytes
-        self._high_bytes = high_bytes
+        self.low_bytes = low_bytes
+        self.high_bytes = high_bytes
+        self.free_bytes = 0
+        self.total_bytes = 0
         self._closed_at: int | None = None  # free bytes as seen last while closed
 
     @property
@@ -110,10 +116,11 @@ class DiskGate:
         """Whether appends are accepted."""
         return self._closed_at is None
 
-    def observe(self, free_bytes: int) -> bool:
-        """Take in how many bytes are free; return whether the gate has opened or closed."""
+    def observe(self, free_bytes: int, total_bytes: int = 0) -> bool:
+        """Take in how much of the disk is free; return whether the gate has opened or closed."""
+        self.free_bytes, self.total_bytes = free_bytes, total_bytes
         was_open = self.is_open
-        limit = self._low_bytes if was_open else self._high_bytes
+        limit = self.low_bytes if was_open else self.high_bytes
         self._closed_at = free_bytes if free_bytes < limit else None
         return was_open != self.is_open
 
@@ -124,5 +131,5 @@ class DiskGate:
         return Refusal(
             Reason.STORAGE_FULL,
             f"the broker's disk has {self._closed_at} bytes free and appends need "
-            f"{self._high_bytes} to go on; shorten retention, trim or delete topics, or add space",
+            f"{self.high_bytes} to go on; shorten retention, trim or delete topics, or add space",
         )

@@ -166,6 +166,10 @@ class LogStore(Protocol):
         """Return how many bytes the file system has left for this store."""
         ...
 
+    def total_bytes(self) -> int:
+        """Return how large the file system with this store is."""
+        ...
+
 
 class Table(Protocol):
     """A small ordered map of bytes in the same store, synced by the same `sync`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,9 +17,12 @@ from riverrun.v1.metadata_pb2 import (
     BrokerMetadata,
     ClusterMetadata,
     PartitionMetadata,
+    Storage,
+    StorageState,
     TopicMetadata,
     WatchMetadataResponse,
 )
+from riverrun_server.core.admission import DiskGate
 from riverrun_server.core.cluster.topic_rules import is_internal
 from riverrun_server.core.cluster.values import BrokerRegistration
 from riverrun_server.core.errors import Reason, Refusal
@@ -63,6 +67,7 @@ class MetadataService:
         description: of this broker.
         clock: the broker's.
         draining: set when the broker shuts down; every watch ends then.
+        gate: what was seen of the broker's disk; None where nothing watches one.
         endpoint: returns where clients of a listener, by its name, reach a broker.
     """
 
@@ -73,12 +78,14 @@ class MetadataService:
         clock: Clock,
         draining: asyncio.Event,
         endpoint: Callable[[BrokerRegistration, str], str] = advertised,
+        gate: DiskGate | None = None,
     ) -> None:
         self._catalog = catalog
         self._description = description
         self._clock = clock
         self._draining = draining
         self._endpoint = endpoint
+        self._gate = gate
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return the service's methods."""
@@ -146,6 +153,8 @@ class MetadataService:
             features=self._description.features,
             limits=_limits(self._catalog.policy.limits),
             now_ms=self._clock.wall_ms(),
+            storage=_storage(self._gate) if self._gate else None,
+            open_files_limit=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         )
 
     async def _end_with_broker(self, watcher: MetadataWatcher) -> None:
@@ -209,6 +218,17 @@ def _partitions(topic: ServedTopic) -> list[PartitionMetadata]:
             partition.in_sync_replicas.extend(replica.broker for replica in state.isr)
         told.append(partition)
     return told
+
+
+def _storage(gate: DiskGate) -> Storage:
+    state = StorageState.STORAGE_STATE_OPEN if gate.is_open else StorageState.STORAGE_STATE_FULL
+    return Storage(
+        state=state,
+        total_bytes=gate.total_bytes,
+        free_bytes=gate.free_bytes,
+        low_water_bytes=gate.low_bytes,
+        high_water_bytes=gate.high_bytes,
+    )
 
 
 def _limits(limits: Limits) -> metadata_pb2.Limits:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import structlog
 
 from riverrun_server.core.admission import DiskGate
+from riverrun_server.ports.log import LogStore
 from riverrun_server.ports.threads import Threads
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -18,15 +19,15 @@ CHECK_INTERVAL_S = 0.5
 
 async def watch_disk(
     gate: DiskGate,
-    free_bytes: Callable[[], int],
+    store: LogStore,
     threads: Threads,
     observe: Callable[[int], None] = lambda _free: None,
 ) -> None:
     """Tell the gate how much is free, until cancelled; blocked file systems block no loop."""
     while True:
-        free = await threads.run(free_bytes)
+        free, total = await threads.run(lambda: (store.free_bytes(), store.total_bytes()))
         observe(free)
-        if gate.observe(free):
+        if gate.observe(free, total):
             if gate.is_open:
                 _log.info("the disk has room again, appends go on", free_bytes=free)
             else:

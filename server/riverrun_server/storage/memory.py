@@ -46,6 +46,7 @@ class MemoryStore:
         self._sync_error: StorageError | None = None
         self._read_error: Exception | None = None
         self.free = 1 << 40
+        self.total = 1 << 41
 
     # What goes wrong, on demand.
 
@@ -114,6 +115,10 @@ class MemoryStore:
     def free_bytes(self) -> int:
         """Return what `free` says."""
         return self.free
+
+    def total_bytes(self) -> int:
+        """Return what `total` says."""
+        return self.total
 
     def upkeep(self) -> bool:
         """Find nothing to do."""

@@ -206,6 +206,12 @@ class RocksStore:
             room = os.statvfs(self._folder)
         return room.f_bavail * room.f_frsize
 
+    def total_bytes(self) -> int:
+        """Return how large the file system with this store is."""
+        with translated(f"looking at {self._folder}"):
+            room = os.statvfs(self._folder)
+        return room.f_blocks * room.f_frsize
+
     def upkeep(self) -> bool:
         """Do one bounded step of what keeps the store small; return whether more is to be done.
 

@@ -42,6 +42,7 @@ TOPIC_LIST = HELP | {
     "riverrun._net.describing",
     "riverrun._net.failures",
     "riverrun._net.offsets",
+    "riverrun._net.unreachable",
     "riverrun.admin",
     "riverrun.cli.arguments",
     "riverrun.cli.completion",

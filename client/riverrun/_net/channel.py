@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -13,7 +14,8 @@ import grpc.aio
 from riverrun._core.attempts import Attempts
 from riverrun._core.backoff import Backoff
 from riverrun._net.failures import from_rpc, is_connection_trouble
-from riverrun.errors import ClosedError, NoBrokerError, Reason, RetriableError, RiverrunError
+from riverrun._net.unreachable import no_broker
+from riverrun.errors import ClosedError, Reason, RetriableError
 from riverrun.v1 import (
     admin_pb2_grpc,
     consumer_pb2_grpc,
@@ -23,6 +25,7 @@ from riverrun.v1 import (
 )
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 _MEBI = 1 << 20
 # A batch and a frame are at most 4 MiB on this API; the room above is for what a later one may do.
@@ -192,18 +195,23 @@ class Connections:
         deadline_s = loop.time() + self._config.connect_timeout_s
         backoff = self._new_backoff()
         addresses = self._config.addresses
+        told = False
         while True:
-            failures: dict[str, RiverrunError] = {}
+            failures: dict[str, str] = {}
             for index in range(len(addresses)):
                 address = addresses[(self._first + index) % len(addresses)]
                 left_s = deadline_s - loop.time()
                 try:
                     return await self._probe(address, min(_PROBE_TIMEOUT_S, max(0.05, left_s)))
                 except grpc.aio.AioRpcError as failure:
-                    failures[address] = from_rpc(failure, "get server info", address)
+                    failures[address] = from_rpc(failure, "ask", address).message
             delay_s = backoff.next_s()
             if loop.time() + delay_s >= deadline_s:
-                raise _no_broker(failures, self._config.connect_timeout_s)
+                raise no_broker(failures, self._config.connect_timeout_s)
+            if not told:
+                told = True
+                error = no_broker(failures, self._config.connect_timeout_s)
+                _log.info("waiting: %s", error.message)
             await asyncio.sleep(delay_s)
 
     async def _probe(self, address: str, timeout_s: float) -> Connection:
@@ -218,13 +226,3 @@ class Connections:
         service = metadata_pb2_grpc.MetadataServiceStub(channel)
         info = await service.GetServerInfo(metadata_pb2.GetServerInfoRequest(), timeout=timeout_s)
         return Connection(address, channel, info)
-
-
-def _no_broker(failures: dict[str, RiverrunError], waited_s: float) -> NoBrokerError:
-    told = "; ".join(f"{address}: {error.message}" for address, error in failures.items())
-    return NoBrokerError(
-        f"no broker answers at {', '.join(failures)} within {waited_s:g} s; start one with "
-        "`riverrun-server run`, or name the right address (bootstrap, RIVERRUN_BOOTSTRAP). "
-        f"The last attempt said: {told}",
-        reason=Reason.NO_BROKER,
-    )

@@ -75,8 +75,11 @@ async def check_broker(address: str, chosen: Settings) -> list[Finding]:
             cluster = await client.admin().cluster()
             partitions = await check_partitions(client.admin())
     except RiverrunError as error:
-        advice = "is it a riverrun broker's client port, and are its listeners plaintext?"
-        return [Finding("broker", "failed", f"{address}: {error.message}", advice)]
+        advice = (
+            "give the address of the broker's line `ready clients=…`; a broker that is starting "
+            "answers a little later; and listeners must be plaintext"
+        )
+        return [Finding("broker", "failed", error.message, advice)]
     endpoints = (broker.endpoint for broker in cluster.brokers)
     return [
         check_version(info.version, version("riverrun")),

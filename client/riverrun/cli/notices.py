@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,15 +18,22 @@ class _Notices(logging.Handler):
         text = record.getMessage()
         if record.exc_info and record.exc_info[1] is not None:
             text += f": {record.exc_info[1]!r}"
-        write_note("warning: " + " ".join(text.split()))
+        word = "warning" if record.levelno >= logging.WARNING else "note"
+        write_note(f"{word}: " + " ".join(text.split()))
 
 
 @contextmanager
 def warnings_shown() -> Iterator[None]:
     """Show the warnings of the library as long as this lasts."""
     log, notices = logging.getLogger("riverrun"), _Notices(logging.WARNING)
+    waiting = logging.getLogger("riverrun._net.channel")
     log.addHandler(notices)
+    if sys.stderr.isatty():
+        # A script sees the error in the end; a person should not wonder what takes so long.
+        notices.setLevel(logging.INFO)
+        waiting.setLevel(logging.INFO)
     try:
         yield
     finally:
+        waiting.setLevel(logging.NOTSET)
         log.removeHandler(notices)

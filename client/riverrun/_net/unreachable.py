@@ -1,0 +1,58 @@
+"""What is said where no broker answers: what became of each address, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from riverrun.errors import NoBrokerError, Reason
+
+_REFUSED = (
+    "nobody listens there; start a broker (`riverrun-server run`), give one that is starting more "
+    "time, or name the right address (bootstrap, RIVERRUN_BOOTSTRAP)"
+)
+_OTHER_PROTOCOL = (
+    "something listens there, but not for clients of a broker: they are at the address in the "
+    "broker's line `ready clients=…`, by default port 7171 (7173 is its HTTP, for probes)"
+)
+_NO_NAME = "there is no such host; check the name, or the DNS (bootstrap, RIVERRUN_BOOTSTRAP)"
+_SILENT = (
+    "it does not answer; a broker that is starting or overloaded may a little later, else look at "
+    "its log, and at firewalls on the way"
+)
+_MEANINGS = {
+    "Connection refused": _REFUSED,
+    "HTTP/2": _OTHER_PROTOCOL,
+    "http1.x server": _OTHER_PROTOCOL,
+    "Domain name not found": _NO_NAME,
+    "no answer in time": _SILENT,
+    "timed out before receiving SETTINGS": _SILENT,
+    "Deadline Exceeded": _SILENT,
+}
+"""What gRPC's texts mean, by a part of them, for a person who has typed an address."""
+
+
+def meaning(text: str) -> str:
+    """Say what gRPC's text means; the text itself where that is not known.
+
+    >>> meaning("connect: Connection refused")[:20]
+    'nobody listens there'
+    """
+    return next((told for part, told in _MEANINGS.items() if part in text), text)
+
+
+def no_broker(failures: Mapping[str, str], waited_s: float) -> NoBrokerError:
+    """Make the error for addresses of which none has answered.
+
+    Args:
+        failures: by address, what the last attempt said.
+        waited_s: for how long all of them were tried.
+    """
+    told = {address: meaning(text) for address, text in failures.items()}
+    where = ", ".join(failures)
+    if len(set(told.values())) == 1:
+        why = next(iter(told.values()))
+    else:
+        why = "; ".join(f"{address}: {text}" for address, text in told.items())
+    return NoBrokerError(
+        f"no broker answers at {where} within {waited_s:g} s: {why}", reason=Reason.NO_BROKER
+    )

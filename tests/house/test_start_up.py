@@ -27,10 +27,12 @@ HELP = {
     "riverrun._core.records",
     "riverrun.cli",
     "riverrun.cli.app",
+    "riverrun.cli.colours",
     "riverrun.cli.exits",
     "riverrun.cli.groups",
     "riverrun.cli.places",
     "riverrun.cli.settings",
+    "riverrun.cli.status",
     "riverrun.errors",
 }
 TOPIC_LIST = HELP | {

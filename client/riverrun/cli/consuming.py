@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import stat
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from riverrun import CommittedOffset, Consumer, RecordBatchView, TopicPartition
+from riverrun import CommittedOffset, Consumer, RecordBatchView, RiverrunError, TopicPartition
 from riverrun.cli.committing import Committer
 from riverrun.cli.ending import Ending
 from riverrun.cli.exits import Complaint, Exit, write_note
 from riverrun.cli.interrupts import Interrupts
 from riverrun.cli.places import AtTime, Bound
+from riverrun.cli.progress import Progress
 from riverrun.cli.starting import find_ends, find_time, make_consumer
 from riverrun.cli.stdout import StandardOutput
 from riverrun.cli.topics import find_topic
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
     from riverrun.cli.consume import ConsumeOptions
     from riverrun.cli.rendering import Renderer
 
+PATIENCE_S = 2.0
+"""How long a bar of progress may wait to learn how much there is to read."""
 FLUSH_TIMEOUT_S = 5.0
 """How long the last write may take once a signal has come and nobody reads the pipe."""
 
@@ -73,6 +79,7 @@ class Reading:
         self._options = options
         self._render = renderer
         self._output = output
+        self._count = 0
         self._committer = Committer(consumer) if options.group is not None else None
         self._ending: Ending[TopicPartition] = Ending(max_records=options.max_records)
 
@@ -86,7 +93,7 @@ class Reading:
         until = self._options.until
         if until is not None:
             await self._set_ends(until)
-        works = [self._read_batches()]
+        works = [self._read_shown()]
         if self._committer is not None:
             works.append(self._committer.run())
         if isinstance(until, AtTime):
@@ -109,6 +116,26 @@ class Reading:
             if self._committer is not None:
                 await self._committer.finish()
 
+    async def _read_shown(self) -> None:
+        """Hand over batches, with a bar of progress where a person waits for a file to be written."""
+        shown = sys.stderr.isatty() and stat.S_ISREG(os.fstat(1).st_mode)
+        total = await self._expected() if shown else None
+        async with Progress(total, lambda: self._count, shown=shown):
+            await self._read_batches()
+
+    async def _expected(self) -> int | None:
+        """Count the records that will come, as far as that is known by now."""
+        if not self._options.exit_at_end or self._options.until is not None:
+            return self._options.max_records
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                ends = await self._consumer.end_offsets(self._partitions)
+                left = [end - await self._consumer.position(at) for at, end in ends.items()]
+        except (RiverrunError, TimeoutError):
+            return self._options.max_records
+        expected = sum(max(0, count) for count in left)
+        return min(expected, self._options.max_records or expected)
+
     async def _read_batches(self) -> None:
         """Hand over batches."""
         if self._ending.done:
@@ -124,6 +151,7 @@ class Reading:
         if self._ending.closed(where):
             return
         count = self._ending.take(where, batch.offsets, batch.timestamps_ms)
+        self._count += count
         whole = count == len(batch)
         behind = batch.next_offset if whole else batch.offsets[count]
         if whole:

@@ -44,5 +44,5 @@ def doctor(ctx: click.Context) -> int:
         rows = [
             (finding.check, finding.state, finding.found, finding.advice) for finding in findings
         ]
-        print_table(Table(("CHECK", "STATE", "FOUND", "WHAT TO DO"), rows))
+        print_table(Table(("CHECK", "STATE", "FOUND", "WHAT TO DO"), rows, states="STATE"))
     return Exit.FAILED if failed else Exit.OK

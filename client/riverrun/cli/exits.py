@@ -6,6 +6,9 @@ import enum
 import json
 import sys
 
+from riverrun.cli import status
+from riverrun.cli.colours import coloured
+
 
 class Exit(enum.IntEnum):
     """What the exit code of every command means."""
@@ -95,12 +98,15 @@ def tell(complaint: Complaint, *, as_json: bool) -> None:
             error["acknowledged_records"] = complaint.acknowledged
         text = json.dumps({"error": error}, ensure_ascii=False)
     else:
-        text = "error: " + " ".join(complaint.message.split())
+        text = (
+            coloured("error:", "bold red", sys.stderr) + " " + " ".join(complaint.message.split())
+        )
     write_note(text)
 
 
 def write_note(text: str) -> None:
     """Write a line to standard error; one that is closed or gone is no reason to fail."""
+    status.wipe()
     try:
         sys.stderr.write(text + "\n")
         sys.stderr.flush()

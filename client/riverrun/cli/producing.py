@@ -10,6 +10,7 @@ from riverrun.cli.exits import Complaint, Exit, write_note
 from riverrun.cli.framing import DelimiterFramer, Framer, RecordTooLongError, SizeFramer
 from riverrun.cli.inputs import InputError, RecordReader, Run
 from riverrun.cli.interrupts import Interrupts
+from riverrun.cli.progress import Progress
 from riverrun.cli.sending import Sender, Totals
 from riverrun.cli.session import complaint_of
 from riverrun.cli.stdin import StandardInput
@@ -74,12 +75,22 @@ async def produce_input(client: Client, options: ProduceOptions) -> Outcome:
         sender = Sender(producer, options.topic, failed=source.abandon)
         with Interrupts(source.stop) as interrupts:
             try:
-                wrong = await _send_all(source, sender, options)
-                await sender.finish()
+                async with _progress(source):
+                    wrong = await _send_all(source, sender, options)
+                    await sender.finish()
             finally:
                 await sender.cancel()
         _complain(sender, wrong)
         return Outcome(options.topic, sender.totals, interrupts.exit_code)
+
+
+def _progress(source: StandardInput) -> Progress:
+    """Make a bar that shows how much has been read: of a file how much of it, of a pipe only so much.
+
+    What has been read and is not acknowledged yet is at most what the library buffers, 32 MiB.
+    """
+    shown = not os.isatty(0)
+    return Progress(source.size_bytes, lambda: source.bytes_read, "bytes", shown=shown)
 
 
 async def _find_topic(client: Client, options: ProduceOptions) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import os
 import select
+import stat
 import threading
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -24,6 +25,8 @@ class StandardInput:
 
     Attributes:
         ended: True once the input's own end was reached, and not that of `stop` or `abandon`.
+        size_bytes: how much there is to read; None where that is not known, as of a pipe.
+        bytes_read: how much the iteration has given.
     """
 
     def __init__(self, descriptor: int = 0) -> None:
@@ -33,6 +36,8 @@ class StandardInput:
         self._room = threading.Semaphore(CHUNKS_AHEAD)
         self._abandoned = False
         self.ended = False
+        self.bytes_read = 0
+        self.size_bytes = _left(descriptor)
         # A pipe holds 64 KiB by default, so each read would bring no more than that.
         with suppress(OSError, AttributeError):
             fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, CHUNK_BYTES)
@@ -63,6 +68,7 @@ class StandardInput:
                 self.ended = True
                 return
             self._room.release()
+            self.bytes_read += len(chunk)
             yield chunk
 
     def _read(self) -> None:
@@ -88,3 +94,12 @@ class StandardInput:
                 poll = select.poll()
                 poll.register(self._descriptor, select.POLLIN)
                 poll.poll()
+
+
+def _left(descriptor: int) -> int | None:
+    """Say how much of a regular file lies behind its position."""
+    with suppress(OSError):
+        status = os.fstat(descriptor)
+        if stat.S_ISREG(status.st_mode):
+            return max(0, status.st_size - os.lseek(descriptor, 0, os.SEEK_CUR))
+    return None

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from riverrun.cli.colours import STATES
+
 Cell: TypeAlias = str | int
 WORD_LENGTH = 16
 """A column of nothing longer is not folded."""
@@ -15,10 +17,17 @@ WORD_LENGTH = 16
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows under headings; numbers stand to the right."""
+    """Rows under headings; numbers stand to the right.
+
+    Attributes:
+        headings: of the columns.
+        rows: a cell for each heading.
+        states: the heading of the column that has states of checks, which are coloured.
+    """
 
     headings: Sequence[str]
     rows: Sequence[Sequence[Cell]] = field(default_factory=list)
+    states: str = ""
 
 
 def render_plain(table: Table) -> str:
@@ -107,6 +116,12 @@ def _print_rich(table: Table) -> bool:
             no_wrap=number or short,
         )
     for row in table.rows:
-        drawn.add_row(*(Text(str(cell)) for cell in row))
+        cells = zip(table.headings, map(str, row), strict=True)
+        drawn.add_row(
+            *(
+                Text(cell, STATES.get(cell, "") if name == table.states else "")
+                for name, cell in cells
+            )
+        )
     Console(width=shutil.get_terminal_size().columns).print(drawn)
     return True

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +65,23 @@ for path in json.loads(sys.argv[1]):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Usage: riverrun") == len(COMMANDS)
     assert done.stdout.count("--bootstrap H:P") == len(COMMANDS)
+
+
+LEAVES = [path for path in COMMANDS if path and path[0] in cli.late]
+LEAVES = [path for path in LEAVES if not any(other[:-1] == path for other in COMMANDS)]
+
+
+@pytest.mark.parametrize("path", LEAVES, ids=" ".join)
+def test_every_help_has_examples_that_the_command_line_reads(path, capsys):
+    assert run([*path, "--help"]) == 0
+    lines = re.findall(
+        r"^ +(?:.*\| |.*eval \"\$\()?(riverrun .*)$", capsys.readouterr().out, re.MULTILINE
+    )
+    examples = [shlex.split(re.split(r" [|<>]|\)\"", line)[0]) for line in lines]
+    mine = [words[1:] for words in examples if words[1 : 1 + len(path)] == list(path)]
+    assert mine, "its help shows no example"
+    for words in mine:
+        assert run([*words, "--help"]) == 0, words
 
 
 def test_the_console_script_shows_help_and_version():

@@ -53,6 +53,11 @@ cli = Group(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     help="""Event streaming from the shell.
 
+    \b
+    riverrun topic create orders --partitions 3
+    echo 'hello' | riverrun produce orders
+    riverrun consume orders --from -10
+
     Standard output carries data only; notes and errors go to standard error. Global options may
     stand before or after the command. Try `riverrun COMMAND --help`.""",
 )

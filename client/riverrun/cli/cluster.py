@@ -27,7 +27,12 @@ cluster = Group(
 @click.command(cls=Command, short_help="Tell the brokers and what they lead.")
 @click.pass_context
 def describe(ctx: click.Context) -> None:
-    """Tell the cluster's brokers, where clients reach them, and how much each leads."""
+    r"""Tell the cluster's brokers, where clients reach them, and how much each leads.
+
+    \b
+    riverrun cluster describe
+    riverrun cluster describe --output json | jq .brokers
+    """
 
     async def work(client: Client) -> tuple[ClusterInfo, ServerInfo]:
         return await client.admin().cluster(), await client.server_info()

@@ -51,7 +51,7 @@ class ConsumeLoad:
 )
 @click.pass_context
 def consume(ctx: click.Context, /, **given: Any) -> None:  # what click has read, by name
-    """Read records of TOPIC and tell how fast, from the first call to the last record.
+    r"""Read records of TOPIC and tell how fast, from the first call to the last record.
 
     Checksums are verified and every value is looked at. It waits for records that are not there
     yet, and counts the last batch whole. With --group, what was read is committed once at the end,
@@ -60,6 +60,10 @@ def consume(ctx: click.Context, /, **given: Any) -> None:  # what click has read
     latency_ms is how old records are when they are read, of the last one of each batch, or of
     every hundredth in mode records: in a topic that is being written it is the time from writing
     to reading, if the clocks agree, and in an old one its age.
+
+    \b
+    riverrun perf consume bench --records 1000000
+    riverrun perf consume bench --records 1000000 --group readers --from latest
     """
     load = ConsumeLoad(**given)
 

@@ -92,11 +92,15 @@ def _seconds(_ctx: click.Context, param: click.Parameter, given: str | None) -> 
 )
 @click.pass_context
 def latency(ctx: click.Context, /, **given: Any) -> None:  # what click has read, by name
-    """Write records to TOPIC at a fixed rate and read them here, and tell how long each took.
+    r"""Write records to TOPIC at a fixed rate and read them here, and tell how long each took.
 
     latency_ms is from the moment when a record was due until it was read; ack_latency_ms until it
     was acknowledged. Records are due by the clock, every millisecond at most, whether or not
     earlier ones are done: a stall counts for every record that it delays.
+
+    \b
+    riverrun perf latency bench --rate 10000 --seconds 30
+    riverrun perf latency bench --rate 1000 --acks leader --output json | jq .latency_ms.p999
     """
     load = LatencyLoad(**given)
 

@@ -89,7 +89,7 @@ class ProduceLoad:
 )
 @click.pass_context
 def produce(ctx: click.Context, /, **given: Any) -> None:  # what click has read, by name
-    """Write records to TOPIC and tell how fast, from the first call to the last acknowledgement.
+    r"""Write records to TOPIC and tell how fast, from the first call to the last acknowledgement.
 
     Each record is a new pair of one of 10,000 random keys and one of 64 random values, encoded by
     the library as any other: idempotent, with checksums.
@@ -97,6 +97,10 @@ def produce(ctx: click.Context, /, **given: Any) -> None:  # what click has read
     latency_ms is from the call to the acknowledgement: of every record in mode send. In mode many,
     of single records sent beside the others, 50 a second, which count among --records; each is
     measured from the moment when it was due.
+
+    \b
+    riverrun perf produce bench --records 1000000 --partitions 16
+    riverrun perf produce bench --records 100000 --record-size 1000 --mode send --acks leader
     """
     load = ProduceLoad(**given)
 

@@ -47,7 +47,14 @@ def create(
     if_not_exists: bool,
     validate_only: bool,
 ) -> None:
-    """Make TOPIC: 1 to 249 of the characters A-Z a-z 0-9 . _ - and not beginning with two _."""
+    r"""Make TOPIC: 1 to 249 of the characters A-Z a-z 0-9 . _ - and not beginning with two _.
+
+    \b
+    riverrun topic create orders
+    riverrun topic create clicks --partitions 12 --config retention.ms=7d
+    riverrun topic create ledger --config retention.ms=-1 --config fsync=true
+    riverrun topic create orders --if-not-exists
+    """
 
     async def work(client: Client) -> TopicInfo:
         return await client.admin().create_topic(
@@ -86,7 +93,12 @@ def alter(
     unset: tuple[str, ...],
     validate_only: bool,
 ) -> None:
-    """Change the configuration of TOPIC; `riverrun topic describe` lists the settings."""
+    r"""Change the configuration of TOPIC; `riverrun topic describe --all-configs` lists the settings.
+
+    \b
+    riverrun topic alter clicks --config retention.ms=12h --config retention.bytes=1073741824
+    riverrun topic alter clicks --unset retention.bytes
+    """
     if not configs and not unset:
         raise click.UsageError("nothing to change: give --config KEY=VALUE or --unset KEY", ctx)
     both = sorted(set(unset) & configs.keys())
@@ -114,7 +126,11 @@ def alter(
 @validate_option
 @click.pass_context
 def add_partitions(ctx: click.Context, topic: str, partitions: int, validate_only: bool) -> None:
-    """Give TOPIC more partitions. New records of a key may go to another partition by that."""
+    r"""Give TOPIC more partitions. New records of a key may go to another partition by that.
+
+    \b
+    riverrun topic add-partitions clicks --partitions 24
+    """
 
     async def work(client: Client) -> TopicInfo:
         return await client.admin().add_partitions(topic, partitions, validate_only=validate_only)

@@ -37,9 +37,14 @@ NOTHING_DELETED = "nothing was deleted"
 def trim(
     ctx: click.Context, topic: str, before: Place, partitions: tuple[int, ...], yes: bool
 ) -> None:
-    """Delete the records of TOPIC before a place in each partition, for good.
+    r"""Delete the records of TOPIC before a place in each partition, for good.
 
     On a terminal it asks first.
+
+    \b
+    riverrun topic trim orders --before 30d-ago
+    riverrun topic trim orders --before 1200 --partition 3
+    riverrun topic trim scratch --before latest --yes
     """
     if not isinstance(before, AtOffset | AtTime) and before != "latest":
         raise click.UsageError("--before takes an offset, a time or latest", ctx)
@@ -71,7 +76,12 @@ def trim(
 @yes_option
 @click.pass_context
 def delete(ctx: click.Context, topic: str, if_exists: bool, yes: bool) -> None:
-    """Delete TOPIC and all its records, for good. On a terminal it asks first."""
+    r"""Delete TOPIC and all its records, for good. On a terminal it asks first.
+
+    \b
+    riverrun topic delete scratch
+    riverrun topic delete scratch --if-exists --yes
+    """
     confirm(ctx, f"delete topic {topic} and all its records", yes, NOTHING_DELETED)
 
     async def work(client: Client) -> None:

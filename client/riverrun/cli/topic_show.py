@@ -37,7 +37,12 @@ if TYPE_CHECKING:
 @click.option("--internal", is_flag=True, help="Also topics that belong to the brokers.")
 @click.pass_context
 def list_topics(ctx: click.Context, internal: bool) -> None:
-    """List topics by name."""
+    r"""List topics by name.
+
+    \b
+    riverrun topic list
+    riverrun topic list --output json | jq -r '.[].topic'
+    """
 
     async def work(client: Client) -> list[TopicInfo]:
         return [found async for found in client.admin().list_topics(include_internal=internal)]
@@ -58,10 +63,14 @@ def list_topics(ctx: click.Context, internal: bool) -> None:
 @click.option("--all-configs", is_flag=True, help="Also settings that nobody has changed.")
 @click.pass_context
 def describe(ctx: click.Context, topic: str, all_configs: bool) -> None:
-    """Tell everything about TOPIC: its partitions, where they begin and end, and its settings.
+    r"""Tell everything about TOPIC: its partitions, where they begin and end, and its settings.
 
     HW is the high watermark: what lies below it is committed and can be read. Why a partition cannot
     be used, and what to do about it, stands below the table.
+
+    \b
+    riverrun topic describe orders
+    riverrun topic describe orders --all-configs
     """
 
     async def work(client: Client) -> TopicDescription:
@@ -96,9 +105,13 @@ def describe(ctx: click.Context, topic: str, all_configs: bool) -> None:
 )
 @click.pass_context
 def offsets(ctx: click.Context, topic: str, partitions: tuple[int, ...], at_ms: int | None) -> None:
-    """Tell the earliest and the latest offset of each partition of TOPIC.
+    r"""Tell the earliest and the latest offset of each partition of TOPIC.
 
     The latest is the high watermark: the offset that the next committed record will have.
+
+    \b
+    riverrun topic offsets orders
+    riverrun topic offsets orders --at 1h-ago --partition 0
     """
 
     async def work(client: Client) -> list[PartitionOffset]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
 
 import pytest
 
 from riverrun.cli.exits import Exit
-from tests.client.cli_process import CommandLine
+from tests.client.cli_process import SCRIPT, CommandLine
 from tests.e2e.broker_process import BrokerProcess
 
 
@@ -180,7 +183,58 @@ def test_the_doctor_finds_a_running_broker_well(cli):
     assert b"WHAT TO DO" in cli.out("doctor")
 
 
-def test_topics_are_completed(cli):
+# What each shell would run at a tab, the functions of its own completion system reduced to printing.
+COMPLETED = {
+    "bash": """
+        eval "$(riverrun completion bash)"
+        COMP_WORDS=(riverrun {words}) COMP_CWORD={at}
+        _riverrun_completion riverrun
+        printf '%s\\n' "${{COMPREPLY[@]}}" """,
+    "zsh": """
+        compdef() {{ }}; compadd() {{ print -rl -- $completions }}
+        _describe() {{ print -rl -- ${{completions_with_descriptions%%:*}} }}
+        eval "$(riverrun completion zsh)"
+        words=(riverrun {words}) CURRENT={at}+1
+        _riverrun_completion""",
+    "fish": """
+        riverrun completion fish | source
+        complete -C 'riverrun {words}' | string replace -r '\\t.*' ''""",
+}
+SHELLS = {name: where for name in COMPLETED if (where := shutil.which(name))}
+"""Those of this machine; bash is everywhere, and the two others where somebody installed them."""
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("consume compl", ["complete-me"]),
+        ("group describe g --topic compl", ["complete-me"]),
+        ("topic de", ["delete", "describe"]),
+        ("produce complete-me --ac", ["--acks"]),
+    ],
+)
+def test_commands_options_and_topics_are_completed_by_a_shell(cli, shell, words, offered):
     cli.run("topic", "create", "complete-me", "--if-not-exists")
-    env = "_RIVERRUN_COMPLETE=bash_complete COMP_WORDS='riverrun consume compl' COMP_CWORD=2"
-    assert cli.shell(f"{env} riverrun").stdout == b"plain,complete-me\n"
+    script = COMPLETED[shell].format(words=words, at=len(words.split()))
+    path = f"{SCRIPT.parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        [SHELLS[shell], "-c", script],
+        capture_output=True,
+        timeout=60,
+        check=False,
+        text=True,
+        env=cli.env | {"PATH": path},
+    )
+    assert sorted(done.stdout.split()) == offered, done.stderr
+
+
+def test_bash_is_there_to_complete():
+    assert "bash" in SHELLS
+
+
+def test_topics_of_the_brokers_named_on_the_command_line_are_completed(cli):
+    cli.run("topic", "create", "complete-me", "--if-not-exists")
+    words = f"riverrun --bootstrap {cli.env['RIVERRUN_BOOTSTRAP']} consume compl"
+    env = f"_RIVERRUN_COMPLETE=bash_complete COMP_WORDS='{words}' COMP_CWORD=4"
+    assert cli.shell(f"{env} RIVERRUN_BOOTSTRAP= riverrun").stdout == b"plain,complete-me\n"

@@ -224,6 +224,12 @@ def test_a_reader_that_goes_away_ends_it_quietly(cli):
     assert done.stderr == b""
 
 
+def test_a_reader_that_goes_away_ends_it_also_where_no_further_record_comes(cli):
+    cli.run("produce", "quiet", "--create", stdin=b"a\nb\n")
+    done = cli.shell("timeout 30 riverrun consume quiet | head -n 1")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"a\n", b"")
+
+
 def test_a_full_disk_is_an_error(cli):
     cli.run("produce", "full", "--create", stdin=b"x\n")
     done = cli.shell("riverrun consume full --exit-at-end > /dev/full")

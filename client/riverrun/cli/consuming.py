@@ -52,7 +52,7 @@ async def consume_output(client: Client, options: ConsumeOptions, renderer: Rend
         reading = Reading(consumer, partitions, options, renderer, output)
         try:
             try:
-                await first_of(reading.read(), stop.wait())
+                await first_of(reading.read(), stop.wait(), output.reader_gone())
             finally:
                 await reading.finish(FLUSH_TIMEOUT_S if stop.is_set() else None)
         except BrokenPipeError:

@@ -7,6 +7,7 @@ import fcntl
 import os
 import queue
 import select
+import stat
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -62,6 +63,21 @@ class StandardOutput:
         while self._bytes > BUFFER_BYTES and self._error is None:
             await self._next_write()
         self._raise()
+
+    async def reader_gone(self) -> None:
+        """Return once the reader of the pipe has gone away, also while there is nothing to write.
+
+        Without this, `riverrun consume quiet-topic | head -1` would wait for the next record to learn
+        that nobody wants it. What is no pipe has no reader that goes away: then it never returns.
+        """
+        gone = asyncio.Event()
+        if stat.S_ISFIFO(os.fstat(self._descriptor).st_mode):
+            # Nothing ever comes out of this end: that it is readable means that it is broken.
+            self._loop.add_reader(self._descriptor, gone.set)
+        try:
+            await gone.wait()
+        finally:
+            self._loop.remove_reader(self._descriptor)
 
     async def drain(self) -> None:
         """Wait until everything has been written.

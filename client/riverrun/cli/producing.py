@@ -99,7 +99,9 @@ async def _find_topic(client: Client, options: ProduceOptions) -> None:
     try:
         await find_topic(client, options.topic, chosen)
     except TopicNotFoundError as error:
-        error.message = f"{error.message.rstrip('. ')}; `riverrun produce --create` makes one"
+        text = error.message.rstrip(". ")
+        joint = " Else" if text.endswith("?") else ";"
+        error.message = f"{text}{joint} `riverrun produce --create` makes one"
         raise
 
 

@@ -25,6 +25,7 @@ HELP = {
     "riverrun",
     "riverrun._core",
     "riverrun._core.records",
+    "riverrun._core.type_parameters",
     "riverrun.cli",
     "riverrun.cli.app",
     "riverrun.cli.colours",
@@ -36,6 +37,7 @@ HELP = {
     "riverrun.errors",
 }
 TOPIC_LIST = HELP | {
+    "riverrun._core.attempts",
     "riverrun._core.backoff",
     "riverrun._core.descriptions",
     "riverrun._net",

@@ -15,7 +15,7 @@ from riverrun._core.attempts import Attempts
 from riverrun._core.backoff import Backoff
 from riverrun._net.failures import from_rpc, is_connection_trouble
 from riverrun._net.unreachable import no_broker
-from riverrun.errors import ClosedError, Reason, RetriableError
+from riverrun.errors import ClosedError, Reason, RetriableError, RiverrunError
 from riverrun.v1 import (
     admin_pb2_grpc,
     consumer_pb2_grpc,

@@ -367,12 +367,17 @@ class Client:
             ask, "get server info", attempts=Attempts(changes=False)
         )
 
-    async def close(self) -> None:
-        """Close all that the client has made, producers first, then the connections."""
+    async def close(self, *, timeout_s: float | None = None) -> None:
+        """Close all that the client has made, producers first, then the connections.
+
+        Args:
+            timeout_s: give up flushing after that; records that are left fail with `ClosedError`.
+                None waits as long as the producers' delivery timeouts let it take.
+        """
         if self._closed:
             return
         self._closed = True
-        await self._close_all(timeout_s=None, quiet=False)
+        await self._close_all(timeout_s=timeout_s, quiet=False)
 
     async def __aenter__(self) -> Self:
         """Return the client itself."""

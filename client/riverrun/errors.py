@@ -86,6 +86,8 @@ class Reason(enum.StrEnum):
     """A deserializer did not take a record's key or value."""
     CLOSED = "CLOSED"
     """The object was closed."""
+    FORKED = "FORKED"
+    """The process was forked from one that had used a client; gRPC does not survive that."""
     PROTOCOL_BROKEN = "PROTOCOL_BROKEN"
     """The other side said something that the protocol does not allow."""
     UNKNOWN = "UNKNOWN"

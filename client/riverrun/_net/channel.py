@@ -14,6 +14,7 @@ import grpc.aio
 from riverrun._core.attempts import Attempts
 from riverrun._core.backoff import Backoff
 from riverrun._net.failures import from_rpc, is_connection_trouble
+from riverrun._net.forking import check_process
 from riverrun._net.unreachable import no_broker
 from riverrun.errors import ClosedError, Reason, RetriableError, RiverrunError
 from riverrun.v1 import (
@@ -217,6 +218,7 @@ class Connections:
     async def _probe(self, address: str, timeout_s: float) -> Connection:
         if self._closed:
             raise ClosedError("the client was closed", reason=Reason.CLOSED)
+        check_process()
         channel = self._channels.get(address)
         if channel is None:
             agent = f"riverrun-python {self._config.client_id}".strip()

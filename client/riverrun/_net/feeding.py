@@ -5,13 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 from itertools import islice
-from typing import TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 T = TypeVar("T")
 
 
+@runtime_checkable
+class RunSource(Protocol[T]):
+    """Something that yields runs by itself, because its items come from another thread."""
+
+    def runs(
+        self, wanted: Callable[[], int], linger_s: float
+    ) -> AsyncGenerator[tuple[list[T], bool], None]:
+        """Yield what `feed` yields."""
+
+
 async def feed(
-    items: Iterable[T] | AsyncIterable[T], wanted: Callable[[], int], linger_s: float
+    items: Iterable[T] | AsyncIterable[T] | RunSource[T],
+    wanted: Callable[[], int],
+    linger_s: float,
 ) -> AsyncGenerator[tuple[list[T], bool], None]:
     """Yield runs of about `wanted()` items, and whether there is a pause behind them.
 
@@ -20,6 +32,10 @@ async def feed(
         wanted: asked before each run.
         linger_s: how long a run of an async iterable waits for more.
     """
+    if isinstance(items, RunSource):
+        async for run in items.runs(wanted, linger_s):
+            yield run
+        return
     if isinstance(items, AsyncIterable):
         async for run in _feed_async(items, wanted, linger_s):
             yield run
@@ -46,9 +62,14 @@ async def _feed_async(
 
     reader = asyncio.create_task(read(), name="riverrun send_many: reader")
     reader.add_done_callback(lambda _: enough.set())
+    pause = True
     try:
         while gathered or not reader.done():
-            await enough.wait()
+            if not await _set_within(enough, None if pause else linger_s):
+                # A run that was asked for may be less than a batch, which waits for more.
+                pause = True
+                yield [], pause
+                continue
             pause = False
             if len(gathered) < wanted() and not reader.done():
                 await asyncio.wait({reader}, timeout=linger_s)
@@ -63,3 +84,11 @@ async def _feed_async(
     finally:
         reader.cancel()
         await asyncio.gather(reader, return_exceptions=True)
+
+
+async def _set_within(event: asyncio.Event, timeout_s: float | None) -> bool:
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await event.wait()
+    except TimeoutError:
+        return False

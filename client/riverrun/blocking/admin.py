@@ -1,0 +1,197 @@
+"""Make, look at, change and delete topics, and look at the offsets of groups, without async."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import riverrun.admin
+from riverrun._core.descriptions import (
+    ClusterInfo,
+    PartitionOffset,
+    TopicDescription,
+    TopicInfo,
+    TrimResult,
+)
+from riverrun._core.records import CommittedOffset, From, TopicPartition
+from riverrun.blocking.session import Session
+
+
+class Admin:
+    """Calls that make and change things, from `Client.admin()`. It needs no closing.
+
+    Everything that `riverrun.Admin` promises holds here.
+
+    Example:
+        admin = client.admin()
+        admin.create_topic("orders", partitions=3, if_not_exists=True)
+    """
+
+    def __init__(self, session: Session, admin: riverrun.admin.Admin, owner: object) -> None:
+        self._session = session
+        self._call = session.thread.call
+        self._admin = admin
+        # Whoever has this has its client, which is not closed as forgotten.
+        self._owner = owner
+
+    def create_topic(
+        self,
+        topic: str,
+        *,
+        partitions: int = 0,
+        replication_factor: int = 0,
+        configs: Mapping[str, str] | None = None,
+        if_not_exists: bool = False,
+        validate_only: bool = False,
+    ) -> TopicInfo:
+        """Make a topic; 0 means the broker's default.
+
+        Raises:
+            TopicExistsError: the name is taken, and `if_not_exists` was not set.
+            UsageError: the name, the number of partitions or the configuration is refused.
+
+        Example:
+            admin.create_topic("clicks", partitions=6, configs={"retention.ms": "86400000"})
+        """
+        return self._call(
+            lambda: self._admin.create_topic(
+                topic,
+                partitions=partitions,
+                replication_factor=replication_factor,
+                configs=configs,
+                if_not_exists=if_not_exists,
+                validate_only=validate_only,
+            )
+        )
+
+    def list_topics(self, *, include_internal: bool = False) -> Iterator[TopicInfo]:
+        """Iterate over all topics by name, a page at a time.
+
+        Example:
+            for topic in admin.list_topics():
+                print(topic.name, topic.partitions)
+        """
+        return self._session.each(self._admin.list_topics(include_internal=include_internal))
+
+    def describe_topic(self, topic: str) -> TopicDescription:
+        """Tell everything about one topic.
+
+        Raises:
+            TopicNotFoundError: there is none of this name.
+
+        Example:
+            for partition in admin.describe_topic("orders").partitions:
+                print(partition.partition, partition.high_watermark, partition.size_bytes)
+        """
+        return self._call(lambda: self._admin.describe_topic(topic))
+
+    def alter_topic(
+        self,
+        topic: str,
+        *,
+        set: Mapping[str, str] | None = None,  # noqa: A002 - the word of the API
+        unset: Iterable[str] = (),
+        validate_only: bool = False,
+    ) -> TopicInfo:
+        """Set keys of a topic's configuration, and give others back to the broker's default.
+
+        Example:
+            admin.alter_topic("orders", set={"retention.ms": "3600000"}, unset=["max.batch.bytes"])
+        """
+        return self._call(
+            lambda: self._admin.alter_topic(
+                topic, set=set, unset=unset, validate_only=validate_only
+            )
+        )
+
+    def add_partitions(
+        self, topic: str, partitions: int, *, validate_only: bool = False
+    ) -> TopicInfo:
+        """Give a topic more partitions, `partitions` in all. Keys may move to others by that.
+
+        Example:
+            admin.add_partitions("orders", 6)
+        """
+        return self._call(
+            lambda: self._admin.add_partitions(topic, partitions, validate_only=validate_only)
+        )
+
+    def trim_topic(self, topic: str, before: Mapping[int, int]) -> tuple[TrimResult, ...]:
+        """Delete the records before an offset in each partition named, for good.
+
+        Args:
+            topic: the topic.
+            before: offset by partition; -1 deletes everything that is committed.
+
+        Returns:
+            A result for each partition, in the order of `before`.
+
+        Example:
+            for result in admin.trim_topic("orders", {0: -1, 1: -1}):
+                print(result.partition, result.log_start_offset, result.error)
+        """
+        return self._call(lambda: self._admin.trim_topic(topic, before))
+
+    def delete_topic(self, topic: str, *, topic_id: bytes = b"") -> None:
+        """Delete a topic and everything in it, for good.
+
+        With `topic_id`, a topic of the same name with another id is left alone.
+
+        Raises:
+            TopicNotFoundError: there is none of this name, or it has another id.
+
+        Example:
+            admin.delete_topic("orders")
+        """
+        self._call(lambda: self._admin.delete_topic(topic, topic_id=topic_id))
+
+    def list_offsets(
+        self, topic: str, at: From = "earliest", *, partition: int | None = None
+    ) -> tuple[PartitionOffset, ...]:
+        """Find "earliest", "latest" or a `Time` in one partition of a topic, or in all.
+
+        Raises:
+            UsageError: `at` is another kind of place.
+
+        Example:
+            for found in admin.list_offsets("orders", "latest"):
+                print(found.partition, found.offset)
+        """
+        return self._call(lambda: self._admin.list_offsets(topic, at, partition=partition))
+
+    def group_offsets(
+        self, group: str, partitions: Iterable[TopicPartition] = ()
+    ) -> dict[TopicPartition, CommittedOffset | None]:
+        """Tell how far a group has come: in the partitions named, else in all that it committed.
+
+        None stands where the group has never committed, or where that has expired.
+
+        Example:
+            for place, committed in admin.group_offsets("billing").items():
+                print(place, committed.offset)
+        """
+        return self._call(lambda: self._admin.group_offsets(group, partitions))
+
+    def commit_group_offsets(
+        self, group: str, offsets: Mapping[TopicPartition, int | CommittedOffset]
+    ) -> None:
+        """Set how far a group has come: the next offset to read, by partition.
+
+        Raises:
+            RiverrunError: of the first partition that refused; the others may have been stored.
+
+        Example:
+            admin.commit_group_offsets("billing", {riverrun.TopicPartition("orders", 0): 0})
+        """
+        self._call(lambda: self._admin.commit_group_offsets(group, offsets))
+
+    def cluster(self, topics: Iterable[str] = ()) -> ClusterInfo:
+        """Tell the brokers, and who leads what in the topics named; none is all.
+
+        Raises:
+            TopicNotFoundError: there is none of a name.
+
+        Example:
+            for broker in admin.cluster().brokers:
+                print(broker.broker_id, broker.endpoint)
+        """
+        return self._call(lambda: self._admin.cluster(topics))

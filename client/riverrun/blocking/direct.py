@@ -1,0 +1,89 @@
+"""Who may take records of a batch that is open already: the calling thread itself, if nobody else acts."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TypeVar
+
+from riverrun.blocking.loop_thread import LoopThread
+
+T = TypeVar("T")
+
+
+class Direct:
+    """Keeps two threads from acting on one consumer at a time, at the price of a lock for a record.
+
+    Transitions: off -> on (a record was taken on the loop, and no other call is under way) -> off
+    (any other call begins).
+
+    While it is on, no call of this consumer runs on the loop, so that the thread that iterates may
+    take records itself; a change of threads for each record would cost fifty times as much.
+    """
+
+    def __init__(self, thread: LoopThread) -> None:
+        self.thread = thread
+        # Held while one record is taken, and never while anything waits.
+        self.lock = threading.Lock()
+        # One thread at a time waits for records; the others wait for their turn.
+        self.taking = threading.Lock()
+        self.on = False
+        self._under_way = 0
+
+    def call(self, make: Callable[[], Awaitable[T]]) -> T:
+        """Do something with the consumer on the loop."""
+        self.begin()
+        try:
+            return self.thread.call(make)
+        finally:
+            self.end()
+
+    def take(
+        self,
+        make: Callable[[], Awaitable[T]],
+        late: Callable[[T], None],
+        *,
+        then_on: bool = False,
+        turn_s: float | None = None,
+    ) -> T:
+        """Take records on the loop; `late` puts them back where the calling thread is interrupted.
+
+        Args:
+            make: takes them.
+            late: is called on the loop.
+            then_on: records of the same batch may follow, which the calling thread takes itself.
+            turn_s: how long to wait while other threads wait for records; None is for ever.
+
+        Raises:
+            TimeoutError: they did all the time.
+        """
+        result: list[T] = []
+        try:
+            if not self.taking.acquire(timeout=-1 if turn_s is None else turn_s):
+                raise TimeoutError
+            try:
+                self.begin()
+                try:
+                    result.append(self.thread.call(make, late))
+                finally:
+                    self.end(then_on=then_on and bool(result))
+            finally:
+                self.taking.release()
+        except BaseException:
+            if result:
+                self.thread.post(partial(late, result[0]))
+            raise
+        return result[0]
+
+    def begin(self) -> None:
+        """Turn it off, for a call begins."""
+        with self.lock:
+            self.on = False
+            self._under_way += 1
+
+    def end(self, *, then_on: bool = False) -> None:
+        """Note the end of a call; turn it on if that is asked for and was the last one."""
+        with self.lock:
+            self._under_way -= 1
+            self.on = then_on and not self._under_way

@@ -1,0 +1,231 @@
+"""Single records of any thread on their way to the loop, in the order in which they were given."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from typing import Any, NamedTuple
+
+from riverrun._core.records import RecordMetadata
+from riverrun.blocking.loop_thread import LoopThread
+from riverrun.errors import BufferFullError, ClosedError, Reason
+
+_log = logging.getLogger("riverrun")
+
+Take = Callable[[], asyncio.Future[RecordMetadata]]
+"""Gives one record to the async producer; raises BufferFullError where it has no room."""
+
+# While records keep coming, they are looked for so often, which is cheaper than being told of each.
+_LOOK_EVERY_S = 0.001
+# After so many, others on the loop get their turn.
+_TURN_RECORDS = 512
+
+
+class Acknowledgement(Future[RecordMetadata]):
+    """Where a record went, as a future. It cannot be cancelled: the record is on its way.
+
+    One that fails and is never asked is logged when it is let go, as asyncio does it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._asked = False
+        self.set_running_or_notify_cancel()
+
+    def result(self, timeout: float | None = None) -> RecordMetadata:
+        """Wait for the acknowledgement, `timeout` seconds at the most."""
+        self._asked = True
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Wait for the outcome, `timeout` seconds at the most, and return the error, if any."""
+        self._asked = True
+        return super().exception(timeout)
+
+    def add_done_callback(self, fn: Callable[[Future[RecordMetadata]], object]) -> None:
+        """Call `fn` with this future when it is done: on the client's thread, so it must not block."""
+        self._asked = True
+        super().add_done_callback(fn)
+
+    def __del__(self) -> None:
+        """Tell of a failure that nobody has asked for."""
+        if not self._asked and self.done():
+            error = super().exception()
+            if error is not None:
+                _log.error("a record was not written, and nobody asked: %s", error)
+
+
+class _Entry(NamedTuple):
+    take: Take
+    size_bytes: int
+    acknowledgement: Acknowledgement
+
+
+class SendQueue:
+    """Hands records to a producer many at a time, so that a record does not cost a change of threads.
+
+    What waits for room in the producer's buffer holds up what was given behind it.
+
+    Args:
+        thread: where the producer lives.
+        room: waits, on the loop, until the producer's buffer has room.
+        buffer_bytes: how much the producer may hold.
+    """
+
+    def __init__(self, thread: LoopThread, room: Callable[[], Any], buffer_bytes: int) -> None:
+        self._thread = thread
+        self._room = room
+        self._buffer_bytes = buffer_bytes
+        self._lock = threading.Lock()
+        self._entries: deque[_Entry] = deque()
+        self._scheduled = self._closed = False
+        self._looking: asyncio.TimerHandle | None = None
+        self._waiting: asyncio.Task[None] | None = None
+        self._given_count = self._taken_count = 0
+        self._given_bytes = self._settled_bytes = 0
+        self.failed = False
+
+    def has_room(self, size_bytes: int) -> bool:
+        """Whether the buffer takes so much more, for certain; any thread may ask."""
+        outstanding_bytes = self._given_bytes - self._settled_bytes
+        return not self.failed and outstanding_bytes + size_bytes <= self._buffer_bytes
+
+    def put(self, take: Take, size_bytes: int, *, awaited: bool = False) -> Acknowledgement:
+        """Take a record from any thread; one that is awaited is not left for the next look.
+
+        Raises:
+            ClosedError: the client was closed.
+        """
+        acknowledgement = Acknowledgement()
+        with self._lock:
+            is_closed, is_known = self._closed, self._scheduled and not awaited
+            if not is_closed:
+                self._entries.append(_Entry(take, size_bytes, acknowledgement))
+                self._given_count += 1
+                self._given_bytes += size_bytes
+                self._scheduled = True
+        if is_closed:
+            error = _closed()
+            self._thread.park_at_exit(error)
+            raise error
+        if not is_known:
+            self._tell(acknowledgement)
+        return acknowledgement
+
+    def _tell(self, acknowledgement: Acknowledgement) -> None:
+        try:
+            self._thread.post(self._begin)
+        except ClosedError:
+            self.close()
+            # Raised here, it need not be logged as well.
+            acknowledgement.exception(0)
+            raise
+
+    # On the loop.
+
+    def put_now(self, take: Take, size_bytes: int) -> Acknowledgement:
+        """Give a record to the producer before returning.
+
+        Raises:
+            BufferFullError: there is no room, or others wait for it already.
+        """
+        self._move()
+        if self._entries:
+            raise BufferFullError(
+                "the producer's buffer has no room, and records of other threads wait for it; "
+                "drain() and call again",
+                reason=Reason.BUFFER_FULL,
+            )
+        future = take()
+        with self._lock:
+            self._given_bytes += size_bytes
+        self.failed = False
+        entry = _Entry(take, size_bytes, Acknowledgement())
+        future.add_done_callback(partial(self._settle, entry))
+        return entry.acknowledgement
+
+    async def taken(self) -> None:
+        """Wait until the producer has been given all that was put so far."""
+        target = self._given_count
+        while self._taken_count < target and self._entries:
+            if self._waiting is not None:
+                await asyncio.wait({self._waiting})
+            else:
+                self._move()
+
+    def close(self) -> None:
+        """Fail what the producer was not given, and take no more."""
+        with self._lock:
+            self._closed = True
+        while self._entries:
+            self._entries.popleft().acknowledgement.set_exception(_closed())
+
+    def _begin(self) -> None:
+        self._move()
+        if self._looking is None:
+            self._looking = asyncio.get_running_loop().call_later(_LOOK_EVERY_S, self._look)
+
+    def _look(self) -> None:
+        self._looking = None
+        with self._lock:
+            self._scheduled = bool(self._entries)
+        if self._entries:
+            self._begin()
+
+    def _move(self) -> None:
+        """Give the producer what it has room for; a task waits for more."""
+        if self._waiting is not None:
+            return
+        entries, count = self._entries, 0
+        while entries:
+            entry = entries[0]
+            try:
+                future = entry.take()
+            except BufferFullError:
+                loop = asyncio.get_running_loop()
+                self._waiting = loop.create_task(self._wait(), name="riverrun room")
+                return
+            except Exception as error:  # noqa: BLE001 - it is raised where the future is asked
+                entries.popleft()
+                self._taken_count += 1
+                self._settled_bytes += entry.size_bytes
+                self.failed = True
+                entry.acknowledgement.set_exception(error)
+            else:
+                entries.popleft()
+                self._taken_count += 1
+                future.add_done_callback(partial(self._settle, entry))
+            count += 1
+            if count == _TURN_RECORDS:
+                asyncio.get_running_loop().call_soon(self._move)
+                return
+
+    async def _wait(self) -> None:
+        try:
+            await self._room()
+        except Exception:  # noqa: BLE001
+            # Whatever is wrong, giving the next record tells it.
+            _log.debug("no room", exc_info=True)
+        finally:
+            self._waiting = None
+        self._move()
+
+    def _settle(self, entry: _Entry, future: asyncio.Future[RecordMetadata]) -> None:
+        self._settled_bytes += entry.size_bytes
+        if future.cancelled():
+            entry.acknowledgement.set_exception(
+                ClosedError("the client was closed meanwhile", reason=Reason.CLOSED)
+            )
+        elif (error := future.exception()) is not None:
+            entry.acknowledgement.set_exception(error)
+        else:
+            entry.acknowledgement.set_result(future.result())
+
+
+def _closed() -> ClosedError:
+    return ClosedError("the producer was closed; nothing was sent", reason=Reason.CLOSED)

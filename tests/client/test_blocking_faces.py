@@ -1,0 +1,91 @@
+"""The blocking face has the names, arguments and results of the async one, and differs where it must."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+
+import pytest
+
+import riverrun
+import riverrun.blocking
+
+PAIRS = [
+    (riverrun.Client, riverrun.blocking.Client),
+    (riverrun.Producer, riverrun.blocking.Producer),
+    (riverrun.Consumer, riverrun.blocking.Consumer),
+    (riverrun.Admin, riverrun.blocking.Admin),
+]
+PROTOCOLS = {
+    "__aenter__": "__enter__",
+    "__aexit__": "__exit__",
+    "__aiter__": "__iter__",
+    "__anext__": "__next__",
+}
+# What stands for what where nothing is awaited.
+RESULTS = {
+    "AsyncIterator[": "Iterator[",
+    "asyncio.Future[": "Future[",
+}
+ARGUMENTS = {("Producer", "send_many", "records"): "Iterable[Sendable]"}
+
+
+def faces():
+    for theirs, ours in PAIRS:
+        for name in vars(theirs):
+            mine = PROTOCOLS.get(name, name)
+            if not mine.startswith("_") or name in PROTOCOLS:
+                yield pytest.param(theirs, ours, name, mine, id=f"{theirs.__name__}.{mine}")
+        yield pytest.param(theirs, ours, "__init__", "__init__", id=f"{theirs.__name__}()")
+
+
+def public(kind) -> set[str]:
+    return {name for name in vars(kind) if not name.startswith("_")}
+
+
+@pytest.mark.parametrize(("theirs", "ours"), PAIRS, ids=lambda kind: kind.__module__)
+def test_both_faces_have_the_same_public_names(theirs, ours):
+    assert public(ours) == public(theirs)
+    assert set(riverrun.blocking.__all__) == {kind.__name__ for _, kind in PAIRS}
+
+
+@pytest.mark.parametrize(("theirs", "ours", "name", "mine"), [*faces()])
+def test_a_member_takes_and_returns_the_same(theirs, ours, name, mine):
+    assert mine in vars(ours), f"riverrun.blocking.{ours.__name__}.{mine} is missing"
+    original, twin = vars(theirs)[name], vars(ours)[mine]
+    assert type(twin) is type(original)
+    if isinstance(original, property):
+        original, twin = original.fget, twin.fget
+    expected, actual = inspect.signature(original), inspect.signature(twin)
+    if name == "__init__" and theirs is not riverrun.Client:
+        return  # made by the client only
+    assert [*actual.parameters] == [*expected.parameters]
+    for parameter in expected.parameters.values():
+        stands = actual.parameters[parameter.name]
+        assert stands.kind is parameter.kind, parameter.name
+        assert stands.default == parameter.default, parameter.name
+        annotation = ARGUMENTS.get((theirs.__name__, mine, parameter.name), parameter.annotation)
+        assert stands.annotation == annotation, parameter.name
+    assert actual.return_annotation == without_async(expected.return_annotation)
+    assert not inspect.iscoroutinefunction(twin)
+
+
+def without_async(annotation: str) -> str:
+    for theirs, ours in RESULTS.items():
+        annotation = annotation.replace(theirs, ours)
+    return annotation
+
+
+@pytest.mark.parametrize("kind", [ours for _, ours in PAIRS], ids=lambda kind: kind.__name__)
+def test_every_type_that_is_named_exists(kind):
+    for name, member in inspect.getmembers(kind, inspect.isfunction):
+        if name in vars(kind):
+            assert typing.get_type_hints(member) is not None
+
+
+@pytest.mark.parametrize(("theirs", "ours", "name", "mine"), [*faces()])
+def test_the_first_sentence_of_both_docstrings_is_the_same(theirs, ours, name, mine):
+    if name.startswith("__"):
+        return
+    original, twin = inspect.getdoc(vars(theirs)[name]), inspect.getdoc(vars(ours)[mine])
+    assert twin.partition(".")[0].partition(";")[0] in original

@@ -60,8 +60,7 @@ class Direct:
         """
         result: list[T] = []
         try:
-            if not self.taking.acquire(timeout=-1 if turn_s is None else turn_s):
-                raise TimeoutError
+            self._wait_for_turn(turn_s)
             try:
                 self.begin()
                 try:
@@ -87,3 +86,7 @@ class Direct:
         with self.lock:
             self._under_way -= 1
             self.on = then_on and not self._under_way
+
+    def _wait_for_turn(self, turn_s: float | None) -> None:
+        if not self.taking.acquire(timeout=-1 if turn_s is None else turn_s):
+            raise TimeoutError

@@ -33,6 +33,10 @@ class Admin:
     Every method raises `NoBrokerError` or `TimedOutError` where no broker answers in time, and the
     error of the broker as it is. Calls that change something are made again only where that cannot do
     it twice.
+
+    Example:
+        admin = client.admin()
+        await admin.create_topic("orders", partitions=3, if_not_exists=True)
     """
 
     def __init__(self, connections: Connections) -> None:
@@ -53,6 +57,9 @@ class Admin:
         Raises:
             TopicExistsError: the name is taken, and `if_not_exists` was not set.
             UsageError: the name, the number of partitions or the configuration is refused.
+
+        Example:
+            await admin.create_topic("clicks", partitions=6, configs={"retention.ms": "86400000"})
         """
         request = pb.CreateTopicRequest(
             topic=topic,
@@ -71,7 +78,12 @@ class Admin:
         return topic_info(answer.topic, created=answer.created)
 
     async def list_topics(self, *, include_internal: bool = False) -> AsyncIterator[TopicInfo]:
-        """Iterate over all topics by name, a page at a time: `async for t in admin.list_topics()`."""
+        """Iterate over all topics by name, a page at a time: `async for t in admin.list_topics()`.
+
+        Example:
+            async for topic in admin.list_topics():
+                print(topic.name, topic.partitions)
+        """
         token = ""
         while True:
             request = pb.ListTopicsRequest(page_token=token, include_internal=include_internal)
@@ -91,6 +103,10 @@ class Admin:
 
         Raises:
             TopicNotFoundError: there is none of this name.
+
+        Example:
+            for partition in (await admin.describe_topic("orders")).partitions:
+                print(partition.partition, partition.high_watermark, partition.size_bytes)
         """
         request = pb.DescribeTopicRequest(topic=topic)
         answer = await self._connections.call(
@@ -110,7 +126,11 @@ class Admin:
         unset: Iterable[str] = (),
         validate_only: bool = False,
     ) -> TopicInfo:
-        """Set keys of a topic's configuration, and give others back to the broker's default."""
+        """Set keys of a topic's configuration, and give others back to the broker's default.
+
+        Example:
+            await admin.alter_topic("orders", set={"retention.ms": "3600000"}, unset=["max.batch.bytes"])
+        """
         request = pb.AlterTopicRequest(
             topic=topic, set=dict(set or {}), unset=unset, validate_only=validate_only
         )
@@ -124,7 +144,11 @@ class Admin:
     async def add_partitions(
         self, topic: str, partitions: int, *, validate_only: bool = False
     ) -> TopicInfo:
-        """Give a topic more partitions, `partitions` in all. Keys may move to others by that."""
+        """Give a topic more partitions, `partitions` in all. Keys may move to others by that.
+
+        Example:
+            await admin.add_partitions("orders", 6)
+        """
         request = pb.AddPartitionsRequest(
             topic=topic, partitions=partitions, validate_only=validate_only
         )
@@ -147,6 +171,10 @@ class Admin:
 
         Returns:
             A result for each partition, in the order of `before`.
+
+        Example:
+            for result in await admin.trim_topic("orders", {0: -1, 1: -1}):
+                print(result.partition, result.log_start_offset, result.error)
         """
         points = [pb.TrimPoint(partition=p, before_offset=at) for p, at in before.items()]
         request = pb.TrimTopicRequest(topic=topic, points=points)
@@ -174,6 +202,9 @@ class Admin:
 
         Raises:
             TopicNotFoundError: there is none of this name, or it has another id.
+
+        Example:
+            await admin.delete_topic("orders")
         """
         request = pb.DeleteTopicRequest(topic=topic, topic_id=topic_id)
         await self._connections.call(
@@ -189,6 +220,10 @@ class Admin:
 
         Raises:
             UsageError: `at` is another kind of place.
+
+        Example:
+            for found in await admin.list_offsets("orders", "latest"):
+                print(found.partition, found.offset)
         """
         query = offset_query(topic, partition, at)
         return await list_offsets(self._connections, [query])
@@ -199,6 +234,10 @@ class Admin:
         """Tell how far a group has come: in the partitions named, else in all that it committed.
 
         None stands where the group has never committed, or where that has expired.
+
+        Example:
+            for place, committed in (await admin.group_offsets("billing")).items():
+                print(place, committed.offset)
         """
         return await fetch_group_offsets(self._connections, group, partitions)
 
@@ -209,6 +248,9 @@ class Admin:
 
         Raises:
             RiverrunError: of the first partition that refused; the others may have been stored.
+
+        Example:
+            await admin.commit_group_offsets("billing", {riverrun.TopicPartition("orders", 0): 0})
         """
         await commit_group_offsets(self._connections, group, offsets)
 
@@ -217,6 +259,10 @@ class Admin:
 
         Raises:
             TopicNotFoundError: there is none of a name.
+
+        Example:
+            for broker in (await admin.cluster()).brokers:
+                print(broker.broker_id, broker.endpoint)
         """
         request = metadata_pb2.GetMetadataRequest(topics=topics)
         answer = await self._connections.call(

@@ -42,10 +42,6 @@ _log = logging.getLogger("riverrun")
 class Client:
     """A cluster, seen from outside.
 
-        async with riverrun.Client("127.0.0.1:7171") as client:
-            async with client.producer() as producer:
-                await producer.send("orders", b"hello")
-
     Nothing connects before the first call; a call that finds no broker fails within
     `connect_timeout_s` with an error that names the addresses. Leaving the block closes all that
     the client has made.
@@ -57,6 +53,11 @@ class Client:
         request_timeout_s: how long one unary call may take once a broker was found, its retries
             included, and finding a broker again for them.
         client_id: a name for the broker's logs.
+
+    Example:
+        async with riverrun.Client("127.0.0.1:7171") as client:
+            async with client.producer() as producer:
+                await producer.send("orders", b"hello")
     """
 
     def __init__(
@@ -175,6 +176,9 @@ class Client:
 
         Raises:
             UsageError: a setting is out of its range, or zstd is not installed.
+
+        Example:
+            producer = client.producer(linger_s=0.01, compression="gzip")
         """
         from riverrun._core.serializing import RecordSerializer  # noqa: PLC0415 - see the imports
         from riverrun._net.produce_engine import ProduceEngine  # noqa: PLC0415
@@ -318,6 +322,9 @@ class Client:
 
         Raises:
             UsageError: nothing to read, or settings that contradict each other.
+
+        Example:
+            consumer = client.consumer("orders", group="billing", from_="latest")
         """
         from riverrun._net.group_commits import CommitSettings  # noqa: PLC0415 - see the imports
         from riverrun._net.subscribe_settings import checked_settings  # noqa: PLC0415
@@ -347,7 +354,12 @@ class Client:
         return consumer
 
     def admin(self) -> Admin:
-        """Return the calls that make and change topics."""
+        """Return the calls that make and change topics.
+
+        Example:
+            async for topic in client.admin().list_topics():
+                print(topic.name)
+        """
         self._check_open()
         return Admin(self._connections)
 
@@ -356,6 +368,9 @@ class Client:
 
         Raises:
             NoBrokerError: nobody answers.
+
+        Example:
+            print((await client.server_info()).version)
         """
         request = metadata_pb2.GetServerInfoRequest()
 
@@ -373,6 +388,9 @@ class Client:
         Args:
             timeout_s: give up flushing after that; records that are left fail with `ClosedError`.
                 None waits as long as the producers' delivery timeouts let it take.
+
+        Example:
+            await client.close(timeout_s=10)
         """
         if self._closed:
             return

@@ -30,7 +30,14 @@ if TYPE_CHECKING:
 
 
 class Reason(enum.StrEnum):
-    """Why something failed: the broker's reasons by their names on the wire, then our own."""
+    """Why something failed: the broker's reasons by their names on the wire, then our own.
+
+    Example:
+        try:
+            await admin.describe_topic("ordres")
+        except riverrun.RiverrunError as error:
+            assert error.reason is riverrun.Reason.TOPIC_NOT_FOUND
+    """
 
     INVALID_REQUEST = "INVALID_REQUEST"
     INVALID_RECORD = "INVALID_RECORD"
@@ -95,7 +102,15 @@ class Reason(enum.StrEnum):
 
 
 class OffsetRange(NamedTuple):
-    """The offsets that can be read: from `earliest` up to, and without, `latest`."""
+    """The offsets that can be read: from `earliest` up to, and without, `latest`.
+
+    Example:
+        try:
+            async for record in client.consumer("orders", from_=riverrun.Offset(10**9)):
+                print(record)
+        except riverrun.OffsetOutOfRangeError as error:
+            print("it begins at", error.available.earliest, "and ends before", error.available.latest)
+    """
 
     earliest: int
     latest: int
@@ -113,6 +128,16 @@ class RiverrunError(Exception):
         expected_sequence: what the partition expects next from this producer, if it said so.
         diverging_offset: where the log departs from what the reader saw, if it does.
         acknowledged_records: how many records `send_many` had acknowledged before it failed.
+
+    Example:
+        try:
+            await producer.send("orders", b"2 apples")
+        except riverrun.RiverrunError as error:
+            if error.outcome_known and error.retry_after_s is not None:
+                await asyncio.sleep(error.retry_after_s)
+                await producer.send("orders", b"2 apples")
+            else:
+                raise
     """
 
     def __init__(
@@ -147,47 +172,129 @@ class RiverrunError(Exception):
 
 
 class RetriableError(RiverrunError):
-    """The same call may succeed a little later."""
+    """The same call may succeed a little later.
+
+    Example:
+        for attempt in range(3):
+            try:
+                cluster = await admin.cluster()
+                break
+            except riverrun.RetriableError as error:
+                await asyncio.sleep(error.retry_after_s or 1)
+    """
 
 
 class NoBrokerError(RetriableError):
-    """Nobody answers at any bootstrap address."""
+    """Nobody answers at any bootstrap address.
+
+    Example:
+        try:
+            async with riverrun.Client("127.0.0.1:1", connect_timeout_s=0.1) as nobody:
+                await nobody.server_info()
+        except riverrun.NoBrokerError as error:
+            print(error)
+    """
 
 
 class TimedOutError(RetriableError):
-    """No answer came in time."""
+    """No answer came in time.
+
+    Example:
+        try:
+            await producer.send("orders", b"2 apples")
+        except riverrun.TimedOutError as error:
+            print("written or not?", error.outcome_known)
+    """
 
 
 class BufferFullError(RetriableError):
-    """The producer's buffer has no room just now: await `Producer.drain()` and call again."""
+    """The producer's buffer has no room just now: await `Producer.drain()` and call again.
+
+    Example:
+        try:
+            future = producer.send_nowait("orders", b"2 apples")
+        except riverrun.BufferFullError:
+            await producer.drain()
+            future = producer.send_nowait("orders", b"2 apples")
+    """
 
 
 class FatalError(RiverrunError):
-    """This object cannot go on; make a new one."""
+    """This object cannot go on; make a new one.
+
+    Example:
+        try:
+            await producer.send("orders", b"2 apples")
+        except riverrun.FatalError:
+            producer = client.producer()
+    """
 
 
 class ProducerFencedError(FatalError):
-    """A newer epoch of this producer has written; this one has ended."""
+    """A newer epoch of this producer has written; this one has ended.
+
+    Example:
+        try:
+            await producer.send("orders", b"2 apples")
+        except riverrun.ProducerFencedError:
+            print("somebody else has taken over")
+    """
 
 
 class CorruptDataError(FatalError):
-    """Data fails its checksum, or deliveries do not continue each other."""
+    """Data fails its checksum, or deliveries do not continue each other.
+
+    Example:
+        try:
+            records = await consumer.getmany(100, timeout_s=1)
+        except riverrun.CorruptDataError as error:
+            print(error.message)
+    """
 
 
 class UsageError(RiverrunError):
-    """The call is wrong; change it."""
+    """The call is wrong; change it.
+
+    Example:
+        try:
+            await producer.send("orders", "text")
+        except riverrun.UsageError as error:
+            print(error.message)
+    """
 
 
 class TopicNotFoundError(UsageError):
-    """No topic has this name, or it has fewer partitions than that."""
+    """No topic has this name, or it has fewer partitions than that.
+
+    Example:
+        try:
+            await producer.send("ordres", b"2 apples")
+        except riverrun.TopicNotFoundError as error:
+            print(error.message)
+    """
 
 
 class TopicExistsError(UsageError):
-    """A topic has this name already."""
+    """A topic has this name already.
+
+    Example:
+        try:
+            await admin.create_topic("orders")
+        except riverrun.TopicExistsError:
+            print("somebody was quicker")
+    """
 
 
 class OffsetOutOfRangeError(UsageError):
-    """The offset cannot be read; `available` says what can."""
+    """The offset cannot be read; `available` says what can.
+
+    Example:
+        try:
+            async for record in client.consumer("orders", from_=riverrun.Offset(10**9)):
+                print(record)
+        except riverrun.OffsetOutOfRangeError as error:
+            print(error.available)
+    """
 
 
 class DeserializationError(UsageError):
@@ -233,7 +340,15 @@ class DeserializationError(UsageError):
 
 
 class ClosedError(UsageError):
-    """The object was closed."""
+    """The object was closed.
+
+    Example:
+        await producer.close()
+        try:
+            await producer.send("orders", b"2 apples")
+        except riverrun.ClosedError:
+            print("too late")
+    """
 
 
 def _rebuilt(

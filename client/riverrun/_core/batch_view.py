@@ -55,6 +55,10 @@ class BatchView(Generic[W]):
 
     Raises:
         CorruptDataError: a checksum is wrong.
+
+    Example:
+        async for batch in client.consumer("orders", stop_at_end=True).batches():
+            print(batch.partition, batch.offsets[0], len(batch))
     """
 
     __slots__ = (
@@ -117,19 +121,39 @@ class BatchView(Generic[W]):
         return self._records
 
     def values(self) -> list[bytes | None]:
-        """Return the value of each record, None for a tombstone: the fastest way to touch them."""
+        """Return the value of each record, None for a tombstone: the fastest way to touch them.
+
+        Example:
+            async for batch in client.consumer("orders", stop_at_end=True).batches():
+                total = sum(len(value) for value in batch.values() if value is not None)
+        """
         return values_of(self.records)
 
     def keys(self) -> list[bytes | None]:
-        """Return the key of each record, None where it has none."""
+        """Return the key of each record, None where it has none.
+
+        Example:
+            async for batch in client.consumer("orders", stop_at_end=True).batches():
+                customers = set(batch.keys())
+        """
         return keys_of(self.records)
 
     def timestamps_ms(self) -> list[int]:
-        """Return the timestamp of each record, in ms since 1970: its own, else the append's."""
+        """Return the timestamp of each record, in ms since 1970: its own, else the append's.
+
+        Example:
+            async for batch in client.consumer("orders", stop_at_end=True).batches():
+                newest_ms = max(batch.timestamps_ms())
+        """
         return timestamps_of(self.records, self._batch.append_time_ms)
 
     def to_records(self) -> list[Record]:
-        """Return the records with all their parts."""
+        """Return the records with all their parts.
+
+        Example:
+            async for batch in client.consumer("orders", stop_at_end=True).batches():
+                print(batch.to_records()[0].headers)
+        """
         time_ms = self._batch.append_time_ms
         return records_of(self.topic, self.partition, self.offsets, self.records, time_ms)
 

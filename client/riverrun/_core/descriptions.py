@@ -21,6 +21,10 @@ class TopicInfo:
         create_time_ms: when it was made, in ms since 1970.
         created: False where `create_topic` found it there already, or only checked; what it found
             there may be its own, made by an attempt whose answer was lost.
+
+    Example:
+        topic = await admin.create_topic("orders", partitions=3, if_not_exists=True)
+        print(topic.partitions, topic.created)
     """
 
     name: str
@@ -35,7 +39,12 @@ class TopicInfo:
 
 @dataclass(frozen=True, slots=True)
 class ConfigEntry:
-    """One setting that holds for a topic, and where it comes from."""
+    """One setting that holds for a topic, and where it comes from.
+
+    Example:
+        for entry in (await admin.describe_topic("orders")).configs:
+            print(entry.key, "=", entry.value, "from", entry.source)
+    """
 
     key: str
     value: str
@@ -58,6 +67,10 @@ class PartitionDescription:
         log_end_offset: what the next record will have.
         size_bytes: of its batches.
         error: why it cannot be used; empty where it can.
+
+    Example:
+        for partition in (await admin.describe_topic("orders")).partitions:
+            print(partition.partition, partition.high_watermark - partition.log_start_offset)
     """
 
     partition: int
@@ -74,7 +87,12 @@ class PartitionDescription:
 
 @dataclass(frozen=True, slots=True)
 class TopicDescription:
-    """Everything about one topic: its definition, partitions and settings."""
+    """Everything about one topic: its definition, partitions and settings.
+
+    Example:
+        described = await admin.describe_topic("orders")
+        print(described.topic.name, len(described.partitions))
+    """
 
     topic: TopicInfo
     partitions: tuple[PartitionDescription, ...]
@@ -83,7 +101,12 @@ class TopicDescription:
 
 @dataclass(frozen=True, slots=True)
 class BrokerInfo:
-    """One broker and where clients reach it, as host:port."""
+    """One broker and where clients reach it, as host:port.
+
+    Example:
+        for broker in (await admin.cluster()).brokers:
+            print(broker.broker_id, broker.endpoint)
+    """
 
     broker_id: int
     endpoint: str
@@ -93,7 +116,12 @@ class BrokerInfo:
 
 @dataclass(frozen=True, slots=True)
 class TopicLeaders:
-    """Who leads the partitions of one topic."""
+    """Who leads the partitions of one topic.
+
+    Example:
+        [leaders] = (await admin.cluster(["orders"])).topics
+        print({partition.partition: partition.leader for partition in leaders.partitions})
+    """
 
     name: str
     topic_id: bytes
@@ -111,6 +139,10 @@ class ClusterInfo:
         brokers: all of them.
         served_by: the broker that answered.
         topics: by name, with who leads what; of each partition only leader and replicas are told.
+
+    Example:
+        cluster = await admin.cluster()
+        print(cluster.cluster_id, len(cluster.brokers))
     """
 
     cluster_id: str
@@ -136,6 +168,10 @@ class Limits:
         default_produce_timeout_s: how long it waits for the ack condition by default.
         max_produce_timeout_s: how long it waits at the most.
         max_fetch_wait_s: how long a fetch waits at the most.
+
+    Example:
+        limits = (await client.server_info()).limits
+        print(limits.max_batch_bytes)
     """
 
     max_batch_bytes: int
@@ -185,6 +221,10 @@ class ServerInfo:
         storage: the disk that it keeps everything on; None where an older broker does not tell.
         open_files_limit: how many files and connections its process may have open; None where an
             older broker does not tell, -1 where there is no limit.
+
+    Example:
+        info = await client.server_info()
+        print(info.version, info.endpoint)
     """
 
     version: str
@@ -200,7 +240,12 @@ class ServerInfo:
 
 @dataclass(frozen=True, slots=True)
 class TrimResult:
-    """Where a partition begins after a trim; `error` says why that was refused, if so."""
+    """Where a partition begins after a trim; `error` says why that was refused, if so.
+
+    Example:
+        for result in await admin.trim_topic("orders", {0: -1}):
+            print(result.partition, result.log_start_offset, result.error)
+    """
 
     partition: int
     log_start_offset: int
@@ -218,6 +263,10 @@ class PartitionOffset:
         timestamp_ms: of the record found by time, in ms since 1970.
         high_watermark: of the partition.
         leader_epoch: the current one.
+
+    Example:
+        for found in await admin.list_offsets("orders", "latest"):
+            print(found.partition, found.offset)
     """
 
     topic: str

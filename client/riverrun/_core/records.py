@@ -14,7 +14,12 @@ Headers: TypeAlias = Sequence[tuple[str, bytes]]
 
 
 class TopicPartition(NamedTuple):
-    """One partition of one topic."""
+    """One partition of one topic.
+
+    Example:
+        place = riverrun.TopicPartition("orders", 0)
+        print(await consumer.position(place))
+    """
 
     topic: str
     partition: int
@@ -40,6 +45,10 @@ class Record(NamedTuple, Generic[K, V]):
         key: None where it has none.
         value: None for a tombstone, which is not the same as empty.
         headers: what travelled with it, in order.
+
+    Example:
+        async for record in client.consumer("orders", stop_at_end=True):
+            print(record.offset, record.key, record.value)
     """
 
     topic: str
@@ -70,6 +79,10 @@ class NewRecord(Generic[K_co, V_co]):
         key: keeps records together and in order: equal keys go to one partition.
         headers: anything else that travels with it.
         timestamp_ms: when it happened, in ms since 1970; None is now.
+
+    Example:
+        record = riverrun.NewRecord(b"2 apples", key=b"anna", headers=[("shop", b"3")])
+        await producer.send_many("orders", [record])
     """
 
     value: V_co | None
@@ -87,6 +100,10 @@ class RecordMetadata(NamedTuple):
         offset: its place there; None for a record that had been written before so long ago that
             the broker has forgotten where.
         timestamp_ms: the timestamp that it carries.
+
+    Example:
+        where = await producer.send("orders", b"2 apples")
+        print(where.topic, where.partition, where.offset)
     """
 
     topic: str
@@ -106,6 +123,11 @@ class SendSummary:
         batches: in how many batches.
         offsets: per partition the first offset, and the one behind the last. Other producers'
             records may stand in between.
+
+    Example:
+        summary = await producer.send_many("orders", [b"1", b"2", b"3"])
+        for partition, (first, end) in summary.offsets.items():
+            print(partition, first, end)
     """
 
     topic: str
@@ -117,21 +139,34 @@ class SendSummary:
 
 @dataclass(frozen=True, slots=True)
 class Offset:
-    """Start at this offset."""
+    """Start at this offset.
+
+    Example:
+        consumer = client.consumer("orders", from_=riverrun.Offset(0))
+    """
 
     offset: int
 
 
 @dataclass(frozen=True, slots=True)
 class Time:
-    """Start at the first record whose timestamp is this or later, in ms since 1970."""
+    """Start at the first record whose timestamp is this or later, in ms since 1970.
+
+    Example:
+        midnight_ms = int(time.time()) // 86_400 * 86_400_000
+        consumer = client.consumer("orders", from_=riverrun.Time(midnight_ms))
+    """
 
     time_ms: int
 
 
 @dataclass(frozen=True, slots=True)
 class Last:
-    """Start so many records before the end of each partition."""
+    """Start so many records before the end of each partition.
+
+    Example:
+        consumer = client.consumer("orders", from_=riverrun.Last(10))
+    """
 
     records: int
 
@@ -156,6 +191,12 @@ class PositionReset(NamedTuple):
         old_offset: where reading could not go on.
         new_offset: where it does.
         cause: why, with the offsets that can be read.
+
+    Example:
+        def skipped(reset):
+            print(reset.partition, "lost", reset.old_offset, "to", reset.new_offset)
+
+        consumer = client.consumer("orders", offset_reset="earliest", on_reset=skipped)
     """
 
     partition: TopicPartition
@@ -165,7 +206,14 @@ class PositionReset(NamedTuple):
 
 
 class OffsetAndTimestamp(NamedTuple):
-    """A record found by its time: its offset and its timestamp, in ms since 1970."""
+    """A record found by its time: its offset and its timestamp, in ms since 1970.
+
+    Example:
+        place = riverrun.TopicPartition("orders", 0)
+        found = (await consumer.offsets_for_times({place: 0}))[place]
+        if found is not None:
+            print(found.offset, found.timestamp_ms)
+    """
 
     offset: int
     timestamp_ms: int
@@ -179,6 +227,10 @@ class CommittedOffset(NamedTuple):
         metadata: what the application stored beside it.
         leader_epoch: of the last record read, where it was given.
         commit_time_ms: when it was committed, in ms since 1970.
+
+    Example:
+        place = riverrun.TopicPartition("orders", 0)
+        await admin.commit_group_offsets("billing", {place: riverrun.CommittedOffset(2, metadata="by hand")})
     """
 
     offset: int

@@ -65,15 +65,21 @@ class Call(Generic[T]):
     def abandon(self) -> None:
         """Let the call go, on the loop, after whoever waited for it has been interrupted."""
         self._abandoned = True
+        task = self._task
         if self._answered.is_set():
             self._give_back()
-        elif self._task is not None:
-            self._task.cancel()
+        elif task is not None and task.done():
+            # Given back at once, before whatever the thread asks for next.
+            self._finish(task)
+        elif task is not None:
+            task.cancel()
 
     async def _run(self) -> T:
         return await self._make()
 
     def _finish(self, task: asyncio.Task[T]) -> None:
+        if self._answered.is_set():
+            return
         if task.cancelled():
             self._error = ClosedError("the client was closed meanwhile", reason=Reason.CLOSED)
         elif (error := task.exception()) is not None:

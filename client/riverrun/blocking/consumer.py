@@ -45,6 +45,7 @@ class Consumer:
         self._direct = Direct(session.thread)
         session.directs.add(self._direct)
         self._call = self._direct.call
+        self._going_back: set[asyncio.Future[None]] = set()
         self._handing_out = consumer._handing_out  # noqa: SLF001 - two faces of one consumer
 
     def __iter__(self) -> Iterator[Record]:
@@ -86,6 +87,7 @@ class Consumer:
         batches = self._consumer.batches()
 
         async def next_batch() -> RecordBatchView:
+            await self._gone_back()
             return await anext(batches)
 
         def put_back(batch: RecordBatchView) -> None:
@@ -114,6 +116,7 @@ class Consumer:
         began_s = time.monotonic()
 
         async def getmany() -> list[Record]:
+            await self._gone_back()
             waited_s = time.monotonic() - began_s
             left_s = timeout_s and max(0.0, timeout_s - waited_s)
             return await self._consumer.getmany(max_records, left_s)
@@ -264,11 +267,15 @@ class Consumer:
         self.close()
 
     def _next_on_loop(self) -> Record:
+        async def next_record() -> Record:
+            await self._gone_back()
+            return await self._consumer.__anext__()
+
         def put_back(record: Record) -> None:
             self._put_records_back([record])
 
         try:
-            return self._direct.take(self._consumer.__anext__, put_back, then_on=True)
+            return self._direct.take(next_record, put_back, then_on=True)
         except StopAsyncIteration:
             raise StopIteration from None
 
@@ -284,9 +291,14 @@ class Consumer:
         """Go back there; until the broker has answered, these positions are not committed."""
         for partition, offset in places.items():
             self._direct.begin()
-            seeking = asyncio.ensure_future(self._go_back(partition, offset))
-            self._session.background.add(seeking)
-            seeking.add_done_callback(self._session.background.discard)
+            going = asyncio.ensure_future(self._go_back(partition, offset))
+            self._going_back.add(going)
+            going.add_done_callback(self._going_back.discard)
+
+    async def _gone_back(self) -> None:
+        """Wait before records are taken: a later place would be where the next way back leads."""
+        while self._going_back:
+            await asyncio.wait(self._going_back)
 
     async def _go_back(self, partition: TopicPartition, offset: int) -> None:
         try:

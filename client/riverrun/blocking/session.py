@@ -31,7 +31,6 @@ class Session:
         self.lifetime = Lifetime(self.thread, self._close)
         self.queues: set[SendQueue] = set()
         self.directs: WeakSet[Direct] = WeakSet()
-        self.background: set[asyncio.Future[None]] = set()
 
     def make(self, make: Callable[[], T]) -> T:
         """Make something, or ask something that needs no waiting, on the loop."""

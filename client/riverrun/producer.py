@@ -59,6 +59,10 @@ class Producer(Generic[K, V]):
     with it all that was given behind it for the same partition: nothing overtakes.
 
     What the methods raise says whether the outcome is known (`RiverrunError.outcome_known`).
+
+    Example:
+        async with client.producer() as producer:
+            await producer.send("orders", b"2 apples", key=b"anna")
     """
 
     def __init__(
@@ -107,6 +111,10 @@ class Producer(Generic[K, V]):
             TopicNotFoundError: no such topic or partition.
             TimedOutError: no room within the delivery timeout, or then no acknowledgement.
             UsageError: it cannot be serialized, or the broker refuses it; nothing was written.
+
+        Example:
+            place = await producer.send("orders", b"2 apples", key=b"anna")
+            print(place.partition, place.offset)
         """
         submission = self._checked(topic, value, key, partition, headers, timestamp_ms, None)
         future = await self._engine.take_in_turn(submission)
@@ -155,6 +163,11 @@ class Producer(Generic[K, V]):
             BufferFullError: the buffer has no room; `await producer.drain()` and call again.
             ClosedError: the producer was closed.
             UsageError: the record is nothing that can be sent.
+
+        Example:
+            future = producer.send_nowait("orders", b"1 melon", key=b"ben")
+            await producer.drain()
+            print((await future).offset)
         """
         told = self._on_delivery if on_delivery is None else on_delivery
         return self._engine.take(
@@ -162,7 +175,13 @@ class Producer(Generic[K, V]):
         )
 
     async def drain(self) -> None:
-        """Wait until the buffer has room for another batch."""
+        """Wait until the buffer has room for another batch.
+
+        Example:
+            for number in range(1000):
+                producer.send_nowait("orders", b"%d" % number)
+                await producer.drain()
+        """
         await self._engine.room(self._config.batch_bytes)
 
     async def send_many(
@@ -197,6 +216,10 @@ class Producer(Generic[K, V]):
                 is written, what came behind it there is not.
             RiverrunError: of the first batch that failed; `acknowledged_records` says how many
                 were written all the same.
+
+        Example:
+            summary = await producer.send_many("orders", (b"%d pears" % n for n in range(1000)))
+            print(summary.records, "records in", summary.batches, "batches")
         """
         _check_place(topic, partition)
         self._engine.check_open()
@@ -254,6 +277,11 @@ class Producer(Generic[K, V]):
         """Wait until every record taken so far is acknowledged or has failed.
 
         Failures are told by the calls and futures of the records themselves.
+
+        Example:
+            futures = [producer.send_nowait("orders", b"%d" % n) for n in range(10)]
+            await producer.flush()
+            print([future.result().offset for future in futures])
         """
         await self._engine.flush()
 
@@ -263,6 +291,10 @@ class Producer(Generic[K, V]):
         Args:
             timeout_s: give up flushing after that; what is left fails with `ClosedError`. None
                 waits as long as the delivery timeout lets it take.
+
+        Example:
+            producer = client.producer()
+            await producer.close(timeout_s=5)
         """
         try:
             await self._engine.close(timeout_s)

@@ -139,6 +139,9 @@ class Consumer(ConsumerCommits, Generic[K, V]):
             UsageError: `max_records` is below 1.
             DeserializationError: the next record's key or value is not what it should be.
             RiverrunError: a partition, or the consumer, cannot go on.
+
+        Example:
+            records = await consumer.getmany(100, timeout_s=1)
         """
         if max_records < 1:
             raise UsageError(

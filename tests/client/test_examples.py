@@ -103,8 +103,8 @@ def test_an_example_runs(name, real_broker, setup, capsys):
         with setup.producer() as producer:
             producer.send_many(orders, [b"0", b"1", b"2"], partition=0)
         setup.admin().commit_group_offsets(group, {riverrun.TopicPartition(orders, 0): 1})
-        code = adapted(code, real_broker.address, suffix)
+        runnable = adapted(code, real_broker.address, suffix)
         if name.startswith(("riverrun.blocking.", "riverrun.testing.")):
-            run_blocking(code, real_broker.address, orders, group)
+            run_blocking(runnable, real_broker.address, orders, group)
         else:
-            asyncio.run(run_async(code, real_broker.address, orders, group))
+            asyncio.run(run_async(runnable, real_broker.address, orders, group))

@@ -1,4 +1,4 @@
-"""The README's five minutes, run as they stand, with what they print."""
+"""The README's five minutes and the Python page, run as they stand, with what they print."""
 
 import os
 import re
@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+ROOT = Path(__file__).resolve().parents[2]
+README = ROOT / "README.md"
+PYTHON_PAGE = ROOT / "docs" / "python.md"
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 BLOCK = re.compile(
     r"^```(sh|python)\n(.*?)^```\n(?:```output\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL
@@ -36,20 +38,31 @@ def test_every_block_of_the_tour_prints_what_the_readme_says(shared_broker, tmp_
     found = blocks()
     assert len(found) >= 7
     assert {language for language, *_ in found} == {"sh", "python"}
+    run(found, shared_broker, tmp_path)
+
+
+@pytest.mark.timeout(120)
+def test_every_block_of_the_python_page_prints_what_it_says(broker, tmp_path):
+    found = BLOCK.findall(PYTHON_PAGE.read_text())
+    assert len(found) == PYTHON_PAGE.read_text().count("```output")
+    run(found, broker, tmp_path)
+
+
+def run(found, broker, folder):
     environment = {
         **os.environ,
         "PATH": f"{SCRIPTS}:{os.environ['PATH']}",
-        "RIVERRUN_BOOTSTRAP": shared_broker.address,
+        "RIVERRUN_BOOTSTRAP": broker.address,
     }
     for language, block, output in found:
-        code = block.replace("127.0.0.1:7171", shared_broker.address)
+        code = block.replace("127.0.0.1:7171", broker.address)
         command = ["bash", "-c", code] if language == "sh" else [sys.executable, "-c", code]
         # The README shows a terminal, which has standard output and standard error.
         done = subprocess.run(
             command,
             check=False,
             env=environment,
-            cwd=tmp_path,
+            cwd=folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

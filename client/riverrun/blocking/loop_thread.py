@@ -6,7 +6,7 @@ import asyncio
 import enum
 import threading
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from riverrun._net.forking import forked
 from riverrun.blocking.calls import Call
@@ -153,6 +153,7 @@ class LoopThread:
                 raise _closed()
 
     def _run(self, loop: asyncio.AbstractEventLoop, end: asyncio.Event) -> None:
+        loop.set_exception_handler(_report)
         try:
             with asyncio.Runner(loop_factory=lambda: loop) as runner:
                 runner.run(_until(end))
@@ -163,6 +164,17 @@ class LoopThread:
 
 async def _until(end: asyncio.Event) -> None:
     await end.wait()
+
+
+def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Tell of what nobody else hears, but for what gRPC has left over for a loop that is closed.
+
+    All loops of a process take gRPC's events from one queue, also those of each other.
+    """
+    error = context.get("exception")
+    of_grpc = "PollerCompletionQueue" in str(context.get("handle"))
+    if not (of_grpc and isinstance(error, (RuntimeError, BlockingIOError))):
+        loop.default_exception_handler(context)
 
 
 def _closed() -> ClosedError:

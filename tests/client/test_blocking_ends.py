@@ -208,7 +208,7 @@ def test_a_child_process_is_told_and_its_parent_goes_on(real_broker, topic):
 consumer = client.consumer(topic)
 next(consumer)
 unused = riverrun.blocking.Client(address)
-for round in range(3):
+for round in range(15):
     child = os.fork()
     if not child:
         with client, producer, consumer:

@@ -9,17 +9,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
 
-from riverrun._core.attempts import Attempts
 from riverrun._core.backoff import Backoff
 from riverrun._core.descriptions import ServerInfo
 from riverrun._core.records import CommitMode, From, OffsetReset, PositionReset, TopicPartition
 from riverrun._core.type_parameters import K, V
 from riverrun._net.addresses import parse_bootstrap
-from riverrun._net.channel import Connection, ConnectionConfig, Connections
-from riverrun._net.describing import server_info
+from riverrun._net.channel import ConnectionConfig, Connections, fetch_server_info
 from riverrun.admin import Admin
-from riverrun.errors import ClosedError, Reason, UsageError
-from riverrun.v1 import metadata_pb2
+from riverrun.errors import ClosedError, Reason
 
 if TYPE_CHECKING:
     # Imported when the first one is made: `riverrun topic list` needs neither, and waits for it.
@@ -68,14 +65,6 @@ class Client:
         request_timeout_s: float = 30.0,
         client_id: str = "",
     ) -> None:
-        for name, value in (
-            ("connect_timeout_s", connect_timeout_s),
-            ("request_timeout_s", request_timeout_s),
-        ):
-            if not value > 0:
-                raise UsageError(
-                    f"{name} is {value!r}; it must be above 0", reason=Reason.INVALID_REQUEST
-                )
         config = ConnectionConfig(
             parse_bootstrap(bootstrap), connect_timeout_s, request_timeout_s, client_id
         )
@@ -134,21 +123,6 @@ class Client:
     ) -> Producer[Any, Any]:
         """Make a producer.
 
-            async with riverrun.Client("127.0.0.1:7171") as client:
-                async with client.producer(
-                    compression="gzip", partitioner="murmur2", value_serializer="json"
-                ) as producer:
-                    await producer.send("orders", {"apples": 2}, key=b"customer-7")
-
-        A partitioner of the application's own is a function:
-
-            def urgent_first(topic, key, value, partitions):
-                return 0 if value.startswith(b"urgent") or partitions == 1 else 1
-
-            async with riverrun.Client("127.0.0.1:7171") as client:
-                async with client.producer(partitioner=urgent_first) as producer:
-                    await producer.send("orders", b"urgent: 2 apples")
-
         Args:
             acks: when an append counts: "all" in-sync replicas have it on disk, the "leader" has it
                 on disk, or the leader has taken it in ("none").
@@ -178,13 +152,18 @@ class Client:
             UsageError: a setting is out of its range, or zstd is not installed.
 
         Example:
-            producer = client.producer(linger_s=0.01, compression="gzip")
+            def urgent_first(topic, key, value, partitions):
+                return 0 if value.startswith(b"urgent") else partitions - 1
+
+            async with client.producer(
+                compression="gzip", partitioner=urgent_first, value_serializer="str"
+            ) as producer:
+                await producer.send("orders", "urgent: 2 apples", key=b"anna")
         """
-        from riverrun._core.serializing import RecordSerializer  # noqa: PLC0415 - see the imports
-        from riverrun._net.produce_engine import ProduceEngine  # noqa: PLC0415
+        from riverrun._net.produce_engine import ProduceEngine  # noqa: PLC0415 - see the imports
         from riverrun._net.produce_settings import checked_config  # noqa: PLC0415
         from riverrun.producer import Producer  # noqa: PLC0415
-        from riverrun.serializers import field_serializer  # noqa: PLC0415
+        from riverrun.serializers import record_serializer  # noqa: PLC0415
 
         self._check_open()
         config = checked_config(
@@ -203,10 +182,7 @@ class Client:
             config,
             self._producers.discard,
             on_delivery=on_delivery,
-            serializer=RecordSerializer(
-                field_serializer("key", key_serializer),
-                field_serializer("value", value_serializer),
-            ),
+            serializer=record_serializer(key_serializer, value_serializer),
         )
         self._producers.add(producer)
         return producer
@@ -284,15 +260,6 @@ class Client:
     ) -> Consumer[Any, Any]:
         """Make a consumer.
 
-            async with riverrun.Client() as client:
-                async with client.consumer(
-                    "orders", group="billing", commit="auto", value_deserializer="str"
-                ) as consumer:
-                    async for record in consumer:
-                        print(record.value)
-                        if record.value == "hello":
-                            break
-
         Args:
             topics: what to read: all partitions of each, unless `partitions` says less.
             group: whose committed offsets to use and to commit for.
@@ -324,7 +291,11 @@ class Client:
             UsageError: nothing to read, or settings that contradict each other.
 
         Example:
-            consumer = client.consumer("orders", group="billing", from_="latest")
+            async with client.consumer(
+                "orders", group="billing", commit="auto", value_deserializer="str", stop_at_end=True
+            ) as consumer:
+                async for record in consumer:
+                    print(record.key, record.value)
         """
         from riverrun._net.group_commits import CommitSettings  # noqa: PLC0415 - see the imports
         from riverrun._net.subscribe_settings import checked_settings  # noqa: PLC0415
@@ -372,15 +343,7 @@ class Client:
         Example:
             print((await client.server_info()).version)
         """
-        request = metadata_pb2.GetServerInfoRequest()
-
-        async def ask(connection: Connection, timeout_s: float) -> ServerInfo:
-            info = await connection.metadata.GetServerInfo(request, timeout=timeout_s)
-            return server_info(info, connection.endpoint)
-
-        return await self._connections.call(
-            ask, "get server info", attempts=Attempts(changes=False)
-        )
+        return await fetch_server_info(self._connections)
 
     async def close(self, *, timeout_s: float | None = None) -> None:
         """Close all that the client has made, producers first, then the connections.

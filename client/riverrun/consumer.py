@@ -36,11 +36,6 @@ _TURN_RECORDS = 4096
 class Consumer(ConsumerCommits, Generic[K, V]):
     """Reads records, from `Client.consumer()`; an async context manager and iterator.
 
-        async with riverrun.Client() as client:
-            async with client.consumer("orders", stop_at_end=True) as consumer:
-                async for record in consumer:
-                    print(record.partition, record.offset, record.value)
-
     Within one partition records come in order, each once, also through broken connections. Between
     partitions there is no order. What has been returned, and no more, counts for `position` and for
     `commit`. An error of one partition is raised once; the others go on with the next call, and
@@ -49,6 +44,11 @@ class Consumer(ConsumerCommits, Generic[K, V]):
 
     One task at a time may iterate. It may leave the loop and come back: nothing is lost in between.
     A task that waits while another one closes the consumer gets a `ClosedError`.
+
+    Example:
+        async with client.consumer("orders", stop_at_end=True) as consumer:
+            async for record in consumer:
+                print(record.partition, record.offset, record.value)
     """
 
     def __init__(
@@ -104,13 +104,13 @@ class Consumer(ConsumerCommits, Generic[K, V]):
         Keys and values are bytes here, whatever the deserializers. A batch is finished with when
         the next one is asked for.
 
-            async with riverrun.Client() as client:
-                async with client.consumer("orders", stop_at_end=True) as consumer:
-                    async for batch in consumer.batches():
-                        print(batch.partition, batch.next_offset, len(batch), batch.values()[:1])
-
         Raises:
             RiverrunError: a partition, or the consumer, cannot go on.
+
+        Example:
+            async with client.consumer("orders", stop_at_end=True) as consumer:
+                async for batch in consumer.batches():
+                    print(batch.partition, batch.next_offset, len(batch), batch.values()[:1])
         """
         while True:
             self._handing_out.asked()
@@ -124,12 +124,6 @@ class Consumer(ConsumerCommits, Generic[K, V]):
         self, max_records: int = 500, timeout_s: float | None = None
     ) -> list[Record[K, V]]:
         """Return up to `max_records` records; at least one, unless the time is up or the end came.
-
-            async with riverrun.Client() as client:
-                async with client.consumer("orders", group="billing") as consumer:
-                    records = await consumer.getmany(100, timeout_s=0.5)
-                    print(len(records))
-                    await consumer.commit()
 
         Args:
             max_records: the most to return.
@@ -164,13 +158,13 @@ class Consumer(ConsumerCommits, Generic[K, V]):
     def statistics(self) -> ConsumerStatistics:
         """Return what has been done since the consumer was made; it asks nobody and costs little.
 
-            async with riverrun.Client() as client:
-                async with client.consumer("orders", stop_at_end=True) as consumer:
-                    async for record in consumer:
-                        pass
-                    print(consumer.statistics().records, consumer.statistics().lag_records)
-
         All numbers are those of this consumer alone.
+
+        Example:
+            async with client.consumer("orders", stop_at_end=True) as consumer:
+                async for record in consumer:
+                    pass
+                print(consumer.statistics().records, consumer.statistics().lag_records)
         """
         machine, handing_out = self._machine, self._handing_out
         return ConsumerStatistics(
@@ -191,14 +185,13 @@ class Consumer(ConsumerCommits, Generic[K, V]):
         the consumer's `async with` block without an exception says so too; `close` alone does not,
         for it may be called because something went wrong. `contextlib.aclosing` works as well.
 
-            client = riverrun.Client()
+        Raises:
+            RiverrunError: what was left to commit could not be committed; all else is closed.
+
+        Example:
             consumer = client.consumer("orders")
             records = await consumer.getmany(timeout_s=1)
             await consumer.close()
-            await client.close()
-
-        Raises:
-            RiverrunError: what was left to commit could not be committed; all else is closed.
         """
         await self._close(through=False, quiet=False)
 

@@ -51,15 +51,15 @@ class ConsumerCommits(ConsumerPositions):
         An offset is that of the next record to read. It may lie before what is stored: then the
         group reads again. It is there for `commit="manual"`, and does no harm in the other modes.
 
-            async with riverrun.Client() as client:
-                async with client.consumer("orders", group="billing", stop_at_end=True) as consumer:
-                    async for record in consumer:
-                        print(record.value)
-                        await consumer.commit({record.topic_partition: record.offset + 1})
-
         Raises:
             UsageError: the consumer has no group, or an offset is below 0.
             RiverrunError: of the first partition that refused; the others may have been stored.
+
+        Example:
+            async with client.consumer("orders", group="billing", stop_at_end=True) as consumer:
+                async for record in consumer:
+                    print(record.value)
+                    await consumer.commit({record.topic_partition: record.offset + 1})
         """
         self._checked_group()
         await self._commits.commit(self._machine.positions() if offsets is None else offsets)
@@ -69,14 +69,13 @@ class ConsumerCommits(ConsumerPositions):
     ) -> dict[TopicPartition, CommittedOffset | None]:
         """Tell how far the group has come, by default in the partitions being read.
 
-            async with riverrun.Client() as client:
-                async with client.consumer("orders", group="billing") as consumer:
-                    for partition, at in (await consumer.committed()).items():
-                        print(partition, at.offset if at else "nothing yet")
-
         Raises:
             UsageError: the consumer has no group.
             RiverrunError: of the first partition of which nobody can say, or of the call.
+
+        Example:
+            for partition, at in (await consumer.committed()).items():
+                print(partition, at.offset if at else "nothing yet")
         """
         group = self._checked_group()
         asked = await self.assignment() if partitions is None else tuple(partitions)

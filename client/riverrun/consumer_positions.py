@@ -40,13 +40,12 @@ class ConsumerPositions:
     async def assignment(self) -> tuple[TopicPartition, ...]:
         """Return the partitions being read; waits until the broker has told them.
 
-            async with riverrun.Client() as client:
-                async with client.consumer("orders") as consumer:
-                    for partition in await consumer.assignment():
-                        print(partition.topic, partition.partition)
-
         Raises:
             RiverrunError: the consumer cannot go on.
+
+        Example:
+            for partition in await consumer.assignment():
+                print(partition.topic, partition.partition)
         """
         self._begin()
         while not self._machine.readers:
@@ -57,14 +56,13 @@ class ConsumerPositions:
     async def position(self, partition: TopicPartition) -> int:
         """Return the offset of the next record that will be returned.
 
-            async with riverrun.Client() as client:
-                async with client.consumer("orders") as consumer:
-                    print(await consumer.position(riverrun.TopicPartition("orders", 0)))
-
         Raises:
             UsageError: the partition is not being read.
             OffsetOutOfRangeError: reading was to begin where the partition has nothing.
             RetriableError: the partition cannot be read just now and has never been.
+
+        Example:
+            print(await consumer.position(riverrun.TopicPartition("orders", 0)))
         """
         reader = await self._reader(partition)
         # Whether a place beyond the high watermark exists, the broker says when it looks there.
@@ -82,15 +80,15 @@ class ConsumerPositions:
         A partition of which that is not known is left out: it is offline and could never begin, a
         seek is under way, or the broker has not found yet whether it has the place.
 
-            async with riverrun.Client() as client:
-                async with client.consumer("orders", stop_at_end=True) as consumer:
-                    async for record in consumer:
-                        pass
-                    for partition, offset in (await consumer.positions()).items():
-                        print(partition, offset)
-
         Raises:
             RiverrunError: the consumer cannot go on.
+
+        Example:
+            async with client.consumer("orders", stop_at_end=True) as consumer:
+                async for record in consumer:
+                    pass
+                for partition, offset in (await consumer.positions()).items():
+                    print(partition, offset)
         """
         await self.assignment()
         return {
@@ -107,12 +105,11 @@ class ConsumerPositions:
         it is known, before anything was delivered. None stands for a partition of which it is not
         known: one that is offline and could never begin, or where a seek is under way.
 
-            async with riverrun.Client() as client:
-                async with client.consumer("orders", group="billing") as consumer:
-                    print(sum(records or 0 for records in (await consumer.lag()).values()))
-
         Raises:
             RiverrunError: the consumer cannot go on.
+
+        Example:
+            print(sum(records or 0 for records in (await consumer.lag()).values()))
         """
         await self.assignment()
         return {partition: reader.lag for partition, reader in self._machine.readers.items()}
@@ -124,13 +121,12 @@ class ConsumerPositions:
     ) -> dict[TopicPartition, int]:
         """Tell the first offsets that can be read, by default of the partitions being read.
 
-            async with riverrun.Client() as client:
-                async with client.consumer("orders") as consumer:
-                    for partition, offset in (await consumer.beginning_offsets()).items():
-                        print(partition, offset)
-
         Raises:
             RiverrunError: of the first partition that could not answer, or of the call.
+
+        Example:
+            for partition, offset in (await consumer.beginning_offsets()).items():
+                print(partition, offset)
         """
         asked = await self.assignment() if partitions is None else partitions
         return await log_starts(self._connections, asked)
@@ -140,13 +136,12 @@ class ConsumerPositions:
     ) -> dict[TopicPartition, int]:
         """Tell the high watermarks, by default of the partitions being read.
 
-            async with riverrun.Client() as client:
-                async with client.consumer("orders") as consumer:
-                    for partition, offset in (await consumer.end_offsets()).items():
-                        print(partition, offset)
-
         Raises:
             RiverrunError: of the first partition that could not answer, or of the call.
+
+        Example:
+            for partition, offset in (await consumer.end_offsets()).items():
+                print(partition, offset)
         """
         asked = await self.assignment() if partitions is None else partitions
         return await high_watermarks(self._connections, asked)
@@ -156,19 +151,16 @@ class ConsumerPositions:
     ) -> dict[TopicPartition, OffsetAndTimestamp | None]:
         """Find the first record whose timestamp is that or later; None where there is none.
 
-            import time
-
-            async with riverrun.Client() as client:
-                async with client.consumer("orders") as consumer:
-                    hour_ago_ms = int(time.time() * 1000) - 3_600_000
-                    times_ms = dict.fromkeys(await consumer.assignment(), hour_ago_ms)
-                    print(await consumer.offsets_for_times(times_ms))
-
         Args:
             times_ms: by partition, in ms since 1970.
 
         Raises:
             RiverrunError: of the first partition that could not answer, or of the call.
+
+        Example:
+            hour_ago_ms = int(time.time() * 1000) - 3_600_000
+            times_ms = dict.fromkeys(await consumer.assignment(), hour_ago_ms)
+            print(await consumer.offsets_for_times(times_ms))
         """
         return await offsets_at_times(self._connections, times_ms)
 
@@ -179,12 +171,6 @@ class ConsumerPositions:
 
         It returns once the broker has found the place, and works before the first record was read.
 
-            async with riverrun.Client() as client:
-                async with client.consumer("orders", stop_at_end=True) as consumer:
-                    await consumer.seek(riverrun.TopicPartition("orders", 0), riverrun.Last(10))
-                    async for record in consumer:
-                        print(record.offset)
-
         Args:
             partition: one that is being read.
             to: an offset, "earliest", "latest", "committed", `Offset(n)`, `Time(ms)` or `Last(n)`.
@@ -192,16 +178,17 @@ class ConsumerPositions:
         Raises:
             UsageError: the partition is not being read, or the place is none.
             RiverrunError: the broker refuses the place.
+
+        Example:
+            async with client.consumer("orders", stop_at_end=True) as consumer:
+                await consumer.seek(riverrun.TopicPartition("orders", 0), riverrun.Last(10))
+                async for record in consumer:
+                    print(record.offset)
         """
         await self.seek_many({partition: to})
 
     async def seek_many(self, places: Mapping[TopicPartition, int | From]) -> None:
         """Go elsewhere in several partitions at once; all that can be done is done.
-
-            async with riverrun.Client() as client:
-                async with client.consumer("orders") as consumer:
-                    noon = riverrun.Time(1_767_268_800_000)
-                    await consumer.seek_many(dict.fromkeys(await consumer.assignment(), noon))
 
         Args:
             places: where to go, by partition; as `seek` takes them.
@@ -209,6 +196,10 @@ class ConsumerPositions:
         Raises:
             UsageError: a partition is not being read, or a place is none; nothing has moved then.
             RiverrunError: of the first place that the broker refuses; the others have moved.
+
+        Example:
+            noon = riverrun.Time(1_767_268_800_000)
+            await consumer.seek_many(dict.fromkeys(await consumer.assignment(), noon))
         """
         found: dict[TopicPartition, From] = {}
         for partition, to in places.items():
@@ -223,50 +214,57 @@ class ConsumerPositions:
     async def seek_to_beginning(self, *partitions: TopicPartition) -> None:
         """Go to the first records that are still there; without names, in all partitions.
 
-            async with riverrun.Client() as client:
-                async with client.consumer("orders", group="billing") as consumer:
-                    await consumer.seek_to_beginning()
-
         Raises:
             UsageError: a partition is not being read.
             RiverrunError: as `seek_many` does.
+
+        Example:
+            await consumer.seek_to_beginning()
         """
         await self.seek_many(dict.fromkeys(partitions or await self.assignment(), "earliest"))
 
     async def seek_to_end(self, *partitions: TopicPartition) -> None:
         """Go behind the last records, to what comes from now on; without names, in all partitions.
 
-            async with riverrun.Client() as client:
-                async with client.consumer("orders", group="billing") as consumer:
-                    await consumer.seek_to_end(riverrun.TopicPartition("orders", 0))
-
         Raises:
             UsageError: a partition is not being read.
             RiverrunError: as `seek_many` does.
+
+        Example:
+            await consumer.seek_to_end(riverrun.TopicPartition("orders", 0))
         """
         await self.seek_many(dict.fromkeys(partitions or await self.assignment(), "latest"))
 
     def pause(self, partitions: Iterable[TopicPartition] = ()) -> None:
         """Stop returning records of these partitions; none named is all that are being read.
 
-            async with riverrun.Client() as client:
-                async with client.consumer("orders") as consumer:
-                    consumer.pause([riverrun.TopicPartition("orders", 0)])
-                    records = await consumer.getmany(timeout_s=0.1)
-                    consumer.resume()
-
         What was read ahead of them is dropped, and read again when they go on.
+
+        Example:
+            consumer.pause([riverrun.TopicPartition("orders", 0)])
+            records = await consumer.getmany(timeout_s=0.1)
+            consumer.resume()
         """
         for reader in self._loop.pause(tuple(partitions) or tuple(self._machine.readers)):
             if self._handing_out.forget(reader.partition):
                 reader.dropped = True
 
     def resume(self, partitions: Iterable[TopicPartition] = ()) -> None:
-        """Go on with paused partitions; none named is all. `pause` has an example."""
+        """Go on with paused partitions; none named is all.
+
+        Example:
+            consumer.pause()
+            consumer.resume([riverrun.TopicPartition("orders", 0)])
+        """
         self._loop.resume(tuple(partitions) or tuple(self.paused()))
 
     def paused(self) -> frozenset[TopicPartition]:
-        """Return the partitions that are paused. `pause` has an example."""
+        """Return the partitions that are paused.
+
+        Example:
+            consumer.pause([riverrun.TopicPartition("orders", 0)])
+            print(consumer.paused())
+        """
         return self._machine.paused
 
     # For the rest of the consumer.

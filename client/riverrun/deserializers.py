@@ -11,6 +11,8 @@ from google.protobuf.message import Message
 from riverrun._core.deserializing import RecordDeserializer
 from riverrun.errors import Reason, UsageError
 
+__all__ = ["Deserializer", "Named", "deserializer", "text"]
+
 T = TypeVar("T")
 
 Named: TypeAlias = Literal["bytes", "str", "json"]
@@ -25,6 +27,13 @@ def text(data: bytes) -> str:
 
     Raises:
         UnicodeDecodeError: they are not.
+
+    Example:
+        from riverrun.deserializers import text
+
+        async with client.consumer("orders", value_deserializer=text) as consumer:
+            for record in await consumer.getmany(timeout_s=5):
+                print(record.value.upper())
     """
     return data.decode()
 
@@ -35,17 +44,18 @@ _NAMED: dict[str, Callable[[bytes], Any] | None] = {"bytes": None, "str": text, 
 def deserializer(wanted: Deserializer[T]) -> Callable[[bytes], T] | None:
     """Return the function behind what a consumer was given; None leaves bytes as they are.
 
-        from google.protobuf.struct_pb2 import Struct
-        from riverrun.deserializers import deserializer
-
-        to_struct = deserializer(Struct)
-        print(to_struct(Struct().SerializeToString()))
-
     Args:
         wanted: "bytes", "str", "json", a protobuf message class, or a function of bytes.
 
     Raises:
         UsageError: it is nothing of these.
+
+    Example:
+        from google.protobuf.struct_pb2 import Struct
+        from riverrun.deserializers import deserializer
+
+        to_struct = deserializer(Struct)
+        print(to_struct(Struct().SerializeToString()))
     """
     if isinstance(wanted, str) and wanted in _NAMED:
         return _NAMED[wanted]

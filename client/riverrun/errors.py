@@ -302,25 +302,25 @@ class DeserializationError(UsageError):
 
     The record is not stepped over: the position stays before it, its partition stops, and the others
     go on with the next call. `seek` brings it back, behind the record, or at it to read it once more,
-    raw for example:
-
-        async with riverrun.Client() as client:
-            async with client.consumer(
-                "orders", value_deserializer="json", stop_at_end=True
-            ) as consumer:
-                at_end = False
-                while not at_end:
-                    try:
-                        async for record in consumer:
-                            print(record.value)
-                        at_end = True
-                    except riverrun.DeserializationError as error:
-                        print("not JSON:", error.record.value)
-                        await consumer.seek(error.partition, error.offset + 1)
+    raw for example.
 
     Attributes:
         record: the record as it was read, key and value as bytes.
         part: which part of it was not taken, "key" or "value".
+
+    Example:
+        async with client.consumer(
+            "orders", value_deserializer="json", stop_at_end=True
+        ) as consumer:
+            at_end = False
+            while not at_end:
+                try:
+                    async for record in consumer:
+                        print(record.value)
+                    at_end = True
+                except riverrun.DeserializationError as error:
+                    print("not JSON:", error.record.value)
+                    await consumer.seek(error.partition, error.offset + 1)
     """
 
     def __init__(self, message: str, *, record: Record, part: Literal["key", "value"]) -> None:

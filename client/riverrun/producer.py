@@ -92,11 +92,6 @@ class Producer(Generic[K, V]):
     ) -> RecordMetadata:
         """Write one record and wait until it is acknowledged.
 
-            async with riverrun.Client("127.0.0.1:7171") as client:
-                async with client.producer() as producer:
-                    place = await producer.send("orders", b"2 apples", key=b"customer-7")
-                    print(place.partition, place.offset)
-
         Waits for room in the buffer first. Many concurrent calls share batches.
 
         Args:
@@ -133,19 +128,9 @@ class Producer(Generic[K, V]):
     ) -> asyncio.Future[RecordMetadata]:
         """Take one record to be written, and return a future of its acknowledgement.
 
-        Never waits. Pair it with `drain()`, as with asyncio's streams:
-
-            def told(error, metadata):
-                print(error or f"written at offset {metadata.offset}")
-
-            async with riverrun.Client("127.0.0.1:7171") as client:
-                async with client.producer() as producer:
-                    for number in range(10):
-                        producer.send_nowait("orders", b"%d" % number, on_delivery=told)
-                        await producer.drain()
-
-        A future that fails and is never asked is logged by asyncio when it is let go, unless its
-        record has an `on_delivery`, which was told then.
+        Never waits. Pair it with `drain()`, as with asyncio's streams. A future that fails and is never
+        asked is logged by asyncio when it is let go, unless its record has an `on_delivery`, which
+        was told then.
 
         Args:
             topic: where to.
@@ -165,9 +150,12 @@ class Producer(Generic[K, V]):
             UsageError: the record is nothing that can be sent.
 
         Example:
-            future = producer.send_nowait("orders", b"1 melon", key=b"ben")
-            await producer.drain()
-            print((await future).offset)
+            def told(error, metadata):
+                print(error or f"written at offset {metadata.offset}")
+
+            for number in range(10):
+                producer.send_nowait("orders", b"%d melons" % number, on_delivery=told)
+                await producer.drain()
         """
         told = self._on_delivery if on_delivery is None else on_delivery
         return self._engine.take(
@@ -192,12 +180,6 @@ class Producer(Generic[K, V]):
         partition: int | None = None,
     ) -> SendSummary:
         """Write all records and wait until they are acknowledged: the fast path.
-
-            async with riverrun.Client("127.0.0.1:7171") as client:
-                async with client.producer() as producer:
-                    lines = (b"%d" % number for number in range(100_000))
-                    summary = await producer.send_many("orders", lines)
-                    print(summary.records, summary.batches)
 
         Whole batches are taken from `records`, encoded at once and sent while the next are made; no
         more is read ahead than the buffer holds. Records without a timestamp carry that of their
@@ -262,14 +244,13 @@ class Producer(Generic[K, V]):
     def statistics(self) -> ProducerStatistics:
         """Tell what the producer has done since it was made; cheap enough to ask for every second.
 
-            async with riverrun.Client("127.0.0.1:7171") as client:
-                async with client.producer() as producer:
-                    await producer.send_many("orders", [b"1", b"2", b"3"])
-                    told = producer.statistics()
-                    print(told.records_acknowledged, told.retries)
-                    print(f"{told.acknowledgement_time.p99_s * 1000:.1f} ms")
-
         It can be asked after `close` too.
+
+        Example:
+            await producer.send_many("orders", [b"1", b"2", b"3"])
+            told = producer.statistics()
+            print(told.records_acknowledged, told.retries)
+            print(f"{told.acknowledgement_time.p99_s * 1000:.1f} ms")
         """
         return self._engine.statistics()
 

@@ -1,13 +1,12 @@
 """Turn what an application has into the bytes of keys and values.
 
-A producer is given a serializer for its keys and one for its values, by name or as a function:
-
-    async with riverrun.Client("127.0.0.1:7171") as client:
-        async with client.producer(key_serializer="str", value_serializer="json") as producer:
-            await producer.send("orders", {"apples": 2}, key="customer-7")
-
-None is None to all of them: no key, or a tombstone. What cannot be serialized is refused with a
+A producer is given a serializer for its keys and one for its values, by name or as a function. None
+is None to all of them: no key, or a tombstone. What cannot be serialized is refused with a
 `UsageError` and fails its record alone.
+
+Example:
+    async with client.producer(key_serializer="str", value_serializer="json") as producer:
+        await producer.send("orders", {"apples": 2}, key="anna")
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import Any, Literal, TypeAlias
 
 from google.protobuf.message import Message
 
-from riverrun._core.serializing import FieldSerializer, Serializer
+from riverrun._core.serializing import FieldSerializer, RecordSerializer, Serializer
 from riverrun.errors import Reason, UsageError
 
 __all__ = [
@@ -35,15 +34,15 @@ SerializerName: TypeAlias = Literal["bytes", "str", "json", "protobuf"]
 def serialize_str(text: str) -> bytes:
     """Encode text as UTF-8; this is "str".
 
-        from riverrun.serializers import serialize_str
-
-        async with riverrun.Client("127.0.0.1:7171") as client:
-            async with client.producer(value_serializer=serialize_str) as producer:
-                await producer.send("orders", "2 apples")
-
     Raises:
         TypeError: it is no text.
         UnicodeEncodeError: it has half of a surrogate pair.
+
+    Example:
+        from riverrun.serializers import serialize_str
+
+        async with client.producer(value_serializer=serialize_str) as producer:
+            await producer.send("orders", "2 apples")
     """
     if not isinstance(text, str):
         raise TypeError(f"it is a {type(text).__name__}, not a str")
@@ -53,17 +52,17 @@ def serialize_str(text: str) -> bytes:
 def serialize_json(value: Any, *, sort_keys: bool = False) -> bytes:
     """Write JSON as UTF-8, without spaces; this is "json".
 
-        from riverrun.serializers import serialize_json
-
-        async with riverrun.Client("127.0.0.1:7171") as client:
-            async with client.producer(value_serializer=serialize_json) as producer:
-                await producer.send("orders", {"apples": 2, "to": ["Ada", "Grace"]})
-
     Keys of records named "json" are written with `sort_keys`, for equal keys have to be equal bytes.
 
     Raises:
         TypeError: something in it has no JSON form.
         ValueError: it holds itself, or NaN or an infinity, which JSON does not have.
+
+    Example:
+        from riverrun.serializers import serialize_json
+
+        async with client.producer(value_serializer=serialize_json) as producer:
+            await producer.send("orders", {"apples": 2, "to": ["Ada", "Grace"]})
     """
     text = json.dumps(
         value,
@@ -78,16 +77,16 @@ def serialize_json(value: Any, *, sort_keys: bool = False) -> bytes:
 def serialize_protobuf(message: Message) -> bytes:
     """Serialize a protobuf message of any type, maps in the order of their keys; this is "protobuf".
 
-        from google.protobuf.wrappers_pb2 import StringValue
-        from riverrun.serializers import serialize_protobuf
-
-        async with riverrun.Client("127.0.0.1:7171") as client:
-            async with client.producer(value_serializer=serialize_protobuf) as producer:
-                await producer.send("orders", StringValue(value="2 apples"))
-
     Raises:
         TypeError: it is no message.
         google.protobuf.message.EncodeError: a required field is not set.
+
+    Example:
+        from google.protobuf.wrappers_pb2 import StringValue
+        from riverrun.serializers import serialize_protobuf
+
+        async with client.producer(value_serializer=serialize_protobuf) as producer:
+            await producer.send("orders", StringValue(value="2 apples"))
     """
     if not isinstance(message, Message):
         raise TypeError(f"it is a {type(message).__name__}, not a protobuf message")
@@ -126,3 +125,14 @@ def field_serializer(
         "a function that returns bytes",
         reason=Reason.INVALID_REQUEST,
     )
+
+
+def record_serializer(
+    key: SerializerName | Serializer[Any], value: SerializerName | Serializer[Any]
+) -> RecordSerializer[Any, Any]:
+    """Return what serializes both parts of a producer's records.
+
+    Raises:
+        UsageError: one of them is no serializer.
+    """
+    return RecordSerializer(field_serializer("key", key), field_serializer("value", value))

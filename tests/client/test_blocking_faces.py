@@ -32,15 +32,21 @@ ARGUMENTS = {("Producer", "send_many", "records"): "Iterable[Sendable]"}
 
 def faces():
     for theirs, ours in PAIRS:
-        for name in vars(theirs):
+        for name in members(theirs):
             mine = PROTOCOLS.get(name, name)
             if not mine.startswith("_") or name in PROTOCOLS:
                 yield pytest.param(theirs, ours, name, mine, id=f"{theirs.__name__}.{mine}")
         yield pytest.param(theirs, ours, "__init__", "__init__", id=f"{theirs.__name__}()")
 
 
+def members(kind) -> dict[str, object]:
+    """Return what a class has of its own or of ours that it was put together from."""
+    ours = [base for base in reversed(kind.__mro__) if base.__module__.startswith("riverrun")]
+    return {name: member for base in ours for name, member in vars(base).items()}
+
+
 def public(kind) -> set[str]:
-    return {name for name in vars(kind) if not name.startswith("_")}
+    return {name for name in members(kind) if not name.startswith("_")}
 
 
 @pytest.mark.parametrize(("theirs", "ours"), PAIRS, ids=lambda kind: kind.__module__)
@@ -51,8 +57,8 @@ def test_both_faces_have_the_same_public_names(theirs, ours):
 
 @pytest.mark.parametrize(("theirs", "ours", "name", "mine"), [*faces()])
 def test_a_member_takes_and_returns_the_same(theirs, ours, name, mine):
-    assert mine in vars(ours), f"riverrun.blocking.{ours.__name__}.{mine} is missing"
-    original, twin = vars(theirs)[name], vars(ours)[mine]
+    assert mine in members(ours), f"riverrun.blocking.{ours.__name__}.{mine} is missing"
+    original, twin = members(theirs)[name], members(ours)[mine]
     assert type(twin) is type(original)
     if isinstance(original, property):
         original, twin = original.fget, twin.fget
@@ -79,7 +85,7 @@ def without_async(annotation: str) -> str:
 @pytest.mark.parametrize("kind", [ours for _, ours in PAIRS], ids=lambda kind: kind.__name__)
 def test_every_type_that_is_named_exists(kind):
     for name, member in inspect.getmembers(kind, inspect.isfunction):
-        if name in vars(kind):
+        if name in members(kind):
             assert typing.get_type_hints(member) is not None
 
 
@@ -87,5 +93,5 @@ def test_every_type_that_is_named_exists(kind):
 def test_the_first_sentence_of_both_docstrings_is_the_same(theirs, ours, name, mine):
     if name.startswith("__"):
         return
-    original, twin = inspect.getdoc(vars(theirs)[name]), inspect.getdoc(vars(ours)[mine])
+    original, twin = inspect.getdoc(members(theirs)[name]), inspect.getdoc(members(ours)[mine])
     assert twin.partition(".")[0].partition(";")[0] in original

@@ -14,14 +14,23 @@ import pytest
 
 import riverrun
 import riverrun.blocking
+import riverrun.deserializers
+import riverrun.serializers
 import riverrun.testing
 
 EXAMPLE = re.compile(r"^Examples?:\n((?:    .*\n?|\n)+)", re.MULTILINE)
-MODULES = (riverrun, riverrun.blocking, riverrun.testing)
+MODULES = (
+    riverrun,
+    riverrun.blocking,
+    riverrun.testing,
+    riverrun.serializers,
+    riverrun.deserializers,
+)
 
 
 def documented():
     """Yield the public classes, functions and methods by their names."""
+    yield "riverrun.serializers", riverrun.serializers
     for module in MODULES:
         for name in module.__all__:
             thing = getattr(module, name)
@@ -32,8 +41,8 @@ def documented():
                 continue  # an alias of somebody else's
             yield f"{module.__name__}.{name}", thing
             if inspect.isclass(thing) and not issubclass(thing, (enum.Enum, Exception)):
-                for method, value in vars(thing).items():
-                    if not method.startswith("_") and inspect.isfunction(value):
+                for method, value in inspect.getmembers(thing, inspect.isfunction):
+                    if not method.startswith("_") and value.__module__.startswith("riverrun"):
                         yield f"{module.__name__}.{name}.{method}", value
 
 

@@ -45,6 +45,7 @@ TOPIC_LIST = HELP | {
     "riverrun._net.channel",
     "riverrun._net.describing",
     "riverrun._net.failures",
+    "riverrun._net.forking",
     "riverrun._net.offsets",
     "riverrun._net.unreachable",
     "riverrun.admin",

@@ -197,6 +197,10 @@ class Storage:
         free_bytes: how much of it is free for the broker.
         low_water_bytes: below so many free bytes appends are refused.
         high_water_bytes: from so many free bytes on they are accepted again.
+
+    Example:
+        storage = (await client.server_info()).storage
+        print(storage.free_bytes, storage.accepts_appends)
     """
 
     accepts_appends: bool

@@ -17,18 +17,17 @@ QUANTILES = {"p50": 0.5, "p99": 0.99, "p999": 0.999}
 class Durations:
     """How long something has taken, over all the times that it was measured; 0 without any.
 
-        async with riverrun.Client("127.0.0.1:7171") as client:
-            async with client.producer() as producer:
-                await producer.send("orders", b"2 apples")
-                took = producer.statistics().acknowledgement_time
-                print(f"p50 {took.p50_s * 1000:.1f} ms, p99 {took.p99_s * 1000:.1f} ms")
-
     Attributes:
         count: how many were measured.
         mean_s: the mean, in s.
         p50_s: half of them took no longer, in s, to one part in 128.
         p99_s: so did 99 of 100.
         max_s: the longest, in s.
+
+    Example:
+        await producer.send("orders", b"2 apples")
+        took = producer.statistics().acknowledgement_time
+        print(f"p50 {took.p50_s * 1000:.1f} ms, p99 {took.p99_s * 1000:.1f} ms")
     """
 
     count: int = 0

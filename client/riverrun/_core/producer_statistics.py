@@ -12,14 +12,6 @@ from riverrun._core.outgoing import OutgoingBatch, Resolution
 class ProducerStatistics:
     """What a producer has done since it was made, from `Producer.statistics()`.
 
-        async with riverrun.Client("127.0.0.1:7171") as client:
-            async with client.producer() as producer:
-                before = producer.statistics()
-                await producer.send_many("orders", [b"1", b"2", b"3"])
-                after = producer.statistics()
-                print(after.records_acknowledged - before.records_acknowledged, "acknowledged")
-                print(after.batch_records_mean, "records a batch")
-
     Counts only grow: the difference of two snapshots is what happened between them. A record counts
     as sent when its batch is first put on a stream. Times are from a batch's first record being taken,
     each counted once for every record in the batch.
@@ -40,6 +32,13 @@ class ProducerStatistics:
         buffer_wait_s: how long calls have waited for room in the buffer, all together.
         queue_time: until a batch was first sent, compression not included.
         acknowledgement_time: until a batch was acknowledged, retries included.
+
+    Example:
+        before = producer.statistics()
+        await producer.send_many("orders", [b"1", b"2", b"3"])
+        after = producer.statistics()
+        print(after.records_acknowledged - before.records_acknowledged, "acknowledged")
+        print(after.batch_records_mean, "records a batch")
     """
 
     elapsed_s: float

@@ -19,6 +19,11 @@ class ConsumerStatistics:
         read_ahead_bytes: how much has been read ahead and waits to be returned.
         lag_records: how far the application is behind the high watermarks, over all partitions of
             which that is known.
+
+    Example:
+        records = await consumer.getmany(100, timeout_s=5)
+        told = consumer.statistics()
+        print(told.records, "records,", told.bytes, "bytes,", told.lag_records, "to come")
     """
 
     records: int

@@ -32,11 +32,6 @@ class TopicPartition(NamedTuple):
 class Record(NamedTuple, Generic[K, V]):
     """A record as it was read: `Record` has bytes, `Record[str, Order]` what deserializers made.
 
-        async with riverrun.Client() as client:
-            async with client.consumer("orders", stop_at_end=True) as consumer:
-                async for record in consumer:
-                    print(record.topic_partition, record.offset, record.key, record.value)
-
     Attributes:
         topic: where it stands.
         partition: where it stands.
@@ -68,11 +63,6 @@ class Record(NamedTuple, Generic[K, V]):
 @dataclass(frozen=True, slots=True)
 class NewRecord(Generic[K_co, V_co]):
     """A record to be written by `send_many`, with all that `send` takes.
-
-        async with riverrun.Client("127.0.0.1:7171") as client:
-            async with client.producer() as producer:
-                record = riverrun.NewRecord(b"2 apples", b"customer-7", headers=[("via", b"web")])
-                await producer.send_many("orders", [record])
 
     Attributes:
         value: the payload; None is a tombstone, which is not the same as empty.

@@ -13,10 +13,12 @@ import grpc.aio
 
 from riverrun._core.attempts import Attempts
 from riverrun._core.backoff import Backoff
+from riverrun._core.descriptions import ServerInfo
+from riverrun._net.describing import server_info
 from riverrun._net.failures import from_rpc, is_connection_trouble
 from riverrun._net.forking import check_process
 from riverrun._net.unreachable import no_broker
-from riverrun.errors import ClosedError, Reason, RetriableError, RiverrunError
+from riverrun.errors import ClosedError, Reason, RetriableError, RiverrunError, UsageError
 from riverrun.v1 import (
     admin_pb2_grpc,
     consumer_pb2_grpc,
@@ -63,6 +65,19 @@ class ConnectionConfig:
     connect_timeout_s: float = 10.0
     request_timeout_s: float = 30.0
     client_id: str = ""
+
+    def __post_init__(self) -> None:
+        """Check the timeouts.
+
+        Raises:
+            UsageError: one is not above 0.
+        """
+        for name in ("connect_timeout_s", "request_timeout_s"):
+            value = getattr(self, name)
+            if not value > 0:
+                raise UsageError(
+                    f"{name} is {value!r}; it must be above 0", reason=Reason.INVALID_REQUEST
+                )
 
 
 class Connection:
@@ -228,3 +243,18 @@ class Connections:
         service = metadata_pb2_grpc.MetadataServiceStub(channel)
         info = await service.GetServerInfo(metadata_pb2.GetServerInfoRequest(), timeout=timeout_s)
         return Connection(address, channel, info)
+
+
+async def fetch_server_info(connections: Connections) -> ServerInfo:
+    """Ask a broker for its version, features and limits.
+
+    Raises:
+        NoBrokerError: nobody answers.
+    """
+    request = metadata_pb2.GetServerInfoRequest()
+
+    async def ask(connection: Connection, timeout_s: float) -> ServerInfo:
+        info = await connection.metadata.GetServerInfo(request, timeout=timeout_s)
+        return server_info(info, connection.endpoint)
+
+    return await connections.call(ask, "get server info", attempts=Attempts(changes=False))

@@ -239,7 +239,7 @@ class Client:
     def consumer(
         self,
         *topics: str,
-        key_deserializer: Literal["json"],
+        key_deserializer: Deserializer[Any] = ...,
         value_deserializer: Deserializer[Any] = ...,
         **settings: Unpack[ConsumerOptions],
     ) -> Consumer[Any, Any]: ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from riverrun._core.batch_view import BatchView, WireBatch
@@ -56,6 +56,8 @@ class HandingOut(Generic[B, W]):
         self._next_offset = 0
         self._in_hand: dict[PartitionReader, int] = {}
         self._error: RiverrunError | None = None
+        # First offsets that others have in hand than whoever asks next: threads share a consumer.
+        self.held: Callable[[], Mapping[TopicPartition, int]] = dict
         self._opened_records = 0
         self.batches = 0
         self.bytes = 0
@@ -79,10 +81,19 @@ class HandingOut(Generic[B, W]):
 
     def in_hand(self) -> dict[PartitionReader, int]:
         """Return the first offset in hand, of each partition that something is in hand of."""
+        in_hand = self._own_hand()
+        for partition, offset in self.held().items():
+            reader = self._machine.readers.get(partition)
+            if reader is not None:
+                in_hand[reader] = min(offset, in_hand.get(reader, offset))
+        return in_hand
+
+    def _own_hand(self) -> dict[PartitionReader, int]:
+        in_hand = dict(self._in_hand)
         if self._index > self._since:
             assert self._taken is not None, "records were taken from somewhere"
-            return {**self._in_hand, self._taken.reader: self._records[self._index - 1].offset}
-        return dict(self._in_hand)
+            in_hand[self._taken.reader] = self._records[self._index - 1].offset
+        return in_hand
 
     # Batches.
 
@@ -166,6 +177,10 @@ class HandingOut(Generic[B, W]):
         self._taken.reader.position = self._next_offset if at_end else record.offset + 1
         return record
 
+    def peek(self) -> Record[Any, Any] | None:
+        """Return what `one` would hand out, and leave it there."""
+        return self._records[self._index] if self._index < self._stop else None
+
     def some(self, count: int) -> Sequence[Record[Any, Any]]:
         """Hand out up to so many of the records that are ready."""
         assert self._taken is not None, "records were taken from somewhere"
@@ -194,7 +209,7 @@ class HandingOut(Generic[B, W]):
 
     def clear(self) -> None:
         """Let go of the open batch; what is in hand stays in hand."""
-        self._in_hand = self.in_hand()
+        self._in_hand = self._own_hand()
         self._opened_records -= len(self._records) - self._index
         self._open(None, [])
 

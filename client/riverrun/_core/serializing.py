@@ -69,6 +69,7 @@ class RecordSerializer(Generic[K, V]):
     def __init__(self, key: FieldSerializer[K] | None, value: FieldSerializer[V] | None) -> None:
         self._key = key
         self._value = value
+        self.is_plain = key is None and value is None
 
     def key(self, topic: str, key: K | None) -> bytes | None:
         """Serialize a key.
@@ -96,7 +97,7 @@ class RecordSerializer(Generic[K, V]):
             items: what `send_many` was given.
             taken: how many came before them.
         """
-        if self._key is None and self._value is None:
+        if self.is_plain:
             return cast("list[Sendable]", items), None
         ready: list[Sendable] = []
         try:

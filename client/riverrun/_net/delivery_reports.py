@@ -23,10 +23,11 @@ def report_soon(reports: list[Report]) -> None:
 
     A callback may send, and so must not be called while other answers are still being told.
     """
-    asyncio.get_running_loop().call_soon(_report, reports)
+    asyncio.get_running_loop().call_soon(report, reports)
 
 
-def _report(reports: list[Report]) -> None:
+def report(reports: list[Report]) -> None:
+    """Call all back now; what they raise is logged."""
     for on_delivery, error, metadata in reports:
         try:
             returned: object = on_delivery(error, metadata)

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Literal, Self, Unpack, overload
 
 import riverrun.client
 from riverrun._core.descriptions import ServerInfo
-from riverrun._core.records import From, OffsetReset, PositionReset, TopicPartition
+from riverrun._core.partitioner import Partitioner, PartitionerName
+from riverrun._core.records import CommitMode, From, OffsetReset, PositionReset, TopicPartition
+from riverrun._core.type_parameters import K, V
 from riverrun.blocking.admin import Admin
 from riverrun.blocking.consumer import Consumer
 from riverrun.blocking.lifetimes import ends_with
 from riverrun.blocking.producer import Producer
 from riverrun.blocking.session import Session
 from riverrun.client import DEFAULT_BOOTSTRAP
-from riverrun.producer import Acks, Compression
+from riverrun.consumer_options import ConsumerOptions
+from riverrun.deserializers import Deserializer
+from riverrun.producer import Acks, Compression, OnDelivery, ProducerOptions
+from riverrun.serializers import Serializer, SerializerName, record_serializer
 
 # After an exception in the block, records that were sent still have this long to be acknowledged.
 _HURRIED_FLUSH_S = 5.0
@@ -67,6 +72,37 @@ class Client:
         )
         ends_with(self, self._session.lifetime)
 
+    @overload
+    def producer(self, **options: Unpack[ProducerOptions]) -> Producer: ...
+
+    @overload
+    def producer(
+        self, *, key_serializer: Serializer[K], **options: Unpack[ProducerOptions]
+    ) -> Producer[K, bytes]: ...
+
+    @overload
+    def producer(
+        self, *, value_serializer: Serializer[V], **options: Unpack[ProducerOptions]
+    ) -> Producer[bytes, V]: ...
+
+    @overload
+    def producer(
+        self,
+        *,
+        key_serializer: Serializer[K],
+        value_serializer: Serializer[V],
+        **options: Unpack[ProducerOptions],
+    ) -> Producer[K, V]: ...
+
+    @overload
+    def producer(
+        self,
+        *,
+        key_serializer: SerializerName | Serializer[Any] = ...,
+        value_serializer: SerializerName | Serializer[Any] = ...,
+        **options: Unpack[ProducerOptions],
+    ) -> Producer[Any, Any]: ...
+
     def producer(
         self,
         *,
@@ -77,15 +113,29 @@ class Client:
         batch_bytes: int = 256 * 1024,
         buffer_bytes: int = 32 * 1024 * 1024,
         delivery_timeout_s: float = 120.0,
-    ) -> Producer:
+        partitioner: PartitionerName | Partitioner = "crc32",
+        on_delivery: OnDelivery | None = None,
+        key_serializer: SerializerName | Serializer[Any] = "bytes",
+        value_serializer: SerializerName | Serializer[Any] = "bytes",
+    ) -> Producer[Any, Any]:
         """Make a producer; `riverrun.Client.producer` explains the settings.
+
+        A partitioner that is a function, and `on_delivery`, are called on the client's thread and must
+        not block; serializers in the thread that sends.
 
         Raises:
             UsageError: a setting is out of its range, or zstd is not installed.
 
         Example:
-            producer = client.producer(linger_s=0.01, compression="gzip")
+            def told(error, metadata):
+                print(error or f"{metadata.topic}-{metadata.partition}: {metadata.offset}")
+
+            with client.producer(
+                partitioner="murmur2", value_serializer="json", on_delivery=told
+            ) as producer:
+                producer.send_nowait("orders", {"apples": 2}, key=b"anna")
         """
+        serializer = record_serializer(key_serializer, value_serializer)
         made = self._session.make(
             lambda: self._session.client.producer(
                 acks=acks,
@@ -95,10 +145,69 @@ class Client:
                 batch_bytes=batch_bytes,
                 buffer_bytes=buffer_bytes,
                 delivery_timeout_s=delivery_timeout_s,
+                partitioner=partitioner,
             )
         )
-        return Producer(self._session, made, buffer_bytes, self)
+        return Producer(
+            self._session, made, buffer_bytes, self, on_delivery=on_delivery, serializer=serializer
+        )
 
+    @overload
+    def consumer(
+        self,
+        *topics: str,
+        key_deserializer: Literal["bytes"] | type[K] | Callable[[bytes], K] = ...,
+        value_deserializer: Literal["bytes"] | type[V] | Callable[[bytes], V] = ...,
+        **settings: Unpack[ConsumerOptions],
+    ) -> Consumer[K, V]: ...
+    @overload
+    def consumer(
+        self,
+        *topics: str,
+        key_deserializer: Literal["bytes"] | type[K] | Callable[[bytes], K] = ...,
+        value_deserializer: Literal["str"],
+        **settings: Unpack[ConsumerOptions],
+    ) -> Consumer[K, str]: ...
+    @overload
+    def consumer(
+        self,
+        *topics: str,
+        key_deserializer: Literal["bytes"] | type[K] | Callable[[bytes], K] = ...,
+        value_deserializer: Literal["json"],
+        **settings: Unpack[ConsumerOptions],
+    ) -> Consumer[K, Any]: ...
+    @overload
+    def consumer(
+        self,
+        *topics: str,
+        key_deserializer: Literal["str"],
+        value_deserializer: Literal["bytes"] | type[V] | Callable[[bytes], V] = ...,
+        **settings: Unpack[ConsumerOptions],
+    ) -> Consumer[str, V]: ...
+    @overload
+    def consumer(
+        self,
+        *topics: str,
+        key_deserializer: Literal["str"],
+        value_deserializer: Literal["str"],
+        **settings: Unpack[ConsumerOptions],
+    ) -> Consumer[str, str]: ...
+    @overload
+    def consumer(
+        self,
+        *topics: str,
+        key_deserializer: Literal["str"],
+        value_deserializer: Literal["json"],
+        **settings: Unpack[ConsumerOptions],
+    ) -> Consumer[str, Any]: ...
+    @overload
+    def consumer(
+        self,
+        *topics: str,
+        key_deserializer: Deserializer[Any] = ...,
+        value_deserializer: Deserializer[Any] = ...,
+        **settings: Unpack[ConsumerOptions],
+    ) -> Consumer[Any, Any]: ...
     def consumer(
         self,
         *topics: str,
@@ -109,16 +218,26 @@ class Client:
         stop_at_end: bool = False,
         prefetch_bytes: int = 16 * 1024 * 1024,
         on_reset: Callable[[PositionReset], None] | None = None,
-    ) -> Consumer:
+        commit: CommitMode = "manual",
+        commit_interval_s: float = 5.0,
+        key_deserializer: Deserializer[Any] = "bytes",
+        value_deserializer: Deserializer[Any] = "bytes",
+    ) -> Consumer[Any, Any]:
         """Make a consumer; `riverrun.Client.consumer` explains the settings.
 
-        `on_reset` is called on the client's thread and must not block.
+        `on_reset` and deserializers are called on the client's thread and must not block. Where threads
+        share a consumer with `commit="auto"`, a record is finished with when the thread that got it
+        asks for more, or when the consumer's `with` block is left without an exception.
 
         Raises:
             UsageError: nothing to read, or settings that contradict each other.
 
         Example:
-            consumer = client.consumer("orders", group="billing", from_="latest")
+            with client.consumer(
+                "orders", group="billing", commit="auto", value_deserializer="str", stop_at_end=True
+            ) as consumer:
+                for record in consumer:
+                    print(record.key, record.value)
         """
         made = self._session.make(
             lambda: self._session.client.consumer(
@@ -130,9 +249,13 @@ class Client:
                 stop_at_end=stop_at_end,
                 prefetch_bytes=prefetch_bytes,
                 on_reset=on_reset,
+                commit=commit,
+                commit_interval_s=commit_interval_s,
+                key_deserializer=key_deserializer,
+                value_deserializer=value_deserializer,
             )
         )
-        return Consumer(self._session, made, self)
+        return Consumer(self._session, made, self, keeps_hands=commit == "auto")
 
     def admin(self) -> Admin:
         """Return the calls that make and change topics.

@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Generic, Self
 
 import riverrun.consumer
-from riverrun._core.records import (
-    CommittedOffset,
-    From,
-    OffsetAndTimestamp,
-    Record,
-    TopicPartition,
-)
+from riverrun._core.reader_statistics import ConsumerStatistics
+from riverrun._core.records import CommittedOffset, Record, TopicPartition
+from riverrun._core.type_parameters import K, V
+from riverrun.blocking.consumer_positions import ConsumerPositions
 from riverrun.blocking.direct import Direct
+from riverrun.blocking.hands import Hands, Places, first_places
 from riverrun.blocking.session import Session
 from riverrun.consumer import RecordBatchView
 from riverrun.errors import RiverrunError
 
 
-class Consumer:
+class Consumer(ConsumerPositions, Generic[K, V]):
     """Reads records, from `Client.consumer()`; a context manager and iterator.
 
     Everything that `riverrun.Consumer` promises holds here. Threads may share a consumer: each record
-    goes to one of them.
+    goes to one of them. With `commit="auto"` a record is finished with when the thread that got it
+    asks for more; of a thread that has ended without doing so, when the `with` block is left without
+    an exception.
 
     Example:
         with client.consumer("orders", stop_at_end=True) as consumer:
@@ -36,41 +37,53 @@ class Consumer:
     """
 
     def __init__(
-        self, session: Session, consumer: riverrun.consumer.Consumer, owner: object
+        self,
+        session: Session,
+        consumer: riverrun.consumer.Consumer[K, V],
+        owner: object,
+        *,
+        keeps_hands: bool,
     ) -> None:
         self._session = session
         self._consumer = consumer
         # Whoever has a consumer has its client, which is not closed as forgotten.
         self._owner = owner
         self._direct = Direct(session.thread)
+        super().__init__(consumer, self._direct)
         session.directs.add(self._direct)
-        self._call = self._direct.call
         self._going_back: set[asyncio.Future[None]] = set()
         self._handing_out = consumer._handing_out  # noqa: SLF001 - two faces of one consumer
+        self._hands: Hands | None = None
+        if keeps_hands:
+            self._hands = Hands(self._direct.lock)
+            self._handing_out.held = self._hands.places
 
-    def __iter__(self) -> Iterator[Record]:
+    def __iter__(self) -> Iterator[Record[K, V]]:
         """Iterate over records; it ends at the end only with `stop_at_end`."""
         return self
 
-    def __next__(self) -> Record:
+    def __next__(self) -> Record[K, V]:
         """Return the next record.
 
         Raises:
             StopIteration: the end was reached (`stop_at_end`).
+            DeserializationError: the next record's key or value is not what it should be.
             RiverrunError: a partition, or the consumer, cannot go on.
         """
         direct = self._direct
         if direct.thread.is_forked:
             direct.thread.check()
-        record: Record | None = None
+        record: Record[K, V] | None = None
         try:
             with direct.lock:
-                # A record of a batch that is open comes without a wait, so the loop is not needed.
-                if direct.on and not self._handing_out.empty:
-                    try:
-                        self._consumer.__anext__().send(None)
-                    except StopIteration as done:
-                        record = done.value
+                # A record that is ready comes without a wait, so the loop is not needed.
+                if direct.on:
+                    # Looked at first: an interrupt in the midst of what follows must not lose it.
+                    record = self._handing_out.peek()
+                    if record is not None:
+                        if self._hands is not None:
+                            self._hands.hold(threading.current_thread(), record)
+                        self._handing_out.one()
         except BaseException:
             if record is not None:
                 direct.thread.post(partial(self._put_records_back, [record]))
@@ -80,26 +93,37 @@ class Consumer:
     def batches(self) -> Iterator[RecordBatchView]:
         """Iterate over batches as they were produced: the fast path.
 
+        Keys and values are bytes here, whatever the deserializers. A batch is finished with when
+        the next one is asked for.
+
+        Raises:
+            RiverrunError: a partition, or the consumer, cannot go on.
+
         Example:
             for batch in consumer.batches():
                 print(batch.partition, len(batch), batch.values()[0])
         """
         batches = self._consumer.batches()
 
-        async def next_batch() -> RecordBatchView:
-            await self._gone_back()
-            return await anext(batches)
+        def places(batch: RecordBatchView) -> Places:
+            return {TopicPartition(batch.topic, batch.partition): batch.offsets[0]}
 
-        def put_back(batch: RecordBatchView) -> None:
-            self._put_back({TopicPartition(batch.topic, batch.partition): batch.offsets[0]})
+        async def next_batch(thread: threading.Thread) -> RecordBatchView:
+            await self._gone_back()
+            batch = await anext(batches)
+            self._hold(thread, places(batch))
+            return batch
 
         while True:
+            thread = self._asked()
             try:
-                yield self._direct.take(next_batch, put_back)
+                yield self._direct.take(
+                    partial(next_batch, thread), lambda batch: self._put_back(places(batch))
+                )
             except StopAsyncIteration:
                 return
 
-    def getmany(self, max_records: int = 500, timeout_s: float | None = None) -> list[Record]:
+    def getmany(self, max_records: int = 500, timeout_s: float | None = None) -> list[Record[K, V]]:
         """Return up to `max_records` records; at least one, unless the time is up or the end came.
 
         Args:
@@ -108,56 +132,28 @@ class Consumer:
 
         Raises:
             UsageError: `max_records` is below 1.
+            DeserializationError: the next record's key or value is not what it should be.
             RiverrunError: a partition, or the consumer, cannot go on.
 
         Example:
             records = consumer.getmany(100, timeout_s=1)
         """
         began_s = time.monotonic()
+        thread = self._asked()
 
-        async def getmany() -> list[Record]:
+        async def getmany() -> list[Record[K, V]]:
             await self._gone_back()
             waited_s = time.monotonic() - began_s
             left_s = timeout_s and max(0.0, timeout_s - waited_s)
-            return await self._consumer.getmany(max_records, left_s)
+            records = await self._consumer.getmany(max_records, left_s)
+            if self._hands is not None:
+                self._hold(thread, first_places(records))
+            return records
 
         try:
             return self._direct.take(getmany, self._put_records_back, turn_s=timeout_s)
         except TimeoutError:
             return []
-
-    def seek(self, partition: TopicPartition, to: int | From) -> None:
-        """Go elsewhere in one partition. What was read ahead from the old place is dropped.
-
-        Raises:
-            UsageError: the partition is not being read.
-            RiverrunError: the broker refuses the place.
-
-        Example:
-            consumer.seek(riverrun.TopicPartition("orders", 0), riverrun.Last(1))
-        """
-        self._call(lambda: self._consumer.seek(partition, to))
-
-    def assignment(self) -> tuple[TopicPartition, ...]:
-        """Return the partitions being read; waits until the broker has told them.
-
-        Example:
-            for topic, partition in consumer.assignment():
-                print(topic, partition)
-        """
-        return self._call(self._consumer.assignment)
-
-    def position(self, partition: TopicPartition) -> int:
-        """Return the offset of the next record that will be returned.
-
-        Raises:
-            UsageError: the partition is not being read.
-            OffsetOutOfRangeError: reading was to begin where the partition has nothing.
-
-        Example:
-            consumer.position(riverrun.TopicPartition("orders", 0))
-        """
-        return self._call(lambda: self._consumer.position(partition))
 
     def commit(self, offsets: Mapping[TopicPartition, int | CommittedOffset] | None = None) -> None:
         """Store how far the group has come: the given offsets, else all positions.
@@ -185,69 +181,30 @@ class Consumer:
         """
         return self._call(lambda: self._consumer.committed(partitions))
 
-    def end_offsets(
-        self, partitions: Iterable[TopicPartition] | None = None
-    ) -> dict[TopicPartition, int]:
-        """Tell the high watermarks, by default of the partitions being read.
+    def statistics(self) -> ConsumerStatistics:
+        """Return what has been done since the consumer was made; it asks nobody and costs little.
+
+        All numbers are those of this consumer alone. It can be asked after `close` too.
 
         Example:
-            consumer.end_offsets()
+            records = consumer.getmany(100, timeout_s=5)
+            print(consumer.statistics().records, consumer.statistics().lag_records)
         """
-        return self._call(lambda: self._consumer.end_offsets(partitions))
-
-    def offsets_for_times(
-        self, times_ms: Mapping[TopicPartition, int]
-    ) -> dict[TopicPartition, OffsetAndTimestamp | None]:
-        """Find the first record whose timestamp is that or later; None where there is none.
-
-        Example:
-            an_hour_ago_ms = int((time.time() - 3600) * 1000)
-            place = riverrun.TopicPartition("orders", 0)
-            found = consumer.offsets_for_times({place: an_hour_ago_ms})
-        """
-        return self._call(lambda: self._consumer.offsets_for_times(times_ms))
-
-    def pause(self, partitions: Iterable[TopicPartition] = ()) -> None:
-        """Stop returning records of these partitions; none named is all that are being read.
-
-        Example:
-            consumer.pause([riverrun.TopicPartition("orders", 0)])
-        """
-
-        async def pause() -> None:
-            self._consumer.pause(partitions)
-
-        self._call(pause)
-
-    def resume(self, partitions: Iterable[TopicPartition] = ()) -> None:
-        """Go on with paused partitions; none named is all.
-
-        Example:
-            consumer.resume()
-        """
-
-        async def resume() -> None:
-            self._consumer.resume(partitions)
-
-        self._call(resume)
-
-    def paused(self) -> frozenset[TopicPartition]:
-        """Return the partitions that are paused.
-
-        Example:
-            consumer.paused()
-        """
-
-        async def paused() -> frozenset[TopicPartition]:
-            return self._consumer.paused()
-
-        return self._call(paused)
+        return self._session.ask(self._consumer.statistics)
 
     def close(self) -> None:
-        """Let go of everything; nothing is committed. Safe to call twice.
+        """Let go of everything; with `commit="auto"` first commit what is finished. Safe to call twice.
+
+        What was returned last counts as finished only where the application has asked for more. Leaving
+        the consumer's `with` block without an exception says so too; `close` alone does not, for it
+        may be called because something went wrong. `contextlib.closing` works as well.
+
+        Raises:
+            RiverrunError: what was left to commit could not be committed; all else is closed.
 
         Example:
             consumer = client.consumer("orders")
+            records = consumer.getmany(timeout_s=1)
             consumer.close()
         """
         if not self._session.lifetime.ended:
@@ -263,15 +220,23 @@ class Consumer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close."""
-        self.close()
+        """Close; without an exception what was returned last is finished with."""
+        if error is None and self._hands is not None:
+            self._hands.finish()
+        if not self._session.lifetime.ended:
+            self._call(lambda: self._consumer.__aexit__(kind, error, trace))
 
-    def _next_on_loop(self) -> Record:
-        async def next_record() -> Record:
+    def _next_on_loop(self) -> Record[K, V]:
+        thread = self._asked()
+
+        async def next_record() -> Record[K, V]:
             await self._gone_back()
-            return await self._consumer.__anext__()
+            record = await self._consumer.__anext__()
+            if self._hands is not None:
+                self._hold(thread, first_places([record]))
+            return record
 
-        def put_back(record: Record) -> None:
+        def put_back(record: Record[K, V]) -> None:
             self._put_records_back([record])
 
         try:
@@ -279,13 +244,23 @@ class Consumer:
         except StopAsyncIteration:
             raise StopIteration from None
 
+    # What is in which thread's hand.
+
+    def _asked(self) -> threading.Thread:
+        thread = threading.current_thread()
+        if self._hands is not None:
+            self._hands.asked(thread)
+        return thread
+
+    def _hold(self, thread: threading.Thread, places: Places) -> None:
+        if self._hands is not None:
+            with self._direct.lock:
+                self._hands.hold(thread, places)
+
     # What was handed out and not taken, because whoever waited for it was interrupted.
 
-    def _put_records_back(self, records: Sequence[Record]) -> None:
-        places: dict[TopicPartition, int] = {}
-        for record in records:
-            places.setdefault(TopicPartition(record.topic, record.partition), record.offset)
-        self._put_back(places)
+    def _put_records_back(self, records: Sequence[Record[K, V]]) -> None:
+        self._put_back(first_places(records))
 
     def _put_back(self, places: Mapping[TopicPartition, int]) -> None:
         """Go back there; until the broker has answered, these positions are not committed."""

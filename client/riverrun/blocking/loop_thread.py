@@ -44,6 +44,11 @@ class LoopThread:
         """Whether there is a thread that has to be ended."""
         return self._state is _State.RUNNING
 
+    @property
+    def is_current(self) -> bool:
+        """Whether the caller runs on it: in a callback."""
+        return self._thread is threading.current_thread()
+
     def check(self) -> None:
         """Refuse calls that could never be answered.
 
@@ -53,10 +58,11 @@ class LoopThread:
         """
         if self.is_forked:
             raise forked("this client belongs to the process that this one was forked from")
-        if self._thread is threading.current_thread():
+        if self.is_current:
             raise UsageError(
-                "a blocking call was made on the client's own thread, in a callback (on_reset, or of "
-                "a future), where it would wait for itself; make it in a thread of yours",
+                "a blocking call was made on the client's own thread, in a callback (on_delivery, "
+                "on_reset, of a future, a partitioner or a deserializer), where it would wait for "
+                "itself; make it in a thread of yours",
                 reason=Reason.INVALID_REQUEST,
             )
 

@@ -8,12 +8,14 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from riverrun._core.records import RecordMetadata
+from riverrun._net.delivery_reports import OnDelivery, Report, report, report_soon
 from riverrun.blocking.loop_thread import LoopThread
-from riverrun.errors import BufferFullError, ClosedError, Reason
+from riverrun.errors import BufferFullError, ClosedError, Reason, RiverrunError
 
 _log = logging.getLogger("riverrun")
 
@@ -30,11 +32,14 @@ class Acknowledgement(Future[RecordMetadata]):
     """Where a record went, as a future. It cannot be cancelled: the record is on its way.
 
     One that fails and is never asked is logged when it is let go, as asyncio does it.
+
+    Args:
+        told: somebody else is told of a failure, so that it need not be logged.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, told: bool = False) -> None:
         super().__init__()
-        self._asked = False
+        self._asked = told
         self.set_running_or_notify_cancel()
 
     def result(self, timeout: float | None = None) -> RecordMetadata:
@@ -64,6 +69,7 @@ class _Entry(NamedTuple):
     take: Take
     size_bytes: int
     acknowledgement: Acknowledgement
+    on_delivery: OnDelivery | None
 
 
 class SendQueue:
@@ -95,17 +101,31 @@ class SendQueue:
         outstanding_bytes = self._given_bytes - self._settled_bytes
         return not self.failed and outstanding_bytes + size_bytes <= self._buffer_bytes
 
-    def put(self, take: Take, size_bytes: int, *, awaited: bool = False) -> Acknowledgement:
+    def put(
+        self,
+        take: Take,
+        size_bytes: int,
+        *,
+        on_delivery: OnDelivery | None = None,
+        awaited: bool = False,
+    ) -> Acknowledgement:
         """Take a record from any thread; one that is awaited is not left for the next look.
+
+        Args:
+            take: gives it to the producer, which then tells `on_delivery` by itself.
+            size_bytes: what it takes of the buffer at least.
+            on_delivery: is told here of a record that never gets so far.
+            awaited: somebody waits for the acknowledgement.
 
         Raises:
             ClosedError: the client was closed.
         """
-        acknowledgement = Acknowledgement()
+        acknowledgement = Acknowledgement(told=on_delivery is not None)
+        entry = _Entry(take, size_bytes, acknowledgement, on_delivery)
         with self._lock:
             is_closed, is_known = self._closed, self._scheduled and not awaited
             if not is_closed:
-                self._entries.append(_Entry(take, size_bytes, acknowledgement))
+                self._entries.append(entry)
                 self._given_count += 1
                 self._given_bytes += size_bytes
                 self._scheduled = True
@@ -114,21 +134,24 @@ class SendQueue:
             self._thread.park_at_exit(error)
             raise error
         if not is_known:
-            self._tell(acknowledgement)
+            self._tell(entry)
         return acknowledgement
 
-    def _tell(self, acknowledgement: Acknowledgement) -> None:
+    def _tell(self, entry: _Entry) -> None:
         try:
             self._thread.post(self._begin)
         except ClosedError:
+            with self._lock, suppress(ValueError):
+                # Raised here, it need not be told or logged as well.
+                self._entries.remove(entry)
             self.close()
-            # Raised here, it need not be logged as well.
-            acknowledgement.exception(0)
             raise
 
     # On the loop.
 
-    def put_now(self, take: Take, size_bytes: int) -> Acknowledgement:
+    def put_now(
+        self, take: Take, size_bytes: int, on_delivery: OnDelivery | None = None
+    ) -> Acknowledgement:
         """Give a record to the producer before returning.
 
         Raises:
@@ -145,9 +168,10 @@ class SendQueue:
         with self._lock:
             self._given_bytes += size_bytes
         self.failed = False
-        entry = _Entry(take, size_bytes, Acknowledgement())
+        acknowledgement = Acknowledgement(told=on_delivery is not None)
+        entry = _Entry(take, size_bytes, acknowledgement, on_delivery)
         future.add_done_callback(partial(self._settle, entry))
-        return entry.acknowledgement
+        return acknowledgement
 
     async def taken(self) -> None:
         """Wait until the producer has been given all that was put so far."""
@@ -162,8 +186,18 @@ class SendQueue:
         """Fail what the producer was not given, and take no more."""
         with self._lock:
             self._closed = True
+        reports: list[Report] = []
         while self._entries:
-            self._entries.popleft().acknowledgement.set_exception(_closed())
+            entry = self._entries.popleft()
+            error = _closed()
+            entry.acknowledgement.set_exception(error)
+            if entry.on_delivery is not None:
+                reports.append((entry.on_delivery, error, None))
+        if self._thread.is_current:
+            # Behind what the producer has to tell.
+            report_soon(reports)
+        else:
+            report(reports)
 
     def _begin(self) -> None:
         self._move()
@@ -196,6 +230,8 @@ class SendQueue:
                 self._settled_bytes += entry.size_bytes
                 self.failed = True
                 entry.acknowledgement.set_exception(error)
+                if entry.on_delivery is not None:
+                    report_soon([(entry.on_delivery, cast("RiverrunError", error), None)])
             else:
                 entries.popleft()
                 self._taken_count += 1

@@ -14,6 +14,7 @@ from riverrun.blocking.direct import Direct
 from riverrun.blocking.lifetimes import Lifetime
 from riverrun.blocking.loop_thread import LoopThread
 from riverrun.blocking.send_queue import SendQueue
+from riverrun.errors import ClosedError
 
 T = TypeVar("T")
 
@@ -40,6 +41,14 @@ class Session:
 
         return self.thread.call(made)
 
+    def ask(self, ask: Callable[[], T]) -> T:
+        """Ask something that needs no waiting, also from a callback, and after the end."""
+        if not self.thread.is_current:
+            with suppress(ClosedError):
+                return self.make(ask)
+            self.thread.join()
+        return ask()
+
     def each(self, items: AsyncIterator[T]) -> Iterator[T]:
         """Iterate in the calling thread over what comes on the loop."""
 
@@ -54,7 +63,10 @@ class Session:
             yield item
 
     async def close_producer(
-        self, producer: riverrun.producer.Producer, queue: SendQueue, timeout_s: float | None
+        self,
+        producer: riverrun.producer.Producer[bytes, bytes],
+        queue: SendQueue,
+        timeout_s: float | None,
     ) -> None:
         """Give a producer what is on its way to it, and close it, within that time."""
         loop = asyncio.get_running_loop()

@@ -1,0 +1,59 @@
+"""What each of the threads that share a consumer has in hand, so that it is not committed as finished."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeAlias
+
+from riverrun._core.records import Record, TopicPartition
+
+Places: TypeAlias = Mapping[TopicPartition, int]
+"""The first offsets of what was taken, by partition."""
+
+
+class Hands:
+    """For each thread what it took last; it is through with that when it asks for more.
+
+    A thread that has ended without asking again keeps its hand: nobody has said that it was through.
+
+    Args:
+        lock: held while a record is taken, so that none is taken and in nobody's hand.
+    """
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self._lock = lock
+        self._held: dict[threading.Thread, Record[Any, Any] | Places] = {}
+
+    def hold(self, thread: threading.Thread, taken: Record[Any, Any] | Places) -> None:
+        """Note what a thread takes, with the lock held; it is through with what it had before."""
+        self._held[thread] = taken
+
+    def asked(self, thread: threading.Thread) -> None:
+        """Note that a thread asks for more."""
+        with self._lock:
+            self._held.pop(thread, None)
+
+    def finish(self) -> None:
+        """Note that all threads are through with everything."""
+        with self._lock:
+            self._held.clear()
+
+    def places(self) -> dict[TopicPartition, int]:
+        """Return the first offset in any hand, by partition."""
+        with self._lock:
+            held = tuple(self._held.values())
+        places: dict[TopicPartition, int] = {}
+        for taken in held:
+            theirs = first_places([taken]) if isinstance(taken, Record) else taken
+            for partition, offset in theirs.items():
+                places[partition] = min(offset, places.get(partition, offset))
+        return places
+
+
+def first_places(records: Iterable[Record[Any, Any]]) -> dict[TopicPartition, int]:
+    """Return where each partition's records begin; they come in order."""
+    places: dict[TopicPartition, int] = {}
+    for record in records:
+        places.setdefault(TopicPartition(record.topic, record.partition), record.offset)
+    return places

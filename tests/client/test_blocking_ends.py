@@ -172,9 +172,8 @@ def test_an_interrupt_ends_a_call_at_once_and_the_client_can_be_used_and_closed(
         os.kill(real_broker.pid, signal.SIGCONT)
 
 
-def test_an_interrupt_loses_no_record_that_was_not_returned(real_broker, topic):
-    text = """
-producer.send_many(topic, [b"%d" % n for n in range(1, 3000)])
+INTERRUPTS = """
+producer.send_many(topic, (b"%d" % n for n in range(1, COUNT)))
 consumer = client.consumer(topic, stop_at_end=True, group="g")
 go = threading.Semaphore(1)
 def interrupt():
@@ -187,10 +186,7 @@ taken, interrupts = [], 0
 while True:
     records = None
     try:
-        records = consumer.getmany(5)
-        if not records:
-            break
-        taken += records
+        TAKE
     except KeyboardInterrupt:
         interrupts += 1
         if records and (not taken or taken[-1] is not records[-1]):
@@ -198,8 +194,22 @@ while True:
         go.release()
 values = [int(record.value) for record in taken]
 assert interrupts > 5, interrupts
-print(len({*range(3000)} - {*values}), values == sorted(values))
+print(len({*range(COUNT)} - {*values}), values == sorted(values))
 """
+GETMANY = """records = consumer.getmany(5)
+        if not records:
+            break
+        taken += records"""
+ITERATING = """for record in consumer:
+            taken.append(record)
+        break"""
+TAKING = {"getmany": (3000, GETMANY), "iterating": (200_000, ITERATING)}
+
+
+@pytest.mark.parametrize("way", TAKING)
+def test_an_interrupt_loses_no_record_that_was_not_returned(real_broker, topic, way):
+    count, take = TAKING[way]
+    text = INTERRUPTS.replace("COUNT", str(count)).replace("TAKE", take)
     assert ended(program(text, real_broker, topic)) == ("0 True\n", "")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -13,6 +14,8 @@ import pytest
 
 import riverrun.blocking
 from riverrun import TopicPartition
+from riverrun.blocking.loop_thread import LoopThread
+from riverrun.blocking.send_queue import SendQueue
 from tests.e2e.broker_process import BrokerProcess
 
 
@@ -122,6 +125,40 @@ def test_a_record_that_never_reached_the_producer_is_told_too_and_once(tmp_path,
 def _send_and_fail(producer, topic, value):
     with pytest.raises(riverrun.RiverrunError):
         producer.send(topic, value)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "told_of"),
+    [
+        (
+            riverrun.BufferFullError("full", reason=riverrun.Reason.BUFFER_FULL),
+            riverrun.ClosedError,
+        ),
+        (
+            riverrun.FatalError("fenced", reason=riverrun.Reason.PRODUCER_FENCED),
+            riverrun.FatalError,
+        ),
+    ],
+    ids=["no room until it closes", "refused"],
+)
+def test_who_is_told_hears_of_a_record_that_was_left_in_the_queue(refusal, told_of):
+    told, thread = Told(), LoopThread()
+    queue = SendQueue(thread, asyncio.Event().wait, buffer_bytes=1000)
+
+    def take():
+        raise refusal
+
+    async def close():
+        await asyncio.sleep(0)
+        queue.close()
+
+    futures = [queue.put(take, 10, on_delivery=told) for _ in range(3)]
+    thread.call(close)
+    errors = [future.exception(20) for future in futures]
+    thread.close()
+    assert thread.join(20)
+    assert [type(error) for error in errors] == [told_of] * 3
+    assert told.outcomes == errors
 
 
 def test_a_value_may_be_changed_once_a_call_has_taken_it(client, topic):

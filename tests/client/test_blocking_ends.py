@@ -175,34 +175,37 @@ def test_an_interrupt_ends_a_call_at_once_and_the_client_can_be_used_and_closed(
 INTERRUPTS = """
 producer.send_many(topic, (b"%d" % n for n in range(1, COUNT)))
 consumer = client.consumer(topic, stop_at_end=True, group="g")
-go = threading.Semaphore(1)
+go = threading.Semaphore(0)
 def interrupt():
     for round in range(40):
         go.acquire()
         time.sleep(0.0007 * (round % 7))
         os.kill(os.getpid(), signal.SIGINT)
 threading.Thread(target=interrupt, daemon=True).start()
-taken, interrupts = [], 0
+taken, interrupts, ready = [], 0, True
 while True:
     records = None
     try:
+        # Interrupts come one at a time, and in this block only.
+        if ready:
+            ready = False
+            go.release()
         TAKE
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        break
     except KeyboardInterrupt:
         interrupts += 1
         if records and (not taken or taken[-1] is not records[-1]):
             taken += records
-        go.release()
+        ready = True
 values = [int(record.value) for record in taken]
 assert interrupts > 5, interrupts
 print(len({*range(COUNT)} - {*values}), values == sorted(values))
 """
-GETMANY = """records = consumer.getmany(5)
-        if not records:
-            break
-        taken += records"""
+GETMANY = """while records := consumer.getmany(5):
+            taken += records"""
 ITERATING = """for record in consumer:
-            taken.append(record)
-        break"""
+            taken.append(record)"""
 TAKING = {"getmany": (3000, GETMANY), "iterating": (200_000, ITERATING)}
 
 

@@ -18,6 +18,8 @@ import riverrun.blocking
 START = """
 import os, signal, sys, threading, time
 import riverrun, riverrun.blocking
+# Whoever runs the tests in the background has made all of them deaf to it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 address, topic = sys.argv[1:]
 client = riverrun.blocking.Client(address)
 producer = client.producer()

@@ -208,7 +208,7 @@ GETMANY = """while records := consumer.getmany(5):
             taken += records"""
 ITERATING = """for record in consumer:
             taken.append(record)"""
-TAKING = {"getmany": (3000, GETMANY), "iterating": (200_000, ITERATING)}
+TAKING = {"getmany": (3000, GETMANY), "iterating": (80_000, ITERATING)}
 
 
 @pytest.mark.parametrize("way", TAKING)
@@ -244,14 +244,14 @@ sys.meta_path.insert(0, Reading())
     assert done.stdout == f"{read}\n"
 
 
-# That gRPC's handlers, which crash one child in five, would be back: 15 forks tell so in 95 of 100
-# runs; that they are off, the test above tells for certain.
+# Whether gRPC's own handlers are off, the test above tells for certain; they crash one child in five,
+# which the few forks here need not show.
 def test_a_child_process_is_told_and_its_parent_goes_on(real_broker, topic):
     text = """
 consumer = client.consumer(topic)
 next(consumer)
 unused = riverrun.blocking.Client(address)
-for round in range(15):
+for round in range(4):
     child = os.fork()
     if not child:
         with client, producer, consumer:

@@ -27,9 +27,17 @@ class Partition:
         self.max_batch_bytes = max_batch_bytes
         self.appends = []
         self.end = 0
+        self._came = asyncio.Event()
 
     def submit(self, append):
         self.appends.append(append)
+        self._came.set()
+
+    async def has(self, records):
+        """Wait until so many records have come."""
+        while sum(each.batch.header.record_count for each in self.appends) < records:
+            self._came.clear()
+            await self._came.wait()
 
     def answer(self, error=None):
         for append in self.appends:
@@ -172,8 +180,8 @@ def test_every_record_is_stored_once_in_order_where_its_call_was_told(calls):
             )
             if ends_turn:
                 await asyncio.sleep(0)
-        while gathering._open:  # calls as fast as these wait for one another
-            await asyncio.sleep(WAIT_S_MAX)
+        # Calls as fast as these wait for one another.
+        await partition.has(sum(len(values) for values, _ in calls))
         partition.answer()
         return [value for values in partition.values() for value in values], told
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from riverrun.v1.records_pb2 import Record, RecordBatch, RecordSet
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.log.batch import PartitionId, Stamp
-from riverrun_server.core.pace import AIM_CALLS, WAIT_S_MAX
+from riverrun_server.core.pace import AIM_CALLS
 from riverrun_server.ports.partitions import Acks, Appended
 from riverrun_server.rpc.gathering import Gathering
 from riverrun_server.wire.ingress import IngressLimits, pack_records

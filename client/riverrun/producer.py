@@ -7,7 +7,7 @@ import copy
 from collections.abc import AsyncIterable, Callable, Iterable
 from contextlib import aclosing, suppress
 from types import TracebackType
-from typing import Any, Generic, Literal, Self, TypeAlias, TypedDict
+from typing import Any, Generic, Literal, Self, TypeAlias, TypedDict, cast
 
 from riverrun._core.chunks import Chunk, Chunker, Sendable
 from riverrun._core.codecs import Compression
@@ -208,22 +208,21 @@ class Producer(Generic[K, V]):
         await self._engine.known_topic(topic, partition)
         tally = Tally(topic)
         chunker = self._chunker(topic, partition)
-        taken = 0
+        unsendable: list[UsageError] = []
+        source = self._serialized(topic, records, unsendable)
         pause_s = max(self._config.linger_s, _PAUSE_S)
         try:
-            async with aclosing(feed(records, chunker.wanted, pause_s)) as runs:
+            async with aclosing(feed(source, chunker.wanted, pause_s)) as runs:
                 async for items, pause in runs:
-                    ready, unsendable = self._serializer.items(topic, items, taken)
-                    taken += len(items)
-                    await self._submit(tally, chunker.feed(ready))
-                    if unsendable is not None:
-                        raise unsendable
+                    await self._submit(tally, chunker.feed(items))
                     # Many partitions gather for long; what is ready is sent meanwhile.
                     await asyncio.sleep(0)
                     if pause:
                         await self._submit(tally, chunker.drain())
                     if tally.error is not None:
                         break
+            if unsendable:
+                raise unsendable[0]
             if tally.error is None:
                 await self._submit(tally, chunker.drain())
         except RiverrunError as error:
@@ -314,6 +313,19 @@ class Producer(Generic[K, V]):
         size_bytes = size_bound(key_data, data, headers)
         check_size(size_bytes)
         return Submission(topic, partition, row, size_bytes, on_delivery)
+
+    def _serialized(
+        self,
+        topic: str,
+        records: Iterable[Item[K, V]] | AsyncIterable[Item[K, V]],
+        refused: list[UsageError],
+    ) -> Iterable[Sendable] | AsyncIterable[Sendable]:
+        serializer = self._serializer
+        if serializer.is_plain:
+            return cast("Iterable[Sendable] | AsyncIterable[Sendable]", records)
+        if isinstance(records, AsyncIterable):
+            return serializer.each_of_async(topic, records, refused)
+        return serializer.each(topic, records, refused)
 
     def _chunker(self, topic: str, partition: int | None) -> Chunker:
         machine = self._engine.machine

@@ -240,3 +240,21 @@ def test_a_strict_type_checker_knows_what_each_producer_takes(tmp_path):
     found = {int(line.split(":")[1]) for line in done.stdout.splitlines() if ": error:" in line}
     wrong = {n for n, line in enumerate(USES.splitlines(), 1) if line.endswith("# wrong")}
     assert found == wrong, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("kind", ["iterable", "async iterable"])
+async def test_what_is_changed_and_yielded_again_is_sent_as_it_was_each_time(kind):
+    reading = {}
+
+    def readings():
+        for number in range(50):
+            reading["n"] = number
+            yield reading
+
+    async def readings_async():
+        for each in readings():
+            yield each
+
+    async with producing(value_serializer="json") as (broker, producer):
+        await producer.send_many(TOPIC, readings() if kind == "iterable" else readings_async())
+    assert [value for _, value in stored(broker)] == [b'{"n":%d}' % number for number in range(50)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from typing import Generic, TypeAlias, TypeVar, cast
 
 from riverrun._core.chunks import Sendable
@@ -87,27 +87,44 @@ class RecordSerializer(Generic[K, V]):
         """
         return cast("bytes | None", value) if self._value is None else self._value(topic, value)
 
-    def items(
-        self, topic: str, items: list[Item[K, V]], taken: int
-    ) -> tuple[list[Sendable], UsageError | None]:
-        """Serialize items, up to one that cannot be; return them, and why not that one.
+    def each(
+        self, topic: str, items: Iterable[Item[K, V]], refused: list[UsageError]
+    ) -> Iterator[Sendable]:
+        """Serialize items as they are taken, so that whoever yields them may change them afterwards.
 
         Args:
             topic: where they go.
             items: what `send_many` was given.
-            taken: how many came before them.
+            refused: gets the error of one that cannot be serialized; it ends before that.
         """
         if self.is_plain:
-            return cast("list[Sendable]", items), None
-        ready: list[Sendable] = []
-        try:
-            # By itself, for what came before one that cannot be serialized is sent.
-            for item in items:
-                ready.append(self._item(topic, item))  # noqa: PERF401
-        except UsageError as error:
-            error.message = f"record {taken + len(ready)} of send_many: {error.message}"
-            return ready, error
-        return ready, None
+            return iter(cast("Iterable[Sendable]", items))
+        return self._each(topic, items, refused)
+
+    def _each(
+        self, topic: str, items: Iterable[Item[K, V]], refused: list[UsageError]
+    ) -> Iterator[Sendable]:
+        for taken, item in enumerate(items):
+            try:
+                ready = self._item(topic, item)
+            except UsageError as error:
+                refused.append(_numbered(error, taken))
+                return
+            yield ready
+
+    async def each_of_async(
+        self, topic: str, items: AsyncIterable[Item[K, V]], refused: list[UsageError]
+    ) -> AsyncIterator[Sendable]:
+        """Serialize the items of an async iterable, likewise."""
+        taken = 0
+        async for item in items:
+            try:
+                ready = self._item(topic, item)
+            except UsageError as error:
+                refused.append(_numbered(error, taken))
+                return
+            yield ready
+            taken += 1
 
     def _item(self, topic: str, item: Item[K, V]) -> Sendable:
         if isinstance(item, (NewRecord, Record)):
@@ -121,3 +138,8 @@ class RecordSerializer(Generic[K, V]):
             return cast("Sendable", item)
         pair = cast("tuple[K | None, V | None]", item)
         return self.key(topic, pair[0]), self.value(topic, pair[1])
+
+
+def _numbered(error: UsageError, taken: int) -> UsageError:
+    error.message = f"record {taken} of send_many: {error.message}"
+    return error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Generic, Self, cast
@@ -204,7 +204,7 @@ class Producer(Generic[K, V]):
             print(summary.records, "records in", summary.batches, "batches")
         """
         refused: list[UsageError] = []
-        handover = Handover(self._serialized(topic, records, refused), self._thread)
+        handover = Handover(self._serializer.each(topic, records, refused), self._thread)
 
         async def send() -> SendSummary:
             await self._queue.taken()
@@ -308,23 +308,6 @@ class Producer(Generic[K, V]):
             timestamp_ms=timestamp_ms,
             on_delivery=on_delivery,
         )
-
-    def _serialized(
-        self, topic: str, records: Iterable[Item[K, V]], refused: list[UsageError]
-    ) -> Iterator[Sendable]:
-        """Serialize one after the other, in the calling thread, and end before one that cannot be."""
-        if self._serializer.is_plain:
-            return iter(cast("Iterable[Sendable]", records))
-
-        def serialized() -> Iterator[Sendable]:
-            for taken, item in enumerate(records):
-                ready, error = self._serializer.items(topic, [item], taken)
-                if error is not None:
-                    refused.append(error)
-                    return
-                yield ready[0]
-
-        return serialized()
 
 
 def _checked_size(row: Row) -> int | None:

@@ -300,10 +300,11 @@ class RocksStore:
         write.put(self._journal.meta, keys.slot_of(prefix), rows.pack_slot(slot))
         write.put(self._journal.index, keys.state(prefix), rows.pack_state(LogState()))
         again = (slot, prefix) in self._dead
-        if again:
-            # It was dropped from the same slot: its old batches would be the new partition's.
+        if again or self._holds_any(prefix, slot):
+            # Dropped from this slot, or left there by a salvage: they would be the new partition's.
             column = self._rocks.column(keys.slot_name(slot))
             write.delete_range(column, prefix, keys.batches_end(prefix))
+        if again:
             write.delete(self._journal.meta, keys.dead(slot, prefix))
         self._journal.commit(write)
         if again:
@@ -319,6 +320,13 @@ class RocksStore:
                 setting="storage.slots",
             )
         return self._log_of(partition, slot, LogState(), None)
+
+    def _holds_any(self, prefix: bytes, slot: int) -> bool:
+        column = self._rocks.column(keys.slot_name(slot))
+        try:
+            return bool(column.scan(prefix, keys.batches_end(prefix), 1))
+        except CorruptData:
+            return True
 
     def _still_wanted(self, job: Job) -> bool:
         """Return whether what a job deletes is still dead: its keys could be in use again."""

@@ -21,11 +21,12 @@ from riverrun_server.core.log.epochs import EpochEntry
 from riverrun_server.core.log.state import LogState
 from riverrun_server.ports.log import CorruptData
 from riverrun_server.storage import keys, rows
+from riverrun_server.storage.adoption import adopt
 from riverrun_server.storage.durable_file import sync_directory
 from riverrun_server.storage.journal import Journal, last_claim
 from riverrun_server.storage.log import Parse, RocksLog, Scan
 from riverrun_server.storage.options import Tuning, WalRecovery
-from riverrun_server.storage.rocks import Access, Batch, Rocks, open_rocks
+from riverrun_server.storage.rocks import Access, Rocks, open_rocks
 from riverrun_server.storage.rocks_errors import translated
 from riverrun_server.storage.wal_reader import cut_at_damage, logs_of
 
@@ -44,7 +45,8 @@ def salvage(
 ) -> dict[PartitionId, int]:
     """Replace a store by what can be read of it; return where partitions had to be cut.
 
-    The old write-ahead logs stay beside it for whoever wants to look; they are used no more.
+    Those that had lost their slot and have it again are among them, whole or not. The old
+    write-ahead logs stay beside the store for whoever wants to look; they are used no more.
 
     Args:
         store: the database's directory.
@@ -60,14 +62,15 @@ def salvage(
     """
     copy = _copy_of(store)
     rocks = _opened_copy(store, copy, families, tuning)
-    cuts: dict[PartitionId, int] = {}
     try:
         journal = Journal(rocks, last_claim(rocks)[0])
-        _disown(journal)
+        cuts = dict.fromkeys(adopt(journal), 0)
         for log in _logs(journal, parse, scan):
             was = log.state.log_end_offset
-            if cut_log(log):
+            cut = cut_log(log)
+            if cut or log.partition in cuts:
                 cuts[log.partition] = log.state.log_end_offset
+            if cut:
                 _log.warning(
                     "partition cut where its batches no longer continue",
                     partition=str(log.partition),
@@ -142,24 +145,6 @@ def _swap(store: Path, copy: Path) -> None:
     sync_directory(store.parent)
     for table in old.glob("*.sst"):
         table.unlink()
-
-
-def _disown(journal: Journal) -> None:
-    """Have upkeep delete batches of partitions that the slot map has lost.
-
-    A partition that is made anew under the same id and in the same slot would have them else.
-    """
-    slot_of = {key[1:]: rows.unpack_slot(row) for key, row in journal.meta.scan(*keys.slots())}
-    write = Batch()
-    for column in journal.rocks.columns():
-        slot = keys.slot_of_name(column.name)
-        at = b""
-        while slot is not None and (found := column.scan(at, keys.SLOT_END, 1)):
-            prefix = found[0][0][: keys.PREFIX_BYTES]
-            if slot_of.get(prefix) != slot:
-                write.put(journal.meta, keys.dead(slot, prefix), rows.DEAD)
-            at = keys.batches_end(prefix)
-    journal.commit(write)
 
 
 def _logs(journal: Journal, parse: Parse, scan: Scan) -> Iterator[RocksLog]:

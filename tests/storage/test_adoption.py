@@ -8,7 +8,7 @@ from riverrun_server.storage import keys
 from riverrun_server.storage.adoption import adopt
 from riverrun_server.storage.recovery import Mode
 from riverrun_server.storage.rocks import Batch
-from tests.storage.world import P0, P1, Writer, flip, killed, read_all, wals
+from tests.storage.world import P0, P1, Writer, flip, killed, read_all, tables, wals
 
 
 def work_off(store):
@@ -116,3 +116,53 @@ def test_a_new_partition_never_shows_what_is_left_of_another_of_its_name(opened)
     assert (found.base_offset, found.data) == (0, new.data)
     work_off(again)
     assert len(read_all(writer.log)) == 2
+
+
+# A damaged table in a store that is salvaged.
+
+
+@pytest.fixture
+def damaged_twice(opened, data_dir):
+    """Damage a table of P0 where some bytes stand, and the log of its batches; P1 has 120 more."""
+
+    def make(needle_of):
+        store = opened()
+        writer, other = Writer(store.open(P0)), Writer(store.open(P1))
+        for number in range(10):
+            writer.append(size=40_000, epoch=7 + number, leader_epoch=7 + number)
+        needle, column = needle_of(writer.log)
+        column.flush()
+        writer.append()  # so that the state can be read, it stands elsewhere
+        other.many(60, size=1000)
+        store._journal.meta.flush()
+        store.sync()
+        other.many(60, size=1000)
+        store.sync()
+        store.write_watermark(clean=False)
+        folder = killed(data_dir)
+        (table,) = (path for path in tables(folder) if needle in path.read_bytes())
+        flip(table, table.read_bytes().find(needle))
+        oldest = wals(folder)[0]
+        flip(oldest, oldest.stat().st_size - 20_000)
+        return folder
+
+    return make
+
+
+def first_batch(log):
+    return read_all(log)[0].data[-200:], log._slot
+
+
+def first_epoch(log):
+    # A key as it stands in a table: what it shares with the key before it is left out.
+    return keys.epoch(keys.prefix(log.partition), 7)[-5:], log._index
+
+
+@pytest.mark.parametrize("needle_of", [first_batch, first_epoch])
+def test_a_damaged_table_is_damage_of_its_partition_alone(opened, damaged_twice, needle_of):
+    store = opened(damaged_twice(needle_of), seed=1)
+    assert store.recovery.mode is Mode.SALVAGED
+    assert P0 in store.partitions()
+    log = store.open(P1)
+    assert len(read_all(log)) == 120
+    Writer(log).append()

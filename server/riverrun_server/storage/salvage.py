@@ -67,7 +67,12 @@ def salvage(
         cuts = dict.fromkeys(adopt(journal), 0)
         for log in _logs(journal, parse, scan):
             was = log.state.log_end_offset
-            cut = cut_log(log)
+            try:
+                cut = cut_log(log)
+            except CorruptData as error:
+                # Its rows are damaged in a table: it alone waits for an operator.
+                _tell_unreadable(log.partition, error)
+                continue
             if cut or log.partition in cuts:
                 cuts[log.partition] = log.state.log_end_offset
             if cut:
@@ -155,10 +160,14 @@ def _logs(journal: Journal, parse: Parse, scan: Scan) -> Iterator[RocksLog]:
             stored = journal.index.one(keys.state(key[1:]))
             state = rows.unpack_state(stored or b"")
         except CorruptData as error:
-            _log.warning("partition cannot be read", partition=str(partition), error=str(error))
+            _tell_unreadable(partition, error)
             continue
         slot = journal.rocks.column(keys.slot_name(rows.unpack_slot(row)))
         yield RocksLog(partition, journal, slot, state, None, parse, scan)
+
+
+def _tell_unreadable(partition: PartitionId, error: CorruptData) -> None:
+    _log.warning("partition cannot be read", partition=str(partition), error=str(error))
 
 
 def cut_log(log: RocksLog) -> bool:

@@ -16,6 +16,7 @@ from riverrun_server.ports.log import CorruptData
 from riverrun_server.storage import keys, rows
 from riverrun_server.storage.columns import Column
 from riverrun_server.storage.journal import Journal
+from riverrun_server.storage.moving import marked
 from riverrun_server.storage.rocks import Batch
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -24,7 +25,7 @@ _log = structlog.stdlib.get_logger(__name__)
 def adopt(journal: Journal) -> list[PartitionId]:
     """Put back the slot rows of partitions that have batches but no row; return these partitions.
 
-    Batches that a drop has left are not meant. A partition with batches in several slots gets no
+    Batches that a drop or a move has left are not meant. A partition with batches in several slots gets no
     row, for nobody knows which are its own: they stay where they are, and a slot that holds any
     counts as littered.
 
@@ -34,11 +35,14 @@ def adopt(journal: Journal) -> list[PartitionId]:
     """
     known = {key[1:] for key, _ in journal.meta.scan(*keys.slots())}
     dead = {keys.dead_of(key) for key, _ in journal.meta.scan(*keys.dead_rows())}
+    left = set(marked(journal))
     holders: defaultdict[bytes, list[int]] = defaultdict(list)
     for column in journal.rocks.columns():
         slot = keys.slot_of_name(column.name)
-        for prefix in _prefixes(column) if slot is not None else ():
-            if slot is not None and prefix not in known and (slot, prefix) not in dead:
+        if slot is None or slot in left:
+            continue
+        for prefix in _prefixes(column):
+            if prefix not in known and (slot, prefix) not in dead:
                 holders[prefix].append(slot)
     write, adopted = Batch(), []
     for prefix, slots in sorted(holders.items()):

@@ -9,6 +9,7 @@ continue or a checksum fails.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -105,6 +106,7 @@ def finish_salvage(store: Path) -> None:
         if copy.exists() and not store.exists():
             copy.rename(store)
             sync_directory(store.parent)
+            _drop_tables(store)
         shutil.rmtree(copy, ignore_errors=True)
 
 
@@ -143,12 +145,35 @@ def _copy(store: Path, copy: Path) -> None:
 
 
 def _swap(store: Path, copy: Path) -> None:
-    old = store.with_name(store.name + ".damaged")
-    shutil.rmtree(old, ignore_errors=True)
-    store.rename(old)
+    """Let a complete copy take the place of a store, so that a power cut leaves either of them."""
+    for file in copy.iterdir():
+        _sync(file)
+    sync_directory(copy)
+    store.rename(_free_name(store))
+    sync_directory(store.parent)
     copy.rename(store)
     sync_directory(store.parent)
-    for table in old.glob("*.sst"):
+    _drop_tables(store)
+
+
+def _sync(file: Path) -> None:
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())
+
+
+def _free_name(store: Path) -> Path:
+    """Return where a replaced store goes: each has a folder of its own, numbered from the second on."""
+    first = store.with_name(store.name + ".damaged")
+    if not first.exists():
+        return first
+    return next(
+        path for number in itertools.count(2) if not (path := Path(f"{first}.{number}")).exists()
+    )
+
+
+def _drop_tables(store: Path) -> None:
+    """Delete the tables of replaced stores: what is good of them is linked into the store."""
+    for table in store.parent.glob(f"{store.name}.damaged*/*.sst"):
         table.unlink()
 
 

@@ -16,35 +16,36 @@ WAIT_S_MAX = 0.004
 WORTH_CALLS = 6
 """Nobody waits unless at least so many are expected to gather in the longest wait."""
 
-_WEIGHT = 0.25  # of the newest group in the running rate
-_FORGET_S = 0.1  # a pause that long says that the rate of before is over
+WINDOW_S = 0.05
+"""Calls are counted for so long to know how fast they come; a mean of their gaps would be ruled by the
+shortest ones."""
 
 
 class Pace:
-    """Watches how fast calls come.
+    """How fast calls come for one partition under one ack condition.
 
-    Transitions: each `closed` takes a group of calls into the rate; `wait_s` says how long the next
-    one stays open.
+    Transitions: `closed` counts a group of calls; once a window has passed, its rate holds for the
+    next one, and no longer.
     """
 
-    __slots__ = ("_calls_per_s", "_closed_at_s")
+    __slots__ = ("_began_s", "_calls", "_calls_per_s")
 
-    def __init__(self) -> None:
+    def __init__(self, now_s: float) -> None:
+        self._began_s = now_s
+        self._calls = 0
         self._calls_per_s = 0.0
-        self._closed_at_s = 0.0
 
     def closed(self, calls: int, now_s: float) -> None:
         """Take in that a group of so many calls was closed."""
-        passed_s = now_s - self._closed_at_s
-        self._closed_at_s = now_s
-        if passed_s >= _FORGET_S:
-            self._calls_per_s = 0.0
-        elif passed_s > 0:
-            self._calls_per_s += _WEIGHT * (calls / passed_s - self._calls_per_s)
+        self._calls += calls
+        passed_s = now_s - self._began_s
+        if passed_s >= WINDOW_S:
+            self._calls_per_s = self._calls / passed_s
+            self._began_s, self._calls = now_s, 0
 
-    @property
-    def wait_s(self) -> float:
+    def wait_s(self, now_s: float) -> float:
         """How long a group that opens now stays open, in seconds; 0 is until the end of the turn."""
-        if self._calls_per_s * WAIT_S_MAX < WORTH_CALLS:
+        stale = now_s - self._began_s > 2 * WINDOW_S
+        if stale or self._calls_per_s * WAIT_S_MAX < WORTH_CALLS:
             return 0.0
         return min(WAIT_S_MAX, AIM_CALLS / self._calls_per_s)

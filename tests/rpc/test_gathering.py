@@ -150,7 +150,7 @@ async def test_many_calls_wait_for_one_another_and_not_once_there_are_enough(gat
     partition = Partition()
     now_s = time.perf_counter()
     pace = gathering._pace(partition, Acks.ALL, now_s - 1)
-    pace.closed(10_000, now_s)
+    pace.closed(10_000, now_s, time.thread_time() + 1)
     gathering.add(partition, packed(b"0"), Acks.ALL, lambda _: None)
     await turn()
     assert not partition.appends

@@ -3,15 +3,15 @@
 A batch costs the broker the same for one record as for a hundred: a stamp, a write, two rows beside it, an
 answer. So the records of calls that are read in the same turn of the event loop are joined, each
 validated by itself before, and each call is told its own offsets. A call that comes alone waits for
-nothing but the end of that turn; where calls come faster than they can be written one by one, a group
-stays open for some milliseconds (`core/pace.py`).
+nothing but the end of that turn; where the loop is the bottleneck, a group stays open for some
+milliseconds (`core/pace.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import Final
 from weakref import WeakKeyDictionary
 
@@ -72,7 +72,7 @@ class Gathering:
         access, acks = key
         # The loop's own clock counts whole milliseconds only.
         now_s = perf_counter()
-        self._pace(access, acks, now_s).closed(len(group.packed), now_s)
+        self._pace(access, acks, now_s).closed(len(group.packed), now_s, thread_time())
         try:
             access.submit(Append(join(group.packed, self._now_ms()), acks, group.appended))
         except Exception as error:  # noqa: BLE001 - nobody else would answer these calls
@@ -80,7 +80,7 @@ class Gathering:
 
     def _pace(self, access: PartitionAccess, acks: Acks, now_s: float) -> Pace:
         paces = self._paces.setdefault(access, {})
-        return paces.get(acks) or paces.setdefault(acks, Pace(now_s))
+        return paces.get(acks) or paces.setdefault(acks, Pace(now_s, thread_time()))
 
 
 class _Group:

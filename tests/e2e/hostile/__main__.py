@@ -21,7 +21,7 @@ from tests.e2e.hostile.attacks import ATTACKS, MIB
 from tests.e2e.hostile.bending import bend, visible
 from tests.e2e.hostile.broker_under_attack import AttackedBroker
 from tests.e2e.hostile.judge import Judge
-from tests.e2e.hostile.siege import lay_siege
+from tests.e2e.hostile.siege import Terms, lay_siege
 
 # Beside three times as long as without the attack: one turn of a machine that does other things too.
 _SLACK_MS = 100.0
@@ -70,7 +70,13 @@ def _guarded(siege) -> list[str]:
 
 async def _siege(names: list[str], seconds_each: float, connections: int) -> list[str]:
     folder = Path(tempfile.mkdtemp(prefix="hostile-"))
-    siege = await lay_siege(folder, names, seconds_each, connections, 3.0, _SLACK_MS, _PATIENCE_MS)
+    terms = Terms(
+        connections=connections,
+        slower_at_most=3.0,
+        slack_ms=_SLACK_MS,
+        patience_ms=_PATIENCE_MS,
+    )
+    siege = await lay_siege(folder, names, seconds_each, terms)
     for line in siege.told:
         sys.stdout.write(f"{line}\n")
     sys.stdout.flush()

@@ -9,11 +9,38 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import riverrun
-from tests.e2e.hostile.attacks import ATTACKS, HOLDING, MIB, prepare
+from tests.e2e.hostile.attacks import ATTACKS, HOLDING, METADATA, MIB, prepare
 from tests.e2e.hostile.broker_under_attack import AttackedBroker, Limits
 from tests.e2e.hostile.memory import bound_bytes
 from tests.e2e.hostile.prober import TOPIC, Prober, quantile
 from tests.e2e.hostile.raw_http2 import Crowd
+
+
+# An attacker comes into its place, and what it left behind is done, within so long.
+_SETTLED_S = 60.0
+_CALM_S = 10.0
+# So many answers in a row, each within so long.
+_ANSWERS = 5
+_AT_ONCE_S = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """How large an attack is, and what others may suffer from it.
+
+    Attributes:
+        connections: how many idle ones there are.
+        slower_at_most: how many times as long others' calls may take beside attackers that hold
+            what they got.
+        slack_ms: beside that, for a machine that does other things too.
+        patience_ms: how long they may take beside attackers that keep the broker busy, and while
+            the others come into their place.
+    """
+
+    connections: int
+    slower_at_most: float
+    slack_ms: float
+    patience_ms: float
 
 
 @dataclass
@@ -31,28 +58,16 @@ class Siege:
     told: list[str] = field(default_factory=list)
 
 
-async def lay_siege(
-    folder: Path,
-    names: list[str],
-    seconds_each: float,
-    connections: int,
-    slower_at_most: float,
-    slack_ms: float,
-    patience_ms: float,
-) -> Siege:
+async def lay_siege(folder: Path, names: list[str], seconds_each: float, terms: Terms) -> Siege:
     """Attack a broker in each way for so long.
 
     Args:
         folder: for its data.
         names: of attacks.
-        seconds_each: how long each attack lasts, and the rest before it.
-        connections: how many idle ones there are.
-        slower_at_most: how many times as long others' calls may take beside attackers that hold
-            what they got.
-        slack_ms: beside that, for a machine that does other things too.
-        patience_ms: how long they may take beside attackers that keep the broker busy.
+        seconds_each: how long each attack is looked at, and the rest before it.
+        terms: what others may suffer.
     """
-    broker = AttackedBroker(folder, Limits(connections=connections + 500))
+    broker = AttackedBroker(folder, Limits(connections=terms.connections + 500))
     siege = Siege(broker)
     await asyncio.to_thread(broker.start)
     async with riverrun.Client(broker.address) as client:
@@ -62,16 +77,7 @@ async def lay_siege(
     try:
         await asyncio.sleep(2.0)  # the prober comes up
         for name in names:
-            await _attack(
-                siege,
-                prober,
-                name,
-                seconds_each,
-                connections,
-                slower_at_most,
-                slack_ms,
-                patience_ms,
-            )
+            await _attack(siege, prober, name, seconds_each, terms)
     finally:
         await asyncio.to_thread(prober.end)
     siege.failures += [f"the log says: {line[:500]}" for line in broker.hurt()]
@@ -79,51 +85,71 @@ async def lay_siege(
     return siege
 
 
-async def _attack(
-    siege: Siege,
-    prober: Prober,
-    name: str,
-    seconds: float,
-    connections: int,
-    slower_at_most: float,
-    slack_ms: float,
-    patience_ms: float,
-) -> None:
+async def _attack(siege: Siege, prober: Prober, name: str, seconds: float, terms: Terms) -> None:
     broker, lines, stop = siege.broker, siege.broker.lines(), asyncio.Event()
+    await _calm(broker.address)
     quiet = time.monotonic()
     await asyncio.sleep(seconds)
     broker.forget_peak()
     began = time.monotonic()
     async with Crowd(broker.address) as crowd:
-        attack = asyncio.create_task(ATTACKS[name](crowd, stop, connections))
-        await asyncio.wait([attack], timeout=seconds / 2)
-        # What it takes to get into its place counts against nobody, what it costs from then on does.
+        attack = asyncio.create_task(ATTACKS[name](crowd, stop, terms.connections))
+        if name in HOLDING:
+            await _in_place(crowd, attack)
         settled = time.monotonic()
-        await asyncio.sleep(seconds / 2)
+        await asyncio.sleep(seconds)
         ended = time.monotonic()
         stop.set()
         peak, logged = broker.peak_bytes(), broker.lines() - lines
-        held = len(crowd.connections)
+        held, lost = crowd.held, len(crowd.connections) - crowd.held
         try:
             async with asyncio.timeout(60):
                 await attack
         except TimeoutError:
             siege.failures.append(f"{name}: did not come to its end")
     calm, pressed = prober.latencies(quiet, began), prober.latencies(settled, ended)
+    settling = quantile(prober.latencies(began, settled), 0.99) if settled > began else 0.0
     before, during = quantile(calm, 0.99), quantile(pressed, 0.99)
     siege.told.append(
         f"{name}: peak {peak / MIB:.0f} MiB, {held} connections, {logged} lines, others' p99 "
         f"{before:.1f} -> {during:.1f} ms (p50 {quantile(calm, 0.5):.1f} -> "
-        f"{quantile(pressed, 0.5):.1f}), {len(pressed)} records"
+        f"{quantile(pressed, 0.5):.1f}), {len(pressed)} records; "
+        f"in place after {settled - began:.1f} s (p99 {settling:.1f} ms)"
     )
     bound = bound_bytes(broker.limits, held)
     if peak > bound:
         siege.failures.append(f"{name}: {peak / MIB:.0f} MiB, bound {bound / MIB:.0f}")
-    if logged > 50 + 2 * seconds:
+    if logged > 50 + 2 * (ended - quiet):
         siege.failures.append(f"{name}: made the broker log {logged} lines")
-    allowed = slower_at_most * before + slack_ms if name in HOLDING else patience_ms
+    if name in HOLDING and lost:
+        siege.failures.append(f"{name}: holds nothing: {lost} of its connections were closed")
+    allowed = terms.patience_ms
+    if name in HOLDING:
+        allowed = terms.slower_at_most * before + terms.slack_ms
     if not during <= allowed:
         siege.failures.append(f"{name}: others' p99 went from {before:.1f} to {during:.1f} ms")
+    if not settling <= terms.patience_ms:
+        siege.failures.append(f"{name}: others' p99 was {settling:.1f} ms while it came to be")
+
+
+async def _in_place(crowd: Crowd, attack: asyncio.Task[None]) -> None:
+    """Wait until an attacker holds what it wants, and what it took to get there is over."""
+    settled = asyncio.create_task(crowd.in_place.wait())
+    await asyncio.wait([attack, settled], timeout=_SETTLED_S, return_when=asyncio.FIRST_COMPLETED)
+    settled.cancel()
+    await _calm(crowd.address)
+
+
+async def _calm(address: str) -> None:
+    """Wait until the broker answers a stranger at once, some times over; but not for ever."""
+    answered, end = 0, time.monotonic() + _CALM_S
+    async with Crowd(address) as crowd:
+        raw = await crowd.connect()
+        while answered < _ANSWERS and time.monotonic() < end:
+            began = time.monotonic()
+            await raw.ask(METADATA + "GetServerInfo", b"", _CALM_S)
+            answered = answered + 1 if time.monotonic() - began < _AT_ONCE_S else 0
+            await asyncio.sleep(_AT_ONCE_S)
 
 
 async def _false_claims(address: str, prober: Prober) -> list[str]:

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import riverrun
+from riverrun_server.rpc.call_log import LINES_PER_S
 from tests.e2e.hostile.attacks import ATTACKS, HOLDING, METADATA, MIB, prepare
 from tests.e2e.hostile.broker_under_attack import AttackedBroker, Limits
 from tests.e2e.hostile.memory import bound_bytes
 from tests.e2e.hostile.prober import TOPIC, Prober, quantile
 from tests.e2e.hostile.raw_http2 import Crowd
-
 
 # An attacker comes into its place, and what it left behind is done, within so long.
 _SETTLED_S = 60.0
@@ -22,6 +22,10 @@ _CALM_S = 10.0
 # So many answers in a row, each within so long.
 _ANSWERS = 5
 _AT_ONCE_S = 0.05
+
+
+# An attack calls no more of them; each has a bound for the lines that tell of its calls.
+_METHODS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +90,8 @@ async def lay_siege(folder: Path, names: list[str], seconds_each: float, terms: 
 
 
 async def _attack(siege: Siege, prober: Prober, name: str, seconds: float, terms: Terms) -> None:
-    broker, lines, stop = siege.broker, siege.broker.lines(), asyncio.Event()
+    broker, stop = siege.broker, asyncio.Event()
+    lines, calls = broker.lines(), broker.call_lines()
     await _calm(broker.address)
     quiet = time.monotonic()
     await asyncio.sleep(seconds)
@@ -100,7 +105,8 @@ async def _attack(siege: Siege, prober: Prober, name: str, seconds: float, terms
         await asyncio.sleep(seconds)
         ended = time.monotonic()
         stop.set()
-        peak, logged = broker.peak_bytes(), broker.lines() - lines
+        peak = broker.peak_bytes()
+        logged, told = broker.lines() - lines, broker.call_lines() - calls
         held, lost = crowd.held, len(crowd.connections) - crowd.held
         try:
             async with asyncio.timeout(60):
@@ -111,7 +117,7 @@ async def _attack(siege: Siege, prober: Prober, name: str, seconds: float, terms
     settling = quantile(prober.latencies(began, settled), 0.99) if settled > began else 0.0
     before, during = quantile(calm, 0.99), quantile(pressed, 0.99)
     siege.told.append(
-        f"{name}: peak {peak / MIB:.0f} MiB, {held} connections, {logged} lines, others' p99 "
+        f"{name}: peak {peak / MIB:.0f} MiB, {held} connections, {logged} + {told} lines, others' p99 "
         f"{before:.1f} -> {during:.1f} ms (p50 {quantile(calm, 0.5):.1f} -> "
         f"{quantile(pressed, 0.5):.1f}), {len(pressed)} records; "
         f"in place after {settled - began:.1f} s (p99 {settling:.1f} ms)"
@@ -119,8 +125,9 @@ async def _attack(siege: Siege, prober: Prober, name: str, seconds: float, terms
     bound = bound_bytes(broker.limits, held)
     if peak > bound:
         siege.failures.append(f"{name}: {peak / MIB:.0f} MiB, bound {bound / MIB:.0f}")
-    if logged > 50 + 2 * (ended - quiet):
-        siege.failures.append(f"{name}: made the broker log {logged} lines")
+    lasted = ended - quiet
+    if logged > 50 + 2 * lasted or told > _METHODS * LINES_PER_S * (1 + lasted):
+        siege.failures.append(f"{name}: made the broker log {logged} lines and {told} of calls")
     if name in HOLDING and lost:
         siege.failures.append(f"{name}: holds nothing: {lost} of its connections were closed")
     allowed = terms.patience_ms

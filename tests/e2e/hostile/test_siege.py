@@ -28,9 +28,7 @@ REQUESTS = 150
 async def test_attackers_cost_bounded_memory_and_others_are_told_the_truth(tmp_path):
     # By the clock nothing is judged here: the machine may be doing anything else.
     whatever = float("inf")
-    terms = Terms(
-        connections=300, slower_at_most=whatever, slack_ms=0.0, patience_ms=whatever
-    )
+    terms = Terms(connections=300, slower_at_most=whatever, slack_ms=0.0, patience_ms=whatever)
     siege = await lay_siege(tmp_path, NAMES, 0.6, terms)
     sys.stdout.write("\n".join(siege.told))
     with ended(siege.broker):

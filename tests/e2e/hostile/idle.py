@@ -9,8 +9,8 @@ _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _SETTINGS, _PING = 4, 6
 _ACK = 1
 _HEADER_BYTES = 9
-# Ours, and the acknowledgement of the broker's, which it gives five seconds for.
-_HELLO = _PREFACE + struct.pack(">BHBBL", 0, 0, _SETTINGS, 0, 0)
+# With our settings; the broker gives five seconds for the acknowledgement of its own.
+HELLO = _PREFACE + struct.pack(">BHBBL", 0, 0, _SETTINGS, 0, 0)
 _SETTINGS_ACK = struct.pack(">BHBBL", 0, 0, _SETTINGS, _ACK, 0)
 
 
@@ -32,7 +32,7 @@ class IdleConnection(asyncio.Protocol):
         """Say hello."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        transport.write(_HELLO)
+        transport.write(HELLO)
 
     def data_received(self, data: bytes) -> None:
         """Answer what has to be answered."""

@@ -38,13 +38,18 @@ class Terms:
             what they got.
         slack_ms: beside that, for a machine that does other things too.
         patience_ms: how long they may take beside attackers that keep the broker busy, and while
-            the others come into their place.
+            the others come into their place; without end, nobody looks at the clock.
     """
 
     connections: int
     slower_at_most: float
     slack_ms: float
     patience_ms: float
+
+    @property
+    def calm_s(self) -> float:
+        """How long the broker may take to become calm; no matter where nothing is measured."""
+        return _CALM_S if self.patience_ms < float("inf") else 0.0
 
 
 @dataclass
@@ -99,7 +104,7 @@ async def _attack(
     """Attack once, and return how others were slowed down too much."""
     broker, stop = siege.broker, asyncio.Event()
     lines, calls = broker.lines(), broker.call_lines()
-    await _calm(broker.address)
+    await _calm(broker.address, terms.calm_s)
     quiet = time.monotonic()
     await asyncio.sleep(seconds)
     broker.forget_peak()
@@ -107,7 +112,7 @@ async def _attack(
     async with Crowd(broker.address) as crowd:
         attack = asyncio.create_task(ATTACKS[name](crowd, stop, terms.connections))
         if name in HOLDING:
-            await _in_place(crowd, attack)
+            await _in_place(crowd, attack, terms.calm_s)
         settled = time.monotonic()
         await asyncio.sleep(seconds)
         ended = time.monotonic()
@@ -149,17 +154,17 @@ async def _attack(
     return slowed
 
 
-async def _in_place(crowd: Crowd, attack: asyncio.Task[None]) -> None:
+async def _in_place(crowd: Crowd, attack: asyncio.Task[None], calm_s: float) -> None:
     """Wait until an attacker holds what it wants, and what it took to get there is over."""
     settled = asyncio.create_task(crowd.in_place.wait())
     await asyncio.wait([attack, settled], timeout=_SETTLED_S, return_when=asyncio.FIRST_COMPLETED)
     settled.cancel()
-    await _calm(crowd.address)
+    await _calm(crowd.address, calm_s)
 
 
-async def _calm(address: str) -> None:
+async def _calm(address: str, calm_s: float) -> None:
     """Wait until the broker answers a stranger at once, some times over; but not for ever."""
-    answered, end = 0, time.monotonic() + _CALM_S
+    answered, end = 0, time.monotonic() + calm_s
     async with Crowd(address) as crowd:
         raw = await crowd.connect()
         while answered < _ANSWERS and time.monotonic() < end:

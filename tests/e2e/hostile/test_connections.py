@@ -35,18 +35,3 @@ async def test_connections_beyond_the_limit_are_closed_and_those_before_it_serve
             answered = (await (await others.connect()).ask(INFO, b"")).status
         assert answered == 0
     assert broker.hurt() == []
-
-
-async def test_an_idle_connection_stays_for_as_long_as_it_answers_pings(broker):
-    """Who acknowledges nothing is closed within seconds, and so holds no place."""
-    async with Crowd(broker.address) as polite:
-        await polite.connect_idle(5)
-        host, _, port = broker.address.rpartition(":")
-        reader, writer = await asyncio.open_connection(host, int(port))
-        writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5))
-        async with asyncio.timeout(30):
-            while await reader.read(1 << 16):
-                pass
-        writer.close()
-        await writer.wait_closed()
-        assert polite.held == 5

@@ -13,10 +13,9 @@ from tests.e2e.hostile.judge import Judge
 from tests.e2e.hostile.siege import Terms, lay_siege
 
 SEED = int(os.environ.get("HOSTILE_SEED", "0")) or int.from_bytes(os.urandom(4))
+# Those who never read have tests of their own.
 NAMES = [
     "idle_connections",
-    "never_reading_subscribers",
-    "never_reading_fetches",
     "half_sent_requests",
     "unread_acks",
     "bombs",

@@ -268,6 +268,7 @@ async def _ask_all_the_time(crowd, stop, method, requests, connections) -> None:
 HOLDING = frozenset(
     {
         "idle_connections",
+        "open_streams",
         "never_reading_subscribers",
         "never_reading_fetches",
         "endless_fetches",

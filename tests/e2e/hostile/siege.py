@@ -132,6 +132,8 @@ async def _attack(
         f"p99 {before:.1f} -> {during:.1f} ms (p50 {quantile(calm, 0.5):.1f} -> "
         f"{quantile(pressed, 0.5):.1f}), {len(pressed)} records"
     )
+    unwritten = prober.unwritten(settled, ended)
+    told += f" and {unwritten} not written" if unwritten else ""
     slowed = []
     allowed = terms.patience_ms
     if name in HOLDING:
@@ -140,6 +142,8 @@ async def _attack(
         told += f"; in place after {settled - began:.1f} s (p99 {settling:.1f} ms)"
         if not settling <= terms.patience_ms:
             slowed.append(f"{name}: others' p99 was {settling:.1f} ms while it came into its place")
+        if unwritten:
+            slowed.append(f"{name}: {unwritten} of others' records were not written")
         if lost:
             siege.failures.append(f"{name}: holds nothing: {lost} of its connections were closed")
     if not during <= allowed:

@@ -150,11 +150,21 @@ def _fragments(content: bytes) -> Iterator[Fragment]:
             continue
         checksum, length, kind = HEADER.unpack_from(content, at)
         end = begin + length
-        yield Fragment(at, kind, checksum, content[begin : min(end, block_end)])
-        if not _FULL <= kind <= _LAST or end > block_end:
+        fragment = Fragment(at, kind, checksum, content[begin : min(end, block_end)])
+        yield fragment
+        if end > block_end or not _is_sound(fragment, fills=end == block_end):
             number = content.find(_NUMBER, begin, block_end)
             end = block_end if number < 0 else min(number + _CLAIM_BYTES, block_end)
         at = end
+
+
+def _is_sound(fragment: Fragment, *, fills: bool) -> bool:
+    """Return whether type and length can be right: first and middle ones fill their block."""
+    if fragment.kind in (_FIRST, _MIDDLE):
+        return fills
+    content = fragment.content
+    is_end = content[-_CLAIM_BYTES:-_ROW_BYTES] == _NUMBER or len(content) < _CLAIM_BYTES
+    return fragment.kind in (_FULL, _LAST) and is_end
 
 
 def _claim_at_end(content: bytes) -> tuple[int, int] | None:

@@ -224,7 +224,8 @@ def _shortage(written: int, expected: int) -> str | None:
 
 
 def _beyond_repair(store: Path, why: StorageError | str) -> StorageFailed:
+    reason = str(why).removesuffix(".")
     return StorageFailed(
-        f"{store} cannot be opened: {why}; restore it from a backup, or move it away to begin "
+        f"{store} cannot be opened: {reason}; restore it from a backup, or move it away to begin "
         "empty (the broker then counts as new)"
     )

@@ -85,7 +85,7 @@ class AttackedBroker(BrokerProcess):
         """Return the lines of its log that no client may cause, or that it is gone."""
         assert self._process is not None
         gone = [] if self._process.poll() is None else [f"it ended with {self._process.poll()}"]
-        return gone + [line for line in self._output if _HURT.search(line)]
+        return gone + [line for line in list(self._output) if _HURT.search(line)]
 
     def lines(self) -> int:
         """Return how many lines it has logged, 2000 at the most."""

@@ -80,7 +80,9 @@ def test_a_part_is_given_rounds_or_minutes_as_it_has_them():
     assert Part("kills", "m", rounds=100).command(1, None)[-2:] == ["--rounds", "100"]
 
 
-@pytest.mark.parametrize("wrong", [["--parts", "kills,nosuch"], ["--rounds", "0"], ["--minutes", "0"]])
+@pytest.mark.parametrize(
+    "wrong", [["--parts", "kills,nosuch"], ["--rounds", "0"], ["--minutes", "0"]]
+)
 def test_what_cannot_be_run_is_a_usage_error_and_runs_nothing(wrong, capfd, monkeypatch):
     monkeypatch.setattr(torture, "run", None)
     with pytest.raises(SystemExit) as refused:

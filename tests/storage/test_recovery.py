@@ -445,21 +445,6 @@ def test_a_missing_table_is_not_opened_over(opened, data_dir):
         opened()
 
 
-def test_a_short_table_is_told_on_one_line_that_names_the_store(opened, data_dir):
-    """RocksDB breaks the line, and names the copy that it was tried with."""
-    store = opened()
-    Writer(store.open(P0)).many(3)
-    store.close()
-    os.truncate(tables(data_dir)[0], 100)
-    with pytest.raises(StorageFailed) as refused:
-        opened()
-    told = str(refused.value)
-    assert "\n" not in told
-    assert "salvaged" not in told
-    assert "size mismatch" in told
-    assert "; restore it from a backup" in told
-
-
 def test_an_unreadable_state_is_damage_of_its_partition_alone(opened, data_dir):
     store = opened()
     for partition in (P0, P1):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import re
+import json
 import urllib.error
 import urllib.request
 import zlib
@@ -271,7 +271,12 @@ async def test_names_cannot_write_lines_into_the_log_or_the_answer(broker, raw):
     agent = raw.call(ADMIN + "ListTopics", ("user-agent", "forged\x1b[2J agent"))
     await raw.send(agent, framed(b""), end=True)
     await raw.answer(agent)
-    assert not re.search("forged|\x1b", broker.logs())
+    logs = broker.logs()
+    assert "\x1b" not in logs
+    # What they wrote stands in the lines of their own calls, as a string, and nowhere else.
+    written = [json.loads(line) for line in logs.splitlines() if "forged" in line]
+    assert {line["event"] for line in written} <= {"call ended", "stream ended"}
+    assert {line["level"] for line in written} <= {"info"}
 
 
 async def test_the_port_for_probes_shows_no_records_and_serves_nothing_else(broker, raw):

@@ -1,8 +1,8 @@
 # Proofs that take longer than the test suite lets them, and what shows the whole thing at work.
 .PHONY: torture demo
 
-torture: $(VENV)/.stamp ## try to hurt a broker in every way, check every promise (PARTS=kills,power,…; ROUNDS=100, SEED=…)
-	@$(BIN)/python -m tests.e2e.torture $(if $(TORTURE_PARTS),--parts $(TORTURE_PARTS)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SEED),--seed $(SEED))
+torture: $(VENV)/.stamp ## try to hurt a broker in every way, check every promise (PARTS=kills,power,…; ROUNDS=100, MINUTES=30, SEED=…)
+	@$(BIN)/python -m tests.e2e.torture $(if $(TORTURE_PARTS),--parts $(TORTURE_PARTS)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
 
 # POWER=1 and RELAXED=1 were here before the parts had names.
 TORTURE_PARTS = $(or $(PARTS),$(if $(RELAXED),relaxed),$(if $(POWER),power))

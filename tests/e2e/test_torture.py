@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import time
 from pathlib import Path
 
@@ -72,12 +73,16 @@ def test_parts_are_chosen_by_name_and_given_seed_and_rounds(parts, capfd):
     assert "['--seed', '8', '--rounds', '3']" in capfd.readouterr().out
 
 
-def test_a_part_that_has_no_rounds_is_given_none():
-    assert Part("soak", "m").command(1, 50)[-2:] == ["--seed", "1"]
+def test_a_part_is_given_rounds_or_minutes_as_it_has_them():
+    assert Part("plain", "m").command(1, 50)[-2:] == ["--seed", "1"]
+    assert Part("soak", "m", minutes=30).command(1, 50)[-2:] == ["--minutes", "30"]
+    assert Part("soak", "m", minutes=30).command(1, 50, 0.5)[-2:] == ["--minutes", "0.5"]
     assert Part("kills", "m", rounds=100).command(1, None)[-2:] == ["--rounds", "100"]
 
 
-@pytest.mark.parametrize("wrong", [["--parts", "kills,nosuch"], ["--rounds", "0"]])
+@pytest.mark.parametrize(
+    "wrong", [["--parts", "kills,nosuch"], ["--rounds", "0"], ["--minutes", "0"]]
+)
 def test_what_cannot_be_run_is_a_usage_error_and_runs_nothing(wrong, capfd, monkeypatch):
     monkeypatch.setattr(torture, "run", None)
     with pytest.raises(SystemExit) as refused:
@@ -91,6 +96,9 @@ def test_what_cannot_be_run_is_a_usage_error_and_runs_nothing(wrong, capfd, monk
     [
         ("torture: kills seed=1 rounds=2 failures=0 seconds=3", 0, ""),
         ("torture: kills seed=1 rounds=2 failures=0 seconds=3.5", 0, ""),
+        ("torture: kills seed=1 minutes=0.25 failures=0 seconds=15", 0, ""),
+        ("torture: kills seed=1 minutes=30 failures=2 seconds=1801", 1, "2 failures"),
+        ("torture: kills seed=1 failures=0 seconds=3", 0, "no last line"),
         ("torture: kills seed=1 rounds=2 failures=1 seconds=3", 0, "1 failures"),
         ("torture: kills seed=1 rounds=2 failures=0 seconds=3", 1, "exit code 1 without"),
         ("torture: kills seed=1 rounds=2 failures=0 seconds=3", -9, "exit code -9 without"),
@@ -124,8 +132,14 @@ def _lives(pid):
         return False
 
 
-def test_every_part_that_is_here_can_be_started():
-    """Parts of their own are looked for when they run, and missed loudly then."""
-    for part in PARTS:
-        if part.rounds is not None:
-            assert importlib.util.find_spec(f"{part.module}.__main__"), part
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.name)
+def test_the_last_line_of_every_part_is_understood(part):
+    """As it stands in the part's own program: running each takes minutes."""
+    spec = importlib.util.find_spec(f"{part.module}.__main__")
+    assert spec, part
+    source = Path(spec.origin).read_text()
+    written = "".join(re.findall(r'f"((?:torture: |seconds=|failures=).*?)(?:\\n)?"', source))
+    line = re.sub(r"\{[^}]*\}", "1", written.replace("{part}", part.name))
+    assert verdict(part.name, line, 1) == "1 failures", line
+    for option in part.command(1, None):
+        assert not option.startswith("--") or f'"{option}"' in source, option

@@ -1,8 +1,8 @@
 """All of `make torture`: its parts one after the other, each a process, and one line on what failed.
 
-A part is a command that ends with the line `torture: NAME seed=… rounds=… failures=… seconds=…` and
-exits 0 where nothing failed. One that is not there, ends without the line, contradicts itself or
-does not end at all has failed.
+A part is a command that ends with the line `torture: NAME seed=… rounds=… failures=… seconds=…` (or
+`minutes=…` in the place of rounds) and exits 0 where nothing failed. One that is not there, ends
+without the line, contradicts itself or does not end at all has failed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import IO
 
 _LAST_LINE = re.compile(
-    r"torture: (?P<name>\S+) seed=(?P<seed>\d+) rounds=(?P<rounds>\d+) "
+    r"torture: (?P<name>\S+) seed=(?P<seed>\d+) (rounds=\d+|minutes=\d+(\.\d+)?) "
     r"failures=(?P<failures>\d+) seconds=\d+(\.\d+)?"
 )
 _PART_TIMEOUT_S = 4 * 3600.0
@@ -35,19 +35,24 @@ class Part:
         name: in its last line, and to choose it by.
         module: run as `python -m`.
         options: always given to it.
-        rounds: how many unless somebody says otherwise; None where it counts in other ways.
+        rounds: how many unless somebody says otherwise; None where it has none.
+        minutes: how long unless somebody says otherwise; None where it has rounds.
     """
 
     name: str
     module: str
     options: tuple[str, ...] = ()
     rounds: int | None = None
+    minutes: float | None = None
 
-    def command(self, seed: int, rounds: int | None) -> list[str]:
+    def command(self, seed: int, rounds: int | None, minutes: float | None = None) -> list[str]:
         """Return what to run."""
-        asked = rounds or self.rounds
-        counted = ["--rounds", str(asked)] if self.rounds is not None else []
-        return [sys.executable, "-m", self.module, "--seed", str(seed), *counted, *self.options]
+        size: list[str] = []
+        if self.rounds is not None:
+            size = ["--rounds", str(rounds or self.rounds)]
+        elif self.minutes is not None:
+            size = ["--minutes", f"{minutes or self.minutes:g}"]
+        return [sys.executable, "-m", self.module, "--seed", str(seed), *size, *self.options]
 
 
 PARTS = (
@@ -56,8 +61,8 @@ PARTS = (
     Part("relaxed", "tests.e2e.kill", ("--relaxed",), rounds=10),
     Part("disk", "tests.e2e.power", rounds=100),
     Part("damage", "tests.e2e.damage", rounds=100),
-    Part("hostile", "tests.e2e.hostile"),
-    Part("soak", "tests.e2e.soak"),
+    Part("hostile", "tests.e2e.hostile", minutes=10),
+    Part("soak", "tests.e2e.soak", minutes=30),
 )
 
 
@@ -67,6 +72,7 @@ def main(arguments: Sequence[str] | None = None, known: Sequence[Part] = PARTS) 
     parser = argparse.ArgumentParser(prog="python -m tests.e2e.torture", description=__doc__)
     parser.add_argument("--parts", default="", help=f"some of {names}, with commas; default all")
     parser.add_argument("--rounds", type=int, help="of each part that has rounds")
+    parser.add_argument("--minutes", type=float, help="of each part that has none")
     parser.add_argument("--seed", type=int, help="make the choices of an earlier run again")
     parser.add_argument("--part-timeout-s", type=float, default=_PART_TIMEOUT_S)
     options = parser.parse_args(arguments)
@@ -77,13 +83,15 @@ def main(arguments: Sequence[str] | None = None, known: Sequence[Part] = PARTS) 
         parser.error(f"there is no part {', '.join(unknown)}; the parts are {names}")
     if options.rounds is not None and options.rounds < 1:
         parser.error(f"--rounds is {options.rounds}, expected 1 or more")
+    if options.minutes is not None and options.minutes <= 0:
+        parser.error(f"--minutes is {options.minutes:g}, expected more than 0")
     seed = options.seed or int.from_bytes(os.urandom(4))
     began_s = time.monotonic()
     failed: dict[str, str] = {}
     ran: list[str] = []
     try:
         for name in asked:
-            command = by_name[name].command(seed, options.rounds)
+            command = by_name[name].command(seed, options.rounds, options.minutes)
             ran.append(name)
             why = verdict(name, *run(command, options.part_timeout_s))
             if why:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ import pytest
 
 from riverrun_server.ports.log import StorageFailed
 from riverrun_server.storage.recovery import Mode
-from tests.storage.world import P0, Writer, killed
+from tests.storage.world import P0, Writer, killed, tables
 
 FILES = {"identity.json", "lock", "store", "watermark"}
 
@@ -234,3 +235,18 @@ def test_256_slots_cost_little_memory_and_few_descriptors(data_dir):
     mib, descriptors = map(int, cost)
     assert mib < 60
     assert descriptors < 400
+
+
+def test_a_short_table_is_told_on_one_line_that_names_the_store(opened, data_dir):
+    """RocksDB breaks the line, and names the copy that it was tried with."""
+    store = opened()
+    Writer(store.open(P0)).many(3)
+    store.close()
+    os.truncate(tables(data_dir)[0], 100)
+    with pytest.raises(StorageFailed) as refused:
+        opened()
+    told = str(refused.value)
+    assert "\n" not in told
+    assert "salvaged" not in told
+    assert "size mismatch" in told
+    assert "; restore it from a backup" in told

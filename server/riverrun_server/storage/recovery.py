@@ -1,8 +1,8 @@
 """Opens a store after whatever happened to it, and says whether anything that was synced is gone.
 
-After a stop that was not clean the write-ahead log is looked at twice without changing anything:
-skipping damage, for the number of the newest write that can still be read and what it had been
-promised; then up to the first damage, which is what will be kept. A write that had claimed a
+After a stop that was not clean the write-ahead log is looked at without changing anything: up to the
+first damage, which is what will be kept; and where it does not end there once more, skipping
+damage, for the number of the newest write that can still be read and what it had been promised. A write that had claimed a
 durable number beyond what is kept proves a loss; so does a watermark beyond it. A damaged or torn
 tail that nothing was promised about proves none: that is what a power cut leaves. The verdict is on
 the disk before the store is touched, for opening it destroys the evidence.
@@ -24,7 +24,8 @@ from riverrun_server.storage.log import Parse, Scan
 from riverrun_server.storage.options import Tuning, WalRecovery
 from riverrun_server.storage.rocks import NORMAL, Access, Rocks, open_rocks, stored_families
 from riverrun_server.storage.salvage import finish_salvage, salvage
-from riverrun_server.storage.wal_reader import newest_claim
+from riverrun_server.storage.wal_reader import ends_with, newest_claim
+from riverrun_server.storage.wal_screen import screen
 from riverrun_server.storage.watermark import Watermark
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -104,6 +105,7 @@ def open_recovered(
     expected = watermark.written if watermark else 0
     if not (store / "CURRENT").exists():
         return _create(store, families, tuning, expected, doubt, before_change)
+    screen(store)
     try:
         stored = stored_families(store)
     except StorageError as error:
@@ -173,29 +175,38 @@ def _examine(
     store: Path, stored: Sequence[str], tuning: Tuning, expected: int
 ) -> tuple[str | None, bool]:
     """Return (what is lost, whether the write-ahead log cannot be replayed); changes nothing."""
-    evidence = (0, 0)
-    try:
-        evidence = _claim(store, stored, tuning, _EVIDENCE)
-    except CorruptData as error:
-        if any(text in str(error) for text in _TRACKED_LOG):
-            return f"a write-ahead log that had been synced is missing or short: {error}", True
-    except StorageError as error:
-        raise _beyond_repair(store, error) from error
-    # RocksDB does not always come past damage, and where it does it leaves out the rest of a block:
-    # there may stand the only write that says that the damaged one had been synced.
-    seen, promised = max(evidence, newest_claim(store))
     try:
         kept, _ = _claim(store, stored, tuning, _REHEARSAL)
     except CorruptData as error:
+        if any(text in str(error) for text in _TRACKED_LOG):
+            return f"a write-ahead log that had been synced is missing or short: {error}", True
         # RocksDB syncs a log before it lets a table count on it, and only logs that were synced are
         # tracked: damage that stops the replay is damage to what had been synced.
         return f"the write-ahead log is damaged: {error}", True
-    if kept < seen and promised > kept:
-        return (
-            f"the write-ahead log is damaged behind write {kept}, and up to write {promised} it "
-            "had been synced"
-        ), False
+    except StorageError as error:
+        raise _beyond_repair(store, error) from error
+    if not ends_with(store, kept):
+        seen, promised = _evidence(store, stored, tuning)
+        if kept < seen and promised > kept:
+            return (
+                f"the write-ahead log is damaged behind write {kept}, and up to write {promised} "
+                "it had been synced"
+            ), False
     return _shortage(kept, expected), False
+
+
+def _evidence(store: Path, stored: Sequence[str], tuning: Tuning) -> tuple[int, int]:
+    """Return (number of the newest write that can be read past damage, its durable number).
+
+    RocksDB does not always come past damage, and where it does it leaves out the rest of a block:
+    there may stand the only write that says that the damaged one had been synced. What reads that
+    does not see a number that lies across two blocks. So both look.
+    """
+    try:
+        seen = _claim(store, stored, tuning, _EVIDENCE)
+    except CorruptData:
+        seen = (0, 0)
+    return max(seen, newest_claim(store))
 
 
 def _claim(store: Path, stored: Sequence[str], tuning: Tuning, access: Access) -> tuple[int, int]:
@@ -213,7 +224,8 @@ def _shortage(written: int, expected: int) -> str | None:
 
 
 def _beyond_repair(store: Path, why: StorageError | str) -> StorageFailed:
+    reason = str(why).removesuffix(".")
     return StorageFailed(
-        f"{store} cannot be opened: {why}; restore it from a backup, or move it away to begin "
+        f"{store} cannot be opened: {reason}; restore it from a backup, or move it away to begin "
         "empty (the broker then counts as new)"
     )

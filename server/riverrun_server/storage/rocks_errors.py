@@ -33,7 +33,8 @@ def translated(doing: str) -> Iterator[None]:
 
 def meaning(error: Exception, doing: str) -> StorageError:
     """Return which of our errors it is."""
-    text = f"{doing}: {error}"
+    # RocksDB breaks lines; whoever starts a broker gets one.
+    text = f"{doing}: {' '.join(str(error).split())}"
     if isinstance(error, DbClosedError):
         return StorageFailed(f"{doing}: the store is closed")
     if "Write stall" in text:

@@ -118,9 +118,10 @@ def _opened_copy(store: Path, copy: Path, families: Sequence[str], tuning: Tunin
         cut_at_damage(log)
     try:
         return open_rocks(copy, families, tuning, _SKIP_DAMAGE)
-    except CorruptData:
+    except CorruptData as error:
         shutil.rmtree(copy, ignore_errors=True)
-        raise
+        # The copy is gone, and the same is damaged in the original.
+        raise CorruptData(str(error).replace(str(copy), str(store))) from error
 
 
 def _copy(store: Path, copy: Path) -> None:

@@ -11,13 +11,13 @@ from pathlib import Path
 PAGE = 4096
 
 
-def flip(path: Path, at: int) -> None:
-    """Flip one bit."""
+def flip(path: Path, at: int, bit: int = 0) -> None:
+    """Flip one bit, of the eight of a byte."""
     with path.open("r+b") as file:
         file.seek(at)
         (byte,) = file.read(1)
         file.seek(at)
-        file.write(bytes([byte ^ 1]))
+        file.write(bytes([byte ^ 1 << bit]))
 
 
 def cut(path: Path, size: int) -> None:
@@ -27,9 +27,14 @@ def cut(path: Path, size: int) -> None:
 
 def zero(path: Path, at: int, size: int) -> None:
     """Let some bytes be zeroes; behind the end they are added."""
+    garble(path, at, bytes(size))
+
+
+def garble(path: Path, at: int, content: bytes) -> None:
+    """Let some bytes be others; behind the end they are added."""
     with path.open("r+b") as file:
         file.seek(at)
-        file.write(bytes(size))
+        file.write(content)
 
 
 def duplicate_tail(path: Path, size: int) -> None:
@@ -60,17 +65,19 @@ def anywhere(data_dir: Path, older: Path, dice: random.Random) -> str:
     path = dice.choice([path for path in files if _kind(path) == kind])
     size = path.stat().st_size
     at = dice.randrange(max(size, 1))
+    bit, noise = dice.randrange(8), dice.randbytes(PAGE)
     ways: Sequence[tuple[str, Callable[[], object]]] = (
-        (f"a bit of byte {at} flipped", lambda: flip(path, min(at, size - 1))),
+        (f"bit {bit} of byte {at} flipped", lambda: flip(path, min(at, size - 1), bit)),
         (f"cut at {at}", lambda: cut(path, size - at)),
         (f"a page of zeroes at {at}", lambda: zero(path, at - at % PAGE, min(PAGE, size))),
         ("50 KB of zeroes behind it", lambda: zero(path, size, 50_000)),
+        (f"a page of noise at {at}", lambda: garble(path, at - at % PAGE, noise)),
         ("deleted", path.unlink),
         ("an older copy", lambda: _put_back(path, older / path.relative_to(data_dir))),
         (f"its last {size - at} bytes twice", lambda: duplicate_tail(path, size - at)),
         ("the second half of another file", lambda: swap_tail(path, dice.choice(files))),
     )
-    told, do = dice.choice(ways if size else ways[3:5])
+    told, do = dice.choice(ways if size else ways[3:6])
     do()
     return f"{path.relative_to(data_dir)}: {told}"
 

@@ -277,6 +277,10 @@ async def test_names_cannot_write_lines_into_the_log_or_the_answer(broker, raw):
     assert "forged" not in [line["event"] for line in lines]
     # A line ends where its event does, so what was named stands escaped within one.
     assert len(lines) == len(logged.splitlines()) - logged.count("\nready ")
+    # What they wrote stands in the lines of their own calls, and nowhere else.
+    written = [line for line in lines if "forged" in json.dumps(line)]
+    assert {line["event"] for line in written} <= {"call ended", "stream ended"}
+    assert {line["level"] for line in written} <= {"info"}
 
 
 async def test_the_port_for_probes_shows_no_records_and_serves_nothing_else(broker, raw):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -147,10 +148,9 @@ async def test_a_batch_has_the_latest_time_of_all_and_none_where_one_record_has_
 
 async def test_many_calls_wait_for_one_another_and_not_once_there_are_enough(gathering):
     partition = Partition()
-    gathering._pace.closed(1, 0.0)
-    for n in range(50):
-        gathering._pace.closed(5, (n + 1) * 0.001)
-    assert gathering._pace.wait_s > 0
+    now_s = time.perf_counter()
+    pace = gathering._pace(partition, Acks.ALL, now_s - 1)
+    pace.closed(10_000, now_s, time.thread_time() + 1)
     gathering.add(partition, packed(b"0"), Acks.ALL, lambda _: None)
     await turn()
     assert not partition.appends
@@ -159,6 +159,19 @@ async def test_many_calls_wait_for_one_another_and_not_once_there_are_enough(gat
     await turn()
     assert partition.values() == [[b"%d" % n for n in range(AIM_CALLS)]]
     assert not gathering._open
+
+
+async def test_a_bug_while_appending_answers_every_call_with_an_unknown_outcome(gathering):
+    class Broken(Partition):
+        def submit(self, append):
+            raise AssertionError("a bug")
+
+    told = []
+    for value in (b"a", b"b"):
+        gathering.add(Broken(), packed(value), Acks.ALL, told.append)
+    await turn()
+    assert [each.error.reason for each in told] == [Reason.INTERNAL] * 2
+    assert not any(each.error.meaning.definite for each in told)
 
 
 @settings(deadline=None, max_examples=50)

@@ -57,6 +57,16 @@ async def test_calls_of_one_thread_run_in_order_and_give_what_they_return(thread
     await threads.close(LATE_S)
 
 
+async def test_even_a_stop_iteration_is_told_to_its_caller():
+    def stop():
+        raise StopIteration
+
+    threads = OneThread("flusher")
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        await asyncio.wait_for(threads.run(stop), LATE_S)
+    await threads.close(LATE_S)
+
+
 async def test_what_runs_is_waited_for(threads, disk):
     syncs = [threads.run(disk.sync) for _ in range(3)]
     disk.freed.set()

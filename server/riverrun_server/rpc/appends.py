@@ -175,6 +175,6 @@ def timed_out(seconds: float) -> Refusal:
     """Say that the ack condition was not met in time."""
     return Refusal(
         Reason.REQUEST_TIMED_OUT,
-        f"the append was written but its acks did not come within {seconds:g} s; it may still "
-        "succeed: send it again only with a producer id and the same sequence",
+        f"the acks of the append did not come within {seconds:g} s; it may have been written and may "
+        "still succeed: send it again only with a producer id and the same sequence",
     )

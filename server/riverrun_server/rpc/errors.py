@@ -115,10 +115,11 @@ async def answer_for(
     Raises:
         grpc.aio.AbortError: always.
     """
-    await abort(context, error if isinstance(error, Refusal) else _internal(method, error))
+    await abort(context, error if isinstance(error, Refusal) else internal(method, error))
 
 
-def _internal(method: str, error: Exception) -> Refusal:
+def internal(method: str, error: Exception) -> Refusal:
+    """Log a bug of ours; return what to tell a client of it: that nobody knows, and a number."""
     incident = secrets.token_hex(4)
     _log.error("call failed unexpectedly", method=method, incident=incident, exc_info=error)
     return Refusal(

@@ -3,19 +3,21 @@
 A batch costs the broker the same for one record as for a hundred: a stamp, a write, two rows beside it, an
 answer. So the records of calls that are read in the same turn of the event loop are joined, each
 validated by itself before, and each call is told its own offsets. A call that comes alone waits for
-nothing but the end of that turn; where calls come faster than they can be written one by one, a group
-stays open for some milliseconds (`core/pace.py`).
+nothing but the end of that turn; where the loop is the bottleneck, a group stays open for some
+milliseconds (`core/pace.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import Final
+from weakref import WeakKeyDictionary
 
 from riverrun_server.core.pace import AIM_CALLS, Pace
 from riverrun_server.ports.partitions import Acks, Append, Appended, PartitionAccess
+from riverrun_server.rpc.errors import internal
 from riverrun_server.wire.ingress import MAX_BATCH_RECORDS, PackedRecords, join
 
 Done = Callable[[Appended], None]
@@ -38,7 +40,8 @@ class Gathering:
     def __init__(self, now_ms: Callable[[], int]) -> None:
         self._now_ms = now_ms
         self._open: dict[tuple[PartitionAccess, Acks], _Group] = {}
-        self._pace = Pace()
+        # A partition that is let go takes its paces along.
+        self._paces: WeakKeyDictionary[PartitionAccess, dict[Acks, Pace]] = WeakKeyDictionary()
 
     def add(self, access: PartitionAccess, packed: PackedRecords, acks: Acks, done: Done) -> None:
         """Append records soon; `done` is told of them alone, as by `PartitionAccess.submit`."""
@@ -49,7 +52,8 @@ class Gathering:
             group = None
         if group is None:
             group = self._open[key] = _Group(min(access.max_batch_bytes, _GROUP_BYTES_MAX))
-            self._append_soon(key, group, self._pace.wait_s)
+            now_s = perf_counter()
+            self._append_soon(key, group, self._pace(access, acks, now_s).wait_s(now_s))
         group.add(packed, done)
         if len(group.packed) == AIM_CALLS:
             self._append_soon(key, group, 0.0)
@@ -67,8 +71,16 @@ class Gathering:
         del self._open[key]
         access, acks = key
         # The loop's own clock counts whole milliseconds only.
-        self._pace.closed(len(group.packed), perf_counter())
-        access.submit(Append(join(group.packed, self._now_ms()), acks, group.appended))
+        now_s = perf_counter()
+        self._pace(access, acks, now_s).closed(len(group.packed), now_s, thread_time())
+        try:
+            access.submit(Append(join(group.packed, self._now_ms()), acks, group.appended))
+        except Exception as error:  # noqa: BLE001 - nobody else would answer these calls
+            group.appended(Appended(None, 0, error=internal("Produce", error)))
+
+    def _pace(self, access: PartitionAccess, acks: Acks, now_s: float) -> Pace:
+        paces = self._paces.setdefault(access, {})
+        return paces.get(acks) or paces.setdefault(acks, Pace(now_s, thread_time()))
 
 
 class _Group:

@@ -43,6 +43,7 @@ class Receiving:
         self._arriving: dict[asyncio.Task[Any], float] = {}
         self._given_up: set[asyncio.Task[Any]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
 
     async def request(self, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         """Return the one request of a call.
@@ -54,7 +55,7 @@ class Receiving:
         assert task is not None
         self._arriving[task] = loop.time()
         if self._timer is None:
-            self._timer = loop.call_later(SLOW_S, self._look)
+            self._look_later()
         try:
             request: object = await context.read()
         except asyncio.CancelledError:
@@ -74,8 +75,11 @@ class Receiving:
 
     def _look(self) -> None:
         """Give up what takes too long; look again in a while, as long as something arrives."""
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+        now = asyncio.get_running_loop().time()
+        if now - self._due > SLOW_S / 2:
+            # The loop was held up, and what has arrived meanwhile waits behind this to be read.
+            self._look_later()
+            return
         slow = [task for task, since in self._arriving.items() if now - since >= SLOW_S]
         old = [task for task in slow if now - self._arriving[task] >= GIVEN_UP_S]
         surplus = max(len(old), len(slow) - self._slow_max)
@@ -83,7 +87,14 @@ class Receiving:
             if task not in self._given_up:
                 self._given_up.add(task)
                 task.cancel()
-        self._timer = loop.call_later(SLOW_S, self._look) if self._arriving else None
+        self._timer = None
+        if self._arriving:
+            self._look_later()
+
+    def _look_later(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._due = loop.time() + SLOW_S
+        self._timer = loop.call_at(self._due, self._look)
 
     def _refusal(self) -> Refusal:
         return self._reached(

@@ -116,9 +116,14 @@ class OneThread:
 
     def _serve(self) -> None:
         while (call := self._work.get()) is not None:
-            result, error = None, None
+            result: object = None
+            error: BaseException | None = None
             try:
                 result = call.function(*call.args)
+            except StopIteration as raised:
+                # A future takes anything but this.
+                error = RuntimeError("StopIteration left a function that ran in a thread")
+                error.__cause__ = raised
             except BaseException as raised:  # noqa: BLE001 - whoever waits is told
                 error = raised
             # A loop that was closed meanwhile has nobody who waits.

@@ -18,9 +18,8 @@ from pathlib import Path
 
 from tests.e2e.damage.examination import Examination, Report
 from tests.e2e.damage.kinds import anywhere
-from tests.e2e.damage.site import Site, copied, killed, stopped
+from tests.e2e.damage.site import LARGE_BYTES, Site, copied, killed, stopped
 
-_LARGE_BYTES = 48 << 20
 # A quarter of the rounds has damage in two places.
 _TWICE = 0.25
 
@@ -41,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sites = {
         "stopped": stopped(folder / "stopped", seed),
         "killed": killed(folder / "killed", seed),
-        "several": killed(folder / "several", seed, large_bytes=_LARGE_BYTES),
+        "several": killed(folder / "several", seed, large_bytes=LARGE_BYTES),
     }
     came_of: Counter[str] = Counter()
     failures = 0

@@ -22,6 +22,7 @@ from riverrun.v1.errors_pb2 import (
     ERROR_REASON_TOPIC_NOT_FOUND,
     Error,
 )
+from riverrun_server.cli import recover
 from riverrun_server.config.load import load
 from riverrun_server.recover import accept_loss
 from tests.e2e.broker_process import SERVER, BrokerProcess
@@ -80,15 +81,24 @@ class Examination:
         unclean: whether the broker had been killed, so that relaxed topics wait for an operator.
         seed: of what is written and looked at.
         twice: whether the broker is killed in the end, and everything read once more.
+        alone: whether the first command that the broker tells is run in a process of its own.
     """
 
     def __init__(
-        self, told: Told, folder: Path, *, unclean: bool, seed: int, twice: bool = True
+        self,
+        told: Told,
+        folder: Path,
+        *,
+        unclean: bool,
+        seed: int,
+        twice: bool = True,
+        alone: bool = True,
     ) -> None:
         self._told = told
         self._now = told.copy()
         self._unclean = unclean
         self._twice = twice
+        self._alone = alone
         self._dice = random.Random(seed)
         self.broker = BrokerProcess(folder, *OPTIONS)
         self.report = Report()
@@ -216,9 +226,11 @@ class Examination:
     def _accept(self) -> None:
         """Run the commands as the broker has told them."""
         for number, (place, command) in enumerate(self.report.offline.items()):
-            if number:  # the same without a process of its own, which takes most of the time
-                settings = load(None, {}, {"data_dir": str(self.broker.data_dir)}).settings
-                told = accept_loss(settings, *place)
+            if number or not self._alone:
+                # The same without a process of its own, which takes most of the time.
+                given = recover.make_context("recover", shlex.split(command)[1:]).params
+                settings = load(None, {}, {"data_dir": str(given["data_dir"])}).settings
+                told = accept_loss(settings, given["topic"], given["partition"])
             else:
                 told = self._run_command(command)
             if str(place) not in told:

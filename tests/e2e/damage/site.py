@@ -16,6 +16,8 @@ from tests.e2e.damage.calls import CALL_TIMEOUT_S, Calls, Place, calling
 from tests.e2e.damage.wal import wal_records
 
 OPTIONS = ("--set", "storage.slots=8", "--set", "offsets.partitions=1")
+# A quarter more than a family holds in memory: it becomes a table, and a second log begins.
+LARGE_BYTES = 40 << 20
 # The watermark is written about once a second.
 _SETTLE_TIMEOUT_S = 20.0
 

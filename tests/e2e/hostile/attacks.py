@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import struct
 from collections.abc import Awaitable, Callable
@@ -48,10 +47,8 @@ async def _admin(raw: RawConnection, method: str, request: object) -> None:
 
 async def idle_connections(crowd: Crowd, stop: asyncio.Event, connections: int) -> None:
     """Connect thousands of times and do nothing."""
-    while len(crowd.connections) < connections and not stop.is_set():
-        with contextlib.suppress(OSError):
-            await asyncio.gather(*(crowd.connect() for _ in range(50)))
-    await stop.wait()
+    await crowd.connect_idle(connections, stop)
+    await crowd.hold(stop)
 
 
 async def open_streams(crowd: Crowd, stop: asyncio.Event, _: int) -> None:
@@ -64,7 +61,7 @@ async def open_streams(crowd: Crowd, stop: asyncio.Event, _: int) -> None:
                 return
             await raw.send(raw.call(CONSUMER + "Subscribe"), framed(start.SerializeToString()))
         await raw.hear(0.01)
-    await stop.wait()
+    await crowd.hold(stop)
 
 
 async def never_reading_subscribers(crowd: Crowd, stop: asyncio.Event, _: int) -> None:
@@ -82,7 +79,7 @@ async def never_reading_subscribers(crowd: Crowd, stop: asyncio.Event, _: int) -
             if stop.is_set():
                 return
             await raw.send(raw.call(CONSUMER + "Subscribe"), framed(start.SerializeToString()))
-    await stop.wait()
+    await crowd.hold(stop)
 
 
 async def never_reading_fetches(crowd: Crowd, stop: asyncio.Event, _: int) -> None:
@@ -95,7 +92,7 @@ async def never_reading_fetches(crowd: Crowd, stop: asyncio.Event, _: int) -> No
             await raw.send(
                 raw.call(CONSUMER + "Fetch"), framed(request.SerializeToString()), end=True
             )
-    await stop.wait()
+    await crowd.hold(stop)
 
 
 async def endless_fetches(crowd: Crowd, stop: asyncio.Event, _: int) -> None:
@@ -109,7 +106,7 @@ async def endless_fetches(crowd: Crowd, stop: asyncio.Event, _: int) -> None:
             await raw.send(
                 raw.call(CONSUMER + "Fetch"), framed(request.SerializeToString()), end=True
             )
-    await stop.wait()
+    await crowd.hold(stop)
 
 
 async def half_sent_requests(crowd: Crowd, stop: asyncio.Event, _: int) -> None:
@@ -121,7 +118,7 @@ async def half_sent_requests(crowd: Crowd, stop: asyncio.Event, _: int) -> None:
             if stop.is_set():
                 return
             await raw.send(raw.call(PRODUCER + "Produce"), half)
-    await stop.wait()
+    await crowd.hold(stop)
 
 
 async def unread_acks(crowd: Crowd, stop: asyncio.Event, _: int) -> None:
@@ -132,10 +129,11 @@ async def unread_acks(crowd: Crowd, stop: asyncio.Event, _: int) -> None:
     async def flood() -> None:
         raw = await crowd.connect(window=0)
         stream = raw.call(PRODUCER + "ProduceStream")
-        while not stop.is_set() and not raw.closed:
-            await raw.send(stream, many)
+        while not (stop.is_set() or raw.closed) and await raw.send(stream, many, patience_s=1.0):
+            pass  # until the broker takes no more of them
 
     await asyncio.gather(*(flood() for _ in range(4)))
+    await crowd.hold(stop)
 
 
 async def tiny_messages(crowd: Crowd, stop: asyncio.Event, _: int) -> None:
@@ -270,6 +268,7 @@ async def _ask_all_the_time(crowd, stop, method, requests, connections) -> None:
 HOLDING = frozenset(
     {
         "idle_connections",
+        "open_streams",
         "never_reading_subscribers",
         "never_reading_fetches",
         "endless_fetches",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import urllib.request
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,12 @@ _HURT = re.compile(
     r"\"level\": ?\"(error|critical)\"|Unexpected \[|suppressed",
     re.IGNORECASE,
 )
+
+
+# The lines of rpc/call_log.
+_OF_A_CALL = re.compile(r'"event": ?"(call|stream) ended"')
+# More tell nobody anything.
+_WRONG_MAX = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +66,14 @@ class AttackedBroker(BrokerProcess):
 
     def __init__(self, folder: Path, limits: Limits | None = None, *options: str) -> None:
         self.limits = limits or Limits()
-        super().__init__(folder, *options, environ=self.limits.environ())
+        self._wrong: list[str] = []
+        self._lines: Counter[bool] = Counter()
+        super().__init__(folder, *options, environ=self.limits.environ(), on_line=self._look_at)
+
+    def _look_at(self, line: str) -> None:
+        self._lines[bool(_OF_A_CALL.search(line))] += 1
+        if _HURT.search(line) and len(self._wrong) < _WRONG_MAX:
+            self._wrong.append(line)
 
     def rss_bytes(self) -> int:
         """Return the memory that it has now."""
@@ -85,11 +99,15 @@ class AttackedBroker(BrokerProcess):
         """Return the lines of its log that no client may cause, or that it is gone."""
         assert self._process is not None
         gone = [] if self._process.poll() is None else [f"it ended with {self._process.poll()}"]
-        return gone + [line for line in list(self._output) if _HURT.search(line)]
+        return gone + self._wrong
 
     def lines(self) -> int:
-        """Return how many lines it has logged, 2000 at the most."""
-        return len(self._output)
+        """Return how many lines it has logged, those for calls that ended left out."""
+        return self._lines[False]
+
+    def call_lines(self) -> int:
+        """Return how many lines it has logged for calls that ended; they have a bound of their own."""
+        return self._lines[True]
 
     async def metric(self, name: str) -> float:
         """Return the sum of a metric over its labels."""

@@ -59,7 +59,7 @@ class Judge:
         if answer.status is None or (method.streams and len(sent) > 1):
             return False
         if answer.status != _OK and not answer.data:
-            error = _details(answer)
+            error = details_of(answer)
             return error is not None and error.outcome == errors_pb2.OUTCOME_NOTHING_HAPPENED
         if method.streams or answer.status != _OK:
             return False
@@ -90,14 +90,15 @@ class Judge:
             return found
         if answer.status in (_UNKNOWN, _INTERNAL, _UNIMPLEMENTED):
             return [*found, f"status {answer.status}: {answer.headers.get('grpc-message')}"]
-        error = _details(answer)
+        error = details_of(answer)
         if error is None:
             return [*found, f"status {answer.status} without our details: {answer.headers}"]
         self.outcomes[_reason(error)] += 1
         return [*found, *_unsaid(error)]
 
 
-def _details(answer: Answer) -> errors_pb2.Error | None:
+def details_of(answer: Answer) -> errors_pb2.Error | None:
+    """Return the Error within the details of a failed call, or None where there is none."""
     packed = answer.headers.get("grpc-status-details-bin")
     if packed is None:
         return None

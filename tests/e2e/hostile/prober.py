@@ -1,4 +1,4 @@
-"""A client that does nothing wrong: `python -m tests.e2e.hostile.prober ADDRESS`, one line for each record.
+"""A client that does nothing wrong: `python -m tests.e2e.hostile.prober ADDRESS`, a line when each record is due and one when it is done.
 
 It writes at a modest rate and reads what it wrote, in a process of its own, so that what it measures
 is the broker and not its attacker. It ends when its standard input does.
@@ -43,6 +43,8 @@ class Prober:
 
     def __init__(self, address: str) -> None:
         self.probes: list[Probe] = []
+        # When the records were due that nothing has been told of yet.
+        self._due: dict[str, float] = {}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.e2e.hostile.prober", address],
             stdin=subprocess.PIPE,
@@ -54,7 +56,12 @@ class Prober:
 
     def _read(self) -> None:
         for line in self._process.stdout:
-            self.probes.append(Probe(**json.loads(line)))
+            probe = Probe(**json.loads(line))
+            if not probe.told:
+                self._due[probe.value] = probe.at
+                continue
+            self.probes.append(probe)
+            self._due.pop(probe.value, None)
 
     def end(self) -> None:
         """Let it end, and wait until everything it told is there."""
@@ -64,8 +71,19 @@ class Prober:
         self._process.stdout.close()
 
     def latencies(self, begin: float, end: float) -> list[float]:
-        """Return how long the records took that were due in between, in ms and in order."""
-        return sorted(each.ms for each in self.probes if begin <= each.at < end)
+        """Return how long the records took that were due in between, in ms and in order.
+
+        Those that are not done count with what they have taken so far, else the slowest would count
+        for nothing; those that were not written have no latency.
+        """
+        now = time.monotonic()
+        late = [(now - at) * 1000 for at in list(self._due.values()) if begin <= at < end]
+        done = [p.ms for p in list(self.probes) if begin <= p.at < end and p.told == "ok"]
+        return sorted(done + late)
+
+    def unwritten(self, begin: float, end: float) -> int:
+        """Return how many records that were due in between were answered with an error."""
+        return sum(begin <= each.at < end and each.told != "ok" for each in list(self.probes))
 
 
 def quantile(latencies: list[float], share: float) -> float:
@@ -93,6 +111,7 @@ async def _probe(stub: ProducerServiceStub, reading: _Reading, number: int) -> N
     value, seen = b"probe-%d" % number, asyncio.Event()
     reading.waiting[value] = seen
     began, told = time.monotonic(), "ok"
+    _tell(began, value, "", 0.0)
     request = p.ProduceRequest(topic=TOPIC, partition=0, records=[Record(value=value)])
     try:
         async with asyncio.timeout(_TIMEOUT_S):
@@ -107,8 +126,12 @@ async def _probe(stub: ProducerServiceStub, reading: _Reading, number: int) -> N
         details = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin", b"")
         refused = b"OUTCOME" not in details and error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         told = "refused" if refused and details else "unknown"
-    probe = {"at": began, "value": value.decode(), "told": told}
-    sys.stdout.write(json.dumps(probe | {"ms": (time.monotonic() - began) * 1000}) + "\n")
+    _tell(began, value, told, (time.monotonic() - began) * 1000)
+
+
+def _tell(at: float, value: bytes, told: str, ms: float) -> None:
+    probe = {"at": at, "value": value.decode(), "told": told, "ms": ms}
+    sys.stdout.write(json.dumps(probe) + "\n")
     sys.stdout.flush()
 
 

@@ -14,6 +14,11 @@ import h2.events
 import h2.exceptions
 import h2.settings
 
+from tests.e2e.hostile.idle import IdleConnection
+
+_AT_ONCE = 50
+_PATIENCE_S = 20.0
+
 
 @dataclass
 class Answer:
@@ -42,9 +47,16 @@ def framed(message: bytes) -> bytes:
 
 
 class RawConnection:
-    """One HTTP/2 connection; nothing is read, acknowledged or sent unless it is asked to."""
+    """One HTTP/2 connection; nothing is read, acknowledged or sent unless it is asked to.
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    Attributes:
+        takes: whether what was heard makes room for more, as with whoever reads.
+    """
+
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, takes: bool = True
+    ) -> None:
+        self.takes = takes
         self.reader = reader
         self.writer = writer
         self.answers: dict[int, Answer] = {}
@@ -57,7 +69,8 @@ class RawConnection:
     async def open(cls, address: str, window: int | None = None) -> RawConnection:
         """Connect; `window` is how much the broker may send on each stream before it must wait."""
         host, _, port = address.rpartition(":")
-        self = cls(*await asyncio.open_connection(host, int(port)))
+        ends = await asyncio.open_connection(host, int(port))
+        self = cls(*ends, takes=window is None)
         self.h2.initiate_connection()
         if window is not None:
             self.h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: window})
@@ -88,8 +101,10 @@ class RawConnection:
         self.answers[stream] = Answer()
         return stream
 
-    async def send(self, stream: int, data: bytes, *, end: bool = False) -> None:
-        """Send data as fast as the broker's windows allow."""
+    async def send(
+        self, stream: int, data: bytes, *, end: bool = False, patience_s: float = 5.0
+    ) -> bool:
+        """Send data as fast as the broker's windows allow; return whether all of it went out."""
         view = memoryview(data)
         while view and not self.closed and self.answers[stream].reset is None:
             room = min(
@@ -99,14 +114,15 @@ class RawConnection:
             )
             if room <= 0:
                 await self.flush()
-                if not await self.hear(5.0):
-                    return
+                if not await self.hear(patience_s):
+                    return False
                 continue
             self.h2.send_data(stream, bytes(view[:room]))
             view = view[room:]
         if end and not self.closed and self.answers[stream].reset is None:
             self.h2.end_stream(stream)
         await self.flush()
+        return not view
 
     async def ask(self, method: str, message: bytes, timeout_s: float = 10.0) -> Answer:
         """Make a whole unary call."""
@@ -122,7 +138,7 @@ class RawConnection:
                 await self.hear(timeout_s)
         return answer
 
-    async def hear(self, timeout_s: float, *, acknowledge: bool = True) -> bool:
+    async def hear(self, timeout_s: float) -> bool:
         """Take in what comes next; return whether something came."""
         try:
             async with asyncio.timeout(timeout_s):
@@ -135,17 +151,17 @@ class RawConnection:
             self.closed = True
             return False
         for event in self.h2.receive_data(data):
-            self._take(event, acknowledge=acknowledge)
+            self._take(event)
         await self.flush()
         return True
 
-    def _take(self, event: h2.events.Event, *, acknowledge: bool) -> None:
+    def _take(self, event: h2.events.Event) -> None:
         match event:
             case h2.events.ResponseReceived() | h2.events.TrailersReceived():
                 self.answers[event.stream_id].headers.update(event.headers)
             case h2.events.DataReceived():
                 self.answers[event.stream_id].data += event.data
-                if acknowledge:
+                if self.takes:
                     self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
             case h2.events.StreamEnded():
                 self.answers[event.stream_id].ended = True
@@ -153,6 +169,11 @@ class RawConnection:
                 self.answers[event.stream_id].reset = event.error_code
             case h2.events.ConnectionTerminated():
                 self.went_away = event.error_code
+
+    async def hold(self, stop: asyncio.Event) -> None:
+        """Read nothing that is sent, but be polite enough for the broker not to hang up."""
+        while not (stop.is_set() or self.closed):
+            await self.hear(0.2)
 
     async def close(self) -> None:
         """Hang up."""
@@ -162,11 +183,17 @@ class RawConnection:
 
 
 class Crowd:
-    """Connections of one attacker, all ended with the block that they were opened in."""
+    """Connections of one attacker, all ended with the block that they were opened in.
+
+    Attributes:
+        connections: all that were opened.
+        in_place: set once the attacker has got what it wants to hold, and goes on to hold it.
+    """
 
     def __init__(self, address: str) -> None:
         self.address = address
-        self.connections: list[RawConnection] = []
+        self.connections: list[RawConnection | IdleConnection] = []
+        self.in_place = asyncio.Event()
 
     async def __aenter__(self) -> Crowd:
         return self
@@ -175,7 +202,38 @@ class Crowd:
         for each in self.connections:
             await each.close()
 
+    @property
+    def held(self) -> int:
+        """How many connections the broker has not closed."""
+        return sum(not each.closed for each in self.connections)
+
     async def connect(self, window: int | None = None) -> RawConnection:
-        """Open one more, as `RawConnection.open` does."""
-        self.connections.append(await RawConnection.open(self.address, window))
-        return self.connections[-1]
+        """Open one more, as `RawConnection.open` does, and let the broker's settings be heard.
+
+        A connection that never acknowledges them is closed after five seconds, with all that it held.
+        """
+        raw = await RawConnection.open(self.address, window)
+        self.connections.append(raw)
+        await raw.hear(10.0)
+        return raw
+
+    async def connect_idle(self, count: int, stop: asyncio.Event | None = None) -> None:
+        """Open connections that do nothing, some at a time; each has been greeted or closed."""
+        for begin in range(0, count, _AT_ONCE):
+            if stop is not None and stop.is_set():
+                return
+            await asyncio.gather(*(self._idle() for _ in range(min(_AT_ONCE, count - begin))))
+
+    async def _idle(self) -> None:
+        host, _, port = self.address.rpartition(":")
+        loop = asyncio.get_running_loop()
+        _, each = await loop.create_connection(IdleConnection, host, int(port))
+        self.connections.append(each)
+        async with asyncio.timeout(_PATIENCE_S):
+            await each.greeted
+
+    async def hold(self, stop: asyncio.Event) -> None:
+        """Say that everything is in its place, and hold it."""
+        self.in_place.set()
+        raw = [each for each in self.connections if isinstance(each, RawConnection)]
+        await asyncio.gather(stop.wait(), *(each.hold(stop) for each in raw))

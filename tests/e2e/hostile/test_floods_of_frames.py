@@ -12,6 +12,7 @@ from riverrun.v1 import metadata_pb2
 from riverrun.v1 import producer_pb2 as p
 from tests.e2e.conftest import ended
 from tests.e2e.hostile.broker_under_attack import MIB, AttackedBroker
+from tests.e2e.hostile.idle import HELLO
 from tests.e2e.hostile.raw_http2 import Crowd, framed
 
 INFO = "/riverrun.v1.MetadataService/GetServerInfo"
@@ -109,12 +110,16 @@ async def test_requests_that_are_never_finished_hold_little_and_not_for_ever(bro
         assert "had not arrived" in answer.headers["grpc-message"]
 
 
-async def test_connections_that_say_nothing_are_closed(broker, crowd):
-    """N27: half-open, and garbage in place of a preface."""
+async def test_connections_that_say_nothing_are_closed_and_polite_ones_stay(broker, crowd):
+    """N27: half-open, deaf to the broker's settings, and garbage in place of a preface."""
+    await crowd.connect_idle(5)
     host, _, port = broker.address.rpartition(":")
     silent = [await asyncio.open_connection(host, int(port)) for _ in range(100)]
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(b"GET / HTTP/1.1\r\n\r\n" + b"\xff" * 100_000)
+    deaf = await asyncio.open_connection(host, int(port))
+    deaf[1].write(HELLO)
+    silent.append(deaf)
     async with asyncio.timeout(30):
         assert b"HTTP/1" not in await reader.read(1000)
         while await reader.read(1 << 16):
@@ -122,6 +127,7 @@ async def test_connections_that_say_nothing_are_closed(broker, crowd):
         for quiet, _ in silent:
             while await quiet.read(1 << 16):
                 pass
+    assert crowd.held == 5
     for _, each in [*silent, (reader, writer)]:
         each.close()
         await each.wait_closed()

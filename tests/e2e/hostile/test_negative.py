@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import re
+import json
 import urllib.error
 import urllib.request
 import zlib
@@ -271,7 +271,16 @@ async def test_names_cannot_write_lines_into_the_log_or_the_answer(broker, raw):
     agent = raw.call(ADMIN + "ListTopics", ("user-agent", "forged\x1b[2J agent"))
     await raw.send(agent, framed(b""), end=True)
     await raw.answer(agent)
-    assert not re.search("forged|\x1b", broker.logs())
+    logged = broker.logs()
+    assert "\x1b" not in logged
+    lines = [json.loads(line) for line in logged.splitlines() if line.startswith("{")]
+    assert "forged" not in [line["event"] for line in lines]
+    # A line ends where its event does, so what was named stands escaped within one.
+    assert len(lines) == len(logged.splitlines()) - logged.count("\nready ")
+    # What they wrote stands in the lines of their own calls, and nowhere else.
+    written = [line for line in lines if "forged" in json.dumps(line)]
+    assert {line["event"] for line in written} <= {"call ended", "stream ended"}
+    assert {line["level"] for line in written} <= {"info"}
 
 
 async def test_the_port_for_probes_shows_no_records_and_serves_nothing_else(broker, raw):

@@ -166,3 +166,23 @@ def test_a_damaged_table_is_damage_of_its_partition_alone(opened, damaged_twice,
     log = store.open(P1)
     assert len(read_all(log)) == 120
     Writer(log).append()
+
+
+def fifth_batch(log):
+    return read_all(log)[4].data[-200:], log._slot
+
+
+def test_what_is_left_before_a_damaged_table_moves_out_of_it(opened, damaged_twice):
+    store = opened(damaged_twice(fifth_batch), seed=1)
+    assert store.recovery.mode is Mode.SALVAGED
+    assert store.recovery.cuts == {P0: 4}
+    writer = Writer(store.open(P0))
+    assert len(read_all(writer.log)) == 4
+    for _ in range(6):  # tables enough for RocksDB to compact by itself
+        writer.append(leader_epoch=20)
+        writer.log._slot.flush()
+    for column in store._rocks.columns():
+        column.compact(b"", b"\xff" * 40, rewrite=True)
+    writer.append(leader_epoch=20)
+    assert len(read_all(writer.log)) == 11
+    assert len(read_all(store.open(P1))) == 120

@@ -7,6 +7,7 @@ them, so it has to come before RocksDB compacts them: it runs with compactions o
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
@@ -51,6 +52,24 @@ def copy_out(
     write.put(journal.meta, keys.slot_of(prefix), rows.pack_slot(new))
     journal.commit(write)
     journal.sync()
+
+
+def vacancy(journal: Journal, slot: int) -> int | None:
+    """Return a slot with nothing in it, for the only partition in another one; None where there is none.
+
+    Raises:
+        CorruptData: the slot map cannot be read.
+    """
+    occupied = Counter(rows.unpack_slot(row) for _, row in journal.meta.scan(*keys.slots()))
+    littered = {keys.dead_of(key)[0] for key, _ in journal.meta.scan(*keys.dead_rows())}
+    if occupied[slot] > 1 or slot in littered:
+        return None
+    taken = {*occupied, *littered, *marked(journal)}
+    for column in journal.rocks.columns():
+        free = keys.slot_of_name(column.name)
+        if free is not None and free not in taken and not column.is_filled:
+            return free
+    return None
 
 
 def marked(journal: Journal) -> list[int]:

@@ -25,7 +25,8 @@ from riverrun_server.storage import keys, rows
 from riverrun_server.storage.adoption import adopt
 from riverrun_server.storage.durable_file import sync_directory
 from riverrun_server.storage.journal import Journal, last_claim
-from riverrun_server.storage.log import Parse, RocksLog, Scan
+from riverrun_server.storage.log import MissingBatch, Parse, RocksLog, Scan
+from riverrun_server.storage.moving import copy_out, vacancy
 from riverrun_server.storage.options import Tuning, WalRecovery
 from riverrun_server.storage.rocks import Access, Rocks, open_rocks
 from riverrun_server.storage.rocks_errors import translated
@@ -62,25 +63,27 @@ def salvage(
         CorruptData: not even its tables can be read.
     """
     copy = _copy_of(store)
-    rocks = _opened_copy(store, copy, families, tuning)
+    # RocksDB must not meet damaged tables before what is left has moved out of them.
+    calm = dataclasses.replace(tuning, compactions=False)
+    rocks = _opened_copy(store, copy, families, calm)
     try:
         journal = Journal(rocks, last_claim(rocks)[0])
         cuts = dict.fromkeys(adopt(journal), 0)
         for log in _logs(journal, parse, scan):
             was = log.state.log_end_offset
             try:
-                cut = cut_log(log)
+                end = _cut_apart(log, journal, parse, scan)
             except CorruptData as error:
                 # Its rows are damaged in a table: it alone waits for an operator.
                 _tell_unreadable(log.partition, error)
                 continue
-            if cut or log.partition in cuts:
-                cuts[log.partition] = log.state.log_end_offset
-            if cut:
+            if end < was or log.partition in cuts:
+                cuts[log.partition] = end
+            if end < was:
                 _log.warning(
                     "partition cut where its batches no longer continue",
                     partition=str(log.partition),
-                    log_end_offset=log.state.log_end_offset,
+                    log_end_offset=end,
                     was=was,
                 )
         journal.sync()
@@ -195,12 +198,48 @@ def _tell_unreadable(partition: PartitionId, error: CorruptData) -> None:
     _log.warning("partition cannot be read", partition=str(partition), error=str(error))
 
 
-def cut_log(log: RocksLog) -> bool:
+def _cut_apart(log: RocksLog, journal: Journal, parse: Parse, scan: Scan) -> int:
+    """Cut a log, away from damaged tables where there is a slot for it; return where it ends."""
+    try:
+        cut_log(log, in_place=False)
+    except _DamagedTable:
+        moved = _moved_out(log, journal, parse, scan)
+        cut_log(moved)
+        return moved.state.log_end_offset
+    return log.state.log_end_offset
+
+
+def _moved_out(log: RocksLog, journal: Journal, parse: Parse, scan: Scan) -> RocksLog:
+    """Move a log into a slot of its own; as long as compactions are off nobody meets the damage."""
+    prefix = keys.prefix(log.partition)
+    old = rows.unpack_slot(journal.meta.one(keys.slot_of(prefix)) or b"")
+    new = vacancy(journal, old)
+    if new is None:
+        return log
+    copy_out(journal, prefix, readable(log), old, new)
+    column = journal.rocks.column(keys.slot_name(new))
+    return RocksLog(log.partition, journal, column, log.state, None, parse, scan)
+
+
+class _DamagedTable(Exception):
+    """A log cannot be read because of damage in a table."""
+
+
+def cut_log(log: RocksLog, *, in_place: bool = True) -> bool:
     """Cut a log where it no longer continues; return whether that was before its end.
 
     What stands behind the end, of writes whose state is lost, is deleted, or it would show from
     within batches that are written there later. The epochs are those that the batches name: an
     entry that is lost would have readers told that what they read has been truncated.
+
+    Args:
+        log: in a store that nobody else uses.
+        in_place: also where what ends it is a damaged table. RocksDB joins that table with what is
+            deleted from it one day, and takes no write any more when it meets the damage.
+
+    Raises:
+        CorruptData: its rows cannot be read; nothing was changed.
+        _DamagedTable: it would have to be cut in a damaged table, and shall not.
     """
     state = log.state
     offset, last, from_start = state.log_start_offset, None, 0
@@ -216,10 +255,22 @@ def cut_log(log: RocksLog) -> bool:
         from_start += len(last.data)
     cut = offset < state.log_end_offset
     offset = max(offset, state.log_start_offset)
+    if cut and not in_place and _is_unreadable(log, offset):
+        raise _DamagedTable
     if cut:
         state = _state_at(log, offset, last, from_start)
     log.truncate(state, epochs)
     return cut
+
+
+def _is_unreadable(log: RocksLog, offset: int) -> bool:
+    try:
+        log.scan(offset, 1)
+    except MissingBatch:
+        return False
+    except CorruptData:
+        return True
+    return False
 
 
 def is_damaged(log: RocksLog) -> bool:

@@ -317,7 +317,7 @@ def test_a_salvage_that_was_interrupted_begins_again(opened, two_logs, monkeypat
     for stage in ("cut_log", "_swap"):
         with monkeypatch.context() as patch:
 
-            def die(*_args):
+            def die(*_args, **_how):
                 raise KeyboardInterrupt
 
             patch.setattr(f"riverrun_server.storage.salvage.{stage}", die)

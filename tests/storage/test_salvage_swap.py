@@ -95,7 +95,6 @@ def test_a_salvage_is_on_the_disk_before_it_takes_the_place_of_the_store(
 def test_a_power_cut_between_therenames_of_a_salvage_leaves_a_whole_store(
     opened, two_logs, monkeypatch, renames
 ):
-    """The renames are on the disk as far as they came; all that was synced before is, too."""
     rename, made = Path.rename, []
 
     def die_after(path, to):

@@ -6,6 +6,7 @@ import pytest
 
 from riverrun_server.core.delivery_budget import DeliveryBudget
 from riverrun_server.core.errors import Reason, Refusal
+from riverrun_server.core.reading.control import Grant, PartitionName, Pause, Resume
 from riverrun_server.core.reading.limits import ReadingLimits
 from riverrun_server.core.reading.places import Position
 from riverrun_server.runtime.delivery_room import Deliveries, Room
@@ -120,3 +121,64 @@ async def test_a_fetch_without_room_is_refused_and_nothing_is_read_for_it(world,
     assert 0 < room.held_bytes < ONE
     room.close()
     assert deliveries.budget.used_bytes == 0
+
+
+@simulated
+async def test_a_stream_that_is_cancelled_while_it_waits_keeps_nobody_waiting(world, t0, t1):
+    for partition in (t0, t1):
+        partition.cold = True
+        partition.append(b"x")
+    deliveries = Deliveries(DeliveryBudget(ONE))
+    holder = of(deliveries, "holder")
+    assert holder.hold(ONE)
+    async with world.stream(t0, t1, room=of(deliveries, "a")).running():
+        await asyncio.sleep(1)
+    other = world.stream(t0, room=of(deliveries, "a"))
+    async with other.running():
+        await asyncio.sleep(1)
+        holder.close()
+        await asyncio.sleep(1)
+        assert other.values() == [b"x"]
+    assert deliveries.budget.used_bytes == len(deliveries.queue) == 0
+
+
+@simulated
+async def test_a_stream_whose_credit_is_used_up_keeps_no_room_from_others(world, t0, t1):
+    for partition in (t0, t1):
+        partition.cold = True
+        partition.append(b"x")
+    deliveries = Deliveries(DeliveryBudget(ONE))
+    stream = world.stream(t0, t1, room=of(deliveries, "a"), credit_records=1)
+    other = world.stream(t0, room=of(deliveries, "a"))
+    async with stream.running():
+        await asyncio.sleep(1)
+        assert stream.values() == [b"x"]
+        async with other.running():
+            await asyncio.sleep(1)
+            assert other.values() == [b"x"]
+            await stream.say(Grant(5, None))
+            await asyncio.sleep(1)
+            assert stream.values() == [b"x", b"x"]
+    assert deliveries.budget.used_bytes == len(deliveries.queue) == 0
+
+
+@simulated
+async def test_a_partition_that_is_paused_waits_for_no_room(world, t0, t1):
+    t0.cold = True
+    t0.append(b"x")
+    deliveries = Deliveries(DeliveryBudget(ONE))
+    holder, room = of(deliveries, "holder"), of(deliveries, "a")
+    stream = world.stream(t0, t1, room=room)
+    assert holder.hold(ONE)
+    async with stream.running():
+        await asyncio.sleep(1)
+        assert room.partitions == [t0.id]
+        await stream.say(Pause([PartitionName("t", b"", 0)]))
+        await asyncio.sleep(1)
+        assert room.partitions == []
+        await stream.say(Resume([]))
+        await asyncio.sleep(1)
+        holder.close()
+        await asyncio.sleep(1)
+        assert stream.values() == [b"x"]
+    assert deliveries.budget.used_bytes == len(deliveries.queue) == 0

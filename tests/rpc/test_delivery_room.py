@@ -96,11 +96,15 @@ async def test_who_keeps_up_is_delivered_to_although_there_is_no_room(world, t0,
 
 
 async def fetched(partition, room):
-    terms = FetchTerms(min_bytes=1 << 20, max_bytes=1 << 20, max_wait_s=1)
-    fetch = Fetch(InlineThreads(), ReadingLimits(), forms.RECORDS, terms, room)
-    position = Position("t", partition.id, 0, partition.high_watermark, 0)
-    (answer,) = await fetch.run([partition], [position])
+    (answer,) = await fetched_of([partition], room)
     return answer
+
+
+async def fetched_of(partitions, room, **changes):
+    terms = FetchTerms(**{"min_bytes": 1 << 20, "max_bytes": 1 << 20, "max_wait_s": 1, **changes})
+    fetch = Fetch(InlineThreads(), ReadingLimits(), forms.RECORDS, terms, room)
+    positions = [Position("t", each.id, 0, each.high_watermark, 0) for each in partitions]
+    return await fetch.run(partitions, positions)
 
 
 @simulated
@@ -182,3 +186,24 @@ async def test_a_partition_that_is_paused_waits_for_no_room(world, t0, t1):
         await asyncio.sleep(1)
         assert stream.values() == [b"x"]
     assert deliveries.budget.used_bytes == len(deliveries.queue) == 0
+
+
+@simulated
+async def test_a_fetch_of_more_cold_partitions_than_there_is_room_for_gets_to_all_of_them(
+    world, t0, t1
+):
+    deliveries = Deliveries(DeliveryBudget(10 * ONE))
+    waiting = world.directory.create("t", 40, cold=True)
+    for partition in waiting:
+        partition.append(b"x")
+    for asked in range(40):
+        room = of(deliveries, "a")
+        answers = await fetched_of(waiting, room, min_bytes=1, first=asked)
+        room.close()
+        read = [answer.id for answer in answers if answer.pieces]
+        assert read, asked
+        waiting = [each for each in waiting if each.id not in read]
+        if not waiting:
+            break
+    assert not waiting
+    assert deliveries.budget.used_bytes == 0

@@ -12,6 +12,7 @@ from riverrun_server.core.reading.places import Position
 from riverrun_server.runtime.delivery_room import Deliveries, Room
 from riverrun_server.runtime.fetch import Fetch, FetchTerms
 from riverrun_server.wire import forms
+from tests.rpc.fake_partitions import BehindPartition
 from tests.rpc.reading_world import InlineThreads, simulated
 
 # A delivery reserves twice the topic's largest batch, which is 3 MiB here.
@@ -207,3 +208,47 @@ async def test_a_fetch_of_more_cold_partitions_than_there_is_room_for_gets_to_al
             break
     assert not waiting
     assert deliveries.budget.used_bytes == 0
+
+
+@simulated
+async def test_partitions_of_one_stream_take_turns_where_there_is_room_for_one(world, t0, t1):
+    for partition in (t0, t1):
+        for _ in range(50):
+            partition.append(b"x")
+    deliveries = Deliveries(DeliveryBudget(ONE))
+    stream = world.stream(BehindPartition(t0), BehindPartition(t1), room=of(deliveries, "a"))
+    async with stream.running():
+        await asyncio.sleep(5)
+        order = [each.partition for each in stream.of("delivery")]
+        assert order == [order[0], 1 - order[0]] * 50
+    assert deliveries.budget.used_bytes == len(deliveries.queue) == 0
+
+
+@simulated
+async def test_streams_of_one_connection_take_turns_where_there_is_room_for_one(world, t0, t1):
+    for _ in range(50):
+        t0.append(b"x")
+    deliveries = Deliveries(DeliveryBudget(ONE))
+    streams = [world.stream(BehindPartition(t0), room=of(deliveries, "a")) for _ in range(2)]
+    async with streams[0].running(), streams[1].running():
+        for _ in range(40):
+            await asyncio.sleep(0.025)
+            first, second = (len(each.values()) for each in streams)
+            assert abs(first - second) <= 1
+        await asyncio.sleep(5)
+        assert [len(each.values()) for each in streams] == [50, 50]
+
+
+@simulated
+async def test_who_is_alone_reads_ahead(world, t0, t1):
+    for _ in range(3):
+        t0.append(b"x")
+    behind = BehindPartition(t0)
+    deliveries = Deliveries(DeliveryBudget(10 * ONE))
+    stream = world.stream(behind, room=of(deliveries, "a"))
+    async with stream.running():
+        await asyncio.sleep(0.005)
+        stream.flowing.clear()
+        await asyncio.sleep(1)
+        # The first chunk is on its way, and the second is read.
+        assert [offset for offset, _ in behind.reads] == [0, 1]

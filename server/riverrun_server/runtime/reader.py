@@ -207,7 +207,14 @@ class Reader:
                 return
             reading, room = machine.partitions[partition], self._room_bytes(partition)
             try:
-                run = await self._sources.next_run(reading, limit, machine.waiting, room)
+                run = await self._sources.next_run(
+                    reading,
+                    limit,
+                    machine.waiting,
+                    room,
+                    # Who goes on reading ahead keeps its room until it has caught up.
+                    read_ahead=not self._room.others_first,
+                )
             except Refusal as refusal:
                 self._room.hold(self._sources.ahead_bytes)
                 await self._refused(partition, refusal)

@@ -114,7 +114,13 @@ class Sources:
         self._ahead.clear()
 
     async def next_run(
-        self, reading: PartitionReading, room_bytes: int, sharing: int, speaks_for: int
+        self,
+        reading: PartitionReading,
+        room_bytes: int,
+        sharing: int,
+        speaks_for: int,
+        *,
+        read_ahead: bool = True,
     ) -> Run | None:
         """Return what to send next of a partition, or None where nothing is ready.
 
@@ -123,13 +129,14 @@ class Sources:
             room_bytes: what can be sent.
             sharing: how many cursors share what may be read ahead.
             speaks_for: how much room is spoken for by what the cursor reads ahead.
+            read_ahead: whether it may go on to read ahead once it is taken from.
 
         Raises:
             Refusal: of the cursor, or CORRUPT_DATA.
         """
         if self._chunk is None:
             cursor = self._cursors[reading.id]
-            taken = cursor.take(self._chunk_bytes(room_bytes, sharing))
+            taken = cursor.take(self._chunk_bytes(room_bytes, sharing), read_ahead=read_ahead)
             if cursor.reads_ahead:
                 self._ahead[reading.id] = speaks_for
             else:

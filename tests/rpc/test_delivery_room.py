@@ -240,6 +240,28 @@ async def test_streams_of_one_connection_take_turns_where_there_is_room_for_one(
 
 
 @simulated
+async def test_what_is_read_ahead_stays_within_what_was_taken_for_it(world, t0, t1):
+    """Though credit comes in between, with which more could be sent, and so more would be read."""
+    for _ in range(50):
+        t0.append(b"x" * 100)
+    t0.max_batch_bytes = 1000
+    behind = BehindPartition(t0)
+    deliveries = Deliveries(DeliveryBudget(ONE))
+    stream = world.stream(behind, room=of(deliveries, "a"), credit_bytes=1)
+    async with stream.running():
+        await asyncio.sleep(0.005)
+        assert deliveries.budget.used_bytes == 2 * 1000
+        deliveries.budget.take("others", ONE)
+        for _ in range(20):
+            await stream.say(Grant(None, 1 << 20))
+            await asyncio.sleep(0.01)
+            held = deliveries.budget.held_by("a")
+            assert stream.reader._sources.ahead_bytes <= held
+            assert 2 * behind.reads[-1][1] <= 2 * 1000
+    assert deliveries.budget.used_bytes == ONE
+
+
+@simulated
 async def test_who_is_alone_reads_ahead(world, t0, t1):
     for _ in range(3):
         t0.append(b"x")

@@ -245,8 +245,10 @@ class Reader:
         """
         sources, limit = self._sources, self._machine.room_bytes()
         self._room.claim(partition)
-        if sources.has_room(partition):
+        if sources.has_chunk:
             return limit
+        if (room := sources.room_of(partition)) is not None:
+            return min(limit, max(1, room // _COPIES))
         more = self._room_bytes(partition)
         little = self._services.limits.crowded_bytes
         found = limit if self._room.hold(sources.ahead_bytes + more) else 0

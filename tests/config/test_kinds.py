@@ -80,6 +80,8 @@ def test_a_value_is_read_from_text_and_toml_alike(kind, raw, value):
         (Endpoint(), "::1:7171"),
         (Endpoint(), "[nonsense]:1"),
         (Endpoint(), "two hosts:1"),
+        (Endpoint(), "unix:7171"),
+        (Endpoint(), "UNIX-abstract:7171"),
         (Endpoint(), 7171),
     ],
 )

@@ -16,6 +16,8 @@ from riverrun.v1.records_pb2 import Record, RecordBatch, RecordSet
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.log.batch import PartitionId, Stamp, StoredBatch
 from riverrun_server.ports.partitions import Acks, Appended, Chunk, NoFlow, Watermarks
+from riverrun_server.runtime.cursor import LocalCursor
+from riverrun_server.runtime.partition_flow import PartitionFlow
 from riverrun_server.wire import codecs
 from riverrun_server.wire.ingress import IngressLimits, accept
 from riverrun_server.wire.stored import record_times
@@ -226,7 +228,7 @@ class FakeCursor:
             return None
         return sum(len(batch.data) for batch in partition.read(self.position, max_bytes))
 
-    def take(self, max_bytes):
+    def take(self, max_bytes, *, read_ahead=True):
         assert not self.closed
         partition = self.partition
         partition.takes += 1
@@ -254,6 +256,38 @@ class FakeCursor:
         self.closed = True
         if self in self.partition.cursors:
             self.partition.cursors.remove(self)
+
+
+class BehindPartition:
+    """A FakePartition with the broker's own cursor, which reads ahead; nothing is in the hot tail."""
+
+    def __init__(self, fake):
+        self._fake = fake
+        self.reads = []
+        self.flow = PartitionFlow(None)  # only what is appended would ask the machine
+
+    def __getattr__(self, name):
+        return getattr(self._fake, name)
+
+    def cursor(self, offset, wake):
+        return LocalCursor(self, offset, wake)
+
+    def read_tail(self, offset, max_bytes):
+        return None
+
+    def read_disk(self, offset, max_bytes):
+        """Answer with one batch after 10 ms."""
+        loop = asyncio.get_running_loop()
+        answer = loop.create_future()
+        self.reads.append((offset, max_bytes))
+        loop.call_later(0.01, lambda: answer.done() or answer.set_result(self.read(offset, 1)))
+        return answer
+
+    def wait(self, wake):
+        pass
+
+    def unwait(self, wake):
+        pass
 
 
 class FakeDirectory:

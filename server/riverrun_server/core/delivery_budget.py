@@ -36,8 +36,14 @@ class DeliveryBudget:
         """Return whether a connection may take so much more."""
         if not self.used_bytes:
             return True  # nothing waits for ever because it is large
-        left = self.max_bytes - self.used_bytes - size_bytes
-        return left >= self._held.get(connection, 0) + size_bytes
+        return self.max_bytes - self.used_bytes >= self.needs(connection, size_bytes)
+
+    def needs(self, connection: Hashable, size_bytes: int) -> int:
+        """Return how much must be left over before a connection takes so much more.
+
+        Afterwards there is as much left as it holds.
+        """
+        return self._held.get(connection, 0) + 2 * size_bytes
 
     def take(self, connection: Hashable, size_bytes: int) -> None:
         """Take bytes, whether they fit or not."""

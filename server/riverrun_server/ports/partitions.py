@@ -147,9 +147,10 @@ class Cursor(Protocol):
         """Return how many bytes `take` would return from memory; None where it would read the disk."""
         ...
 
-    def take(self, max_bytes: int) -> Chunk | None:
+    def take(self, max_bytes: int, *, read_ahead: bool = True) -> Chunk | None:
         """Return the next chunk and move behind it, or None where nothing is ready.
 
+        With `read_ahead` the cursor may begin to read the one after it.
         At least one batch is returned where there is one, then as many as fit into `max_bytes`.
 
         Raises:

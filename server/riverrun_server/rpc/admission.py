@@ -306,6 +306,7 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
                 f"the call's metadata has {size} bytes and {METADATA_BYTES_MAX} are allowed; send "
                 "data in the request",
             )
+        # The name of one connection, its port included: listeners are TCP (see listener.Address).
         caller = Caller(ANONYMOUS, self._listener, context.peer())
         CALLER.set(caller)  # each call runs in a task, and so in a context, of its own
         return caller

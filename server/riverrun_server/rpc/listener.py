@@ -6,7 +6,11 @@ import dataclasses
 import enum
 import ipaddress
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+# To gRPC "unix:7171" is no host and port but a socket in the file system. All its connections have the
+# same name, and each connection's share of the broker's room is counted under its name.
+_SCHEMES: Final = frozenset({"dns", "ipv4", "ipv6", "unix", "unix-abstract", "vsock"})
 
 
 class Address(NamedTuple):
@@ -27,6 +31,7 @@ class Address(NamedTuple):
         if bracketed:
             host = str(ipaddress.IPv6Address(host[1:-1]))
         fits = host and (bracketed or ":" not in host) and host.isprintable() and " " not in host
+        fits = fits and host.lower() not in _SCHEMES
         if not (colon and fits and port.isascii() and port.isdigit() and int(port) <= 65535):
             raise ValueError("not HOST:PORT with a port from 0 to 65535")
         return cls(host, int(port))

@@ -55,7 +55,7 @@ class LocalCursor:
     """Implements ports.partitions.Cursor.
 
     While it reads the disk it is one chunk ahead: the next read begins when a chunk is taken, so
-    that disk and network work at the same time.
+    that disk and network work at the same time. It is not where whoever takes it asks for that.
 
     Transitions: idle -> waiting (at the high watermark) -> idle; idle -> reading (behind the hot
     tail) -> ready | refused -> idle; any -> idle (seek); any -> closed.
@@ -86,7 +86,7 @@ class LocalCursor:
         batches = self._partition.read_tail(self.position, max_bytes)
         return None if batches is None else sum([len(batch.data) for batch in batches])
 
-    def take(self, max_bytes: int) -> Chunk | None:
+    def take(self, max_bytes: int, *, read_ahead: bool = True) -> Chunk | None:
         """Return the next chunk and move behind it, or None where nothing is ready."""
         if self._refusal:
             raise self._refusal
@@ -95,7 +95,8 @@ class LocalCursor:
             # A trim may have come while the disk was read: what it deleted is not skipped silently.
             self._partition.check_readable(self.position, self._leader_epoch)
             chunk = self._deliver(batches, from_disk=True)
-            self._read_ahead(max_bytes)
+            if read_ahead:
+                self._read_ahead(max_bytes)
             return chunk
         if self._reading:
             return None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Hashable
 from contextvars import ContextVar
 from typing import Final
 
 from riverrun_server.core.delivery_budget import DeliveryBudget
+from riverrun_server.core.delivery_queue import DeliveryQueue
+from riverrun_server.core.log.batch import PartitionId
 
 Wake = Callable[[], None]
 
@@ -22,42 +23,53 @@ class Deliveries:
 
     def __init__(self, budget: DeliveryBudget, reached: Wake = lambda: None) -> None:
         self.budget = budget
+        self.queue: DeliveryQueue[Room] = DeliveryQueue(budget)
         self._reached = reached
-        # By connection, in the order in which they came: (how much, whom to wake).
-        self._waiting: dict[Hashable, deque[tuple[int, Wake]]] = {}
 
     def crowded(self) -> None:
         """Note that somebody found no room."""
         self._reached()
 
-    def wait(self, connection: Hashable, size_bytes: int, wake: Wake) -> None:
-        """Call `wake` once there may be so much room."""
-        self._waiting.setdefault(connection, deque()).append((size_bytes, wake))
-
     def freed(self) -> None:
-        """Wake the first of each connection that would find room now."""
-        for connection, queue in list(self._waiting.items()):
-            if self.budget.fits(connection, queue[0][0]):
-                _, wake = queue.popleft()
-                if not queue:
-                    del self._waiting[connection]
-                wake()
+        """Give room to those that wait, as long as there is enough for the next."""
+        while (room := self.queue.grant()) is not None:
+            room.granted()
 
 
 class Room:
     """What one stream or call holds; `close` gives it back.
+
+    What a partition waits for is taken for it before it is woken, so it is either used or given to
+    the next, and nobody sleeps beside room that is free. One partition at a time has such a grant:
+    a stream that is stuck keeps no more than that from others.
+
+    Transitions of one partition: out -> waiting (wait) -> granted -> held (claim); waiting or granted ->
+    out (forget, withdraw, close).
 
     Args:
         deliveries: where it comes from.
         connection: whose it is.
     """
 
-    __slots__ = ("_connection", "_deliveries", "held_bytes")
+    __slots__ = ("_connection", "_deliveries", "_grant", "_waiting", "held_bytes")
 
     def __init__(self, deliveries: Deliveries, connection: Hashable) -> None:
         self._deliveries = deliveries
         self._connection = connection
+        # Beside what was granted and is not claimed yet.
         self.held_bytes = 0
+        self._waiting: dict[PartitionId, tuple[int, Wake]] = {}
+        self._grant: tuple[PartitionId, int] | None = None
+
+    @property
+    def others_first(self) -> bool:
+        """Whether whoever holds some should give it back after a turn rather than go on with it."""
+        return bool(self._waiting) or self._deliveries.queue.others_first(self._connection)
+
+    @property
+    def partitions(self) -> list[PartitionId]:
+        """Those that wait, or were granted room that they did not claim."""
+        return [*self._waiting, *([self._grant[0]] if self._grant else ())]
 
     def hold(self, size_bytes: int) -> bool:
         """Hold so much altogether; where there is no room for it, hold what was held."""
@@ -67,19 +79,70 @@ class Room:
                 self._deliveries.crowded()
                 return False
             budget.take(self._connection, more)
-        elif more < 0:
-            budget.release(self._connection, -more)
-            self._deliveries.freed()
+            self._deliveries.queue.changed(self._connection)
         self.held_bytes = size_bytes
+        if more < 0:
+            self._give_back(-more)
         return True
 
-    def wait(self, size_bytes: int, wake: Wake) -> None:
-        """Call `wake` once it is worth trying to hold so much."""
-        self._deliveries.wait(self._connection, size_bytes - self.held_bytes, wake)
+    def wait(self, partition: PartitionId, size_bytes: int, wake: Wake) -> None:
+        """Call `wake` once so much more was taken for a partition, perhaps at once; `claim` it then."""
+        self._waiting[partition] = (size_bytes, wake)
+        self._line_up()
+
+    def granted(self) -> None:
+        """Wake whoever is next: what it waits for has been taken."""
+        partition = next(iter(self._waiting))
+        size_bytes, wake = self._waiting.pop(partition)
+        self._grant = (partition, size_bytes)
+        wake()
+
+    def claim(self, partition: PartitionId) -> None:
+        """Hold what was granted to a partition, if anything was."""
+        if self._grant is not None and self._grant[0] == partition:
+            self.held_bytes += self._grant[1]
+            self._grant = None
+            self._line_up()
+
+    def forget(self, partition: PartitionId) -> None:
+        """Let a partition wait no longer, and give back what it was granted."""
+        if self._waiting.pop(partition, None) is not None:
+            self._line_up()
+        elif self._grant is not None and self._grant[0] == partition:
+            size_bytes, self._grant = self._grant[1], None
+            self._line_up()
+            self._give_back(size_bytes)
+
+    def withdraw(self) -> list[PartitionId]:
+        """Where something was granted and nobody can use it, let all wait no longer; return them."""
+        if self._grant is None:
+            return []
+        partitions, size_bytes = self.partitions, self._grant[1]
+        self._waiting.clear()
+        self._grant = None
+        self._give_back(size_bytes)
+        return partitions
 
     def close(self) -> None:
         """Give everything back."""
+        self._waiting.clear()
+        self._line_up()
+        self.withdraw()
         self.hold(0)
+
+    def _line_up(self) -> None:
+        """Stand in the queue while somebody waits and nobody has a grant."""
+        queue = self._deliveries.queue
+        if self._waiting and self._grant is None:
+            queue.add(self._connection, self, next(iter(self._waiting.values()))[0])
+        else:
+            queue.discard(self._connection, self)
+        # Behind it, or before it, there may be one for whom there is room.
+        self._deliveries.freed()
+
+    def _give_back(self, size_bytes: int) -> None:
+        self._deliveries.budget.release(self._connection, size_bytes)
+        self._deliveries.queue.changed(self._connection)
         self._deliveries.freed()
 
 

@@ -71,7 +71,7 @@ class OfflineCursor:
         """Refusing takes nothing."""
         return 0
 
-    def take(self, max_bytes: int) -> Chunk | None:  # noqa: ARG002 - the port's signature
+    def take(self, max_bytes: int, *, read_ahead: bool = True) -> Chunk | None:  # noqa: ARG002 - the port's signature
         """Refuse."""
         raise self._refusal()
 

@@ -171,6 +171,7 @@ class Reader:
                     await self._send(GoingAway(_RECONNECT_AFTER_S, self._leaving))
                     return
                 if await self.control.obey_next():
+                    self._forget_what_rests()
                     continue
                 partition = self._machine.turn()
                 if partition is not None:
@@ -178,6 +179,7 @@ class Reader:
                 elif self._ended():
                     return
                 else:
+                    self._withdraw()
                     await self._wake.wait()
         finally:
             timer.cancel()
@@ -205,7 +207,14 @@ class Reader:
                 return
             reading, room = machine.partitions[partition], self._room_bytes(partition)
             try:
-                run = await self._sources.next_run(reading, limit, machine.waiting, room)
+                run = await self._sources.next_run(
+                    reading,
+                    limit,
+                    machine.waiting,
+                    room,
+                    # Who goes on reading ahead keeps its room until it has caught up.
+                    read_ahead=not self._room.others_first,
+                )
             except Refusal as refusal:
                 self._room.hold(self._sources.ahead_bytes)
                 await self._refused(partition, refusal)
@@ -235,17 +244,35 @@ class Reader:
         returned.
         """
         sources, limit = self._sources, self._machine.room_bytes()
-        if sources.has_room(partition):
+        self._room.claim(partition)
+        if sources.has_chunk:
             return limit
-        wanted = sources.ahead_bytes + self._room_bytes(partition)
+        if (room := sources.room_of(partition)) is not None:
+            return min(limit, max(1, room // _COPIES))
+        more = self._room_bytes(partition)
         little = self._services.limits.crowded_bytes
-        if self._room.hold(wanted):
-            return limit
-        if sources.in_memory(partition, little):
-            return min(limit, little)
-        self._room.wait(wanted, partial(self._woke, partition))
+        found = limit if self._room.hold(sources.ahead_bytes + more) else 0
+        if not found and sources.in_memory(partition, little):
+            found = min(limit, little)
+        if found:
+            self._room.forget(partition)
+            return found
+        # In this order: whoever waits may be given room, and its turn back, at once.
         self._machine.passed_over(partition)
+        self._room.hold(sources.ahead_bytes)
+        self._room.wait(partition, more, partial(self._woke, partition))
         return 0
+
+    def _forget_what_rests(self) -> None:
+        """Wait for no room for partitions that are paused or have stopped."""
+        for partition, reading in self._machine.partitions.items() if self._room.partitions else ():
+            if not reading.flows:
+                self._room.forget(partition)
+
+    def _withdraw(self) -> None:
+        """Give back what was granted while nothing may be sent; with new credit all ask again."""
+        for partition in self._room.withdraw():
+            self._machine.woke(partition)
 
     def _room_bytes(self, partition: PartitionId) -> int:
         largest = self._accesses[partition].max_batch_bytes

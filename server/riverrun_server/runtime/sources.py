@@ -79,9 +79,14 @@ class Sources:
         """How much room is spoken for by what was read ahead."""
         return sum(self._ahead.values())
 
-    def has_room(self, partition: PartitionId) -> bool:
-        """Whether what is to be read next of a partition is part of `ahead_bytes`, or held already."""
-        return self._chunk is not None or partition in self._ahead
+    def room_of(self, partition: PartitionId) -> int | None:
+        """Return how much room is spoken for by what was read ahead of a partition, if there is such."""
+        return self._ahead.get(partition)
+
+    @property
+    def has_chunk(self) -> bool:
+        """Whether a chunk is being taken apart, for which there is room."""
+        return self._chunk is not None
 
     def in_memory(self, partition: PartitionId, max_bytes: int) -> bool:
         """Whether the next chunk is in memory, and no larger than this."""
@@ -114,7 +119,13 @@ class Sources:
         self._ahead.clear()
 
     async def next_run(
-        self, reading: PartitionReading, room_bytes: int, sharing: int, speaks_for: int
+        self,
+        reading: PartitionReading,
+        room_bytes: int,
+        sharing: int,
+        speaks_for: int,
+        *,
+        read_ahead: bool = True,
     ) -> Run | None:
         """Return what to send next of a partition, or None where nothing is ready.
 
@@ -123,15 +134,17 @@ class Sources:
             room_bytes: what can be sent.
             sharing: how many cursors share what may be read ahead.
             speaks_for: how much room is spoken for by what the cursor reads ahead.
+            read_ahead: whether it may go on to read ahead once it is taken from.
 
         Raises:
             Refusal: of the cursor, or CORRUPT_DATA.
         """
         if self._chunk is None:
             cursor = self._cursors[reading.id]
-            taken = cursor.take(self._chunk_bytes(room_bytes, sharing))
+            taken = cursor.take(self._chunk_bytes(room_bytes, sharing), read_ahead=read_ahead)
             if cursor.reads_ahead:
-                self._ahead[reading.id] = speaks_for
+                # What was taken for it, whatever it would be now: credit comes in between.
+                self._ahead.setdefault(reading.id, speaks_for)
             else:
                 self._ahead.pop(reading.id, None)
             if taken is None:

@@ -19,6 +19,7 @@ from riverrun_server.core.producers import ProducersSnapshot
 from riverrun_server.metadata.documents import JsonDocuments
 from riverrun_server.metadata.embedded import EmbeddedStore
 from riverrun_server.metadata.rows import Rows
+from riverrun_server.ports.log import CorruptData
 from riverrun_server.runtime.broker_start import accept_partition_loss
 from riverrun_server.runtime.clock import SystemClock, SystemDice
 from riverrun_server.runtime.supervisor import CannotStart
@@ -48,14 +49,16 @@ def accept_loss(settings: Settings, topic: str, partition: int) -> str:
         tuning=Tuning(compactions=False),
     )
     try:
-        told = _accept(store, _find(store, topic, partition), f"{topic}-{partition}")
-        asyncio.run(_write_down(store, topic, partition))
+        found = _find(store, topic, partition)
+        newest_epoch = _newest_epoch(store, found)
+        told = _accept(store, found, f"{topic}-{partition}")
+        asyncio.run(_write_down(store, topic, partition, newest_epoch))
     finally:
         store.close()
     return told
 
 
-async def _write_down(store: RocksStore, topic: str, partition: int) -> None:
+async def _write_down(store: RocksStore, topic: str, partition: int, newest_epoch: int) -> None:
     """Have the metadata say that what is left is all there is, so that it may lead again."""
 
     async def durable() -> None:
@@ -72,6 +75,7 @@ async def _write_down(store: RocksStore, topic: str, partition: int) -> None:
             Incarnations(Id(identity.fsync), Id(identity.relaxed)),
             topic,
             partition,
+            newest_epoch,
         )
 
 
@@ -88,6 +92,18 @@ def _find(store: RocksStore, topic: str, partition: int) -> PartitionId:
         f"this data directory holds no partition {partition} of a topic {topic!r}; look at the "
         "broker's log for the damaged ones"
     )
+
+
+def _newest_epoch(store: RocksStore, partition: PartitionId) -> int:
+    """Return the largest leader epoch that is stored of a partition: the metadata may be older."""
+    if partition not in store.partitions():
+        return 0
+    log = store.open(partition)
+    try:
+        epochs = [entry.leader_epoch for entry in log.epochs()]
+    except CorruptData:
+        epochs = []
+    return max([log.state.accepted_epoch, *epochs])
 
 
 def _accept(store: RocksStore, partition: PartitionId, name: str) -> str:

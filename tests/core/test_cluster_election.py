@@ -140,13 +140,20 @@ def test_a_partition_follows_its_topic_when_it_is_elected(world):
 def test_an_accepted_loss_raises_the_epoch_and_lets_the_next_start_lead(world):
     world.create("t", 2)
     assert restart(world, REPLACED).offline == [("t", 0), ("t", 1)]
-    world.run([accept_loss(world.image, world.leader, "t", 1)])
+    world.run([accept_loss(world.image, world.leader, "t", 1, 0)])
     accepted = world.partition("t", 1).leader_epoch
     assert accepted > MORE_THAN_LIVES_LOST
     decided = restart(world, REPLACED)
     assert (decided.elected, decided.offline) == ([("t", 1)], [("t", 0)])
     assert world.partition("t", 1).leader_epoch == accepted + 1
     assert not decided.unclean
+
+
+def test_an_accepted_loss_raises_the_epoch_above_all_that_the_log_knows(world):
+    # The metadata was put back from a backup, the log was not.
+    world.create("t")
+    world.run([accept_loss(world.image, world.leader, "t", 0, 5_000)])
+    assert world.partition("t", 0).leader_epoch > 5_000 + MORE_THAN_LIVES_LOST
 
 
 @pytest.mark.parametrize(
@@ -160,7 +167,7 @@ def test_an_accepted_loss_raises_the_epoch_and_lets_the_next_start_lead(world):
 def test_a_loss_is_accepted_of_what_there_is(world, name, number, reason):
     world.create("t", 2)
     with pytest.raises(Refusal) as refusal:
-        accept_loss(world.image, world.leader, name, number)
+        accept_loss(world.image, world.leader, name, number, 0)
     assert refusal.value.reason is reason
 
 

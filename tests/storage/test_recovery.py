@@ -15,7 +15,7 @@ from riverrun_server.ports.log import StorageFailed
 from riverrun_server.storage import keys
 from riverrun_server.storage.recovery import Mode
 from riverrun_server.storage.rocks import Batch
-from riverrun_server.storage.salvage import _disown, cut_log
+from riverrun_server.storage.salvage import cut_log
 from tests.storage.world import P0, P1, Writer, flip, killed, read_all, scan, tables, wals
 
 
@@ -317,7 +317,7 @@ def test_a_salvage_that_was_interrupted_begins_again(opened, two_logs, monkeypat
     for stage in ("cut_log", "_swap"):
         with monkeypatch.context() as patch:
 
-            def die(*_args):
+            def die(*_args, **_how):
                 raise KeyboardInterrupt
 
             patch.setattr(f"riverrun_server.storage.salvage.{stage}", die)
@@ -566,22 +566,3 @@ def test_epochs_that_are_lost_are_read_from_the_batches(opened, ahead, data_dir)
     assert not cut_log(log)
     assert log.epochs() == expected
     assert log.state == state
-
-
-def test_batches_of_a_partition_that_the_slot_map_has_lost_are_not_a_new_ones(opened, ahead):
-    store = opened(killed(ahead, "with-all"))
-    write = Batch()
-    write.delete(store._journal.meta, keys.slot_of(keys.prefix(P0)))
-    store._journal.commit(write)
-    _disown(store._journal)
-    store.close()
-    again = opened(ahead.with_name("with-all"))
-    assert again.partitions() == []
-    writer = Writer(again.open(P0))
-    new = writer.append(count=9)
-    writer.append(count=9)
-    (found,) = writer.log.read(7, 9, 1)
-    assert (found.base_offset, found.data) == (0, new.data)
-    while again.upkeep():
-        pass
-    assert len(read_all(writer.log)) == 2

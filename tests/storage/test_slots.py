@@ -21,14 +21,14 @@ def take(pool, number):
 
 
 def test_each_partition_gets_a_slot_of_its_own_while_there_are_any():
-    pool = SlotPool(3, {})
+    pool = SlotPool(range(3), {})
     assert [take(pool, n) for n in range(3)] == [(0, False), (1, False), (2, False)]
     assert (pool.free, pool.sharing) == (0, 0)
     assert pool.partitions() == [partition(n) for n in range(3)]
 
 
 def test_when_they_are_used_up_the_emptiest_is_shared():
-    pool = SlotPool(2, {})
+    pool = SlotPool(range(2), {})
     assert [take(pool, n) for n in range(5)] == [
         (0, False),
         (1, False),
@@ -42,7 +42,7 @@ def test_when_they_are_used_up_the_emptiest_is_shared():
 
 
 def test_a_slot_with_litter_is_taken_after_clean_ones_and_before_sharing():
-    pool = SlotPool(2, {})
+    pool = SlotPool(range(2), {})
     take(pool, 0)
     assert pool.leave(partition(0)) == 0
     assert take(pool, 1) == (1, False)
@@ -51,7 +51,7 @@ def test_a_slot_with_litter_is_taken_after_clean_ones_and_before_sharing():
 
 
 def test_a_cleaned_slot_comes_last():
-    pool = SlotPool(3, {})
+    pool = SlotPool(range(3), {})
     for n in range(2):
         take(pool, n)
     pool.leave(partition(0))
@@ -60,7 +60,7 @@ def test_a_cleaned_slot_comes_last():
 
 
 def test_litter_of_two_partitions_is_cleaned_twice():
-    pool = SlotPool(2, {partition(n): 0 for n in range(2)})
+    pool = SlotPool(range(2), {partition(n): 0 for n in range(2)})
     pool.leave(partition(0))
     pool.leave(partition(1))
     pool.cleaned(0)
@@ -68,7 +68,7 @@ def test_litter_of_two_partitions_is_cleaned_twice():
 
 
 def test_what_is_stored_is_known_again():
-    pool = SlotPool(4, {partition(0): 2, partition(1): 2}, [1])
+    pool = SlotPool(range(4), {partition(0): 2, partition(1): 2}, [1])
     assert partition(1) in pool
     assert pool[partition(1)] == 2
     assert (pool.free, pool.sharing) == (3, 2)
@@ -167,5 +167,5 @@ def test_slots_are_counted_under_the_lock_under_which_they_change(opened):
             assert store._maps.locked()
             return super().sharing
 
-    store._pool = Watched(2, {})
+    store._pool = Watched(range(2), {})
     assert (store.metrics().slots_free, store.metrics().partitions_sharing) == (2, 0)

@@ -154,6 +154,16 @@ class LogStore(Protocol):
         """Delete everything of a partition in one bounded step; its slot serves another one."""
         ...
 
+    def move_out(self, partition: PartitionId) -> bool:
+        """Move what can be read of a damaged partition away from the damage, where that can be done.
+
+        For a repair, while nobody else uses the store.
+
+        Returns:
+            Whether it was moved; its log then has to be opened again, and cut.
+        """
+        ...
+
     def sync(self) -> None:
         """Make everything written before this call durable. Blocks; runs in a thread.
 

@@ -121,8 +121,11 @@ async def accept_partition_loss(
     incarnations: Incarnations,
     topic: str,
     partition: int,
+    newest_stored_epoch: int,
 ) -> None:
     """Write down, while no broker runs, that what is left of a partition is all there is.
+
+    The arguments are those of `election.accept_loss`.
 
     Raises:
         Refusal: TOPIC_NOT_FOUND, PARTITION_NOT_FOUND.
@@ -133,5 +136,5 @@ async def accept_partition_loss(
     await feed.load()
     await feed.close()
     leader = Leader(broker_id, 0, incarnations)
-    step = accept_loss(image, leader, topic, partition)
+    step = accept_loss(image, leader, topic, partition, newest_stored_epoch)
     await MetadataWriter(store, documents, dice).commit([step])

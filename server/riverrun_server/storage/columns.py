@@ -133,6 +133,11 @@ class Column:
         """Whether something is in memory only (and in the write-ahead log)."""
         return self.number(_ENTRIES) > 0 or self.number(_WAITING) > 0
 
+    @property
+    def is_filled(self) -> bool:
+        """Whether there are tables, or something that will become one."""
+        return self.is_dirty or self.number("rocksdb.live-sst-files-size") > 0
+
     def memory_bytes(self) -> int:
         """Return how much memory holds what is not in tables yet."""
         return self.number("rocksdb.cur-size-all-mem-tables")

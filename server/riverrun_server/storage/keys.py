@@ -34,6 +34,7 @@ CLAIM: Final = bytes(PREFIX_BYTES) + b"\x00"
 _SLOT_OF: Final = b"\x01"
 _DEAD: Final = b"\x02"
 _TABLE: Final = b"\x03"
+_RENEW: Final = b"\x04"
 
 _U32: Final = struct.Struct(">I")
 _U64: Final = struct.Struct(">Q")
@@ -162,6 +163,22 @@ def table(name: bytes) -> bytes:
     """Return what every key of a table begins with."""
     assert 0 < len(name) < 256, name
     return _TABLE + bytes([len(name)]) + name
+
+
+def renew(slot: int) -> bytes:
+    """Return the key of the row that says that a slot has to be emptied at the next start."""
+    return _RENEW + _U32.pack(slot)
+
+
+def renewals() -> tuple[bytes, bytes]:
+    """Return the range of all slots that have to be emptied."""
+    return _RENEW, after(_RENEW)
+
+
+def renewed_of(key: bytes) -> int:
+    """Return the slot in the key of one that has to be emptied."""
+    slot: int = _U32.unpack_from(key, 1)[0]
+    return slot
 
 
 def after(beginning: bytes) -> bytes:

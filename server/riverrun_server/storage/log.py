@@ -30,6 +30,10 @@ _SINGLE_DELETES_MAX = 64
 _SNAPSHOTS_KEPT = 2
 
 
+class MissingBatch(CorruptData):
+    """There is no batch where one should begin; what is there can be read."""
+
+
 class RocksLog:
     """Implements ports.log.Log.
 
@@ -337,4 +341,4 @@ class RocksLog:
         if self._dropped or not state.log_start_offset <= offset < state.log_end_offset:
             return
         if ending_at is None or offset < ending_at:
-            raise CorruptData(f"{self.partition} has no batch at offset {offset}")
+            raise MissingBatch(f"{self.partition} has no batch at offset {offset}")

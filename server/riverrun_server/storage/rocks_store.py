@@ -6,7 +6,6 @@ import os
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import structlog
 
@@ -23,6 +22,7 @@ from riverrun_server.storage.identity import (
 from riverrun_server.storage.journal import Journal
 from riverrun_server.storage.log import Parse, RocksLog, Scan
 from riverrun_server.storage.metrics import Slots, measure
+from riverrun_server.storage.moving import copy_out, empty_marked
 from riverrun_server.storage.recovery import RecoveryReport
 from riverrun_server.storage.rocks import Batch, Rocks
 from riverrun_server.storage.rocks_errors import translated
@@ -31,9 +31,6 @@ from riverrun_server.storage.slots import SlotPool
 from riverrun_server.storage.table import RocksTable
 from riverrun_server.storage.upkeep import Upkeep
 from riverrun_server.storage.watermark import Watermark, write_watermark
-
-# Moved batches are written into tables when so much of them is in memory.
-_MOVED_AT_ONCE_BYTES: Final = 16 << 20
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -75,8 +72,12 @@ class RocksStore:
         self._journal = Journal(rocks, recovery.written)
         self._logs: dict[PartitionId, RocksLog] = {}
         occupied, self._dead = _slot_map(self._journal)
-        slots = sum(1 for column in rocks.columns() if column.name.startswith("slot_"))
-        self._pool = SlotPool(slots, occupied, [slot for slot, _ in self._dead])
+        filled = _slots(rocks)
+        # What nobody owns stays on the disk, and such a slot is the last to be taken.
+        owned = {*occupied.values(), *(slot for slot, _ in self._dead)}
+        strays = [slot for slot, is_filled in filled.items() if is_filled and slot not in owned]
+        littered = [*(slot for slot, _ in self._dead), *strays]
+        self._pool = SlotPool(filled, occupied, littered)
         self._told_of_sharing = False
         self._upkeep = Upkeep(rocks, folder / "deletes.sst", codec.parse)
         # Threads take part in these maps, of upkeep and of metrics: who is where, what is being buried.
@@ -153,22 +154,11 @@ class RocksStore:
         if not (self._pool.is_alone(partition) and self._pool.has_clean()):
             return False
         old, new = self._pool[partition], self._pool.choose()
-        prefix, column = keys.prefix(partition), self._rocks.column(keys.slot_name(new))
-        for batch in readable(self.open(partition)):
-            write = Batch()
-            write.put(column, keys.batch(prefix, batch.stamp.base_offset), batch.data)
-            self._journal.commit(write)
-            if column.memory_bytes() > _MOVED_AT_ONCE_BYTES:
-                column.flush()
-        column.flush()
-        write = Batch()
-        write.put(self._journal.meta, keys.slot_of(prefix), rows.pack_slot(new))
-        self._journal.commit(write)
-        self._journal.sync()
+        copy_out(self._journal, keys.prefix(partition), readable(self.open(partition)), old, new)
         self._pool.leave(partition)
         self._pool.take(partition, new)
         self._logs.pop(partition).mark_dropped()
-        self._rocks.renew(keys.slot_name(old))
+        empty_marked(self._journal)
         self._pool.cleaned(old)
         return True
 
@@ -300,10 +290,11 @@ class RocksStore:
         write.put(self._journal.meta, keys.slot_of(prefix), rows.pack_slot(slot))
         write.put(self._journal.index, keys.state(prefix), rows.pack_state(LogState()))
         again = (slot, prefix) in self._dead
-        if again:
-            # It was dropped from the same slot: its old batches would be the new partition's.
+        if again or self._holds_any(prefix, slot):
+            # Dropped from this slot, or left there by a salvage: they would be the new partition's.
             column = self._rocks.column(keys.slot_name(slot))
             write.delete_range(column, prefix, keys.batches_end(prefix))
+        if again:
             write.delete(self._journal.meta, keys.dead(slot, prefix))
         self._journal.commit(write)
         if again:
@@ -319,6 +310,13 @@ class RocksStore:
                 setting="storage.slots",
             )
         return self._log_of(partition, slot, LogState(), None)
+
+    def _holds_any(self, prefix: bytes, slot: int) -> bool:
+        column = self._rocks.column(keys.slot_name(slot))
+        try:
+            return bool(column.scan(prefix, keys.batches_end(prefix), 1))
+        except CorruptData:
+            return True
 
     def _still_wanted(self, job: Job) -> bool:
         """Return whether what a job deletes is still dead: its keys could be in use again."""
@@ -350,6 +348,12 @@ class RocksStore:
         for column in columns:
             column.flush()
         self._journal.sync()
+
+
+def _slots(rocks: Rocks) -> dict[int, bool]:
+    """Return all slots, and whether there is anything in them."""
+    slots = ((keys.slot_of_name(column.name), column) for column in rocks.columns())
+    return {slot: column.is_filled for slot, column in slots if slot is not None}
 
 
 def _slot_map(

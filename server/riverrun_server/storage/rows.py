@@ -21,6 +21,7 @@ _INDEX: Final = struct.Struct(">B4q")
 _CLAIM: Final = struct.Struct(">BQQ")
 _SLOT: Final = struct.Struct(">BI")
 DEAD: Final = bytes([_VERSION])
+RENEW: Final = bytes([_VERSION])
 
 _STATE_FIELDS: Final = (
     "log_start_offset",

@@ -9,6 +9,7 @@ continue or a checksum fails.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -21,11 +22,13 @@ from riverrun_server.core.log.epochs import EpochEntry
 from riverrun_server.core.log.state import LogState
 from riverrun_server.ports.log import CorruptData
 from riverrun_server.storage import keys, rows
+from riverrun_server.storage.adoption import adopt
 from riverrun_server.storage.durable_file import sync_directory
 from riverrun_server.storage.journal import Journal, last_claim
-from riverrun_server.storage.log import Parse, RocksLog, Scan
+from riverrun_server.storage.log import MissingBatch, Parse, RocksLog, Scan
+from riverrun_server.storage.moving import copy_out, vacancy
 from riverrun_server.storage.options import Tuning, WalRecovery
-from riverrun_server.storage.rocks import Access, Batch, Rocks, open_rocks
+from riverrun_server.storage.rocks import Access, Rocks, open_rocks
 from riverrun_server.storage.rocks_errors import translated
 from riverrun_server.storage.wal_reader import cut_at_damage, logs_of
 
@@ -44,7 +47,8 @@ def salvage(
 ) -> dict[PartitionId, int]:
     """Replace a store by what can be read of it; return where partitions had to be cut.
 
-    The old write-ahead logs stay beside it for whoever wants to look; they are used no more.
+    Those that had lost their slot and have it again are among them, whole or not. The old
+    write-ahead logs stay beside the store for whoever wants to look; they are used no more.
 
     Args:
         store: the database's directory.
@@ -59,19 +63,27 @@ def salvage(
         CorruptData: not even its tables can be read.
     """
     copy = _copy_of(store)
-    rocks = _opened_copy(store, copy, families, tuning)
-    cuts: dict[PartitionId, int] = {}
+    # RocksDB must not meet damaged tables before what is left has moved out of them.
+    calm = dataclasses.replace(tuning, compactions=False)
+    rocks = _opened_copy(store, copy, families, calm)
     try:
         journal = Journal(rocks, last_claim(rocks)[0])
-        _disown(journal)
+        cuts = dict.fromkeys(adopt(journal), 0)
         for log in _logs(journal, parse, scan):
             was = log.state.log_end_offset
-            if cut_log(log):
-                cuts[log.partition] = log.state.log_end_offset
+            try:
+                end = _cut_apart(log, journal, parse, scan)
+            except CorruptData as error:
+                # Its rows are damaged in a table: it alone waits for an operator.
+                _tell_unreadable(log.partition, error)
+                continue
+            if end < was or log.partition in cuts:
+                cuts[log.partition] = end
+            if end < was:
                 _log.warning(
                     "partition cut where its batches no longer continue",
                     partition=str(log.partition),
-                    log_end_offset=log.state.log_end_offset,
+                    log_end_offset=end,
                     was=was,
                 )
         journal.sync()
@@ -97,6 +109,7 @@ def finish_salvage(store: Path) -> None:
         if copy.exists() and not store.exists():
             copy.rename(store)
             sync_directory(store.parent)
+            _drop_tables(store)
         shutil.rmtree(copy, ignore_errors=True)
 
 
@@ -135,31 +148,36 @@ def _copy(store: Path, copy: Path) -> None:
 
 
 def _swap(store: Path, copy: Path) -> None:
-    old = store.with_name(store.name + ".damaged")
-    shutil.rmtree(old, ignore_errors=True)
-    store.rename(old)
+    """Let a complete copy take the place of a store, so that a power cut leaves either of them."""
+    for file in copy.iterdir():
+        _sync(file)
+    sync_directory(copy)
+    store.rename(_free_name(store))
+    sync_directory(store.parent)
     copy.rename(store)
     sync_directory(store.parent)
-    for table in old.glob("*.sst"):
+    _drop_tables(store)
+
+
+def _sync(file: Path) -> None:
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())
+
+
+def _free_name(store: Path) -> Path:
+    """Return where a replaced store goes: each has a folder of its own, numbered from the second on."""
+    first = store.with_name(store.name + ".damaged")
+    if not first.exists():
+        return first
+    return next(
+        path for number in itertools.count(2) if not (path := Path(f"{first}.{number}")).exists()
+    )
+
+
+def _drop_tables(store: Path) -> None:
+    """Delete the tables of replaced stores: what is good of them is linked into the store."""
+    for table in store.parent.glob(f"{store.name}.damaged*/*.sst"):
         table.unlink()
-
-
-def _disown(journal: Journal) -> None:
-    """Have upkeep delete batches of partitions that the slot map has lost.
-
-    A partition that is made anew under the same id and in the same slot would have them else.
-    """
-    slot_of = {key[1:]: rows.unpack_slot(row) for key, row in journal.meta.scan(*keys.slots())}
-    write = Batch()
-    for column in journal.rocks.columns():
-        slot = keys.slot_of_name(column.name)
-        at = b""
-        while slot is not None and (found := column.scan(at, keys.SLOT_END, 1)):
-            prefix = found[0][0][: keys.PREFIX_BYTES]
-            if slot_of.get(prefix) != slot:
-                write.put(journal.meta, keys.dead(slot, prefix), rows.DEAD)
-            at = keys.batches_end(prefix)
-    journal.commit(write)
 
 
 def _logs(journal: Journal, parse: Parse, scan: Scan) -> Iterator[RocksLog]:
@@ -170,18 +188,58 @@ def _logs(journal: Journal, parse: Parse, scan: Scan) -> Iterator[RocksLog]:
             stored = journal.index.one(keys.state(key[1:]))
             state = rows.unpack_state(stored or b"")
         except CorruptData as error:
-            _log.warning("partition cannot be read", partition=str(partition), error=str(error))
+            _tell_unreadable(partition, error)
             continue
         slot = journal.rocks.column(keys.slot_name(rows.unpack_slot(row)))
         yield RocksLog(partition, journal, slot, state, None, parse, scan)
 
 
-def cut_log(log: RocksLog) -> bool:
+def _tell_unreadable(partition: PartitionId, error: CorruptData) -> None:
+    _log.warning("partition cannot be read", partition=str(partition), error=str(error))
+
+
+def _cut_apart(log: RocksLog, journal: Journal, parse: Parse, scan: Scan) -> int:
+    """Cut a log, away from damaged tables where there is a slot for it; return where it ends."""
+    try:
+        cut_log(log, in_place=False)
+    except _DamagedTable:
+        moved = _moved_out(log, journal, parse, scan)
+        cut_log(moved)
+        return moved.state.log_end_offset
+    return log.state.log_end_offset
+
+
+def _moved_out(log: RocksLog, journal: Journal, parse: Parse, scan: Scan) -> RocksLog:
+    """Move a log into a slot of its own; as long as compactions are off nobody meets the damage."""
+    prefix = keys.prefix(log.partition)
+    old = rows.unpack_slot(journal.meta.one(keys.slot_of(prefix)) or b"")
+    new = vacancy(journal, old)
+    if new is None:
+        return log
+    copy_out(journal, prefix, readable(log), old, new)
+    column = journal.rocks.column(keys.slot_name(new))
+    return RocksLog(log.partition, journal, column, log.state, None, parse, scan)
+
+
+class _DamagedTable(Exception):
+    """A log cannot be read because of damage in a table."""
+
+
+def cut_log(log: RocksLog, *, in_place: bool = True) -> bool:
     """Cut a log where it no longer continues; return whether that was before its end.
 
     What stands behind the end, of writes whose state is lost, is deleted, or it would show from
     within batches that are written there later. The epochs are those that the batches name: an
     entry that is lost would have readers told that what they read has been truncated.
+
+    Args:
+        log: in a store that nobody else uses.
+        in_place: also where what ends it is a damaged table. RocksDB joins that table with what is
+            deleted from it one day, and takes no write any more when it meets the damage.
+
+    Raises:
+        CorruptData: its rows cannot be read; nothing was changed.
+        _DamagedTable: it would have to be cut in a damaged table, and shall not.
     """
     state = log.state
     offset, last, from_start = state.log_start_offset, None, 0
@@ -197,10 +255,22 @@ def cut_log(log: RocksLog) -> bool:
         from_start += len(last.data)
     cut = offset < state.log_end_offset
     offset = max(offset, state.log_start_offset)
+    if cut and not in_place and _is_unreadable(log, offset):
+        raise _DamagedTable
     if cut:
         state = _state_at(log, offset, last, from_start)
     log.truncate(state, epochs)
     return cut
+
+
+def _is_unreadable(log: RocksLog, offset: int) -> bool:
+    try:
+        log.scan(offset, 1)
+    except MissingBatch:
+        return False
+    except CorruptData:
+        return True
+    return False
 
 
 def is_damaged(log: RocksLog) -> bool:

@@ -8,7 +8,7 @@ A slot that still holds batches of a dropped partition is taken only after those
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from riverrun_server.core.log.batch import PartitionId
 
@@ -17,21 +17,25 @@ class SlotPool:
     """Which slot each partition occupies.
 
     Args:
-        slots: how many there are.
+        slots: those that there are.
         occupied: by the partitions that are stored.
-        littered: slots that still hold batches of dropped partitions.
+        littered: slots that still hold batches of dropped partitions, or of nobody that is known.
     """
 
     def __init__(
-        self, slots: int, occupied: Mapping[PartitionId, int], littered: Iterable[int] = ()
+        self,
+        slots: Collection[int],
+        occupied: Mapping[PartitionId, int],
+        littered: Iterable[int] = (),
     ) -> None:
-        assert slots > 0
-        self.size = slots
+        assert slots
+        self._slots = sorted(slots)
+        self.size = len(self._slots)
         self._slot_of = dict(occupied)
         self._tenants = Counter(self._slot_of.values())
         self._litter = Counter(littered)
         self._free = deque(
-            slot for slot in range(slots) if not self._tenants[slot] and not self._litter[slot]
+            slot for slot in self._slots if not self._tenants[slot] and not self._litter[slot]
         )
 
     def __contains__(self, partition: PartitionId) -> bool:
@@ -60,7 +64,7 @@ class SlotPool:
         """Return the slot that the next partition should take: clean, else empty, else shared."""
         if self._free:
             return self._free[0]
-        return min(range(self.size), key=lambda slot: (self._tenants[slot], self._litter[slot]))
+        return min(self._slots, key=lambda slot: (self._tenants[slot], self._litter[slot]))
 
     def is_alone(self, partition: PartitionId) -> bool:
         """Return whether a partition's slot holds nothing but it."""

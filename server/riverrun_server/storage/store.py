@@ -5,6 +5,7 @@ Files in the directory: `lock`, `identity.json`, `watermark`, and the database i
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Final
 
@@ -20,9 +21,12 @@ from riverrun_server.storage.identity import (
     read_identity,
     write_identity,
 )
+from riverrun_server.storage.journal import Journal, last_claim
 from riverrun_server.storage.log import Parse, Scan
+from riverrun_server.storage.moving import empty_marked, marked
 from riverrun_server.storage.options import Tuning
 from riverrun_server.storage.recovery import RecoveryReport, open_recovered
+from riverrun_server.storage.rocks import Rocks, open_rocks
 from riverrun_server.storage.rocks_errors import translated
 from riverrun_server.storage.rocks_store import Codec, RocksStore
 from riverrun_server.storage.watermark import Watermark, read_watermark, write_watermark
@@ -108,6 +112,7 @@ def _open(
         before_change=reborn,
     )
     try:
+        rocks, report = _settled(folder / STORE, rocks, report, tuning)
         store = RocksStore(folder, lock, rocks, identity, report, codec)
         store.begin()
     except BaseException:
@@ -123,6 +128,23 @@ def _open(
         partitions=len(store.partitions()),
     )
     return store
+
+
+def _settled(
+    store: Path, rocks: Rocks, report: RecoveryReport, tuning: Tuning
+) -> tuple[Rocks, RecoveryReport]:
+    """Finish what a crash has left of a partition's move out of damaged tables."""
+    if not marked(Journal(rocks, report.written)):
+        return rocks, report
+    names = [column.name for column in rocks.columns()]
+    rocks.close()
+    rocks = open_rocks(store, names, dataclasses.replace(tuning, compactions=False))
+    try:
+        journal = Journal(rocks, last_claim(rocks)[0])
+        empty_marked(journal)
+    finally:
+        rocks.close()
+    return open_rocks(store, names, tuning), dataclasses.replace(report, written=journal.written)
 
 
 def _begin(folder: Path, broker_id: int, cluster_id: str, dice: Dice) -> Identity:

@@ -102,11 +102,20 @@ def elect(image: ClusterImage, leader: Leader, policy: TopicPolicy) -> Election:
     return dataclasses.replace(election, steps=tuple(guarded(guard, writes)))
 
 
-def accept_loss(image: ClusterImage, leader: Leader, name: str, partition: int) -> Step:
+def accept_loss(
+    image: ClusterImage, leader: Leader, name: str, partition: int, newest_stored_epoch: int
+) -> Step:
     """Plan that what a broker still has of a partition is all there is; an operator's decision.
 
     Positions in what was lost get the truncation error, for the leader epoch rises above every one
     that may have been lost with it.
+
+    Args:
+        image: of the metadata; it may be older than what is stored of the partition.
+        leader: the broker that has it.
+        name: of the topic.
+        partition: its number.
+        newest_stored_epoch: the largest leader epoch that its log knew before it was cut.
 
     Raises:
         Refusal: TOPIC_NOT_FOUND, PARTITION_NOT_FOUND.
@@ -119,7 +128,7 @@ def accept_loss(image: ClusterImage, leader: Leader, name: str, partition: int) 
     here = Replica(leader.broker_id, leader.incarnations.of(value.durability))
     accepted = dataclasses.replace(
         value,
-        leader_epoch=value.leader_epoch + 1 + _EPOCHS_LOST_MAX,
+        leader_epoch=max(value.leader_epoch, newest_stored_epoch) + 1 + _EPOCHS_LOST_MAX,
         partition_epoch=value.partition_epoch + 1,
         isr=(here,),
         elr=(),

@@ -34,6 +34,11 @@ class Ledger:
         """Return those of the positions that are not what is stored; some may lie before that."""
         return {p: at for p, at in positions.items() if self._stored.get(p) != at}
 
+    def sending(self, positions: Positions) -> None:
+        """Forget what is stored there: until the answer has come, nobody knows."""
+        for partition in positions:
+            self._stored.pop(partition, None)
+
     def stored(self, positions: Positions) -> None:
         """Note what has been stored."""
         self._stored.update(positions)

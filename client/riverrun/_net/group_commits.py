@@ -154,6 +154,7 @@ class GroupCommits:
             due = positions()
             if due:
                 ids = self._topic_ids()
+                self._ledger.sending(due)
                 await commit_group_offsets(self._connections, self._group, due, ids)
                 self._ledger.stored(due)
                 self.count += 1

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Iterable, Mapping
 
-from riverrun._core.committing import Front, Positions, front_of
+from riverrun._core.committing import Front, Positions, front_of, with_released
 from riverrun._core.handing_out import HandingOut
 from riverrun._core.records import CommittedOffset, TopicPartition
 from riverrun._net.channel import Connections
@@ -49,7 +49,11 @@ class ConsumerCommits(ConsumerPositions):
         """Store how far the group has come: the given offsets, else all positions.
 
         An offset is that of the next record to read. It may lie before what is stored: then the
-        group reads again. It is there for `commit="manual"`, and does no harm in the other modes.
+        group reads again. With `commit="auto"` a call without offsets says that the application is
+        through with what it has, and the consumer's own commits do not go back behind what was
+        committed here, unless a `seek` does. With `commit="on_delivery"` a call without offsets takes
+        nothing back of what was committed before its delivery; an offset that lies before that makes
+        records come twice.
 
         Raises:
             UsageError: the consumer has no group, or an offset is below 0.
@@ -62,7 +66,20 @@ class ConsumerCommits(ConsumerPositions):
                     await consumer.commit({record.topic_partition: record.offset + 1})
         """
         self._checked_group()
-        await self._commits.commit(self._machine.positions() if offsets is None else offsets)
+        if offsets is not None:
+            places = {
+                partition: at if isinstance(at, CommittedOffset) else CommittedOffset(at)
+                for partition, at in offsets.items()
+            }
+            await self._commits.commit(lambda: places, self._committed)
+        elif self._commit_mode == "on_delivery":
+            # As it is in its turn: what was released meanwhile must not come again.
+            ahead, machine = self._machine.ahead, self._machine
+            await self._commits.commit(lambda: with_released(machine.positions(), ahead))
+        else:
+            self._handing_out.asked()
+            positions = self._machine.positions()
+            await self._commits.commit(lambda: positions, self._floors.stored)
 
     async def committed(
         self, partitions: Iterable[TopicPartition] | None = None
@@ -90,7 +107,14 @@ class ConsumerCommits(ConsumerPositions):
 
     def _finished(self) -> Positions:
         """Return up to where the application is through with what it was given."""
-        return self._machine.finished_positions(self._handing_out.in_hand())
+        finished = self._machine.finished_positions(self._handing_out.in_hand())
+        return self._floors.under(finished)
+
+    def _committed(self, positions: Positions) -> None:
+        """Note what the application has committed by name."""
+        if self._commit_mode == "auto":
+            self._floors.stored(positions)
+            self._handing_out.committed(positions)
 
     def _begin_release(self, *, wait: bool = True) -> bool:
         """Begin to commit the batches that are next in turn; say whether to wait for that."""
@@ -121,8 +145,10 @@ class ConsumerCommits(ConsumerPositions):
         return True
 
     async def _commit_ahead(self, front: Front[records_pb2.RecordBatch]) -> None:
-        await self._commits.commit(front.positions)
-        self._machine.ahead.release(front.batches)
+        # Released as soon as it is stored: whatever is committed next must not go behind that.
+        await self._commits.commit(
+            lambda: front.positions, lambda _: self._machine.ahead.release(front.batches)
+        )
 
     async def _end_commits(self, *, through: bool, quiet: bool) -> None:
         """Commit what is left to commit at the end.

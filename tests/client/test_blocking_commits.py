@@ -149,3 +149,22 @@ def test_on_delivery_commits_a_record_before_any_thread_has_it(client, topic):
     assert committed(client, topic) == 900, "what nobody was given is the group's again"
     with client.consumer(topic, group=topic, commit="on_delivery") as consumer:
         assert read(consumer, 1) == [900]
+
+
+@pytest.mark.parametrize("way", ["next", "getmany"])
+def test_a_commit_says_that_this_thread_is_through_with_what_it_has(client, topic, way):
+    consumer = client.consumer(topic, group=topic, commit="auto", commit_interval_s=NEVER_S)
+    taken = len(consumer.getmany(10)) if way == "getmany" else len(read(consumer, 10))
+    consumer.commit()
+    consumer.close()
+    assert committed(client, topic) == taken
+
+
+def test_an_offset_that_a_thread_commits_stands_though_others_ask_for_more(client, topic):
+    consumer = client.consumer(topic, group=topic, commit="auto", commit_interval_s=NEVER_S)
+    with ThreadPoolExecutor(1) as other:
+        read(consumer, 10)
+        consumer.commit({TopicPartition(topic, 0): 4})
+        other.submit(read, consumer, 3).result()
+        consumer.close()
+    assert committed(client, topic) == 4

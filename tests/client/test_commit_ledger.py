@@ -9,6 +9,7 @@ import pytest
 import riverrun
 from riverrun import Reason, TopicPartition
 from riverrun._net import group_commits
+from tests.client.commit_world import kill
 from tests.client.fake_broker import FakeBroker, impatient
 from tests.client.filling import fill
 
@@ -59,6 +60,14 @@ def committed(broker: FakeBroker, place: TopicPartition = PLACE) -> int | None:
     return broker.commits.get((GROUP, *place), (None, ""))[0]
 
 
+async def all_there(consumer) -> None:
+    """Wait until everything has been read ahead."""
+    await consumer.assignment()
+    async with asyncio.timeout(5):
+        while consumer._machine.readers[PLACE].expected < 20:
+            await consumer._loop.change()
+
+
 async def read(consumer, count: int) -> None:
     """Take so many at once."""
     taken = 0
@@ -97,3 +106,88 @@ async def test_what_was_stored_beside_a_partition_that_refused_is_not_taken_for_
     await read(consumer, 3)
     await consumer.close()
     assert committed(broker) == 10
+
+
+# With "auto" the application may commit too.
+
+
+async def test_a_commit_without_offsets_says_that_the_application_is_through(consumer, broker):
+    await read(consumer, 10)
+    await consumer.commit()
+    await consumer.close()
+    assert committed(broker) == 10
+
+
+async def test_the_background_does_not_take_a_commit_of_the_application_back(client, broker):
+    async with reading(client, commit="auto", commit_interval_s=0.01) as consumer:
+        await read(consumer, 10)
+        await consumer.commit({PLACE: 7})
+        calls = broker.calls.count("CommitOffset")
+        await asyncio.sleep(0.1)
+        assert committed(broker) == 7
+        assert broker.calls.count("CommitOffset") == calls, "nothing new, and it commits"
+        await consumer.getmany(1)
+        await broker.until(lambda: committed(broker) == 10)
+
+
+@pytest.mark.parametrize("place", [riverrun.CommittedOffset(3, "mine"), 3])
+async def test_an_offset_behind_what_is_finished_stands_until_more_is_asked_for(
+    consumer, broker, place
+):
+    for _ in range(10):
+        await anext(consumer)
+    await consumer.commit({PLACE: place})
+    commits = broker.commits.copy()
+    await consumer._commits.commit_due(consumer._finished)
+    assert broker.commits == commits
+    await anext(consumer)
+    await consumer.close()
+    assert committed(broker) == 10
+
+
+async def test_a_commit_before_the_records_have_come_stands(consumer, broker):
+    await read(consumer, 5)
+    await consumer.commit({PLACE: 12})
+    await read(consumer, 5)
+    await consumer._commits.commit_due(consumer._finished)
+    assert committed(broker) == 12
+    await read(consumer, 5)
+    await read(consumer, 1)
+    await consumer.close()
+    assert committed(broker) == 15
+
+
+async def test_a_seek_behind_a_commit_of_the_application_is_committed(consumer, broker):
+    await read(consumer, 10)
+    await consumer.commit({PLACE: 8})
+    await consumer.seek(PLACE, 2)
+    await consumer.close()
+    assert committed(broker) == 2
+
+
+# With "on_delivery" nothing that was released comes again.
+
+
+async def test_on_delivery_a_commit_takes_nothing_back_that_may_be_given(client, broker):
+    consumer = reading(client, commit="on_delivery")
+    await all_there(consumer)
+    await read(consumer, 7)
+    assert committed(broker) == 20
+    await consumer.commit()
+    assert committed(broker) == 20
+    await read(consumer, 13)
+    await consumer.seek(PLACE, 5)
+    await consumer.commit()
+    assert committed(broker) == 5
+    await kill(consumer)
+
+
+async def test_on_delivery_a_commit_beside_a_release_does_not_go_behind_it(client, broker):
+    consumer = reading(client, commit="on_delivery")
+    await all_there(consumer)
+    first = asyncio.create_task(anext(consumer))
+    await asyncio.sleep(0)
+    await consumer.commit()
+    assert (await first).offset == 0
+    assert committed(broker) == 20
+    await kill(consumer)

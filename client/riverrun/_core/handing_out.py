@@ -9,7 +9,7 @@ from riverrun._core.batch_view import BatchView, WireBatch
 from riverrun._core.decoding import WireRecord
 from riverrun._core.partition_reader import PartitionReader, Taken
 from riverrun._core.reading import ReaderMachine
-from riverrun._core.records import Record, TopicPartition
+from riverrun._core.records import CommittedOffset, Record, TopicPartition
 from riverrun.errors import CorruptDataError, DeserializationError, RiverrunError
 
 B = TypeVar("B", bound=WireBatch)
@@ -78,6 +78,19 @@ class HandingOut(Generic[B, W]):
         """Note that the application asks for more: it is through with all that it was given."""
         self._in_hand.clear()
         self._since = self._index
+
+    def committed(self, positions: Mapping[TopicPartition, CommittedOffset]) -> None:
+        """Note what the application has committed: it is through with what lies before that, and no more."""
+        for partition, at in positions.items():
+            reader = self._machine.readers.get(partition)
+            if reader is None:
+                continue
+            self._in_hand.pop(reader, None)
+            if self._taken is not None and self._taken.reader is reader:
+                # `one` is to find out first that more is asked for.
+                self._since = self._stop = self._index
+            if at.offset < reader.position:
+                self._in_hand[reader] = at.offset
 
     def in_hand(self) -> dict[PartitionReader, int]:
         """Return the first offset in hand, of each partition that something is in hand of."""

@@ -158,6 +158,9 @@ class Consumer(ConsumerPositions, Generic[K, V]):
     def commit(self, offsets: Mapping[TopicPartition, int | CommittedOffset] | None = None) -> None:
         """Store how far the group has come: the given offsets, else all positions.
 
+        With `commit="auto"` a call without offsets says that the calling thread is through with what it
+        has; `riverrun.Consumer.commit` has more about each mode.
+
         Raises:
             UsageError: the consumer has no group.
             RiverrunError: of the first partition that refused; the others may have been stored.
@@ -168,7 +171,16 @@ class Consumer(ConsumerPositions, Generic[K, V]):
                     print(record.value)
                 consumer.commit()
         """
-        self._call(lambda: self._consumer.commit(offsets))
+        thread = threading.current_thread()
+
+        async def commit() -> None:
+            await self._consumer.commit(offsets)
+            if self._hands is not None and offsets is not None:
+                self._hands.committed(thread, offsets)
+
+        if offsets is None:
+            self._asked()
+        self._call(commit)
 
     def committed(
         self, partitions: Iterable[TopicPartition] | None = None

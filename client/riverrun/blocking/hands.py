@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
-from riverrun._core.records import Record, TopicPartition
+from riverrun._core.records import CommittedOffset, Record, TopicPartition
 
 Places: TypeAlias = Mapping[TopicPartition, int]
 """The first offsets of what was taken, by partition."""
@@ -33,6 +33,18 @@ class Hands:
         """Note that a thread asks for more."""
         with self._lock:
             self._held.pop(thread, None)
+
+    def committed(
+        self, thread: threading.Thread, offsets: Mapping[TopicPartition, int | CommittedOffset]
+    ) -> None:
+        """Note what a thread has committed by name: with what lies behind that it is not through."""
+        with self._lock:
+            held = self._held.get(thread, {})
+            places = first_places([held]) if isinstance(held, Record) else dict(held)
+            for partition, at in offsets.items():
+                offset = at.offset if isinstance(at, CommittedOffset) else at
+                places[partition] = min(offset, places.get(partition, offset))
+            self._held[thread] = places
 
     def finish(self) -> None:
         """Note that all threads are through with everything."""

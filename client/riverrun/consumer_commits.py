@@ -16,7 +16,7 @@ from riverrun._net.subscribe_loop import SubscribeLoop
 from riverrun._net.subscribe_settings import SubscribeSettings
 from riverrun._net.subscribe_stream import Machine
 from riverrun.consumer_positions import ConsumerPositions
-from riverrun.errors import Reason, RiverrunError, UsageError
+from riverrun.errors import Reason, RiverrunError, TimedOutError, UsageError
 from riverrun.v1 import records_pb2
 
 _log = logging.getLogger("riverrun")
@@ -150,31 +150,43 @@ class ConsumerCommits(ConsumerPositions):
             lambda: front.positions, lambda _: self._machine.ahead.release(front.batches)
         )
 
-    async def _end_commits(self, *, through: bool, quiet: bool) -> None:
+    async def _end_commits(self, *, through: bool, quiet: bool, timeout_s: float | None) -> None:
         """Commit what is left to commit at the end.
 
         Args:
             through: the application is through with what it has in hand.
             quiet: something else is being raised already.
+            timeout_s: how long that may take; None is as long as the call lasts.
 
         Raises:
             RiverrunError: it could not be committed; unless `quiet`, where it is logged.
         """
         if through:
             self._handing_out.asked()
-        try:
+        if quiet:
             # Who leaves in trouble is not kept waiting for a broker that may be the trouble.
-            async with asyncio.timeout(_HURRIED_COMMIT_S if quiet else None):
+            timeout_s = _HURRIED_COMMIT_S
+        try:
+            async with asyncio.timeout(timeout_s):
                 await self._last_commit()
         except RiverrunError as error:
             if not quiet:
                 raise
             _log.warning("group %s: the last commit failed: %s", self._group, error)
         except TimeoutError:
-            text = "group %s: the last commit was given up, it had no answer within %g s"
-            _log.warning(text, self._group, _HURRIED_COMMIT_S)
-        finally:
-            await self._commits.give_up()
+            text = (
+                f"group {self._group}: the last commit was given up, it had no answer within "
+                f"{timeout_s:g} s"
+            )
+            if not quiet:
+                raise TimedOutError(text, reason=Reason.TIMED_OUT, outcome_known=False) from None
+            _log.warning("%s", text)
+
+    async def _give_up_commits(self) -> None:
+        """Cancel what has come to no end."""
+        if self._releasing is not None:
+            self._releasing.cancel()
+        await self._commits.give_up()
 
     async def _last_commit(self) -> None:
         if self._releasing is not None:

@@ -115,8 +115,8 @@ class GroupCommits:
                 raise
 
     async def give_up(self) -> None:
-        """Cancel what is still under way."""
-        left = [*self._under_way]
+        """Cancel what is still under way, and what goes on in the background."""
+        left = [*self._under_way, *([] if self._task is None else [self._task])]
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)

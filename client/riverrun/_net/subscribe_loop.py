@@ -152,11 +152,14 @@ class SubscribeLoop:
     async def close(self) -> None:
         """End the stream and all that belongs to it. Safe to call twice."""
         self._closing = True
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        await self._retries.close()
-        self._changed.set()
+        try:
+            if self._task is not None:
+                self._task.cancel()
+                await asyncio.gather(self._task, return_exceptions=True)
+        finally:
+            # Also where whoever closes is cancelled.
+            self._changed.set()
+            await self._retries.close()
 
     async def _run(self) -> None:
         """Open one stream after the other until everything asked for has been delivered."""

@@ -204,23 +204,28 @@ class Consumer(ConsumerPositions, Generic[K, V]):
         """
         return self._session.ask(self._consumer.statistics)
 
-    def close(self) -> None:
+    def close(self, *, timeout_s: float | None = None) -> None:
         """Let go of everything; with `commit="auto"` first commit what is finished. Safe to call twice.
 
         What was returned last counts as finished only where the application has asked for more. Leaving
         the consumer's `with` block without an exception says so too; `close` alone does not, for it
         may be called because something went wrong. `contextlib.closing` works as well.
 
+        Args:
+            timeout_s: give up committing after that; None waits as long as the client's
+                `connect_timeout_s` and `request_timeout_s` let it take.
+
         Raises:
+            TimedOutError: the last commit had no answer in time, and may have been stored.
             RiverrunError: what was left to commit could not be committed; all else is closed.
 
         Example:
             consumer = client.consumer("orders")
             records = consumer.getmany(timeout_s=1)
-            consumer.close()
+            consumer.close(timeout_s=5)
         """
         if not self._session.lifetime.ended:
-            self._call(self._consumer.close)
+            self._call(lambda: self._consumer.close(timeout_s=timeout_s))
 
     def __enter__(self) -> Self:
         """Return the consumer itself."""

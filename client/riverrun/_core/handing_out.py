@@ -56,6 +56,7 @@ class HandingOut(Generic[B, W]):
         self._next_offset = 0
         self._in_hand: dict[PartitionReader, int] = {}
         self._error: RiverrunError | None = None
+        self._error_of: PartitionReader | None = None
         # First offsets that others have in hand than whoever asks next: threads share a consumer.
         self.held: Callable[[], Mapping[TopicPartition, int]] = dict
         self._opened_records = 0
@@ -117,7 +118,7 @@ class HandingOut(Generic[B, W]):
             RiverrunError: of a partition that cannot be read any more, or a damaged batch.
         """
         if self._error is not None:
-            error, self._error = self._error, None
+            error, self._error, self._error_of = self._error, None, None
             raise error
         while (taken := self._machine.ahead.take()) is not None:
             view = self._view(taken)
@@ -209,16 +210,22 @@ class HandingOut(Generic[B, W]):
     def postpone(self, error: RiverrunError) -> None:
         """Keep an error for the next call, behind the records that this one returns."""
         self._error = error
+        readers = self._machine.readers.values()
+        self._error_of = next((reader for reader in readers if reader.error is error), None)
 
     # Going elsewhere.
 
     def forget(self, partition: TopicPartition) -> bool:
-        """Drop what is left of a batch of this partition; return whether something was."""
+        """Drop what is left of a batch of this partition, and its error; return whether something was."""
+        postponed = self._error_of is not None and self._error_of.partition == partition
+        if postponed:
+            # Whoever goes elsewhere has nothing to do with it; whoever comes back is told again.
+            self._error = self._error_of = None
         if self._taken is None or self._taken.reader.partition != partition:
-            return False
+            return postponed
         left = not self.empty
         self.clear()
-        return left
+        return left or postponed
 
     def clear(self) -> None:
         """Let go of the open batch; what is in hand stays in hand."""

@@ -296,3 +296,11 @@ def test_type_checkers_know_what_keys_and_values_are(tmp_path):
     wrong = {found["line"] for found in told if found["severity"] == "error"}
     expected = {at for at, line in enumerate(TYPED.splitlines(), 1) if line.endswith("# E")}
     assert wrong == expected, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("kind", [str, bool, list, dict])
+@pytest.mark.parametrize("part", ["key_deserializer", "value_deserializer"])
+def test_a_type_that_misreads_bytes_is_refused_with_what_to_use(kind, part):
+    said = 'the name "str"' if kind is str else 'use "json"'
+    with pytest.raises(riverrun.UsageError, match=said):
+        riverrun.Client().consumer("t", **{part: kind})

@@ -168,6 +168,8 @@ class Consumer(ConsumerCommits, Generic[K, V]):
                 print(consumer.statistics().records, consumer.statistics().lag_records)
         """
         machine, handing_out = self._machine, self._handing_out
+        lags = [reader.lag for reader in machine.readers.values()]
+        known = [lag for lag in lags if lag is not None]
         return ConsumerStatistics(
             records=handing_out.records,
             batches=handing_out.batches,
@@ -176,7 +178,7 @@ class Consumer(ConsumerCommits, Generic[K, V]):
             reconnects=self._loop.reconnects,
             commits=self._commits.count,
             read_ahead_bytes=machine.ahead.queued_bytes,
-            lag_records=sum(reader.lag or 0 for reader in machine.readers.values()),
+            lag_records=sum(known) if lags and len(known) == len(lags) else None,
         )
 
     async def close(self, *, timeout_s: float | None = None) -> None:

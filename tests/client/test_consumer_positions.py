@@ -51,6 +51,19 @@ async def test_lag_counts_down_and_asks_nobody(client, broker):
     assert "ListOffsets" not in broker.calls
 
 
+async def test_a_lag_of_which_a_part_is_unknown_is_no_number(client):
+    async with client.consumer(TOPIC) as consumer:
+        assert consumer.statistics().lag_records is None
+        await consumer.assignment()
+        assert consumer.statistics().lag_records == 35
+        seeking = asyncio.create_task(consumer.seek(PLACE, 3))
+        while consumer._machine.readers[PLACE].settled:  # noqa: ASYNC110 - its first step
+            await asyncio.sleep(0)
+        assert consumer.statistics().lag_records is None
+        await seeking
+        assert consumer.statistics().lag_records == 32
+
+
 async def test_heartbeats_tell_of_a_lag_that_grows_while_nothing_is_delivered(client, broker):
     async with client.consumer(TOPIC, partitions=[0]) as consumer:
         consumer.pause([PLACE])

@@ -70,6 +70,12 @@ def checked_settings(
     Raises:
         UsageError: nothing to read, or settings that contradict each other.
     """
+    for topic in topics:
+        if not isinstance(topic, str):
+            raise _refused(
+                f"{topic!r} is no topic's name; pass topics as separate arguments: "
+                'client.consumer("orders", "clicks")'
+            )
     begin_at: From = "earliest" if from_ is None else from_
     places: dict[TopicPartition, From] = {}
     explicit: list[TopicPartition] = []

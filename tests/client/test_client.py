@@ -292,3 +292,15 @@ async def test_a_call_whose_client_is_closed_says_so_and_cancels_nobody(name, kn
             [error] = await outcome
     assert isinstance(error, riverrun.ClosedError)
     assert error.outcome_known is known
+
+
+async def test_configurations_take_numbers_and_refuse_what_is_no_text_with_words():
+    broker = FakeBroker()
+    async with broker.serving() as address, impatient(address) as client:
+        admin = client.admin()
+        made = await admin.create_topic("t", configs={"retention.ms": 7, "a": True, "b": "x"})
+        assert made.configs == {"retention.ms": "7", "a": "true", "b": "x"}
+        changed = await admin.alter_topic("t", set={"retention.ms": 8})
+        assert changed.configs["retention.ms"] == "8"
+        with pytest.raises(riverrun.UsageError, match=r"'retention.ms': 0.5; keys are texts"):
+            await admin.create_topic("u", configs={"retention.ms": 0.5})

@@ -11,6 +11,7 @@ import pytest
 
 import riverrun.blocking
 from riverrun import TopicPartition
+from riverrun.blocking.hands import Hands
 
 NEVER_S = 3600.0
 
@@ -168,3 +169,22 @@ def test_an_offset_that_a_thread_commits_stands_though_others_ask_for_more(clien
         other.submit(read, consumer, 3).result()
         consumer.close()
     assert committed(client, topic) == 4
+
+
+def test_threads_that_have_ended_leave_their_lowest_places_and_one_word_of_it(caplog):
+    hands, place, other = Hands(threading.Lock()), TopicPartition("t", 0), TopicPartition("t", 1)
+
+    def take(places):
+        thread = threading.Thread(target=lambda: hands.hold(threading.current_thread(), places))
+        thread.start()
+        thread.join()
+
+    for offset in range(50, 0, -1):
+        take({place: offset, other: 100 - offset})
+    assert hands.places() == {place: 1, other: 50}
+    assert len(hands._held) <= 1, "it grows with every thread"
+    assert hands.places() == {place: 1, other: 50}
+    assert caplog.text.count("a thread has ended and never asked for more") == 1
+    assert "t[0] from offset 1" in caplog.text
+    hands.finish()
+    assert hands.places() == {}

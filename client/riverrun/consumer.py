@@ -276,6 +276,7 @@ class Consumer(ConsumerCommits, Generic[K, V]):
             async with asyncio.timeout(timeout_s):
                 return await self._next_view()
         except TimeoutError:
+            self._loop.waited_in_vain()
             return None
 
     def _view_at_hand(self) -> RecordBatchView | None:

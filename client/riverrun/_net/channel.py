@@ -122,6 +122,11 @@ class Connections:
         """How long a call may take, its retries included."""
         return self._config.request_timeout_s
 
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where brokers may be, as host:port."""
+        return self._config.addresses
+
     async def connect(self) -> Connection:
         """Return the broker in use, or find one that answers.
 

@@ -32,6 +32,8 @@ from riverrun.errors import (
 _OWN_WRITE = "Internal error from Core"
 # A stream that breaks sooner is still the same trouble, and no news.
 _STEADY_S = 10.0
+# Within that a broker is found that is there; who has waited longer is told why nothing comes.
+_ALONE_S = 2.0
 
 _log = logging.getLogger("riverrun")
 
@@ -75,7 +77,7 @@ class SubscribeLoop:
             changed=self._wake,
         )
         self._breaks: Episodes[str] = Episodes()
-        self._opened_s = self._heard_s = 0.0
+        self._opened_s = self._heard_s = self._alone_s = 0.0
         self._task: asyncio.Task[None] | None = None
         self._begun = False
         self._closing = False
@@ -84,6 +86,7 @@ class SubscribeLoop:
     def start(self) -> None:
         """Begin, if it has not begun."""
         if self._task is None:
+            self._alone_s = asyncio.get_running_loop().time()
             self._task = asyncio.create_task(self._run(), name="riverrun consumer")
             self._task.add_done_callback(self._ended)
 
@@ -93,6 +96,20 @@ class SubscribeLoop:
         if task is not None and task.done() and not task.cancelled() and not task.exception():
             self._task = None
             self.start()
+
+    def waited_in_vain(self) -> None:
+        """Tell, once, who has waited for records that there is no broker that could send any."""
+        if self._stream is not None or self._task is None or self._task.done():
+            return
+        now_s = asyncio.get_running_loop().time()
+        lasted_s = now_s - self._alone_s
+        addresses = ", ".join(self._connections.addresses)
+        nobody = NoBrokerError(f"no word from {addresses}", reason=Reason.NO_BROKER)
+        if lasted_s >= _ALONE_S and self._breaks.failed("broker", nobody, now_s, at_once=True):
+            _log.warning(
+                "nothing can be read, still trying: no broker at %s for %.1f s; that no records come "
+                "does not say that there are none", addresses, lasted_s,
+            )  # fmt: skip
 
     async def change(self) -> None:
         """Wait until the machine has something new."""
@@ -172,6 +189,7 @@ class SubscribeLoop:
                 await self._find_committed()
                 stream = self._new_stream(connection)
                 self._stream = stream
+                self._breaks.worked("broker")
                 self.reconnects += self._begun
                 await stream.run()
                 # A broker that goes away ends streams that it is not through with.
@@ -190,6 +208,8 @@ class SubscribeLoop:
                 self._check_contact(error, stream)
                 delay_s = self._after(error, connection, stream)
             finally:
+                if self._stream is not None:
+                    self._alone_s = asyncio.get_running_loop().time()
                 self._stream = None
             await asyncio.sleep(delay_s)
 

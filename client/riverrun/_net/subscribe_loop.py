@@ -10,11 +10,12 @@ import asyncio
 import copy
 import logging
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 from riverrun._core.backoff import Backoff
 from riverrun._core.episodes import Episodes
 from riverrun._core.partition_reader import PartitionReader
-from riverrun._core.records import From, PositionReset, TopicPartition
+from riverrun._core.records import CommittedOffset, From, PositionReset, TopicPartition
 from riverrun._net.channel import Connection, Connections
 from riverrun._net.offsets import fetch_group_offsets
 from riverrun._net.partition_retries import PartitionRetries
@@ -28,6 +29,10 @@ from riverrun.errors import (
     RetriableError,
     RiverrunError,
 )
+
+# How long a start may be held up by what is only worth a line in the log, and how long that line is.
+_COMPARING_S = 1.0
+_PLACES_TOLD = 10
 
 _OWN_WRITE = "Internal error from Core"
 # A stream that breaks sooner is still the same trouble, and no news.
@@ -79,7 +84,7 @@ class SubscribeLoop:
         self._breaks: Episodes[str] = Episodes()
         self._opened_s = self._heard_s = self._alone_s = 0.0
         self._task: asyncio.Task[None] | None = None
-        self._begun = False
+        self._begun = self._compared = False
         self._closing = False
         self.reconnects = 0
 
@@ -232,6 +237,30 @@ class SubscribeLoop:
                 p: "committed" for p, at in found.items() if at is not None
             }
             machine.places = {**settings.places, **committed}
+        if settings.group and settings.chosen and not machine.readers and not self._compared:
+            await self._compare_with_committed()
+
+    async def _compare_with_committed(self) -> None:
+        """Tell where the group's offsets count and not the place that the application has chosen.
+
+        That is only told: what it needs is asked for once, for a moment, and may fail.
+        """
+        settings, self._compared = self._settings, True
+        found: Mapping[TopicPartition, CommittedOffset | None] = {}
+        with suppress(RiverrunError, TimeoutError):
+            async with asyncio.timeout(_COMPARING_S):
+                found = await fetch_group_offsets(self._connections, settings.group, ())
+        named = {*settings.committed_first}
+        going_on = [p for p in found if p in named or p.topic in settings.topics]
+        if going_on:
+            # The names are said on every start, for a group that is new; a place is meant.
+            level = logging.INFO if isinstance(settings.begin_at, str) else logging.WARNING
+            _log.log(
+                level,
+                "group %s goes on where it has committed, and from_ %s counts only elsewhere: %s; "
+                "use seek to go there", settings.group, settings.begin_at,
+                ", ".join(map(str, going_on[:_PLACES_TOLD])),
+            )  # fmt: skip
 
     def _check_contact(self, error: RetriableError, stream: SubscribeStream | None) -> None:
         """Give up where nothing has been heard for the request timeout, and that is not to be borne.

@@ -282,8 +282,9 @@ class Consumer(ConsumerPositions, Generic[K, V]):
     def _put_back(self, places: Mapping[TopicPartition, int]) -> None:
         """Go back there; until the broker has answered, these positions are not committed."""
         for partition, offset in places.items():
-            self._direct.begin()
-            going = asyncio.ensure_future(self._go_back(partition, offset))
+            call = object()
+            self._direct.begin(call)
+            going = asyncio.ensure_future(self._go_back(partition, offset, call))
             self._going_back.add(going)
             going.add_done_callback(self._going_back.discard)
 
@@ -292,11 +293,11 @@ class Consumer(ConsumerPositions, Generic[K, V]):
         while self._going_back:
             await asyncio.wait(self._going_back)
 
-    async def _go_back(self, partition: TopicPartition, offset: int) -> None:
+    async def _go_back(self, partition: TopicPartition, offset: int, call: object) -> None:
         try:
             await self._consumer.seek(partition, offset)
         except RiverrunError:
             # The next call tells what is wrong with this partition.
             return
         finally:
-            self._direct.end()
+            self._direct.end(call)

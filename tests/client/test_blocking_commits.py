@@ -171,6 +171,16 @@ def test_an_offset_that_a_thread_commits_stands_though_others_ask_for_more(clien
     assert committed(client, topic) == 4
 
 
+def test_a_thread_that_only_commits_holds_back_nothing_that_others_finish(client, topic):
+    consumer = client.consumer(topic, group=topic, commit="auto", commit_interval_s=NEVER_S)
+    with ThreadPoolExecutor(1) as committing:
+        read(consumer, 10)
+        committing.submit(consumer.commit, {TopicPartition(topic, 0): 4}).result()
+        read(consumer, 3)
+        consumer.close()
+    assert committed(client, topic) == 12
+
+
 def test_threads_that_have_ended_leave_their_lowest_places_and_one_word_of_it(caplog):
     hands, place, other = Hands(threading.Lock()), TopicPartition("t", 0), TopicPartition("t", 1)
 

@@ -46,14 +46,19 @@ class Hands:
     def committed(
         self, thread: threading.Thread, offsets: Mapping[TopicPartition, int | CommittedOffset]
     ) -> None:
-        """Note what a thread has committed by name: with what lies behind that it is not through."""
+        """Note what a thread has committed by name, of partitions that it has something of in hand.
+
+        It is through with what lies before that, and with no more. A thread that only commits has
+        nothing in hand, and never asks: it must not hold back what others finish.
+        """
         with self._lock:
             held = self._held.get(thread, {})
             places = first_places([held]) if isinstance(held, Record) else dict(held)
-            for partition, at in offsets.items():
-                offset = at.offset if isinstance(at, CommittedOffset) else at
-                places[partition] = min(offset, places.get(partition, offset))
-            self._held[thread] = places
+            for partition in places.keys() & offsets.keys():
+                at = offsets[partition]
+                places[partition] = at.offset if isinstance(at, CommittedOffset) else at
+            if places:
+                self._held[thread] = places
 
     def finish(self) -> None:
         """Note that all threads are through with everything."""

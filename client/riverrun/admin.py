@@ -15,6 +15,7 @@ from riverrun._core.descriptions import (
 )
 from riverrun._core.records import CommittedOffset, From, TopicPartition
 from riverrun._net.channel import Connection, Connections
+from riverrun._net.configs import config_texts
 from riverrun._net.describing import cluster_info, topic_description, topic_info
 from riverrun._net.failures import from_proto
 from riverrun._net.offsets import (
@@ -48,7 +49,7 @@ class Admin:
         *,
         partitions: int = 0,
         replication_factor: int = 0,
-        configs: Mapping[str, str] | None = None,
+        configs: Mapping[str, str | int] | None = None,
         if_not_exists: bool = False,
         validate_only: bool = False,
     ) -> TopicInfo:
@@ -65,7 +66,7 @@ class Admin:
             topic=topic,
             partitions=partitions,
             replication_factor=replication_factor,
-            configs=dict(configs or {}),
+            configs=config_texts(configs or {}),
             if_not_exists=if_not_exists,
             validate_only=validate_only,
         )
@@ -122,7 +123,7 @@ class Admin:
         self,
         topic: str,
         *,
-        set: Mapping[str, str] | None = None,  # noqa: A002 - the word of the API
+        set: Mapping[str, str | int] | None = None,  # noqa: A002 - the word of the API
         unset: Iterable[str] = (),
         validate_only: bool = False,
     ) -> TopicInfo:
@@ -132,7 +133,7 @@ class Admin:
             await admin.alter_topic("orders", set={"retention.ms": "3600000"}, unset=["max.batch.bytes"])
         """
         request = pb.AlterTopicRequest(
-            topic=topic, set=dict(set or {}), unset=unset, validate_only=validate_only
+            topic=topic, set=config_texts(set or {}), unset=unset, validate_only=validate_only
         )
         answer = await self._connections.call(
             lambda connection, timeout_s: connection.admin.AlterTopic(request, timeout=timeout_s),

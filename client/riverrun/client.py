@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
@@ -15,6 +13,7 @@ from riverrun._core.records import CommitMode, From, OffsetReset, PositionReset,
 from riverrun._core.type_parameters import K, V
 from riverrun._net.addresses import parse_bootstrap
 from riverrun._net.channel import ConnectionConfig, Connections, fetch_server_info
+from riverrun._net.closing import Closing, all_closed
 from riverrun.admin import Admin
 from riverrun.errors import ClosedError, Reason
 
@@ -31,9 +30,6 @@ DEFAULT_BOOTSTRAP = "127.0.0.1:7171"
 
 # After an exception in the block, records that were sent still have this long to be acknowledged.
 _HURRIED_FLUSH_S = 5.0
-
-
-_log = logging.getLogger("riverrun")
 
 
 class Client:
@@ -74,6 +70,7 @@ class Client:
         self._producers: set[Producer[Any, Any]] = set()
         self._consumers: set[Consumer[Any, Any]] = set()
         self._closed = False
+        self._closing = Closing()
 
     @overload
     def producer(self, **options: Unpack[ProducerOptions]) -> Producer: ...
@@ -349,16 +346,18 @@ class Client:
         """Close all that the client has made, producers first, then the connections.
 
         Args:
-            timeout_s: give up flushing after that; records that are left fail with `ClosedError`.
-                None waits as long as the producers' delivery timeouts let it take.
+            timeout_s: give up flushing and committing after that; records that are left fail with
+                `ClosedError`. None waits as long as the producers' delivery timeouts, and the
+                consumers' last commits, let it take.
+
+        Raises:
+            RiverrunError: of the first thing that could not be closed in order; all is closed, and
+                the other errors are logged. Only the first of several calls raises.
 
         Example:
             await client.close(timeout_s=10)
         """
-        if self._closed:
-            return
-        self._closed = True
-        await self._close_all(timeout_s=timeout_s, quiet=False)
+        await self._close_once(timeout_s=timeout_s, quiet=False)
 
     async def __aenter__(self) -> Self:
         """Return the client itself."""
@@ -370,25 +369,24 @@ class Client:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close; after an exception, producers flush for at most five seconds."""
-        if not self._closed:
-            self._closed = True
-            await self._close_all(
-                timeout_s=None if error is None else _HURRIED_FLUSH_S, quiet=error is not None
-            )
+        """Close; after an exception, producers flush and consumers commit for at most five seconds."""
+        await self._close_once(
+            timeout_s=None if error is None else _HURRIED_FLUSH_S, quiet=error is not None
+        )
+
+    async def _close_once(self, *, timeout_s: float | None, quiet: bool) -> None:
+        self._closed = True
+        await self._closing.once(
+            lambda: self._close_all(timeout_s=timeout_s, quiet=quiet), timeout_s
+        )
 
     async def _close_all(self, *, timeout_s: float | None, quiet: bool) -> None:
-        """Close everything, one beside the other; then raise the first error, unless `quiet`."""
         closings = [producer.close(timeout_s=timeout_s) for producer in tuple(self._producers)]
-        closings += [consumer.close() for consumer in tuple(self._consumers)]
+        closings += [consumer.close(timeout_s=timeout_s) for consumer in tuple(self._consumers)]
         try:
-            outcomes = await asyncio.gather(*closings, return_exceptions=True)
+            await all_closed(closings, quiet=quiet)
         finally:
             await self._connections.close()
-        for error in filter(None, outcomes):
-            if not quiet:
-                raise error
-            _log.warning("while closing: %s", error)
 
     def _check_open(self) -> None:
         if self._closed:

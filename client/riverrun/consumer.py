@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Generic, Self, TypeAlias
 
@@ -167,6 +168,8 @@ class Consumer(ConsumerCommits, Generic[K, V]):
                 print(consumer.statistics().records, consumer.statistics().lag_records)
         """
         machine, handing_out = self._machine, self._handing_out
+        lags = [reader.lag for reader in machine.readers.values()]
+        known = [lag for lag in lags if lag is not None]
         return ConsumerStatistics(
             records=handing_out.records,
             batches=handing_out.batches,
@@ -175,25 +178,30 @@ class Consumer(ConsumerCommits, Generic[K, V]):
             reconnects=self._loop.reconnects,
             commits=self._commits.count,
             read_ahead_bytes=machine.ahead.queued_bytes,
-            lag_records=sum(reader.lag or 0 for reader in machine.readers.values()),
+            lag_records=sum(known) if lags and len(known) == len(lags) else None,
         )
 
-    async def close(self) -> None:
+    async def close(self, *, timeout_s: float | None = None) -> None:
         """Let go of everything; with `commit="auto"` first commit what is finished. Safe to call twice.
 
         What was returned last counts as finished only where the application has asked for more. Leaving
         the consumer's `async with` block without an exception says so too; `close` alone does not,
         for it may be called because something went wrong. `contextlib.aclosing` works as well.
 
+        Args:
+            timeout_s: give up committing after that; None waits as long as the client's
+                `connect_timeout_s` and `request_timeout_s` let it take.
+
         Raises:
+            TimedOutError: the last commit had no answer in time, and may have been stored.
             RiverrunError: what was left to commit could not be committed; all else is closed.
 
         Example:
             consumer = client.consumer("orders")
             records = await consumer.getmany(timeout_s=1)
-            await consumer.close()
+            await consumer.close(timeout_s=5)
         """
-        await self._close(through=False, quiet=False)
+        await self._close(through=False, quiet=False, timeout_s=timeout_s)
 
     aclose = close
 
@@ -210,21 +218,29 @@ class Consumer(ConsumerCommits, Generic[K, V]):
         """Close; without an exception what was returned last is finished with."""
         await self._close(through=error is None, quiet=error is not None)
 
-    async def _close(self, *, through: bool, quiet: bool) -> None:
+    async def _close(self, *, through: bool, quiet: bool, timeout_s: float | None = None) -> None:
         if self._closed:
             # Whoever closes the client, say, is not to take the connections from under the other one.
-            await self._let_go.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await self._let_go.wait()
             return
         self._closed = True
         try:
-            await self._loop.close()
-            await self._end_commits(through=through, quiet=quiet)
+            await self._end(through=through, quiet=quiet, timeout_s=timeout_s)
         finally:
             # Whoever keeps the consumer need not keep what was read ahead.
             self._machine.ahead.clear()
             self._handing_out.clear()
             self._released(self)
             self._let_go.set()
+
+    async def _end(self, *, through: bool, quiet: bool, timeout_s: float | None) -> None:
+        try:
+            await self._loop.close()
+            await self._end_commits(through=through, quiet=quiet, timeout_s=timeout_s)
+        finally:
+            await self._give_up_commits()
 
     # Taking batches.
 
@@ -260,6 +276,7 @@ class Consumer(ConsumerCommits, Generic[K, V]):
             async with asyncio.timeout(timeout_s):
                 return await self._next_view()
         except TimeoutError:
+            self._loop.waited_in_vain()
             return None
 
     def _view_at_hand(self) -> RecordBatchView | None:

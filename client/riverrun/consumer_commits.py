@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Iterable, Mapping
 
-from riverrun._core.committing import Front, Positions, front_of
+from riverrun._core.committing import Front, Positions, front_of, with_released
 from riverrun._core.handing_out import HandingOut
 from riverrun._core.records import CommittedOffset, TopicPartition
 from riverrun._net.channel import Connections
@@ -16,7 +16,7 @@ from riverrun._net.subscribe_loop import SubscribeLoop
 from riverrun._net.subscribe_settings import SubscribeSettings
 from riverrun._net.subscribe_stream import Machine
 from riverrun.consumer_positions import ConsumerPositions
-from riverrun.errors import Reason, RiverrunError, UsageError
+from riverrun.errors import Reason, RiverrunError, TimedOutError, UsageError
 from riverrun.v1 import records_pb2
 
 _log = logging.getLogger("riverrun")
@@ -49,7 +49,11 @@ class ConsumerCommits(ConsumerPositions):
         """Store how far the group has come: the given offsets, else all positions.
 
         An offset is that of the next record to read. It may lie before what is stored: then the
-        group reads again. It is there for `commit="manual"`, and does no harm in the other modes.
+        group reads again. With `commit="auto"` a call without offsets says that the application is
+        through with what it has, and the consumer's own commits do not go back behind what was
+        committed here, unless a `seek` does. With `commit="on_delivery"` a call without offsets takes
+        nothing back of what was committed before its delivery; an offset that lies before that makes
+        records come twice.
 
         Raises:
             UsageError: the consumer has no group, or an offset is below 0.
@@ -62,7 +66,20 @@ class ConsumerCommits(ConsumerPositions):
                     await consumer.commit({record.topic_partition: record.offset + 1})
         """
         self._checked_group()
-        await self._commits.commit(self._machine.positions() if offsets is None else offsets)
+        if offsets is not None:
+            places = {
+                partition: at if isinstance(at, CommittedOffset) else CommittedOffset(at)
+                for partition, at in offsets.items()
+            }
+            await self._commits.commit(lambda: places, self._committed)
+        elif self._commit_mode == "on_delivery":
+            # As it is in its turn: what was released meanwhile must not come again.
+            ahead, machine = self._machine.ahead, self._machine
+            await self._commits.commit(lambda: with_released(machine.positions(), ahead))
+        else:
+            self._handing_out.asked()
+            positions = self._machine.positions()
+            await self._commits.commit(lambda: positions, self._floors.stored)
 
     async def committed(
         self, partitions: Iterable[TopicPartition] | None = None
@@ -90,7 +107,14 @@ class ConsumerCommits(ConsumerPositions):
 
     def _finished(self) -> Positions:
         """Return up to where the application is through with what it was given."""
-        return self._machine.finished_positions(self._handing_out.in_hand())
+        finished = self._machine.finished_positions(self._handing_out.in_hand())
+        return self._floors.under(finished)
+
+    def _committed(self, positions: Positions) -> None:
+        """Note what the application has committed by name."""
+        if self._commit_mode == "auto":
+            self._floors.stored(positions)
+            self._handing_out.committed(positions)
 
     def _begin_release(self, *, wait: bool = True) -> bool:
         """Begin to commit the batches that are next in turn; say whether to wait for that."""
@@ -121,34 +145,48 @@ class ConsumerCommits(ConsumerPositions):
         return True
 
     async def _commit_ahead(self, front: Front[records_pb2.RecordBatch]) -> None:
-        await self._commits.commit(front.positions)
-        self._machine.ahead.release(front.batches)
+        # Released as soon as it is stored: whatever is committed next must not go behind that.
+        await self._commits.commit(
+            lambda: front.positions, lambda _: self._machine.ahead.release(front.batches)
+        )
 
-    async def _end_commits(self, *, through: bool, quiet: bool) -> None:
+    async def _end_commits(self, *, through: bool, quiet: bool, timeout_s: float | None) -> None:
         """Commit what is left to commit at the end.
 
         Args:
             through: the application is through with what it has in hand.
             quiet: something else is being raised already.
+            timeout_s: how long that may take; None is as long as the call lasts.
 
         Raises:
             RiverrunError: it could not be committed; unless `quiet`, where it is logged.
         """
         if through:
             self._handing_out.asked()
-        try:
+        if quiet:
             # Who leaves in trouble is not kept waiting for a broker that may be the trouble.
-            async with asyncio.timeout(_HURRIED_COMMIT_S if quiet else None):
+            timeout_s = _HURRIED_COMMIT_S
+        try:
+            async with asyncio.timeout(timeout_s):
                 await self._last_commit()
         except RiverrunError as error:
             if not quiet:
                 raise
             _log.warning("group %s: the last commit failed: %s", self._group, error)
         except TimeoutError:
-            text = "group %s: the last commit was given up, it had no answer within %g s"
-            _log.warning(text, self._group, _HURRIED_COMMIT_S)
-        finally:
-            await self._commits.give_up()
+            text = (
+                f"group {self._group}: the last commit was given up, it had no answer within "
+                f"{timeout_s:g} s"
+            )
+            if not quiet:
+                raise TimedOutError(text, reason=Reason.TIMED_OUT, outcome_known=False) from None
+            _log.warning("%s", text)
+
+    async def _give_up_commits(self) -> None:
+        """Cancel what has come to no end."""
+        if self._releasing is not None:
+            self._releasing.cancel()
+        await self._commits.give_up()
 
     async def _last_commit(self) -> None:
         if self._releasing is not None:

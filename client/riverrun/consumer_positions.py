@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping
 
+from riverrun._core.committing import Floors
 from riverrun._core.handing_out import HandingOut
 from riverrun._core.partition_reader import PartitionReader
 from riverrun._core.records import From, Offset, OffsetAndTimestamp, TopicPartition
@@ -33,6 +34,7 @@ class ConsumerPositions:
         self._machine = machine
         self._loop = loop
         self._handing_out = handing_out
+        self._floors = Floors()
         self._closed = False
 
     # Where it stands.
@@ -209,6 +211,7 @@ class ConsumerPositions:
             await self._reader(partition)
         for partition in found:
             self._handing_out.forget(partition)
+            self._floors.forget(partition)
         await self._loop.seek(found)
 
     async def seek_to_beginning(self, *partitions: TopicPartition) -> None:

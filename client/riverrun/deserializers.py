@@ -41,6 +41,10 @@ def text(data: bytes) -> str:
 _NAMED: dict[str, Callable[[bytes], Any] | None] = {"bytes": None, "str": text, "json": json.loads}
 
 
+# They take bytes, and make something else of them than whoever names them has in mind.
+_MISREADING: tuple[object, ...] = (str, bool, list, tuple, set, frozenset, dict, object, type)
+
+
 def deserializer(wanted: Deserializer[T]) -> Callable[[bytes], T] | None:
     """Return the function behind what a consumer was given; None leaves bytes as they are.
 
@@ -61,12 +65,23 @@ def deserializer(wanted: Deserializer[T]) -> Callable[[bytes], T] | None:
         return _NAMED[wanted]
     if isinstance(wanted, type) and issubclass(wanted, Message):
         return cast("Callable[[bytes], T]", wanted.FromString)
+    if wanted in _MISREADING:
+        raise UsageError(_misread(cast("type", wanted)), reason=Reason.INVALID_REQUEST)
     if callable(wanted):
         return cast("Callable[[bytes], T]", wanted)
     raise UsageError(
         f'{wanted!r} is no deserializer; use "bytes", "str", "json", a protobuf message class, or '
         "a function that takes bytes",
         reason=Reason.INVALID_REQUEST,
+    )
+
+
+def _misread(kind: type) -> str:
+    if kind is str:
+        return """str makes "b'...'" of bytes; use the name "str", which decodes UTF-8"""
+    return (
+        f'{kind.__name__} does not read what bytes stand for; use "json", or a function that takes '
+        "bytes"
     )
 
 

@@ -11,6 +11,7 @@ import pytest
 
 import riverrun.blocking
 from riverrun import TopicPartition
+from riverrun.blocking.hands import Hands
 
 NEVER_S = 3600.0
 
@@ -149,3 +150,51 @@ def test_on_delivery_commits_a_record_before_any_thread_has_it(client, topic):
     assert committed(client, topic) == 900, "what nobody was given is the group's again"
     with client.consumer(topic, group=topic, commit="on_delivery") as consumer:
         assert read(consumer, 1) == [900]
+
+
+@pytest.mark.parametrize("way", ["next", "getmany"])
+def test_a_commit_says_that_this_thread_is_through_with_what_it_has(client, topic, way):
+    consumer = client.consumer(topic, group=topic, commit="auto", commit_interval_s=NEVER_S)
+    taken = len(consumer.getmany(10)) if way == "getmany" else len(read(consumer, 10))
+    consumer.commit()
+    consumer.close()
+    assert committed(client, topic) == taken
+
+
+def test_an_offset_that_a_thread_commits_stands_though_others_ask_for_more(client, topic):
+    consumer = client.consumer(topic, group=topic, commit="auto", commit_interval_s=NEVER_S)
+    with ThreadPoolExecutor(1) as other:
+        read(consumer, 10)
+        consumer.commit({TopicPartition(topic, 0): 4})
+        other.submit(read, consumer, 3).result()
+        consumer.close()
+    assert committed(client, topic) == 4
+
+
+def test_a_thread_that_only_commits_holds_back_nothing_that_others_finish(client, topic):
+    consumer = client.consumer(topic, group=topic, commit="auto", commit_interval_s=NEVER_S)
+    with ThreadPoolExecutor(1) as committing:
+        read(consumer, 10)
+        committing.submit(consumer.commit, {TopicPartition(topic, 0): 4}).result()
+        read(consumer, 3)
+        consumer.close()
+    assert committed(client, topic) == 12
+
+
+def test_threads_that_have_ended_leave_their_lowest_places_and_one_word_of_it(caplog):
+    hands, place, other = Hands(threading.Lock()), TopicPartition("t", 0), TopicPartition("t", 1)
+
+    def take(places):
+        thread = threading.Thread(target=lambda: hands.hold(threading.current_thread(), places))
+        thread.start()
+        thread.join()
+
+    for offset in range(50, 0, -1):
+        take({place: offset, other: 100 - offset})
+    assert hands.places() == {place: 1, other: 50}
+    assert len(hands._held) <= 1, "it grows with every thread"
+    assert hands.places() == {place: 1, other: 50}
+    assert caplog.text.count("a thread has ended and never asked for more") == 1
+    assert "t[0] from offset 1" in caplog.text
+    hands.finish()
+    assert hands.places() == {}

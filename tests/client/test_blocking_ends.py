@@ -313,3 +313,15 @@ def test_a_forgotten_client_flushes_and_its_thread_ends(real_broker, topic):
     thread.join(20)
     assert not thread.is_alive()
     assert count(real_broker, topic) == 1
+
+
+def test_a_client_that_is_collected_on_its_own_thread_is_closed(real_broker):
+    others = client_threads()
+    client = riverrun.blocking.Client(real_broker.address)
+    client.server_info()
+    [thread] = [one for one in client_threads() if one not in others]
+    own, last = client._session.thread, [client]
+    del client
+    own.post(last.clear)
+    thread.join(20)
+    assert not thread.is_alive()

@@ -263,3 +263,44 @@ async def test_nothing_works_after_closing_and_closing_twice_is_fine():
     for make in (client.producer, client.admin, lambda: client.consumer("t")):
         with pytest.raises(riverrun.ClosedError):
             make()
+
+
+@pytest.mark.parametrize(
+    ("name", "known"), [("CreateTopic", False), ("ListTopics", True), ("GetServerInfo", True)]
+)
+async def test_a_call_whose_client_is_closed_says_so_and_cancels_nobody(name, known):
+    broker, arrived = FakeBroker(), asyncio.Event()
+
+    async def hang(called, _):
+        if called == name:
+            arrived.set()
+            await asyncio.Event().wait()
+
+    broker.note = hang  # type: ignore[method-assign]
+    async with broker.serving() as address:
+        client = impatient(address)
+        admin = client.admin()
+        asking = {
+            "CreateTopic": lambda: admin.create_topic("t"),
+            "ListTopics": lambda: anext(admin.list_topics()),
+            "GetServerInfo": client.server_info,
+        }
+        async with asyncio.timeout(10):
+            outcome = asyncio.gather(asking[name](), return_exceptions=True)
+            await arrived.wait()
+            await client.close()
+            [error] = await outcome
+    assert isinstance(error, riverrun.ClosedError)
+    assert error.outcome_known is known
+
+
+async def test_configurations_take_numbers_and_refuse_what_is_no_text_with_words():
+    broker = FakeBroker()
+    async with broker.serving() as address, impatient(address) as client:
+        admin = client.admin()
+        made = await admin.create_topic("t", configs={"retention.ms": 7, "a": True, "b": "x"})
+        assert made.configs == {"retention.ms": "7", "a": "true", "b": "x"}
+        changed = await admin.alter_topic("t", set={"retention.ms": 8})
+        assert changed.configs["retention.ms"] == "8"
+        with pytest.raises(riverrun.UsageError, match=r"'retention.ms': 0.5; keys are texts"):
+            await admin.create_topic("u", configs={"retention.ms": 0.5})

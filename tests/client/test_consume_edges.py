@@ -249,3 +249,26 @@ async def test_the_position_behind_the_last_record_of_a_batch_lies_behind_the_ga
             else:
                 assert len(await consumer.getmany(1)) == 1
             assert await consumer.position(PLACE) == position
+
+
+@pytest.mark.parametrize(
+    ("from_", "level"), [("earliest", "INFO"), (riverrun.Offset(1), "WARNING"), (None, None)]
+)
+@pytest.mark.parametrize("partitions", [None, [0]])
+async def test_a_place_that_the_groups_offsets_come_before_is_told(
+    caplog, from_, level, partitions
+):
+    caplog.set_level("INFO", "riverrun")
+    broker, place = FakeBroker(), riverrun.TopicPartition("other", 0)
+    for topic in ("other", "unread"):
+        fill(broker.add_topic(topic).partitions[0], 5)
+    async with broker.serving() as address, impatient(address) as client:
+        await client.admin().commit_group_offsets("g", {place: 3})
+        settings = {"group": "g", "from_": from_, "partitions": partitions}
+        async with client.consumer("other", **settings) as consumer:
+            assert (await anext(consumer)).offset == 3
+        async with client.consumer("unread", **settings) as consumer:
+            assert (await anext(consumer)).offset == (1 if level == "WARNING" else 0)
+    told = [record for record in caplog.records if "counts only elsewhere" in record.getMessage()]
+    assert [record.levelname for record in told] == ([level] if level else [])
+    assert all("other[0]" in record.getMessage() for record in told)

@@ -224,3 +224,96 @@ async def test_closing_twice_and_from_two_tasks_at_once_is_one_close(client):
         await anext(consumer)
         await asyncio.gather(consumer.close(), consumer.aclose())
         await consumer.close()
+
+
+# The broker does not answer the last commit.
+
+
+@pytest.fixture
+async def stuck():
+    """A broker that answers no commit."""
+    broker = broker_with(20)
+    answers = broker.note
+
+    async def note(name, context):
+        if name == "CommitOffset":
+            await asyncio.Event().wait()
+        await answers(name, context)
+
+    broker.note = note
+    async with broker.serving() as address:
+        yield address
+
+
+async def busy(client):
+    """Return a consumer that has something to commit."""
+    consumer = client.consumer(TOPIC, group="g", commit="auto")
+    await consumer.getmany(5)
+    await consumer.getmany(5)
+    return consumer
+
+
+async def test_closing_a_consumer_gives_its_last_commit_up_in_time(stuck):
+    async with impatient(stuck) as client, asyncio.timeout(10):
+        consumer = await busy(client)
+        with pytest.raises(riverrun.TimedOutError, match=r"no answer within 0\.05 s") as caught:
+            await consumer.close(timeout_s=0.05)
+        assert not caught.value.outcome_known
+        assert ours() == set()
+        await consumer.close()
+
+
+async def test_closing_a_client_gives_the_last_commits_up_in_time_and_tells_of_each(stuck, caplog):
+    async with asyncio.timeout(10):
+        client = impatient(stuck)
+        consumers = [await busy(client), await busy(client)]
+        with pytest.raises(riverrun.TimedOutError):
+            await client.close(timeout_s=0.05)
+        assert [consumer._closed for consumer in consumers] == [True, True]
+        assert caplog.text.count("while closing: group g: the last commit was given up") == 1
+
+
+async def test_an_exception_in_the_clients_block_is_not_kept_by_the_last_commits(
+    stuck, caplog, monkeypatch
+):
+    monkeypatch.setattr("riverrun.client._HURRIED_FLUSH_S", 0.05)
+
+    async def work():
+        async with impatient(stuck) as client:
+            await busy(client)
+            raise LookupError
+
+    async with asyncio.timeout(10):
+        with pytest.raises(LookupError):
+            await work()
+    assert "the last commit was given up" in caplog.text
+
+
+async def test_who_closes_a_client_that_is_closing_waits_for_that(stuck):
+    async with asyncio.timeout(10):
+        client = impatient(stuck)
+        await busy(client)
+        first = asyncio.create_task(client.close(timeout_s=0.3))
+        await asyncio.sleep(0)
+        await client.close(timeout_s=0.01)
+        assert client._connections._channels, "its time was over first"
+        await client.close()
+        assert not client._connections._channels
+        with pytest.raises(riverrun.TimedOutError):
+            await first
+
+
+@pytest.mark.parametrize("turns", [1, 2, 4])
+@pytest.mark.parametrize("commit", ["auto", "on_delivery"])
+async def test_a_close_that_is_cancelled_leaves_no_task_behind(stuck, turns, commit):
+    async with impatient(stuck) as client, asyncio.timeout(10):
+        consumer = client.consumer(TOPIC, group="g", commit=commit, commit_interval_s=0.01)
+        await consumer.getmany(5, timeout_s=0.1)
+        await consumer.getmany(5, timeout_s=0.1)
+        closing = asyncio.create_task(consumer.close())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.gather(closing, return_exceptions=True)
+        assert ours() == set()
+        await consumer.close()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
@@ -49,6 +51,52 @@ async def test_lag_counts_down_and_asks_nobody(client, broker):
         assert await consumer.positions() == {PLACE: 7}
         assert consumer.statistics().lag_records == 23
     assert "ListOffsets" not in broker.calls
+
+
+async def test_a_lag_of_which_a_part_is_unknown_is_no_number(client):
+    async with client.consumer(TOPIC) as consumer:
+        assert consumer.statistics().lag_records is None
+        await consumer.assignment()
+        assert consumer.statistics().lag_records == 35
+        seeking = asyncio.create_task(consumer.seek(PLACE, 3))
+        while consumer._machine.readers[PLACE].settled:  # noqa: ASYNC110 - its first step
+            await asyncio.sleep(0)
+        assert consumer.statistics().lag_records is None
+        await seeking
+        assert consumer.statistics().lag_records == 32
+
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("given", "time_ms"),
+    [
+        (NOON, 1_767_268_800_000),
+        (NOON + timedelta(microseconds=1), 1_767_268_800_001),
+        (NOON.astimezone(timezone(timedelta(hours=5))), 1_767_268_800_000),
+        (1_767_268_800_000.0, 1_767_268_800_000),
+        (0.5, 1),
+        (-1, -1),
+    ],
+)
+def test_a_time_is_ms_or_a_datetime_that_knows_its_zone(given, time_ms):
+    assert Time(given).time_ms == time_ms
+    assert Time(given) == Time(time_ms)
+    assert pickle.loads(pickle.dumps(Time(given))) == Time(time_ms)
+
+
+@pytest.mark.parametrize(
+    "given", [NOON.replace(tzinfo=None), "noon", None, True, float("nan"), float("inf"), 2**63]
+)
+def test_what_is_no_time_is_refused_when_it_is_made(given):
+    with pytest.raises(riverrun.UsageError, match="use ms since 1970, or a datetime"):
+        Time(given)
+
+
+async def test_topics_in_a_list_are_refused_with_how_to_name_them(client):
+    with pytest.raises(riverrun.UsageError, match="pass topics as separate arguments"):
+        client.consumer(["a", "b"])
 
 
 async def test_heartbeats_tell_of_a_lag_that_grows_while_nothing_is_delivered(client, broker):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import json
 import pickle
@@ -115,6 +116,36 @@ async def test_a_record_that_is_not_what_it_should_be_is_told_once_behind_those_
         assert isinstance(error.__cause__, ValueError)
         assert await consumer.position(PLACE) == 2
         assert consumer.statistics().records == 2
+
+
+async def test_an_error_that_waits_for_the_next_call_is_dropped_by_a_seek(client):
+    await send(client, b"0", b"2")
+    await send(client, b"3", b"4")
+    async with reading(client, value_deserializer=even) as consumer:
+        await all_there(consumer, 4)
+        assert [record.value for record in await consumer.getmany()] == [0, 2]
+        await consumer.seek(PLACE, 3)
+        assert [record.value for record in await consumer.getmany()] == [4]
+
+
+async def test_an_error_that_waits_for_the_next_call_is_told_where_a_pause_ends(client):
+    await send(client, b"0", b"2")
+    await send(client, b"3", b"4")
+    async with reading(client, value_deserializer=even) as consumer:
+        await all_there(consumer, 4)
+        assert [record.value for record in await consumer.getmany()] == [0, 2]
+        consumer.pause([PLACE])
+        consumer.resume([PLACE])
+        with pytest.raises(DeserializationError):
+            await consumer.getmany()
+
+
+async def all_there(consumer, end):
+    """Wait until everything has been read ahead."""
+    await consumer.assignment()
+    async with asyncio.timeout(5):
+        while consumer._machine.readers[PLACE].expected < end:
+            await consumer._loop.change()
 
 
 async def test_the_other_partitions_go_on_and_the_end_is_not_reached_quietly(client):
@@ -265,3 +296,11 @@ def test_type_checkers_know_what_keys_and_values_are(tmp_path):
     wrong = {found["line"] for found in told if found["severity"] == "error"}
     expected = {at for at, line in enumerate(TYPED.splitlines(), 1) if line.endswith("# E")}
     assert wrong == expected, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("kind", [str, bool, list, dict])
+@pytest.mark.parametrize("part", ["key_deserializer", "value_deserializer"])
+def test_a_type_that_misreads_bytes_is_refused_with_what_to_use(kind, part):
+    said = 'the name "str"' if kind is str else 'use "json"'
+    with pytest.raises(riverrun.UsageError, match=said):
+        riverrun.Client().consumer("t", **{part: kind})

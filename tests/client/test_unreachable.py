@@ -9,6 +9,7 @@ import pytest
 
 from riverrun import Client, NoBrokerError
 from riverrun._net.unreachable import no_broker
+from tests.client.fake_broker import FakeBroker, impatient
 
 
 async def told(address):
@@ -66,3 +67,29 @@ def test_addresses_that_fail_alike_are_told_together_and_others_one_by_one():
     mixed = no_broker({"a:1": refused, "b:2": "something new"}, 10).message
     assert "a:1: nobody listens there" in mixed
     assert "b:2: something new" in mixed
+
+
+async def test_who_waits_for_records_without_a_broker_is_told_once_that_there_is_none(
+    monkeypatch, caplog
+):
+    monkeypatch.setattr("riverrun._net.subscribe_loop._ALONE_S", 0.02)
+    async with Client("127.0.0.1:1", connect_timeout_s=5) as client:
+        consumer = client.consumer("t")
+        assert await consumer.getmany(1, timeout_s=0) == []
+        assert caplog.records == []
+        for _ in range(3):
+            assert await consumer.getmany(1, timeout_s=0.05) == []
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 1
+    assert told[0].startswith("nothing can be read, still trying: no broker at 127.0.0.1:1 for 0.")
+
+
+async def test_who_waits_for_records_that_do_not_come_is_told_nothing(monkeypatch, caplog):
+    monkeypatch.setattr("riverrun._net.subscribe_loop._ALONE_S", 0.0)
+    broker = FakeBroker()
+    broker.add_topic("t")
+    async with broker.serving() as address, impatient(address) as client:
+        consumer = client.consumer("t")
+        await consumer.assignment()
+        assert await consumer.getmany(1, timeout_s=0.05) == []
+    assert caplog.records == []

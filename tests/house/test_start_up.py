@@ -43,6 +43,8 @@ TOPIC_LIST = HELP | {
     "riverrun._net",
     "riverrun._net.addresses",
     "riverrun._net.channel",
+    "riverrun._net.closing",
+    "riverrun._net.configs",
     "riverrun._net.describing",
     "riverrun._net.failures",
     "riverrun._net.forking",

@@ -34,6 +34,11 @@ class Ledger:
         """Return those of the positions that are not what is stored; some may lie before that."""
         return {p: at for p, at in positions.items() if self._stored.get(p) != at}
 
+    def sending(self, positions: Positions) -> None:
+        """Forget what is stored there: until the answer has come, nobody knows."""
+        for partition in positions:
+            self._stored.pop(partition, None)
+
     def stored(self, positions: Positions) -> None:
         """Note what has been stored."""
         self._stored.update(positions)
@@ -50,15 +55,51 @@ def front_of(ahead: ReadAhead[B], records: int = RELEASE_RECORDS) -> Front[B]:
     """Return batches until they have so many records; at least one, where there is one."""
     front: Front[B] = Front([], {})
     for upcoming in ahead.upcoming():
-        batch, end = upcoming.batch, upcoming.end
-        if not upcoming.is_last:
-            end = min(end, batch.base_offset + batch.last_offset_delta + 1)
         front.batches.append(upcoming)
         # Of a topic that is gone nothing can be committed, and nothing can come twice.
         if not upcoming.reader.gone:
-            place = CommittedOffset(end, leader_epoch=batch.leader_epoch)
-            front.positions[upcoming.reader.partition] = place
-        records -= batch.record_count
+            front.positions[upcoming.reader.partition] = _place(upcoming)
+        records -= upcoming.batch.record_count
         if records <= 0:
             break
     return front
+
+
+def with_released(positions: Positions, ahead: ReadAhead[B]) -> Positions:
+    """Return the positions of *at most once*: behind what may be given without another commit."""
+    places = dict(positions)
+    for upcoming in ahead.released():
+        partition, place = upcoming.reader.partition, _place(upcoming)
+        if partition in places and places[partition].offset < place.offset:
+            places[partition] = place
+    return places
+
+
+class Floors:
+    """What the application has committed itself: commits of the consumer's own do not go back behind it.
+
+    A floor holds until the positions have passed it, another one takes its place, or the application
+    goes elsewhere.
+    """
+
+    def __init__(self) -> None:
+        self._floors: dict[TopicPartition, CommittedOffset] = {}
+
+    def stored(self, positions: Positions) -> None:
+        """Note what the application has committed."""
+        self._floors.update(positions)
+
+    def forget(self, partition: TopicPartition) -> None:
+        """Note that reading goes on elsewhere."""
+        self._floors.pop(partition, None)
+
+    def under(self, positions: Positions) -> Positions:
+        """Return the positions, none of them behind its floor; what lies above its own has done with it."""
+        for partition, at in positions.items():
+            if partition in self._floors and at.offset > self._floors[partition].offset:
+                del self._floors[partition]
+        return {partition: self._floors.get(partition, at) for partition, at in positions.items()}
+
+
+def _place(upcoming: Upcoming[B]) -> CommittedOffset:
+    return CommittedOffset(upcoming.end, leader_epoch=upcoming.batch.leader_epoch)

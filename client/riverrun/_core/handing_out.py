@@ -9,7 +9,7 @@ from riverrun._core.batch_view import BatchView, WireBatch
 from riverrun._core.decoding import WireRecord
 from riverrun._core.partition_reader import PartitionReader, Taken
 from riverrun._core.reading import ReaderMachine
-from riverrun._core.records import Record, TopicPartition
+from riverrun._core.records import CommittedOffset, Record, TopicPartition
 from riverrun.errors import CorruptDataError, DeserializationError, RiverrunError
 
 B = TypeVar("B", bound=WireBatch)
@@ -56,6 +56,7 @@ class HandingOut(Generic[B, W]):
         self._next_offset = 0
         self._in_hand: dict[PartitionReader, int] = {}
         self._error: RiverrunError | None = None
+        self._error_of: PartitionReader | None = None
         # First offsets that others have in hand than whoever asks next: threads share a consumer.
         self.held: Callable[[], Mapping[TopicPartition, int]] = dict
         self._opened_records = 0
@@ -78,6 +79,19 @@ class HandingOut(Generic[B, W]):
         """Note that the application asks for more: it is through with all that it was given."""
         self._in_hand.clear()
         self._since = self._index
+
+    def committed(self, positions: Mapping[TopicPartition, CommittedOffset]) -> None:
+        """Note what the application has committed: it is through with what lies before that, and no more."""
+        for partition, at in positions.items():
+            reader = self._machine.readers.get(partition)
+            if reader is None:
+                continue
+            self._in_hand.pop(reader, None)
+            if self._taken is not None and self._taken.reader is reader:
+                # `one` is to find out first that more is asked for.
+                self._since = self._stop = self._index
+            if at.offset < reader.position:
+                self._in_hand[reader] = at.offset
 
     def in_hand(self) -> dict[PartitionReader, int]:
         """Return the first offset in hand, of each partition that something is in hand of."""
@@ -104,7 +118,7 @@ class HandingOut(Generic[B, W]):
             RiverrunError: of a partition that cannot be read any more, or a damaged batch.
         """
         if self._error is not None:
-            error, self._error = self._error, None
+            error, self._error, self._error_of = self._error, None, None
             raise error
         while (taken := self._machine.ahead.take()) is not None:
             view = self._view(taken)
@@ -196,16 +210,22 @@ class HandingOut(Generic[B, W]):
     def postpone(self, error: RiverrunError) -> None:
         """Keep an error for the next call, behind the records that this one returns."""
         self._error = error
+        readers = self._machine.readers.values()
+        self._error_of = next((reader for reader in readers if reader.error is error), None)
 
     # Going elsewhere.
 
     def forget(self, partition: TopicPartition) -> bool:
-        """Drop what is left of a batch of this partition; return whether something was."""
+        """Drop what is left of a batch of this partition, and its error; return whether something was."""
+        postponed = self._error_of is not None and self._error_of.partition == partition
+        if postponed:
+            # Whoever goes elsewhere has nothing to do with it; whoever comes back is told again.
+            self._error = self._error_of = None
         if self._taken is None or self._taken.reader.partition != partition:
-            return False
+            return postponed
         left = not self.empty
         self.clear()
-        return left
+        return left or postponed
 
     def clear(self) -> None:
         """Let go of the open batch; what is in hand stays in hand."""

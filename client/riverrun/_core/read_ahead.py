@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
+from riverrun._core.batch_view import WireBatch
 from riverrun._core.partition_reader import Delivered, PartitionReader, Taken
 from riverrun.errors import RiverrunError
 
-B = TypeVar("B")
+B = TypeVar("B", bound=WireBatch)
 
 
 @dataclass(slots=True)
@@ -32,15 +33,13 @@ class Upcoming(NamedTuple, Generic[B]):
         queued: the delivery that it came with.
         number: which of its batches it is, from 1.
         batch: the batch.
-        end: the offset behind its delivery.
-        is_last: whether it is the last one of its delivery.
+        end: the offset behind it; behind its delivery, where it is the last one of that.
     """
 
     queued: _Queued[B]
     number: int
     batch: B
     end: int
-    is_last: bool
 
     @property
     def reader(self) -> PartitionReader:
@@ -139,15 +138,19 @@ class ReadAhead(Generic[B]):
         for queued in self._queue:
             if queued.delivery is None:
                 return
-            batches, end = queued.delivery.batches, queued.reader.cut(queued.delivery.next_offset)
-            for index in range(queued.released, len(batches)):
-                is_last = index + 1 == len(batches)
-                yield Upcoming(queued, index + 1, batches[index], end, is_last)
+            for index in range(queued.released, len(queued.delivery.batches)):
+                yield _upcoming(queued, queued.delivery, index + 1)
 
     def release(self, batches: Iterable[Upcoming[B]]) -> None:
         """Let batches be taken. Those that were purged meanwhile are gone, whatever comes instead."""
         for upcoming in batches:
             upcoming.queued.released = upcoming.number
+
+    def released(self) -> Iterator[Upcoming[B]]:
+        """Yield of each delivery the last batch that was released, where it is not yet passed."""
+        for queued in self._queue:
+            if queued.delivery is not None and queued.released:
+                yield _upcoming(queued, queued.delivery, queued.released)
 
     def purge(self, reader: PartitionReader) -> bool:
         """Drop what was read ahead of one partition; return whether there was something."""
@@ -171,3 +174,10 @@ class ReadAhead(Generic[B]):
         if reader.end is not None:
             position = min(position, max(reader.end, reader.position))
         reader.position = position
+
+
+def _upcoming(queued: _Queued[B], delivery: Delivered[B], number: int) -> Upcoming[B]:
+    batch, end = delivery.batches[number - 1], queued.reader.cut(delivery.next_offset)
+    if number < len(delivery.batches):
+        end = min(end, batch.base_offset + batch.last_offset_delta + 1)
+    return Upcoming(queued, number, batch, end)

@@ -17,8 +17,8 @@ class ConsumerStatistics:
         reconnects: how many times a stream was opened anew.
         commits: how many commits were stored.
         read_ahead_bytes: how much has been read ahead and waits to be returned.
-        lag_records: how far the application is behind the high watermarks, over all partitions of
-            which that is known.
+        lag_records: how far the application is behind the high watermarks, over all partitions; None
+            where that is not known of all of them, as before reading has begun.
 
     Example:
         records = await consumer.getmany(100, timeout_s=5)
@@ -33,4 +33,4 @@ class ConsumerStatistics:
     reconnects: int
     commits: int
     read_ahead_bytes: int
-    lag_records: int
+    lag_records: int | None

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeAlias, TypeVar
 
+from riverrun._core.batch_view import WireBatch
 from riverrun._core.partition_reader import (
     Asked,
     Delivered,
@@ -22,7 +23,7 @@ from riverrun._core.read_ahead import ReadAhead
 from riverrun._core.records import CommittedOffset, From, Offset, TopicPartition
 from riverrun.errors import CorruptDataError, Reason, RetriableError, RiverrunError
 
-B = TypeVar("B")
+B = TypeVar("B", bound=WireBatch)
 
 Verdict: TypeAlias = Literal["ask again", "seek refused", "told"]
 """What to do about a partition that failed: ask once more, tell whoever seeks, or nothing."""

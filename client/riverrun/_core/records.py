@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Generic, Literal, NamedTuple, TypeAlias
 
 from riverrun._core.type_parameters import K, K_co, V, V_co
-from riverrun.errors import RiverrunError
+from riverrun.errors import Reason, RiverrunError, UsageError
 
 Headers: TypeAlias = Sequence[tuple[str, bytes]]
 """Names and values beside a record's own; names may repeat and their order is kept."""
@@ -138,9 +140,16 @@ class Offset:
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Time:
     """Start at the first record whose timestamp is this or later, in ms since 1970.
+
+    Args:
+        time_ms: that, or a datetime that knows its time zone. What lies between two ms counts as the
+            later one.
+
+    Raises:
+        UsageError: it is something else, or not within 64 bits.
 
     Example:
         midnight_ms = int(time.time()) // 86_400 * 86_400_000
@@ -148,6 +157,10 @@ class Time:
     """
 
     time_ms: int
+
+    def __init__(self, time_ms: float | datetime) -> None:
+        """Take the time."""
+        object.__setattr__(self, "time_ms", _whole_ms(time_ms))
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,3 +240,28 @@ class CommittedOffset(NamedTuple):
     metadata: str = ""
     leader_epoch: int | None = None
     commit_time_ms: int = 0
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MS = timedelta(milliseconds=1)
+_INT64 = 2**63
+
+
+def _whole_ms(time: object) -> int:
+    ms: int | None = None
+    match time:
+        case bool():
+            pass
+        case int():
+            ms = time
+        case float() if math.isfinite(time):
+            ms = math.ceil(time)
+        case datetime() if time.tzinfo is not None:
+            ms = -((_EPOCH - time) // _MS)
+    if ms is None or not -_INT64 <= ms < _INT64:
+        raise UsageError(
+            f"{time!r} is no time; use ms since 1970, or a datetime that knows its time zone, such as "
+            "datetime.now(UTC)",
+            reason=Reason.INVALID_REQUEST,
+        )
+    return ms

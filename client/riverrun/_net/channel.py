@@ -15,7 +15,7 @@ from riverrun._core.attempts import Attempts
 from riverrun._core.backoff import Backoff
 from riverrun._core.descriptions import ServerInfo
 from riverrun._net.describing import server_info
-from riverrun._net.failures import from_rpc, is_connection_trouble
+from riverrun._net.failures import being_cancelled, from_rpc, is_connection_trouble
 from riverrun._net.forking import check_process
 from riverrun._net.unreachable import no_broker
 from riverrun.errors import ClosedError, Reason, RetriableError, RiverrunError, UsageError
@@ -122,6 +122,11 @@ class Connections:
         """How long a call may take, its retries included."""
         return self._config.request_timeout_s
 
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where brokers may be, as host:port."""
+        return self._config.addresses
+
     async def connect(self) -> Connection:
         """Return the broker in use, or find one that answers.
 
@@ -173,6 +178,11 @@ class Connections:
         while True:
             try:
                 return await send(connection, max(0.0, deadline_s - loop.time()))
+            except asyncio.CancelledError:
+                # gRPC says so too where the channel was closed and nobody cancels this task.
+                if being_cancelled():
+                    raise
+                raise attempts.failed(_closed(what)) from None
             except grpc.aio.AioRpcError as failure:
                 error = from_rpc(failure, what, connection.endpoint)
                 if is_connection_trouble(error):
@@ -219,6 +229,10 @@ class Connections:
                 left_s = deadline_s - loop.time()
                 try:
                     return await self._probe(address, min(_PROBE_TIMEOUT_S, max(0.05, left_s)))
+                except asyncio.CancelledError:
+                    if being_cancelled():
+                        raise
+                    raise ClosedError("the client was closed", reason=Reason.CLOSED) from None
                 except grpc.aio.AioRpcError as failure:
                     failures[address] = from_rpc(failure, "ask", address).message
             delay_s = backoff.next_s()
@@ -243,6 +257,14 @@ class Connections:
         service = metadata_pb2_grpc.MetadataServiceStub(channel)
         info = await service.GetServerInfo(metadata_pb2.GetServerInfoRequest(), timeout=timeout_s)
         return Connection(address, channel, info)
+
+
+def _closed(what: str) -> ClosedError:
+    return ClosedError(
+        f"{what}: the client was closed before the answer came",
+        reason=Reason.CLOSED,
+        outcome_known=False,
+    )
 
 
 async def fetch_server_info(connections: Connections) -> ServerInfo:

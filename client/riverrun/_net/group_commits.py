@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import get_args
 
 from riverrun._core.committing import Ledger, Positions
 from riverrun._core.episodes import Episodes
-from riverrun._core.records import CommitMode, CommittedOffset, TopicPartition
+from riverrun._core.records import CommitMode
 from riverrun._net.channel import Connections
 from riverrun._net.offsets import TopicIds, commit_group_offsets
 from riverrun.errors import Reason, RiverrunError, UsageError
@@ -71,17 +71,21 @@ class GroupCommits:
         self._under_way: set[asyncio.Task[None]] = set()
         self.count = 0
 
-    async def commit(self, offsets: Mapping[TopicPartition, int | CommittedOffset]) -> None:
-        """Store offsets.
+    async def commit(
+        self,
+        positions: Callable[[], Positions],
+        stored: Callable[[Positions], None] = lambda _: None,
+    ) -> None:
+        """Store positions, as they are when it is this commit's turn.
+
+        Args:
+            positions: what to store.
+            stored: called with that once it is stored, before the next commit's turn.
 
         Raises:
             RiverrunError: of the first partition that refused; the others may have been stored.
         """
-        positions = {
-            partition: at if isinstance(at, CommittedOffset) else CommittedOffset(at)
-            for partition, at in offsets.items()
-        }
-        await self._in_turn(lambda: positions)
+        await self._in_turn(positions, stored)
 
     async def commit_due(self, positions: Callable[[], Positions]) -> None:
         """Store those positions that are not stored yet, as they are when it is this commit's turn.
@@ -111,8 +115,8 @@ class GroupCommits:
                 raise
 
     async def give_up(self) -> None:
-        """Cancel what is still under way."""
-        left = [*self._under_way]
+        """Cancel what is still under way, and what goes on in the background."""
+        left = [*self._under_way, *([] if self._task is None else [self._task])]
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
@@ -138,25 +142,33 @@ class GroupCommits:
         except TimeoutError:
             return False
 
-    async def _in_turn(self, positions: Callable[[], Positions]) -> None:
+    async def _in_turn(
+        self,
+        positions: Callable[[], Positions],
+        stored: Callable[[Positions], None] = lambda _: None,
+    ) -> None:
         """Store positions behind all commits that were begun before.
 
         Who is cancelled no longer waits for it, and later ones still do: a request that may be on its
         way must not overtake them.
         """
-        task = asyncio.create_task(self._store(positions), name="riverrun consumer: commit")
+        task = asyncio.create_task(self._store(positions, stored), name="riverrun consumer: commit")
         self._under_way.add(task)
         task.add_done_callback(self._stored)
         await asyncio.shield(task)
 
-    async def _store(self, positions: Callable[[], Positions]) -> None:
+    async def _store(
+        self, positions: Callable[[], Positions], stored: Callable[[Positions], None]
+    ) -> None:
         async with self._one_at_a_time:
             due = positions()
             if due:
                 ids = self._topic_ids()
+                self._ledger.sending(due)
                 await commit_group_offsets(self._connections, self._group, due, ids)
                 self._ledger.stored(due)
                 self.count += 1
+            stored(due)
 
     def _stored(self, task: asyncio.Task[None]) -> None:
         self._under_way.discard(task)

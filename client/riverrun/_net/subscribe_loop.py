@@ -10,11 +10,12 @@ import asyncio
 import copy
 import logging
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 from riverrun._core.backoff import Backoff
 from riverrun._core.episodes import Episodes
 from riverrun._core.partition_reader import PartitionReader
-from riverrun._core.records import From, PositionReset, TopicPartition
+from riverrun._core.records import CommittedOffset, From, PositionReset, TopicPartition
 from riverrun._net.channel import Connection, Connections
 from riverrun._net.offsets import fetch_group_offsets
 from riverrun._net.partition_retries import PartitionRetries
@@ -29,9 +30,15 @@ from riverrun.errors import (
     RiverrunError,
 )
 
+# How long a start may be held up by what is only worth a line in the log, and how long that line is.
+_COMPARING_S = 1.0
+_PLACES_TOLD = 10
+
 _OWN_WRITE = "Internal error from Core"
 # A stream that breaks sooner is still the same trouble, and no news.
 _STEADY_S = 10.0
+# Within that a broker is found that is there; who has waited longer is told why nothing comes.
+_ALONE_S = 2.0
 
 _log = logging.getLogger("riverrun")
 
@@ -75,15 +82,16 @@ class SubscribeLoop:
             changed=self._wake,
         )
         self._breaks: Episodes[str] = Episodes()
-        self._opened_s = self._heard_s = 0.0
+        self._opened_s = self._heard_s = self._alone_s = 0.0
         self._task: asyncio.Task[None] | None = None
-        self._begun = False
+        self._begun = self._compared = False
         self._closing = False
         self.reconnects = 0
 
     def start(self) -> None:
         """Begin, if it has not begun."""
         if self._task is None:
+            self._alone_s = asyncio.get_running_loop().time()
             self._task = asyncio.create_task(self._run(), name="riverrun consumer")
             self._task.add_done_callback(self._ended)
 
@@ -93,6 +101,20 @@ class SubscribeLoop:
         if task is not None and task.done() and not task.cancelled() and not task.exception():
             self._task = None
             self.start()
+
+    def waited_in_vain(self) -> None:
+        """Tell, once, who has waited for records that there is no broker that could send any."""
+        if self._stream is not None or self._task is None or self._task.done():
+            return
+        now_s = asyncio.get_running_loop().time()
+        lasted_s = now_s - self._alone_s
+        addresses = ", ".join(self._connections.addresses)
+        nobody = NoBrokerError(f"no word from {addresses}", reason=Reason.NO_BROKER)
+        if lasted_s >= _ALONE_S and self._breaks.failed("broker", nobody, now_s, at_once=True):
+            _log.warning(
+                "nothing can be read, still trying: no broker at %s for %.1f s; that no records come "
+                "does not say that there are none", addresses, lasted_s,
+            )  # fmt: skip
 
     async def change(self) -> None:
         """Wait until the machine has something new."""
@@ -152,11 +174,14 @@ class SubscribeLoop:
     async def close(self) -> None:
         """End the stream and all that belongs to it. Safe to call twice."""
         self._closing = True
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        await self._retries.close()
-        self._changed.set()
+        try:
+            if self._task is not None:
+                self._task.cancel()
+                await asyncio.gather(self._task, return_exceptions=True)
+        finally:
+            # Also where whoever closes is cancelled.
+            self._changed.set()
+            await self._retries.close()
 
     async def _run(self) -> None:
         """Open one stream after the other until everything asked for has been delivered."""
@@ -169,6 +194,7 @@ class SubscribeLoop:
                 await self._find_committed()
                 stream = self._new_stream(connection)
                 self._stream = stream
+                self._breaks.worked("broker")
                 self.reconnects += self._begun
                 await stream.run()
                 # A broker that goes away ends streams that it is not through with.
@@ -187,6 +213,8 @@ class SubscribeLoop:
                 self._check_contact(error, stream)
                 delay_s = self._after(error, connection, stream)
             finally:
+                if self._stream is not None:
+                    self._alone_s = asyncio.get_running_loop().time()
                 self._stream = None
             await asyncio.sleep(delay_s)
 
@@ -209,6 +237,30 @@ class SubscribeLoop:
                 p: "committed" for p, at in found.items() if at is not None
             }
             machine.places = {**settings.places, **committed}
+        if settings.group and settings.chosen and not machine.readers and not self._compared:
+            await self._compare_with_committed()
+
+    async def _compare_with_committed(self) -> None:
+        """Tell where the group's offsets count and not the place that the application has chosen.
+
+        That is only told: what it needs is asked for once, for a moment, and may fail.
+        """
+        settings, self._compared = self._settings, True
+        found: Mapping[TopicPartition, CommittedOffset | None] = {}
+        with suppress(RiverrunError, TimeoutError):
+            async with asyncio.timeout(_COMPARING_S):
+                found = await fetch_group_offsets(self._connections, settings.group, ())
+        named = {*settings.committed_first}
+        going_on = [p for p in found if p in named or p.topic in settings.topics]
+        if going_on:
+            # The names are said on every start, for a group that is new; a place is meant.
+            level = logging.INFO if isinstance(settings.begin_at, str) else logging.WARNING
+            _log.log(
+                level,
+                "group %s goes on where it has committed, and from_ %s counts only elsewhere: %s; "
+                "use seek to go there", settings.group, settings.begin_at,
+                ", ".join(map(str, going_on[:_PLACES_TOLD])),
+            )  # fmt: skip
 
     def _check_contact(self, error: RetriableError, stream: SubscribeStream | None) -> None:
         """Give up where nothing has been heard for the request timeout, and that is not to be borne.

@@ -36,6 +36,7 @@ class SubscribeSettings:
         stop_at_end: end at the high watermarks found at the start.
         prefetch_bytes: how much may be read ahead.
         on_reset: told of each position that was out of range.
+        chosen: the application has said where to begin.
     """
 
     topics: tuple[str, ...]
@@ -47,6 +48,7 @@ class SubscribeSettings:
     stop_at_end: bool
     prefetch_bytes: int
     on_reset: Callable[[PositionReset], None] | None = None
+    chosen: bool = False
 
     def follows_group(self, partition: TopicPartition) -> bool:
         """Whether what the group has committed comes before `begin_at` and `places`."""
@@ -70,6 +72,12 @@ def checked_settings(
     Raises:
         UsageError: nothing to read, or settings that contradict each other.
     """
+    for topic in topics:
+        if not isinstance(topic, str):
+            raise _refused(
+                f"{topic!r} is no topic's name; pass topics as separate arguments: "
+                'client.consumer("orders", "clicks")'
+            )
     begin_at: From = "earliest" if from_ is None else from_
     places: dict[TopicPartition, From] = {}
     explicit: list[TopicPartition] = []
@@ -95,6 +103,7 @@ def checked_settings(
         stop_at_end=stop_at_end,
         prefetch_bytes=prefetch_bytes,
         on_reset=on_reset,
+        chosen=from_ not in (None, "committed"),
     )
 
 

@@ -39,7 +39,7 @@ class Admin:
         *,
         partitions: int = 0,
         replication_factor: int = 0,
-        configs: Mapping[str, str] | None = None,
+        configs: Mapping[str, str | int] | None = None,
         if_not_exists: bool = False,
         validate_only: bool = False,
     ) -> TopicInfo:
@@ -88,7 +88,7 @@ class Admin:
         self,
         topic: str,
         *,
-        set: Mapping[str, str] | None = None,  # noqa: A002 - the word of the API
+        set: Mapping[str, str | int] | None = None,  # noqa: A002 - the word of the API
         unset: Iterable[str] = (),
         validate_only: bool = False,
     ) -> TopicInfo:

@@ -283,8 +283,13 @@ class Client:
         Safe to call twice, from several threads, and again after Ctrl-C.
 
         Args:
-            timeout_s: give up flushing after that; records that are left fail with `ClosedError`.
-                None waits as long as the producers' delivery timeouts let it take.
+            timeout_s: give up flushing and committing after that; records that are left fail with
+                `ClosedError`. None waits as long as the producers' delivery timeouts, and the
+                consumers' last commits, let it take.
+
+        Raises:
+            RiverrunError: of the first thing that could not be closed in order; all is closed, and
+                the other errors are logged.
 
         Example:
             client.close(timeout_s=10)
@@ -301,5 +306,5 @@ class Client:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close; after an exception, producers flush for at most five seconds."""
+        """Close; after an exception, producers flush and consumers commit for at most five seconds."""
         self.close(timeout_s=None if error is None else _HURRIED_FLUSH_S)

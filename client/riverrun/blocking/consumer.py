@@ -158,6 +158,9 @@ class Consumer(ConsumerPositions, Generic[K, V]):
     def commit(self, offsets: Mapping[TopicPartition, int | CommittedOffset] | None = None) -> None:
         """Store how far the group has come: the given offsets, else all positions.
 
+        With `commit="auto"` a call without offsets says that the calling thread is through with what it
+        has; `riverrun.Consumer.commit` has more about each mode.
+
         Raises:
             UsageError: the consumer has no group.
             RiverrunError: of the first partition that refused; the others may have been stored.
@@ -168,7 +171,16 @@ class Consumer(ConsumerPositions, Generic[K, V]):
                     print(record.value)
                 consumer.commit()
         """
-        self._call(lambda: self._consumer.commit(offsets))
+        thread = threading.current_thread()
+
+        async def commit() -> None:
+            await self._consumer.commit(offsets)
+            if self._hands is not None and offsets is not None:
+                self._hands.committed(thread, offsets)
+
+        if offsets is None:
+            self._asked()
+        self._call(commit)
 
     def committed(
         self, partitions: Iterable[TopicPartition] | None = None
@@ -192,23 +204,28 @@ class Consumer(ConsumerPositions, Generic[K, V]):
         """
         return self._session.ask(self._consumer.statistics)
 
-    def close(self) -> None:
+    def close(self, *, timeout_s: float | None = None) -> None:
         """Let go of everything; with `commit="auto"` first commit what is finished. Safe to call twice.
 
         What was returned last counts as finished only where the application has asked for more. Leaving
         the consumer's `with` block without an exception says so too; `close` alone does not, for it
         may be called because something went wrong. `contextlib.closing` works as well.
 
+        Args:
+            timeout_s: give up committing after that; None waits as long as the client's
+                `connect_timeout_s` and `request_timeout_s` let it take.
+
         Raises:
+            TimedOutError: the last commit had no answer in time, and may have been stored.
             RiverrunError: what was left to commit could not be committed; all else is closed.
 
         Example:
             consumer = client.consumer("orders")
             records = consumer.getmany(timeout_s=1)
-            consumer.close()
+            consumer.close(timeout_s=5)
         """
         if not self._session.lifetime.ended:
-            self._call(self._consumer.close)
+            self._call(lambda: self._consumer.close(timeout_s=timeout_s))
 
     def __enter__(self) -> Self:
         """Return the consumer itself."""
@@ -265,8 +282,9 @@ class Consumer(ConsumerPositions, Generic[K, V]):
     def _put_back(self, places: Mapping[TopicPartition, int]) -> None:
         """Go back there; until the broker has answered, these positions are not committed."""
         for partition, offset in places.items():
-            self._direct.begin()
-            going = asyncio.ensure_future(self._go_back(partition, offset))
+            call = object()
+            self._direct.begin(call)
+            going = asyncio.ensure_future(self._go_back(partition, offset, call))
             self._going_back.add(going)
             going.add_done_callback(self._going_back.discard)
 
@@ -275,11 +293,11 @@ class Consumer(ConsumerPositions, Generic[K, V]):
         while self._going_back:
             await asyncio.wait(self._going_back)
 
-    async def _go_back(self, partition: TopicPartition, offset: int) -> None:
+    async def _go_back(self, partition: TopicPartition, offset: int, call: object) -> None:
         try:
             await self._consumer.seek(partition, offset)
         except RiverrunError:
             # The next call tells what is wrong with this partition.
             return
         finally:
-            self._direct.end()
+            self._direct.end(call)

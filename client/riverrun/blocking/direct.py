@@ -27,17 +27,19 @@ class Direct:
         # Held while one record is taken, and never while anything waits.
         self.lock = threading.Lock()
         # One thread at a time waits for records; the others wait for their turn.
-        self.taking = threading.Lock()
+        # Reentrant, for that one knows who has it: an interrupt may come just when it was got.
+        self.taking = threading.RLock()
         self.on = False
-        self._under_way = 0
+        self._under_way: set[object] = set()
 
     def call(self, make: Callable[[], Awaitable[T]]) -> T:
         """Do something with the consumer on the loop."""
-        self.begin()
+        call = object()
         try:
+            self.begin(call)
             return self.thread.call(make)
         finally:
-            self.end()
+            self.end(call)
 
     def take(
         self,
@@ -59,34 +61,45 @@ class Direct:
             TimeoutError: they did all the time.
         """
         result: list[T] = []
+        call = object()
         try:
-            self._wait_for_turn(turn_s)
             try:
-                self.begin()
+                self._wait_for_turn(turn_s)
                 try:
+                    self.begin(call)
                     result.append(self.thread.call(make, late))
                 finally:
-                    self.end(then_on=then_on and bool(result))
+                    self.end(call, then_on=then_on and bool(result))
             finally:
-                self.taking.release()
+                self._end_turn()
         except BaseException:
             if result:
                 self.thread.post(partial(late, result[0]))
             raise
         return result[0]
 
-    def begin(self) -> None:
+    def begin(self, call: object) -> None:
         """Turn it off, for a call begins."""
         with self.lock:
             self.on = False
-            self._under_way += 1
+            self._under_way.add(call)
 
-    def end(self, *, then_on: bool = False) -> None:
-        """Note the end of a call; turn it on if that is asked for and was the last one."""
+    def end(self, call: object, *, then_on: bool = False) -> None:
+        """Note the end of a call; turn it on if that is asked for and was the last one.
+
+        An interrupt may have come before the call's beginning was noted, or just behind that.
+        """
         with self.lock:
-            self._under_way -= 1
+            self._under_way.discard(call)
             self.on = then_on and not self._under_way
 
     def _wait_for_turn(self, turn_s: float | None) -> None:
         if not self.taking.acquire(timeout=-1 if turn_s is None else turn_s):
             raise TimeoutError
+
+    def _end_turn(self) -> None:
+        try:
+            self.taking.release()
+        except RuntimeError:
+            # It was never this thread's turn.
+            return

@@ -54,7 +54,10 @@ class Lifetime:
     def close(self, timeout_s: float | None) -> None:
         """Close the client and end its thread; an interrupt ends the waiting, not the closing."""
         # A child process has nothing to close, and must be able to leave its blocks.
-        if not self.inherited and self.begin(timeout_s):
+        if self.inherited:
+            return
+        self._thread.check()
+        if self.begin(timeout_s):
             self._over.wait()
             self._thread.join()
             if self._error is not None:
@@ -63,7 +66,9 @@ class Lifetime:
     def begin(self, timeout_s: float | None) -> bool:
         """Begin to close; return whether there is an end to wait for. Safe in a finalizer."""
         thread = self._thread
-        thread.check()
+        # The thread itself may begin, for a collection runs wherever it happens to.
+        if self.inherited:
+            return False
         if thread.running:
             thread.post(partial(self._start, timeout_s))
             return True

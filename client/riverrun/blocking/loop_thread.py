@@ -31,7 +31,8 @@ class LoopThread:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # A collection in the midst of it may close a client, on the same thread.
+        self._lock = threading.RLock()
         self._state = _State.NEW
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -131,7 +132,7 @@ class LoopThread:
 
     def after_fork(self) -> None:
         """Note, in the child, that the thread is not here; its lock may be held by nobody."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         if self._state is not _State.NEW:
             self.is_forked = True
             self._state = _State.FORKED

@@ -84,7 +84,7 @@ class Session:
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         for direct in tuple(self.directs):
-            direct.begin()
+            direct.begin(self)
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await asyncio.gather(*(queue.taken() for queue in self.queues))

@@ -27,7 +27,7 @@ from riverrun_server.http import ProbeServer
 from riverrun_server.metadata.embedded import EmbeddedStore
 from riverrun_server.rpc.server import ListenerServer, ServingStatus, stop_all
 from riverrun_server.runtime.catalog import Catalog
-from riverrun_server.runtime.disk import watch_disk
+from riverrun_server.runtime.disk import look, watch_disk
 from riverrun_server.runtime.flusher import Flusher
 from riverrun_server.runtime.health import Health, Life, keep_asking
 from riverrun_server.runtime.loop_lag import LoopLag
@@ -173,7 +173,7 @@ class Broker:
         on_stop(Stage.CLOSE_STORE, "store", close)
         spawn("flusher", flusher.run(), until=Stage.STOP_THREADS)
         spawn("upkeep", keep_up(store, upkeep))
-        shared.gate.observe(store.free_bytes(), store.total_bytes())
+        look(shared.gate, store.free_bytes(), store.total_bytes())
         observe = shared.metrics.disk_free_bytes.set
         spawn("disk", watch_disk(shared.gate, store, shared.threads, observe))
         heart = self.health.heart("disk", _DISK_ALLOWED_S)

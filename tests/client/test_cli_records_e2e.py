@@ -269,6 +269,20 @@ def test_a_position_that_is_gone_is_an_error_that_says_what_can_be_read(cli):
     assert consumed(cli, "gone") == b"3\n"
 
 
+def test_a_place_that_does_not_count_for_a_group_is_told_with_the_command_that_moves_it(cli):
+    cli.run("produce", "moved", "--create", stdin=b"1\n2\n3\n")
+    again = ["consume", "moved", "--group", "g", "--exit-at-end"]
+    fresh = cli.run(*again, "--from", "-2")
+    assert (fresh.stdout, b"does not count" in fresh.stderr) == (b"2\n3\n", False)
+    done = cli.run(*again, "--from", "0")
+    assert done.stdout == b""
+    command = "riverrun group reset-offsets g --to 0 --topic moved"
+    assert done.stderr.decode().rstrip().endswith(f"does not count there; to move it: {command}")
+    cli.shell(f"{command} --yes")
+    assert cli.out(*again) == b"1\n2\n3\n"
+    assert b"does not count" not in cli.run(*again, "--from", "committed").stderr
+
+
 def test_a_place_beyond_the_end_is_an_error_that_says_what_can_be_read(cli):
     cli.run("produce", "short", "--create", stdin=b"1\n2\n3\n")
     beyond = ["consume", "short", "--from", "99999999"]

@@ -18,7 +18,7 @@ from riverrun.cli.exits import Complaint, Exit, write_note
 from riverrun.cli.interrupts import Interrupts
 from riverrun.cli.places import AtTime, Bound
 from riverrun.cli.progress import Progress
-from riverrun.cli.starting import find_ends, find_time, make_consumer
+from riverrun.cli.starting import find_ends, find_time, make_consumer, tell_committed
 from riverrun.cli.stdout import StandardOutput
 from riverrun.cli.topics import find_topic
 from riverrun.cli.waiting import first_of
@@ -49,6 +49,7 @@ async def consume_output(client: Client, options: ConsumeOptions, renderer: Rend
     with Interrupts(stop.set) as interrupts:
         partitions = await find_topic(client, options.topic, options.partitions)
         consumer = await make_consumer(client, options)
+        await tell_committed(client, options, partitions)
         reading = Reading(consumer, partitions, options, renderer, output)
         try:
             try:

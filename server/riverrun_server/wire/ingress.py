@@ -264,9 +264,18 @@ def _check_timestamp(latest: int, limits: IngressLimits, now_ms: int) -> None:
         raise Refusal(
             Reason.INVALID_TIMESTAMP,
             f"timestamp {latest} lies {latest - now_ms} ms ahead of the broker's clock and "
-            f"{limits.timestamp_ahead_max_ms} ms are allowed (timestamp_ahead_max); timestamps are "
-            "milliseconds since 1970",
+            f"{limits.timestamp_ahead_max_ms} ms are allowed (setting "
+            f"limits.timestamp_ahead_max_ms); timestamps are milliseconds since 1970"
+            f"{_other_unit(latest, now_ms)}",
         )
+
+
+def _other_unit(timestamp: int, now_ms: int) -> str:
+    """Say in which unit a timestamp would be near now, for that is what was most likely meant."""
+    for unit, per_ms in (("microseconds", 1000), ("nanoseconds", 1_000_000)):
+        if now_ms // 2 < timestamp // per_ms < now_ms * 2:
+            return f", and this looks like {unit}: divide it by {per_ms}"
+    return ""
 
 
 def _header(batch: RecordBatch, size: int) -> BatchHeader:

@@ -283,6 +283,18 @@ def test_a_place_that_does_not_count_for_a_group_is_told_with_the_command_that_m
     assert b"does not count" not in cli.run(*again, "--from", "committed").stderr
 
 
+def test_a_record_that_is_too_large_for_its_topic_is_told_with_the_command_that_lets_it_in(cli):
+    large = b"x" * 2_000_000
+    said = cli.error("produce", "large", "--create", stdin=large, code=Exit.FAILED)
+    assert "this one record takes 2000" in said
+    assert "allows 1048576 (max.batch.bytes)" in said
+    command = said.partition(": riverrun")[2].partition(";")[0]
+    cli.shell(f"riverrun{command}")
+    cli.run("produce", "large", stdin=large)
+    said = cli.error("produce", "large", stdin=b"x" * (3 << 20) + b"xy", code=Exit.USAGE)
+    assert "bytes came without a newline, and a record has at most 3145728" in said
+
+
 def test_a_place_beyond_the_end_is_an_error_that_says_what_can_be_read(cli):
     cli.run("produce", "short", "--create", stdin=b"1\n2\n3\n")
     beyond = ["consume", "short", "--from", "99999999"]

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from riverrun.cli.exits import Complaint, Exit, write_note
-from riverrun.cli.framing import DelimiterFramer, Framer, RecordTooLongError, SizeFramer
+from riverrun.cli.framing import (
+    RECORD_BYTES_MAX,
+    DelimiterFramer,
+    Framer,
+    RecordTooLongError,
+    SizeFramer,
+)
 from riverrun.cli.inputs import InputError, RecordReader, Run
 from riverrun.cli.interrupts import Interrupts
 from riverrun.cli.progress import Progress
@@ -15,7 +21,7 @@ from riverrun.cli.sending import Sender, Totals
 from riverrun.cli.session import complaint_of
 from riverrun.cli.stdin import StandardInput
 from riverrun.cli.topics import find_topic
-from riverrun.errors import TopicNotFoundError
+from riverrun.errors import Reason, RiverrunError, TopicNotFoundError
 
 if TYPE_CHECKING:
     from riverrun import Client
@@ -80,7 +86,7 @@ async def produce_input(client: Client, options: ProduceOptions) -> Outcome:
                     await sender.finish()
             finally:
                 await sender.cancel()
-        _complain(sender, wrong)
+        _complain(sender, wrong, options.topic)
         return Outcome(options.topic, sender.totals, interrupts.exit_code)
 
 
@@ -136,10 +142,21 @@ async def _send_all(
     return None
 
 
-def _complain(sender: Sender, wrong: Complaint | None) -> None:
+def _with_command(error: RiverrunError, topic: str) -> RiverrunError:
+    """Add the command that helps where a topic's setting is in the way."""
+    # What no topic may allow is refused by the library, which names no setting.
+    if error.reason is Reason.BATCH_TOO_LARGE and "max.batch.bytes" in error.message:
+        error.message = (
+            f"{error.message.rstrip('.')}: riverrun topic alter {topic} --config "
+            f"max.batch.bytes={RECORD_BYTES_MAX}"
+        )
+    return error
+
+
+def _complain(sender: Sender, wrong: Complaint | None, topic: str) -> None:
     """Raise what went wrong, with the number of records that were written all the same."""
     if sender.error is not None:
-        wrong = complaint_of(sender.error)
+        wrong = complaint_of(_with_command(sender.error, topic))
     if wrong is None:
         return
     wrong.acknowledged = sender.totals.records

@@ -295,6 +295,25 @@ def test_a_record_that_is_too_large_for_its_topic_is_told_with_the_command_that_
     assert "bytes came without a newline, and a record has at most 3145728" in said
 
 
+def test_a_topic_that_is_not_there_is_told_with_what_helps_this_command(cli):
+    cli.run("topic", "create", "payments")
+    missing = {"code": Exit.NOT_FOUND}
+    assert cli.error("produce", "zzz", **missing) == (
+        "error: there is no topic 'zzz'; make it with: riverrun topic create zzz, or give --create"
+    )
+    said = cli.error("perf", "produce", "zzz", "--records", "1", **missing)
+    assert said.endswith("riverrun topic create zzz, or give --partitions N")
+    said = cli.error("produce", "paymens", **missing)
+    assert (
+        said == "error: there is no topic 'paymens'; did you mean 'payments'? If not, give --create"
+    )
+    for name in ("__zzz", "z z z", ".."):
+        said = cli.error("produce", name, **missing)
+        assert "create" not in said
+        assert said.startswith("error: there is no topic")
+    assert "make it" not in cli.error("topic", "delete", "zzz", "--yes", **missing)
+
+
 def test_a_place_beyond_the_end_is_an_error_that_says_what_can_be_read(cli):
     cli.run("produce", "short", "--create", stdin=b"1\n2\n3\n")
     beyond = ["consume", "short", "--from", "99999999"]

@@ -21,7 +21,7 @@ from riverrun.cli.sending import Sender, Totals
 from riverrun.cli.session import complaint_of
 from riverrun.cli.stdin import StandardInput
 from riverrun.cli.topics import find_topic
-from riverrun.errors import Reason, RiverrunError, TopicNotFoundError
+from riverrun.errors import Reason, RiverrunError
 
 if TYPE_CHECKING:
     from riverrun import Client
@@ -102,13 +102,7 @@ def _progress(source: StandardInput) -> Progress:
 async def _find_topic(client: Client, options: ProduceOptions) -> None:
     """Fail before anything is read where the topic or the partition does not exist."""
     chosen = () if options.partition is None else (options.partition,)
-    try:
-        await find_topic(client, options.topic, chosen)
-    except TopicNotFoundError as error:
-        text = error.message.rstrip(". ")
-        joint = " Else" if text.endswith("?") else ";"
-        error.message = f"{text}{joint} `riverrun produce --create` makes one"
-        raise
+    await find_topic(client, options.topic, chosen, made_by="give --create")
 
 
 async def _send_all(

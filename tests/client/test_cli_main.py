@@ -131,6 +131,8 @@ def test_the_short_help_in_a_group_is_that_of_the_command():
         (["consume", "t", "--from", "somewhen"], "10m-ago"),
         (["consume", "t", "--until", "-5"], "neither an offset nor"),
         (["consume", "t", "--from", "committed"], "needs --group"),
+        (["consume", "t", "--from", "10", "--until", "5"], "--from 10 lies behind --until 5"),
+        (["consume", "t", "--from", "1h-ago", "--until", "1d-ago"], "lies behind --until"),
         (["consume", "t", "--format", "%x"], "%t %p %o"),
         (["consume", "t", "--format", r"\q"], "xHH"),
         (["consume", "t", "--max", "0"], "x>=1"),

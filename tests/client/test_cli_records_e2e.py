@@ -314,10 +314,23 @@ def test_a_topic_that_is_not_there_is_told_with_what_helps_this_command(cli):
     assert "make it" not in cli.error("topic", "delete", "zzz", "--yes", **missing)
 
 
+def test_who_waits_for_more_records_than_there_are_is_told_so_once(cli):
+    cli.run("produce", "few", "--create", stdin=b"1\n2\n")
+    asked = (["consume", "few", "--max", "3"], ["perf", "consume", "few", "--records", "3"])
+    with cli.running(*asked[0]) as reading, cli.running(*asked[1]) as measuring:
+        for process in (reading, measuring):
+            said = process.stderr.readline()
+            assert said.startswith(b"note: at the end after 2 records, waiting for more")
+        cli.run("produce", "few", stdin=b"3\n")
+        assert reading.communicate(timeout=60) == (b"1\n2\n3\n", b"")
+        assert measuring.communicate(timeout=60)[1] == b""
+
+
 def test_a_place_beyond_the_end_is_an_error_that_says_what_can_be_read(cli):
     cli.run("produce", "short", "--create", stdin=b"1\n2\n3\n")
     beyond = ["consume", "short", "--from", "99999999"]
-    for end in ([], ["--exit-at-end"], ["--until", "5"], ["--exit-at-end", "--until", "5"]):
+    until = ["--until", "100000000"]
+    for end in ([], ["--exit-at-end"], until, ["--exit-at-end", *until]):
         said = cli.error(*beyond, *end, code=Exit.NOT_FOUND)
         assert "short[0]: offset 99999999 does not exist yet" in said
         assert "0 to 3" in said

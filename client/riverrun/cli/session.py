@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -44,7 +45,9 @@ def run_session(
             return await work(client)
 
     try:
-        with warnings_shown(), asyncio.Runner(loop_factory=loop_factory) as runner:
+        # Programs that read one JSON object of an error are not told of the wait before it.
+        told = warnings_shown(waiting_too=not chosen.as_json or sys.stderr.isatty())
+        with told, asyncio.Runner(loop_factory=loop_factory) as runner:
             return runner.run(session())
     except RiverrunError as error:
         raise complaint_of(error) from error

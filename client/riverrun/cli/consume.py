@@ -121,7 +121,8 @@ def consume(ctx: click.Context, /, **given: Any) -> int:  # what click has read,
     1h30m-ago. Formats and delimiters may have \n \t \r \0 \e \\ and \xHH. A format that ends with
     the delimiter gets no second one.
 
-    With --output json each record is an object on a line; bytes that are not UTF-8 stand in base64
+    With --output json each record is an object on a line (`| python3 -m json.tool --json-lines`
+    lays them out); bytes that are not UTF-8 stand in base64
     as value_base64 and key_base64.
 
     A partition that is offline is told of on standard error, with the command that brings it back,

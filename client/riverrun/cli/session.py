@@ -9,12 +9,12 @@ from typing import TypeVar
 
 import click
 
-from riverrun.cli.exits import Complaint, exit_for
+from riverrun.cli.exits import Complaint, Exit, exit_for
 from riverrun.cli.memory import keep_memory
 from riverrun.cli.notices import warnings_shown
 from riverrun.cli.settings import Settings, settings
 from riverrun.client import Client
-from riverrun.errors import RetriableError, RiverrunError
+from riverrun.errors import RetriableError, RiverrunError, UsageError
 
 CONNECT_TIMEOUT_S = 10.0
 REQUEST_TIMEOUT_S = 30.0
@@ -54,13 +54,20 @@ def run_session(
 
 
 def new_client(chosen: Settings) -> Client:
-    """Make a client from the global options."""
-    return Client(
-        chosen.bootstrap,
-        connect_timeout_s=min(chosen.timeout_s or CONNECT_TIMEOUT_S, CONNECT_TIMEOUT_S),
-        request_timeout_s=chosen.timeout_s or REQUEST_TIMEOUT_S,
-        client_id="riverrun-cli",
-    )
+    """Make a client from the global options.
+
+    Raises:
+        Complaint: they are wrong.
+    """
+    try:
+        return Client(
+            chosen.bootstrap,
+            connect_timeout_s=min(chosen.timeout_s or CONNECT_TIMEOUT_S, CONNECT_TIMEOUT_S),
+            request_timeout_s=chosen.timeout_s or REQUEST_TIMEOUT_S,
+            client_id="riverrun-cli",
+        )
+    except UsageError as error:
+        raise Complaint(f"--bootstrap: {error.message}", Exit.USAGE, "USAGE") from error
 
 
 def complaint_of(error: RiverrunError) -> Complaint:

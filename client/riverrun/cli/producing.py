@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from riverrun.cli.framing import (
     RecordTooLongError,
     SizeFramer,
 )
+from riverrun.cli.giving_up import GaveUpError, finished_or_stuck
 from riverrun.cli.inputs import InputError, RecordReader, Run
 from riverrun.cli.interrupts import Interrupts
 from riverrun.cli.progress import Progress
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
     from riverrun.cli.produce import ProduceOptions
 
 DELIVERY_TIMEOUT_S = 120.0
+QUIET_S = 4.0
+"""How long after a signal nothing has to be acknowledged before it is given up; leaving the producer
+takes up to five seconds more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +84,47 @@ async def produce_input(client: Client, options: ProduceOptions) -> Outcome:
             write_note("note: reading records from the terminal; Ctrl-D ends")
         source = StandardInput()
         sender = Sender(producer, options.topic, failed=source.abandon)
-        with Interrupts(source.stop) as interrupts:
+        stopped = asyncio.Event()
+
+        def stop() -> None:
+            source.stop()
+            stopped.set()
+
+        def acknowledged() -> int:
+            return producer.statistics().records_acknowledged
+
+        with Interrupts(stop) as interrupts:
+            work = _send_and_finish(source, sender, options)
             try:
                 async with _progress(source):
-                    wrong = await _send_all(source, sender, options)
-                    await sender.finish()
+                    wrong = await finished_or_stuck(work, stopped, acknowledged, quiet_s=QUIET_S)
+            except GaveUpError:
+                raise _given_up(sender, acknowledged()) from None
             finally:
                 await sender.cancel()
         _complain(sender, wrong, options.topic)
         return Outcome(options.topic, sender.totals, interrupts.exit_code)
+
+
+def _given_up(sender: Sender, acknowledged: int) -> Complaint:
+    """Tell what became of the records where a signal came and nothing went on."""
+    return Complaint(
+        f"stopped by a signal, and nothing was acknowledged for {QUIET_S:.0f} s: {acknowledged} "
+        f"records were acknowledged, {sender.given - acknowledged} that were read were not; "
+        "whether these are written nobody knows",
+        Exit.UNKNOWN_OUTCOME,
+        "INTERRUPTED",
+        acknowledged,
+    )
+
+
+async def _send_and_finish(
+    source: StandardInput, sender: Sender, options: ProduceOptions
+) -> Complaint | None:
+    """Send everything and wait until it is acknowledged; return what was wrong with the input."""
+    wrong = await _send_all(source, sender, options)
+    await sender.finish()
+    return wrong
 
 
 def _progress(source: StandardInput) -> Progress:

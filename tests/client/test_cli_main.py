@@ -253,7 +253,7 @@ def test_global_options_stand_anywhere_and_the_last_one_counts(args, env):
 
 
 def test_the_doctor_says_what_to_do_where_nobody_listens():
-    done = riverrun("doctor", "--bootstrap", f"{CLOSED},nonsense,two..dots:7171")
+    done = riverrun("doctor", "--bootstrap", f"{CLOSED},non:sense,two..dots:7171")
     assert done.returncode == Exit.FAILED
     assert "riverrun-server run" in done.stdout
     assert "is not HOST:PORT" in done.stdout

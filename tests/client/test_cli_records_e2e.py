@@ -326,6 +326,13 @@ def test_who_waits_for_more_records_than_there_are_is_told_so_once(cli):
         assert measuring.communicate(timeout=60)[1] == b""
 
 
+def test_a_timestamp_in_seconds_is_told_once_and_taken_as_it_is(cli):
+    line = b'{"value": "v", "timestamp": 1700000000}\n'
+    done = cli.run("produce", "seconds", "--create", "--format", "json", stdin=line * 3)
+    assert done.stderr.count(b"looks like seconds") == 1
+    assert consumed(cli, "seconds", "--format", "%T") == b"1700000000\n" * 3
+
+
 def test_a_place_beyond_the_end_is_an_error_that_says_what_can_be_read(cli):
     cli.run("produce", "short", "--create", stdin=b"1\n2\n3\n")
     beyond = ["consume", "short", "--from", "99999999"]

@@ -18,6 +18,7 @@ from riverrun.cli.framing import (
 from riverrun.cli.giving_up import GaveUpError, finished_or_stuck
 from riverrun.cli.inputs import InputError, RecordReader, Run
 from riverrun.cli.interrupts import Interrupts
+from riverrun.cli.places import format_time
 from riverrun.cli.progress import Progress
 from riverrun.cli.sending import Sender, Totals
 from riverrun.cli.session import complaint_of
@@ -154,7 +155,13 @@ async def _send_all(
     reader = RecordReader(options.form, options.key_separator, options.null_value, options.headers)
 
     async def send(frames: list[bytes]) -> None:
+        before = reader.like_seconds
         parsed = reader.read(frames)
+        if before is None and reader.like_seconds is not None:
+            write_note(
+                f"note: timestamp {reader.like_seconds} looks like seconds; it is taken as "
+                f"milliseconds since 1970: {format_time(reader.like_seconds)}"
+            )
         for run in parsed.runs:
             placed = options.partition if run.partition is None else run.partition
             await sender.send(Run(run.records, placed))

@@ -19,6 +19,7 @@ def test_a_signal_ends_produce_before_a_full_disk_and_what_is_not_acknowledged_i
     try:
         broker.start()
         cli = CommandLine(broker.address)
+        assert "appends are refused until there is room" in broker.logs(), "told at the start"
         with cli.running("produce", "t", "--create", stdin=subprocess.PIPE) as process:
             process.stdin.write(b"1\n2\n3\n")
             process.stdin.flush()

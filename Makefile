@@ -15,6 +15,7 @@ help: ## list every target with one line
 setup: $(VENV)/.stamp $(PROTO_VENV)/.stamp polyglot ## install everything into ignored folders
 
 $(VENV)/.stamp: requirements/dev.lock pyproject.toml
+	@echo "installing into $(VENV), a minute or two, once" >&2
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/dev.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
@@ -26,7 +27,8 @@ $(PROTO_VENV)/.stamp: requirements/proto.lock
 	touch $@
 
 run: $(VENV)/.stamp ## one broker in the foreground, data in ./data, clients on 127.0.0.1:7171
-	exec $(BIN)/riverrun-server run --data-dir data --listen 127.0.0.1:7171
+	@echo "data in ./data; Ctrl-C stops the broker; a second terminal: export PATH=\"$(CURDIR)/$(BIN):\$$PATH\"" >&2
+	@exec $(BIN)/riverrun-server run --data-dir data --listen 127.0.0.1:7171
 
 test: setup ## the CI suite: checks, then every kind of test with small rounds
 	$(MAKE) --no-print-directory check

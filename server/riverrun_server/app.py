@@ -7,6 +7,7 @@ import resource
 from collections.abc import Awaitable, Callable
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 
 import structlog
 import uvloop
@@ -25,9 +26,9 @@ from riverrun_server.config.settings import Settings
 from riverrun_server.config.show import changed
 from riverrun_server.http import ProbeServer
 from riverrun_server.metadata.embedded import EmbeddedStore
-from riverrun_server.rpc.server import ListenerServer, ServingStatus, stop_all
+from riverrun_server.rpc.server import ListenerServer, ServingStatus, check_free, stop_all
 from riverrun_server.runtime.catalog import Catalog
-from riverrun_server.runtime.disk import watch_disk
+from riverrun_server.runtime.disk import look, watch_disk
 from riverrun_server.runtime.flusher import Flusher
 from riverrun_server.runtime.health import Health, Life, keep_asking
 from riverrun_server.runtime.loop_lag import LoopLag
@@ -35,6 +36,7 @@ from riverrun_server.runtime.sampling import keep_measuring, keep_sampling
 from riverrun_server.runtime.supervisor import CannotStart, Stage, Supervisor
 from riverrun_server.runtime.threads import OneThread, PoolThreads
 from riverrun_server.runtime.upkeep import keep_up
+from riverrun_server.storage import identity
 from riverrun_server.storage.rocks_store import RocksStore
 from riverrun_server.storage.store import open_store
 from riverrun_server.wire.stored import scan_batch, stored_batch
@@ -71,7 +73,7 @@ async def _serve(settings: Settings) -> int:
         await broker.start()
     except BaseException:
         broker.supervisor.stop("could not start")
-        await broker.supervisor.run()
+        await broker.supervisor.run(started=False)
         raise
     return await broker.supervisor.run()
 
@@ -97,6 +99,7 @@ class Broker:
     async def start(self) -> None:
         """Open the probes, the store, the metadata and the ports, and say that it serves."""
         shared, spawn = self.shared, self.supervisor.spawn
+        self._check_alone()
         probes = self._open_probes()
         store, flusher = await self._open_store()
         self._watch_loop()  # opening a store keeps the interpreter busy, and nobody waits yet
@@ -120,12 +123,24 @@ class Broker:
         addresses = " ".join(f"{s.listener.name}={s.listener.advertised}" for s in servers)
         print(f"ready {addresses} http={probes.address}", flush=True)  # noqa: T201 - the contract
 
+    def _check_alone(self) -> None:
+        """Fail with a word about the other broker, where one runs here already.
+
+        All of this is found out later anyway, but first for the probes' port, which says little.
+        """
+        identity.check_free(Path(self.settings.data_dir))
+        for listener in self.settings.listeners:
+            check_free(listener)
+
     def _open_probes(self) -> ProbeServer:
         address, shared = self.settings.http_address, self.shared
         try:
             probes = ProbeServer(address, self.health, shared.metrics.registry, shared.clock)
         except OSError as error:
-            raise CannotStart(f"http.listen {address}: {error.strerror}") from error
+            raise CannotStart(
+                f"http.listen {address}: {error.strerror}; choose another with --http-listen "
+                "HOST:PORT"
+            ) from error
         probes.start()
         self.supervisor.on_stop(Stage.CLOSE_STORE, "probes", _quietly(probes.close))
         return probes
@@ -173,7 +188,7 @@ class Broker:
         on_stop(Stage.CLOSE_STORE, "store", close)
         spawn("flusher", flusher.run(), until=Stage.STOP_THREADS)
         spawn("upkeep", keep_up(store, upkeep))
-        shared.gate.observe(store.free_bytes(), store.total_bytes())
+        look(shared.gate, store.free_bytes(), store.total_bytes())
         observe = shared.metrics.disk_free_bytes.set
         spawn("disk", watch_disk(shared.gate, store, shared.threads, observe))
         heart = self.health.heart("disk", _DISK_ALLOWED_S)

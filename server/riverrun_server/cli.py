@@ -54,6 +54,14 @@ class _SettingsCommand(click.Command):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=_EXAMPLES,
 )
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=lambda ctx, _, wanted: _show_version(ctx) if wanted else None,
+    help="Show the version.",
+)
 def main() -> None:
     """Run a Riverrun broker."""
 
@@ -161,9 +169,14 @@ def recover(topic: str, partition: int, accept_loss: bool, **given: Any) -> None
 @main.command()
 def version() -> None:
     """Show the version."""
+    _show_version(click.get_current_context())
+
+
+def _show_version(ctx: click.Context) -> None:
     from importlib.metadata import version as installed  # noqa: PLC0415 - slow, only needed here
 
     click.echo(f"riverrun-server {installed('riverrun')}")
+    ctx.exit()
 
 
 def _loaded(given: dict[str, Any]) -> Loaded:

@@ -140,6 +140,34 @@ def test_a_port_in_use_is_one_line(start, tmp_path, flag):
     assert "in use" in line
 
 
+def test_a_second_broker_with_the_same_settings_names_the_first_and_logs_its_failure(
+    start, tmp_path
+):
+    first = start()
+    clients, probes = first.ready()
+    again = (COMMAND, "run", f"--listen={clients}", f"--http-listen={probes}", *FEW_SLOTS)
+
+    def run(folder):
+        return subprocess.run(
+            [*again, f"--data-dir={folder}"],
+            capture_output=True,
+            text=True,
+            env=environment(),
+            timeout=60,
+            check=False,
+        )
+
+    for folder, said in (
+        (tmp_path / "data", "is in use by another broker (process "),
+        (tmp_path / "other", "is another broker running? If so, give this one --listen"),
+    ):
+        done = run(folder)
+        *log, line = done.stderr.splitlines()
+        assert said in line
+        assert "--data-dir DIR" in line
+        assert (done.returncode, json.loads(log[-1])["exit_code"]) == (1, 1)
+
+
 def test_a_second_signal_while_draining_is_ignored_and_the_drain_is_bounded(start):
     broker = start("--set=drain_timeout_s=3s")
     clients, _ = broker.ready()

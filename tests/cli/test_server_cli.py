@@ -216,3 +216,4 @@ def test_recover_does_nothing_unless_the_loss_is_accepted():
 
 def test_version(invoke):
     assert invoke("version").stdout.startswith("riverrun-server 0.")
+    assert invoke("--version").stdout == invoke("version").stdout

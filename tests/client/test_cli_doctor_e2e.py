@@ -25,6 +25,6 @@ def test_a_broker_that_refuses_appends_for_want_of_room_fails_the_check(tmp_path
         assert "reads go on" in disk["advice"]
         args = ("produce", "t", "--create", "--timeout", "1")
         refused = cli.run(*args, stdin=b"x", code=Exit.UNAVAILABLE).stderr
-        assert b"bytes free and appends need" in refused
+        assert b"GiB free and appends need" in refused
     finally:
         broker.stop()

@@ -102,6 +102,14 @@ def test_a_frame_that_cannot_be_read_is_named_by_its_number(form, frame, why):
     assert why in str(parsed.error)
 
 
+def test_a_timestamp_that_looks_like_seconds_is_noticed_once():
+    reader = RecordReader("json")
+    reader.read([b'{"value": "v", "timestamp": %d}' % at for at in (1_700_000_000_000, 5)])
+    assert reader.like_seconds is None
+    reader.read([b'{"value": "v", "timestamp": %d}' % at for at in (1_700_000_000, 1_700_000_001)])
+    assert reader.like_seconds == 1_700_000_000
+
+
 def test_json_records_are_gathered_by_the_partition_that_they_name():
     lines = [
         b'{"value": "a", "partition": 1}',

@@ -14,7 +14,9 @@ import pytest
 
 from riverrun.cli.app import cli, run
 from riverrun.cli.exits import Exit, exit_for
+from riverrun.cli.group_show import total_lag
 from riverrun.cli.groups import Group
+from riverrun.cli.settings import with_ports
 
 SCRIPT = Path(sys.executable).with_name("riverrun")
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,6 +94,41 @@ def test_the_console_script_shows_help_and_version():
     assert riverrun("--version").stdout.startswith("riverrun ")
 
 
+def test_help_is_a_command_too(capsys):
+    def shown(*args):
+        assert run([*args]) == 0
+        return capsys.readouterr().out
+
+    assert shown("help") == shown("--help")
+    assert shown("help", "topic", "create") == shown("topic", "create", "--help")
+    assert shown("topic", "help") == shown("topic", "--help")
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("localhost", "localhost:7171"),
+        ("a, b:1,[::1]", "a:7171,b:1,[::1]:7171"),
+        ("", ""),
+        ("::1", "::1"),
+    ],
+)
+def test_a_host_alone_has_the_default_port(given, meant):
+    assert with_ports(given) == meant
+
+
+@pytest.mark.parametrize("address", ["a:b", "::1", ":7171", ","])
+def test_an_address_that_is_none_is_a_wrong_command_line(address):
+    done = riverrun("topic", "list", "--bootstrap", address)
+    assert done.returncode == Exit.USAGE
+    assert done.stderr.startswith("error: --bootstrap: ")
+
+
+def test_a_lag_of_which_a_part_is_unknown_is_unknown():
+    assert total_lag([3, 4]) == 7
+    assert total_lag([3, None]) is None
+
+
 def test_the_short_help_in_a_group_is_that_of_the_command():
     def check(group):
         for name, late in group.late.items():
@@ -131,6 +168,8 @@ def test_the_short_help_in_a_group_is_that_of_the_command():
         (["consume", "t", "--from", "somewhen"], "10m-ago"),
         (["consume", "t", "--until", "-5"], "neither an offset nor"),
         (["consume", "t", "--from", "committed"], "needs --group"),
+        (["consume", "t", "--from", "10", "--until", "5"], "--from 10 lies behind --until 5"),
+        (["consume", "t", "--from", "1h-ago", "--until", "1d-ago"], "lies behind --until"),
         (["consume", "t", "--format", "%x"], "%t %p %o"),
         (["consume", "t", "--format", r"\q"], "xHH"),
         (["consume", "t", "--max", "0"], "x>=1"),
@@ -214,7 +253,7 @@ def test_global_options_stand_anywhere_and_the_last_one_counts(args, env):
 
 
 def test_the_doctor_says_what_to_do_where_nobody_listens():
-    done = riverrun("doctor", "--bootstrap", f"{CLOSED},nonsense,two..dots:7171")
+    done = riverrun("doctor", "--bootstrap", f"{CLOSED},non:sense,two..dots:7171")
     assert done.returncode == Exit.FAILED
     assert "riverrun-server run" in done.stdout
     assert "is not HOST:PORT" in done.stdout

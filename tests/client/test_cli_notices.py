@@ -23,6 +23,16 @@ def test_a_warning_is_one_line_on_standard_error_as_long_as_a_command_runs(capsy
     assert not LOG.handlers
 
 
+def test_a_wait_for_a_broker_is_told_also_in_a_pipe_unless_a_program_reads(capsys):
+    waiting = logging.getLogger("riverrun._net.channel")
+    with warnings_shown():
+        waiting.info("waiting: no broker answers")
+    assert capsys.readouterr().err == "note: waiting: no broker answers\n"
+    with warnings_shown(waiting_too=False):
+        waiting.info("waiting: no broker answers")
+    assert capsys.readouterr().err == ""
+
+
 def test_an_exception_in_a_warning_is_named(capsys):
     with warnings_shown():
         try:

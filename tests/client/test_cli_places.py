@@ -18,6 +18,7 @@ from riverrun.cli.places import (
     parse_place,
     parse_span_ms,
     parse_time_ms,
+    write_place,
 )
 
 NOW_MS = 1_770_000_000_000
@@ -137,3 +138,9 @@ def test_a_span_is_the_sum_of_its_parts(parts):
     else:
         with pytest.raises(PlaceError, match="not a span"):
             parse_span_ms(text)
+
+
+@pytest.mark.parametrize("text", ["earliest", "latest", "committed", "7", "-3", "@1", "1h-ago"])
+def test_a_place_that_was_written_is_read_back(text):
+    place = parse_place(text, NOW_MS)
+    assert parse_place(write_place(place), NOW_MS) == place

@@ -269,10 +269,75 @@ def test_a_position_that_is_gone_is_an_error_that_says_what_can_be_read(cli):
     assert consumed(cli, "gone") == b"3\n"
 
 
+def test_a_place_that_does_not_count_for_a_group_is_told_with_the_command_that_moves_it(cli):
+    cli.run("produce", "moved", "--create", stdin=b"1\n2\n3\n")
+    again = ["consume", "moved", "--group", "g", "--exit-at-end"]
+    fresh = cli.run(*again, "--from", "-2")
+    assert (fresh.stdout, b"does not count" in fresh.stderr) == (b"2\n3\n", False)
+    done = cli.run(*again, "--from", "0")
+    assert done.stdout == b""
+    command = "riverrun group reset-offsets g --to 0 --topic moved"
+    assert done.stderr.decode().rstrip().endswith(f"does not count there; to move it: {command}")
+    cli.shell(f"{command} --yes")
+    assert cli.out(*again) == b"1\n2\n3\n"
+    assert b"does not count" not in cli.run(*again, "--from", "committed").stderr
+
+
+def test_a_record_that_is_too_large_for_its_topic_is_told_with_the_command_that_lets_it_in(cli):
+    large = b"x" * 2_000_000
+    said = cli.error("produce", "large", "--create", stdin=large, code=Exit.FAILED)
+    assert "this one record takes 2000" in said
+    assert "allows 1048576 (max.batch.bytes)" in said
+    command = said.partition(": riverrun")[2].partition(";")[0]
+    cli.shell(f"riverrun{command}")
+    cli.run("produce", "large", stdin=large)
+    said = cli.error("produce", "large", stdin=b"x" * (3 << 20) + b"xy", code=Exit.USAGE)
+    assert "bytes came without a newline, and a record has at most 3145728" in said
+
+
+def test_a_topic_that_is_not_there_is_told_with_what_helps_this_command(cli):
+    cli.run("topic", "create", "payments")
+    missing = {"code": Exit.NOT_FOUND}
+    assert cli.error("produce", "zzz", **missing) == (
+        "error: there is no topic 'zzz'; make it with: riverrun topic create zzz, or give --create"
+    )
+    said = cli.error("perf", "produce", "zzz", "--records", "1", **missing)
+    assert said.endswith("riverrun topic create zzz, or give --partitions N")
+    said = cli.error("produce", "paymens", **missing)
+    assert (
+        said == "error: there is no topic 'paymens'; did you mean 'payments'? If not, give --create"
+    )
+    for name in ("__zzz", "z z z", ".."):
+        said = cli.error("produce", name, **missing)
+        assert "create" not in said
+        assert said.startswith("error: there is no topic")
+    assert "make it" not in cli.error("topic", "delete", "zzz", "--yes", **missing)
+
+
+def test_who_waits_for_more_records_than_there_are_is_told_so_once(cli):
+    cli.run("produce", "few", "--create", stdin=b"1\n2\n")
+    asked = (["consume", "few", "--max", "3"], ["perf", "consume", "few", "--records", "3"])
+    with cli.running(*asked[0]) as reading, cli.running(*asked[1]) as measuring:
+        for process in (reading, measuring):
+            said = process.stderr.readline()
+            assert said.startswith(b"note: at the end after 2 records, waiting for more")
+        cli.run("produce", "few", stdin=b"3\n")
+        assert reading.communicate(timeout=60) == (b"1\n2\n3\n", b"")
+        assert measuring.communicate(timeout=60)[1] == b""
+
+
+def test_a_timestamp_in_seconds_is_told_once_and_taken_as_it_is(cli):
+    line = b'{"value": "v", "timestamp": 1700000000}\n'
+    done = cli.run("produce", "seconds", "--create", "--format", "json", stdin=line * 3)
+    assert done.stderr.count(b"looks like seconds") == 1
+    assert consumed(cli, "seconds", "--format", "%T") == b"1700000000\n" * 3
+
+
 def test_a_place_beyond_the_end_is_an_error_that_says_what_can_be_read(cli):
     cli.run("produce", "short", "--create", stdin=b"1\n2\n3\n")
     beyond = ["consume", "short", "--from", "99999999"]
-    for end in ([], ["--exit-at-end"], ["--until", "5"], ["--exit-at-end", "--until", "5"]):
+    until = ["--until", "100000000"]
+    for end in ([], ["--exit-at-end"], until, ["--exit-at-end", *until]):
         said = cli.error(*beyond, *end, code=Exit.NOT_FOUND)
         assert "short[0]: offset 99999999 does not exist yet" in said
         assert "0 to 3" in said

@@ -53,6 +53,13 @@ def test_tables_are_plain_in_a_pipe(cli):
     assert len(cli.out("topic", "describe", "tables", "--all-configs")) > len(text)
 
 
+def test_a_topic_without_settings_of_its_own_says_where_the_defaults_are(cli):
+    cli.run("topic", "create", "plain")
+    done = cli.run("topic", "describe", "plain")
+    assert b"all settings are the defaults (--all-configs shows them)" in done.stderr
+    assert cli.run("topic", "describe", "plain", "--all-configs").stderr == b""
+
+
 def test_making_a_topic_twice_is_refused_unless_asked_for(cli):
     cli.run("topic", "create", "twice", "--partitions", "2")
     assert "twice" in cli.error("topic", "create", "twice", code=Exit.CONFLICT)

@@ -95,6 +95,15 @@ TestBudgetAgainstLists = BudgetAgainstLists.TestCase
 TestBudgetAgainstLists.settings = settings(max_examples=60, deadline=None)
 
 
+def test_a_full_disk_is_told_in_gib_with_the_setting_that_decides():
+    gate = DiskGate(1 << 30, 3 << 29)
+    gate.observe(700 << 20)
+    error = gate.refusal()
+    assert error is not None
+    assert "has 700.0 MiB free and appends need 1.5 GiB to go on" in error.message
+    assert "storage.disk_high_water_bytes" in error.message
+
+
 def test_the_gate_closes_below_low_and_opens_at_high():
     gate = DiskGate(100, 200)
     assert not gate.observe(100)

@@ -119,6 +119,20 @@ def test_a_missing_topic_is_told_with_what_was_probably_meant_or_the_command():
     # Neither a name that no topic may have nor one of the brokers' is put into a command.
     assert "create" not in missing_topic("x; rm -rf /", []).message
     assert "create" not in missing_topic("__offsets", []).message
+    assert (
+        'begin with "__" belong to the brokers' in missing_topic("__ofsets", ["__offsets"]).message
+    )
+    assert "no topic can have this name" in missing_topic("a b", []).message
+
+
+def test_topics_of_the_brokers_are_never_what_was_meant():
+    assert "did you mean" not in missing_topic("group_offsets", ["__group_offsets"]).message
+    assert "did you mean" not in missing_topic("__group_ofsets", ["__group_offsets"]).message
+
+
+def test_who_wants_to_delete_a_topic_is_not_told_to_make_it():
+    assert missing_topic("payments", [], to_change=True).message == "there is no topic 'payments'"
+    assert "mean 'orders'?" in missing_topic("odrers", ["orders"], to_change=True).message
 
 
 def test_what_was_meant_is_found_among_many_without_comparing_with_all():

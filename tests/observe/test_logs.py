@@ -24,6 +24,7 @@ class Terminal(io.StringIO):
 def configure():
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    logging.captureWarnings(capture=False)  # another test may have left it on, to no effect here
 
     def run(*args, stream, **kwargs):
         logs.configure(*args, stream=stream, **kwargs)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import zlib
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from riverrun.v1.records_pb2 import Header, Record, RecordBatch, RecordSet
+from riverrun_server.core.errors import Refusal
 from riverrun_server.core.log.batch import PartitionId, Stamp
 from riverrun_server.wire.ingress import IngressLimits, pack
 
@@ -32,3 +34,19 @@ def test_a_packed_batch_holds_a_record_set_as_protobuf_writes_it(records):
     assert batch.records == RecordSet(records=records).SerializeToString()
     assert batch.records_crc == zlib.crc32(batch.records)
     assert batch.record_count == len(records)
+
+
+@pytest.mark.parametrize(
+    ("ahead", "unit"),
+    [
+        (NOW_MS * 1000, "microseconds"),
+        (NOW_MS * 1_000_000, "nanoseconds"),
+        (NOW_MS + 7_200_000, ""),
+    ],
+)
+def test_a_timestamp_too_far_ahead_is_told_with_its_setting_and_the_unit_it_looks_like(ahead, unit):
+    with pytest.raises(Refusal) as caught:
+        pack([Record(timestamp_ms=ahead)], IngressLimits(1 << 20), NOW_MS)
+    assert "limits.timestamp_ahead_max_ms" in caught.value.message
+    assert caught.value.message.count("looks like") == bool(unit)
+    assert f"looks like {unit}" in caught.value.message or not unit

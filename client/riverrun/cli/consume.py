@@ -15,7 +15,7 @@ from riverrun.cli.arguments import (
     topic_argument,
 )
 from riverrun.cli.escapes import EscapeError, unescape
-from riverrun.cli.places import Bound, Place
+from riverrun.cli.places import AtOffset, AtTime, Bound, Place, write_place
 from riverrun.cli.rendering import Renderer, json_renderer, template_renderer, value_renderer
 from riverrun.cli.running import run
 from riverrun.cli.settings import Command, settings
@@ -121,7 +121,8 @@ def consume(ctx: click.Context, /, **given: Any) -> int:  # what click has read,
     1h30m-ago. Formats and delimiters may have \n \t \r \0 \e \\ and \xHH. A format that ends with
     the delimiter gets no second one.
 
-    With --output json each record is an object on a line; bytes that are not UTF-8 stand in base64
+    With --output json each record is an object on a line (`| python3 -m json.tool --json-lines`
+    lays them out); bytes that are not UTF-8 stand in base64
     as value_base64 and key_base64.
 
     A partition that is offline is told of on standard error, with the command that brings it back,
@@ -134,6 +135,7 @@ def consume(ctx: click.Context, /, **given: Any) -> int:  # what click has read,
     options = ConsumeOptions(**given)
     if options.start == "committed" and options.group is None:
         raise click.UsageError("--from committed needs --group: whose offsets?", ctx)
+    _check_range(ctx, options)
     renderer = _renderer(ctx, options)
 
     async def work(client: Client) -> int:
@@ -142,6 +144,19 @@ def consume(ctx: click.Context, /, **given: Any) -> int:  # what click has read,
         return await consume_output(client, options, renderer)
 
     return run(ctx, work)
+
+
+def _check_range(ctx: click.Context, options: ConsumeOptions) -> None:
+    """Refuse a range that ends before it begins."""
+    match options.start, options.until:
+        case (AtOffset(start), AtOffset(end)) | (AtTime(start), AtTime(end)) if start > end:
+            assert options.start is not None
+            assert options.until is not None
+            raise click.UsageError(
+                f"--from {write_place(options.start)} lies behind --until "
+                f"{write_place(options.until)}, so there is nothing to read: exchange them",
+                ctx,
+            )
 
 
 def _renderer(ctx: click.Context, options: ConsumeOptions) -> Renderer:

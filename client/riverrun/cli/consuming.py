@@ -8,6 +8,7 @@ import stat
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,10 +16,11 @@ from riverrun import CommittedOffset, Consumer, RecordBatchView, RiverrunError, 
 from riverrun.cli.committing import Committer
 from riverrun.cli.ending import Ending
 from riverrun.cli.exits import Complaint, Exit, write_note
+from riverrun.cli.idling import idling_told
 from riverrun.cli.interrupts import Interrupts
 from riverrun.cli.places import AtTime, Bound
 from riverrun.cli.progress import Progress
-from riverrun.cli.starting import find_ends, find_time, make_consumer
+from riverrun.cli.starting import find_ends, find_time, make_consumer, tell_committed
 from riverrun.cli.stdout import StandardOutput
 from riverrun.cli.topics import find_topic
 from riverrun.cli.waiting import first_of
@@ -49,6 +51,7 @@ async def consume_output(client: Client, options: ConsumeOptions, renderer: Rend
     with Interrupts(stop.set) as interrupts:
         partitions = await find_topic(client, options.topic, options.partitions)
         consumer = await make_consumer(client, options)
+        await tell_committed(client, options, partitions)
         reading = Reading(consumer, partitions, options, renderer, output)
         try:
             try:
@@ -120,8 +123,14 @@ class Reading:
         """Hand over batches, with a bar of progress where a person waits for a file to be written."""
         shown = sys.stderr.isatty() and stat.S_ISREG(os.fstat(1).st_mode)
         total = await self._expected() if shown else None
-        async with Progress(total, lambda: self._count, shown=shown):
+        async with Progress(total, lambda: self._count, shown=shown), self._idling():
             await self._read_batches()
+
+    def _idling(self) -> AbstractAsyncContextManager[None]:
+        """Tell where it waits for records that are to end it."""
+        if self._options.endless or self._options.exit_at_end:
+            return nullcontext()
+        return idling_told(self._consumer, lambda: self._count, self._ending.closed)
 
     async def _expected(self) -> int | None:
         """Count the records that will come, as far as that is known by now."""

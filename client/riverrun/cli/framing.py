@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
-RECORD_BYTES_MAX = 4 * 1024 * 1024
-"""More than the largest batch that any topic may allow (3 MiB): a record this long cannot be sent."""
+from riverrun._core.row_checks import BATCH_BYTES_MAX
+
+RECORD_BYTES_MAX = BATCH_BYTES_MAX
+"""The largest batch that any topic may allow: a record that is longer cannot be sent."""
 
 
 class RecordTooLongError(ValueError):
@@ -58,9 +60,9 @@ class DelimiterFramer:
             self._pending_bytes += len(rest)
         if self._pending_bytes > self._record_bytes_max:
             raise RecordTooLongError(
-                f"no delimiter {self._delimiter!r} in {self._pending_bytes} bytes, and a record "
-                f"has at most {self._record_bytes_max}: check --delimiter, or cut the input with "
-                "--record-size"
+                f"this one record is too large: {self._pending_bytes} bytes came without "
+                f"{self._delimiter_name()}, and a record has at most {self._record_bytes_max}: "
+                "check --delimiter, or cut the input with --record-size"
             )
         return records
 
@@ -70,6 +72,12 @@ class DelimiterFramer:
         self._pieces.clear()
         self._pending_bytes = 0
         return [last] if last else []
+
+    def _delimiter_name(self) -> str:
+        """Name the delimiter as one types it."""
+        if self._delimiter == b"\n":
+            return "a newline"
+        return f"the delimiter {repr(self._delimiter)[1:]}"
 
     def _with_overlap(self, chunk: bytes) -> bytes:
         """Put before the chunk what may be the beginning of a delimiter that ends in it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -40,7 +41,7 @@ def describe(ctx: click.Context, group: str, topics: tuple[str, ...]) -> None:
 
     found = run(ctx, work)
     if settings(ctx).as_json:
-        lag = sum(standing.lag or 0 for standing in found)
+        lag = total_lag([standing.lag for standing in found])
         print_json({"group": group, "lag": lag, "offsets": [_fields(one) for one in found]})
         return
     headings = ("TOPIC", "PARTITION", "COMMITTED", "EARLIEST", "LATEST", "LAG", "COMMITTED AT")
@@ -53,6 +54,12 @@ def describe(ctx: click.Context, group: str, topics: tuple[str, ...]) -> None:
                 f"\n{standing.where}: {standing.unread} offsets behind the committed one were "
                 "deleted before the group read them"
             )
+
+
+def total_lag(lags: Sequence[int | None]) -> int | None:
+    """Add lags up; None where one is not known, for the rest would look like all there is."""
+    known = [lag for lag in lags if lag is not None]
+    return sum(known) if len(known) == len(lags) else None
 
 
 def _row(standing: Standing) -> list[Cell]:

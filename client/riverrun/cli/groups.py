@@ -52,6 +52,13 @@ class Group(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command that was named, or suggest the nearest one."""
         name = args[0]
+        if name == "help" and not ctx.resilient_parsing:
+            if len(args) == 1:
+                click.echo(ctx.get_help())
+                ctx.exit()
+            # `riverrun help topic create` is `riverrun topic create --help`.
+            args = [*args[1:], "--help"]
+            name = args[0]
         command = self.get_command(ctx, name)
         if command is None and not name.startswith("-") and not ctx.resilient_parsing:
             import difflib  # noqa: PLC0415 - for mistakes only

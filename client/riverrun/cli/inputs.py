@@ -35,6 +35,10 @@ class Parsed:
     error: InputError | None = None
 
 
+SECONDS_OF_OUR_DAYS = (1_000_000_000, 10_000_000_000)
+"""As ms since 1970 these lie in the first four months of it, where hardly any record belongs."""
+
+
 @dataclass(slots=True)
 class RecordReader:
     """Turns frames into records.
@@ -45,6 +49,7 @@ class RecordReader:
         null: a key or value of exactly these bytes is absent.
         headers: what every record gets, before its own.
         count: how many frames were read, those that are no records included.
+        like_seconds: the first timestamp that would be of our days if it were in seconds.
     """
 
     form: InputFormat = "raw"
@@ -52,6 +57,7 @@ class RecordReader:
     null: bytes | None = None
     headers: Sequence[tuple[str, bytes]] = ()
     count: int = field(default=0, init=False)
+    like_seconds: int | None = field(default=None, init=False)
 
     def read(self, frames: list[bytes]) -> Parsed:
         """Turn frames into records, up to the first that is none.
@@ -158,6 +164,9 @@ class RecordReader:
 
     def _json_record(self, record: ParsedRecord) -> Sendable:
         """Choose the leanest form that holds a parsed record."""
+        at = record.timestamp_ms
+        if at is not None and self.like_seconds is None and SECONDS_OF_OUR_DAYS[0] <= at:
+            self.like_seconds = at if at < SECONDS_OF_OUR_DAYS[1] else None
         headers = (*self.headers, *record.headers)
         if headers or record.timestamp_ms is not None:
             return NewRecord(record.value, record.key, headers, record.timestamp_ms)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from riverrun import Consumer
 from riverrun._core.histogram import Histogram
+from riverrun.cli.idling import idling_told
 from riverrun.cli.measurement import Measurement
 from riverrun.cli.progress import Progress
 from riverrun.cli.starting import library_place
@@ -46,10 +47,11 @@ async def measure_consume(client: Client, load: ConsumeLoad) -> Measurement:
     consumer = client.consumer(load.topic, group=load.group, from_=library_place(load.start))
     async with consumer, Progress(load.records, lambda: tally.records):
         began = time.perf_counter()
-        if load.mode == "batches":
-            await _read_batches(consumer, tally)
-        else:
-            await _read_records(consumer, tally)
+        async with idling_told(consumer, lambda: tally.records):
+            if load.mode == "batches":
+                await _read_batches(consumer, tally)
+            else:
+                await _read_records(consumer, tally)
         if load.group is not None:
             await consumer.commit()
         seconds = time.perf_counter() - began

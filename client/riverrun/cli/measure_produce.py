@@ -70,7 +70,7 @@ async def _prepare(client: Client, load: ProduceLoad) -> None:
                 "CONFLICT",
             )
     else:
-        await find_topic(client, load.topic)
+        await find_topic(client, load.topic, made_by="give --partitions N")
 
 
 async def _send_many(producer: Producer, topic: str, workload: Workload, latency: Histogram) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -23,13 +22,13 @@ class _Notices(logging.Handler):
 
 
 @contextmanager
-def warnings_shown() -> Iterator[None]:
-    """Show the warnings of the library as long as this lasts."""
+def warnings_shown(*, waiting_too: bool = True) -> Iterator[None]:
+    """Show the warnings of the library as long as this lasts, and that it waits for a broker."""
     log, notices = logging.getLogger("riverrun"), _Notices(logging.WARNING)
     waiting = logging.getLogger("riverrun._net.channel")
     log.addHandler(notices)
-    if sys.stderr.isatty():
-        # A script sees the error in the end; a person should not wonder what takes so long.
+    if waiting_too:
+        # Nobody should wonder what takes so long, nor who reads the log of a script that hangs.
         notices.setLevel(logging.INFO)
         waiting.setLevel(logging.INFO)
     try:

@@ -113,6 +113,19 @@ def format_time(time_ms: int) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{time_ms % 1000:03d}Z"
 
 
+def write_place(place: Place) -> str:
+    """Write a place in a form that `parse_place` reads back."""
+    match place:
+        case AtOffset(offset):
+            return str(offset)
+        case AtTime(time_ms):
+            return format_time(time_ms)
+        case LastRecords(count):
+            return f"-{count}"
+        case named:
+            return named
+
+
 def _bounded(digits: str) -> int:
     """Read digits as an int64, which is what offsets and times are on the wire."""
     if len(digits) > len(str(_INT64_MAX)) or int(digits) > _INT64_MAX:

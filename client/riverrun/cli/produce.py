@@ -138,7 +138,8 @@ def produce(ctx: click.Context, /, **given: Any) -> int:  # what click has read,
 
     If a record is refused, those before it in its partition stay written, and the error says how
     many were acknowledged in all. SIGINT and SIGTERM end reading; what was read is sent and waited
-    for, a second signal ends at once.
+    for as long as acknowledgements come, and then it is told how much is not acknowledged. A second
+    signal ends at once.
     """
     options = _check(ctx, ProduceOptions(timeout_s=settings(ctx).timeout_s, **given))
 

@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from riverrun.cli.exits import Complaint, Exit, write_note
-from riverrun.cli.framing import DelimiterFramer, Framer, RecordTooLongError, SizeFramer
+from riverrun.cli.framing import (
+    RECORD_BYTES_MAX,
+    DelimiterFramer,
+    Framer,
+    RecordTooLongError,
+    SizeFramer,
+)
+from riverrun.cli.giving_up import GaveUpError, finished_or_stuck
 from riverrun.cli.inputs import InputError, RecordReader, Run
 from riverrun.cli.interrupts import Interrupts
+from riverrun.cli.places import format_time
 from riverrun.cli.progress import Progress
 from riverrun.cli.sending import Sender, Totals
 from riverrun.cli.session import complaint_of
 from riverrun.cli.stdin import StandardInput
 from riverrun.cli.topics import find_topic
-from riverrun.errors import TopicNotFoundError
+from riverrun.errors import Reason, RiverrunError
 
 if TYPE_CHECKING:
     from riverrun import Client
     from riverrun.cli.produce import ProduceOptions
 
 DELIVERY_TIMEOUT_S = 120.0
+QUIET_S = 4.0
+"""How long after a signal nothing has to be acknowledged before it is given up; leaving the producer
+takes up to five seconds more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +85,47 @@ async def produce_input(client: Client, options: ProduceOptions) -> Outcome:
             write_note("note: reading records from the terminal; Ctrl-D ends")
         source = StandardInput()
         sender = Sender(producer, options.topic, failed=source.abandon)
-        with Interrupts(source.stop) as interrupts:
+        stopped = asyncio.Event()
+
+        def stop() -> None:
+            source.stop()
+            stopped.set()
+
+        def acknowledged() -> int:
+            return producer.statistics().records_acknowledged
+
+        with Interrupts(stop) as interrupts:
+            work = _send_and_finish(source, sender, options)
             try:
                 async with _progress(source):
-                    wrong = await _send_all(source, sender, options)
-                    await sender.finish()
+                    wrong = await finished_or_stuck(work, stopped, acknowledged, quiet_s=QUIET_S)
+            except GaveUpError:
+                raise _given_up(sender, acknowledged()) from None
             finally:
                 await sender.cancel()
-        _complain(sender, wrong)
+        _complain(sender, wrong, options.topic)
         return Outcome(options.topic, sender.totals, interrupts.exit_code)
+
+
+def _given_up(sender: Sender, acknowledged: int) -> Complaint:
+    """Tell what became of the records where a signal came and nothing went on."""
+    return Complaint(
+        f"stopped by a signal, and nothing was acknowledged for {QUIET_S:.0f} s: {acknowledged} "
+        f"records were acknowledged, {sender.given - acknowledged} that were read were not; "
+        "whether these are written nobody knows",
+        Exit.UNKNOWN_OUTCOME,
+        "INTERRUPTED",
+        acknowledged,
+    )
+
+
+async def _send_and_finish(
+    source: StandardInput, sender: Sender, options: ProduceOptions
+) -> Complaint | None:
+    """Send everything and wait until it is acknowledged; return what was wrong with the input."""
+    wrong = await _send_all(source, sender, options)
+    await sender.finish()
+    return wrong
 
 
 def _progress(source: StandardInput) -> Progress:
@@ -96,13 +140,7 @@ def _progress(source: StandardInput) -> Progress:
 async def _find_topic(client: Client, options: ProduceOptions) -> None:
     """Fail before anything is read where the topic or the partition does not exist."""
     chosen = () if options.partition is None else (options.partition,)
-    try:
-        await find_topic(client, options.topic, chosen)
-    except TopicNotFoundError as error:
-        text = error.message.rstrip(". ")
-        joint = " Else" if text.endswith("?") else ";"
-        error.message = f"{text}{joint} `riverrun produce --create` makes one"
-        raise
+    await find_topic(client, options.topic, chosen, made_by="give --create")
 
 
 async def _send_all(
@@ -117,7 +155,13 @@ async def _send_all(
     reader = RecordReader(options.form, options.key_separator, options.null_value, options.headers)
 
     async def send(frames: list[bytes]) -> None:
+        before = reader.like_seconds
         parsed = reader.read(frames)
+        if before is None and reader.like_seconds is not None:
+            write_note(
+                f"note: timestamp {reader.like_seconds} looks like seconds; it is taken as "
+                f"milliseconds since 1970: {format_time(reader.like_seconds)}"
+            )
         for run in parsed.runs:
             placed = options.partition if run.partition is None else run.partition
             await sender.send(Run(run.records, placed))
@@ -136,10 +180,21 @@ async def _send_all(
     return None
 
 
-def _complain(sender: Sender, wrong: Complaint | None) -> None:
+def _with_command(error: RiverrunError, topic: str) -> RiverrunError:
+    """Add the command that helps where a topic's setting is in the way."""
+    # What no topic may allow is refused by the library, which names no setting.
+    if error.reason is Reason.BATCH_TOO_LARGE and "max.batch.bytes" in error.message:
+        error.message = (
+            f"{error.message.rstrip('.')}: riverrun topic alter {topic} --config "
+            f"max.batch.bytes={RECORD_BYTES_MAX}"
+        )
+    return error
+
+
+def _complain(sender: Sender, wrong: Complaint | None, topic: str) -> None:
     """Raise what went wrong, with the number of records that were written all the same."""
     if sender.error is not None:
-        wrong = complaint_of(sender.error)
+        wrong = complaint_of(_with_command(sender.error, topic))
     if wrong is None:
         return
     wrong.acknowledged = sender.totals.records

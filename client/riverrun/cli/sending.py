@@ -107,12 +107,14 @@ class Sender:
     Attributes:
         totals: what has been acknowledged by calls that have ended.
         error: why the first call that failed did.
+        given: how many records it was given.
     """
 
     def __init__(self, producer: Producer, topic: str, failed: Callable[[], None]) -> None:
         """Make a sender; `failed` is called once, at the first failure."""
         self.totals = Totals()
         self.error: RiverrunError | None = None
+        self.given = 0
         self._producer = producer
         self._topic = topic
         self._failed = failed
@@ -124,6 +126,7 @@ class Sender:
         """Send one run; returns when there is room for more. Does nothing after a failure."""
         if self._has_failed:
             return
+        self.given += len(run.records)
         lane = self._lanes.get(run.partition)
         if lane is None:
             lane = self._lanes[run.partition] = Lane()

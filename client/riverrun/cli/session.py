@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import click
 
-from riverrun.cli.exits import Complaint, exit_for
+from riverrun.cli.exits import Complaint, Exit, exit_for
 from riverrun.cli.memory import keep_memory
 from riverrun.cli.notices import warnings_shown
 from riverrun.cli.settings import Settings, settings
 from riverrun.client import Client
-from riverrun.errors import RetriableError, RiverrunError
+from riverrun.errors import RetriableError, RiverrunError, UsageError
 
 CONNECT_TIMEOUT_S = 10.0
 REQUEST_TIMEOUT_S = 30.0
@@ -44,20 +45,29 @@ def run_session(
             return await work(client)
 
     try:
-        with warnings_shown(), asyncio.Runner(loop_factory=loop_factory) as runner:
+        # Programs that read one JSON object of an error are not told of the wait before it.
+        told = warnings_shown(waiting_too=not chosen.as_json or sys.stderr.isatty())
+        with told, asyncio.Runner(loop_factory=loop_factory) as runner:
             return runner.run(session())
     except RiverrunError as error:
         raise complaint_of(error) from error
 
 
 def new_client(chosen: Settings) -> Client:
-    """Make a client from the global options."""
-    return Client(
-        chosen.bootstrap,
-        connect_timeout_s=min(chosen.timeout_s or CONNECT_TIMEOUT_S, CONNECT_TIMEOUT_S),
-        request_timeout_s=chosen.timeout_s or REQUEST_TIMEOUT_S,
-        client_id="riverrun-cli",
-    )
+    """Make a client from the global options.
+
+    Raises:
+        Complaint: they are wrong.
+    """
+    try:
+        return Client(
+            chosen.bootstrap,
+            connect_timeout_s=min(chosen.timeout_s or CONNECT_TIMEOUT_S, CONNECT_TIMEOUT_S),
+            request_timeout_s=chosen.timeout_s or REQUEST_TIMEOUT_S,
+            client_id="riverrun-cli",
+        )
+    except UsageError as error:
+        raise Complaint(f"--bootstrap: {error.message}", Exit.USAGE, "USAGE") from error
 
 
 def complaint_of(error: RiverrunError) -> Complaint:

@@ -10,7 +10,8 @@ import click
 
 from riverrun.cli.places import parse_span_ms
 
-DEFAULT_BOOTSTRAP = "127.0.0.1:7171"
+DEFAULT_PORT = 7171
+DEFAULT_BOOTSTRAP = f"127.0.0.1:{DEFAULT_PORT}"
 
 
 @dataclass(slots=True)
@@ -25,6 +26,16 @@ class Settings:
     def as_json(self) -> bool:
         """Whether programs read the output."""
         return self.output == "json"
+
+
+def with_ports(bootstrap: str) -> str:
+    """Add the default port to each address that is a host alone."""
+    return ",".join(
+        f"{address}:{DEFAULT_PORT}"
+        if (address := part.strip()) and (":" not in address or address.endswith("]"))
+        else address
+        for part in bootstrap.split(",")
+    )
 
 
 def read_seconds(text: str) -> float:
@@ -80,8 +91,9 @@ def global_options(*, root: bool = False) -> list[click.Parameter]:
             envvar="RIVERRUN_BOOTSTRAP" if root else None,
             show_envvar=root,
             expose_value=False,
-            callback=_store("bootstrap"),
-            help=f"Brokers to ask.  [default: {DEFAULT_BOOTSTRAP}]",
+            callback=_store("bootstrap", with_ports),
+            help=f"Brokers to ask; the port is {DEFAULT_PORT} where none is given.  [default: "
+            f"{DEFAULT_BOOTSTRAP}]",
         ),
         click.Option(
             ["--output"],

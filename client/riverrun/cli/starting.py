@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from riverrun import Consumer, From, Last, Offset, Time, TopicPartition
+from riverrun import Consumer, From, Last, Offset, RiverrunError, Time, TopicPartition
 from riverrun.cli.exits import write_note
-from riverrun.cli.places import AtOffset, AtTime, LastRecords, Place
+from riverrun.cli.places import AtOffset, AtTime, LastRecords, Place, write_place
 
 if TYPE_CHECKING:
     from riverrun import Client
@@ -45,6 +46,28 @@ async def make_consumer(client: Client, options: ConsumeOptions) -> Consumer:
             for partition in partitions
         }
     return client.consumer(group=options.group, partitions=partitions, stop_at_end=stop_at_end)
+
+
+async def tell_committed(
+    client: Client, options: ConsumeOptions, partitions: Iterable[TopicPartition]
+) -> None:
+    """Say so where `--from` does not count, for the group goes on where it has committed."""
+    start, group = options.start, options.group
+    if group is None or start is None or start == "committed":
+        return
+    try:
+        committed = await client.admin().group_offsets(group, partitions)
+    except RiverrunError:
+        return  # reading tells what is the matter
+    known = sum(at is not None for at in committed.values())
+    if known:
+        place = write_place(start)
+        where = "" if known == len(committed) else f" in {known} of {len(committed)} partitions"
+        write_note(
+            f"note: group {shlex.quote(group)} goes on where it has committed{where}, and --from "
+            f"{place} does not count there; to move it: riverrun group reset-offsets "
+            f"{shlex.quote(group)} --to {place} --topic {shlex.quote(options.topic)}"
+        )
 
 
 async def find_ends(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from riverrun.cli.arguments import partitions_option, read_time_ms, reading, topic_argument
+from riverrun.cli.exits import write_note
 from riverrun.cli.places import format_time
 from riverrun.cli.running import run
 from riverrun.cli.settings import Command, settings
@@ -91,6 +92,8 @@ def describe(ctx: click.Context, topic: str, all_configs: bool) -> None:
     if configs:
         click.echo()
         print_table(Table(("SETTING", "VALUE", "FROM", "MEANING"), configs))
+    else:
+        write_note("note: all settings are the defaults (--all-configs shows them)")
 
 
 @click.command(cls=Command, short_help="Tell where partitions begin and end.")

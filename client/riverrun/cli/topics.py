@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from riverrun import TopicPartition
 from riverrun.cli.exits import Complaint, Exit
+from riverrun.errors import TopicNotFoundError
 
 if TYPE_CHECKING:
     from riverrun import Client
 
 
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}", re.ASCII)
+
+
 async def find_topic(
-    client: Client, topic: str, partitions: Iterable[int] = ()
+    client: Client, topic: str, partitions: Iterable[int] = (), *, made_by: str = ""
 ) -> tuple[TopicPartition, ...]:
     """Make sure that a topic is there and has some partitions; return those, else all it has.
 
+    Args:
+        client: whom to ask.
+        topic: its name.
+        partitions: those that it has to have.
+        made_by: the option of the command, in words, that would make the topic.
+
     Raises:
-        TopicNotFoundError: there is no such topic.
+        TopicNotFoundError: there is no such topic; it says how to make it.
         Complaint: it has fewer partitions than that.
     """
-    count = (await client.admin().describe_topic(topic)).topic.partitions
+    try:
+        count = (await client.admin().describe_topic(topic)).topic.partitions
+    except TopicNotFoundError as error:
+        # Nobody asked to describe it.
+        told = error.message.removeprefix(f"describe topic {topic}: ").rstrip(". ")
+        error.message = _with_advice(told, topic, made_by)
+        raise
     chosen = tuple(partitions) or range(count)
     beyond = [partition for partition in chosen if partition >= count]
     if beyond:
@@ -31,3 +48,15 @@ async def find_topic(
             "PARTITION_NOT_FOUND",
         )
     return tuple(TopicPartition(topic, partition) for partition in chosen)
+
+
+def _with_advice(told: str, topic: str, made_by: str) -> str:
+    """Add the command's own way to make a topic, where a topic can have the name."""
+    valid = _NAME.fullmatch(topic) and topic not in {".", ".."} and not topic.startswith("__")
+    if not made_by or not valid:
+        return told
+    if "make it with" in told:
+        return f"{told}, or {made_by}"
+    if told.endswith("?"):
+        return f"{told} If not, {made_by}"
+    return f"{told}; {made_by}"

@@ -130,6 +130,15 @@ class DiskGate:
             return None
         return Refusal(
             Reason.STORAGE_FULL,
-            f"the broker's disk has {self._closed_at} bytes free and appends need "
-            f"{self.high_bytes} to go on; shorten retention, trim or delete topics, or add space",
+            f"the broker's disk has {_shown(self._closed_at)} free and appends need "
+            f"{_shown(self.high_bytes)} to go on (setting storage.disk_high_water_bytes); shorten "
+            "retention, trim or delete topics, or add space",
         )
+
+
+def _shown(size_bytes: int) -> str:
+    """Write a size for people, who compare it with what `df -h` says."""
+    for unit, unit_bytes in (("GiB", 1 << 30), ("MiB", 1 << 20)):
+        if size_bytes >= unit_bytes:
+            return f"{size_bytes / unit_bytes:.1f} {unit}"
+    return f"{size_bytes} bytes"

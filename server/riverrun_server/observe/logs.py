@@ -45,7 +45,9 @@ def configure(log_format: str = "auto", level: str = "info", stream: TextIO | No
         [
             _printable,
             structlog.dev.ConsoleRenderer(
-                colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback
+                colors=out.isatty(),
+                exception_formatter=structlog.dev.plain_traceback,
+                sort_keys=False,  # what matters most comes first
             ),
         ]
         if console

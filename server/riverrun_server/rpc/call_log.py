@@ -19,6 +19,7 @@ import structlog
 
 from riverrun_server.core.errors import Reason
 from riverrun_server.core.line_budget import LineBudget
+from riverrun_server.observe.cutting import cut, cut_list
 from riverrun_server.observe.metrics import Metrics
 from riverrun_server.rpc.call_notes import CallNotes, begin
 from riverrun_server.rpc.call_summary import allowed_wait_s, named_in, records_in, size_of
@@ -27,7 +28,12 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handle: TypeAlias = Callable[[Any, Context], Awaitable[Any]]
 
 LINES_PER_S: Final = 100
-_TEXT_MAX: Final = 256
+# What clients chose takes at most this of a line, which has to stay under 4 KiB altogether: longer
+# ones can block the event loop where the log's reader is stuck (see observe.patient_stream).
+_NAME_BYTES: Final = 256
+_WHY_BYTES: Final = 512
+_TOPICS_BYTES: Final = 1024
+_REASONS_NAMED: Final = 6
 # What clients call all the time; everything else is rare enough for a line each.
 _HOT: Final = (
     "riverrun.v1.ProducerService/Produce",
@@ -115,10 +121,11 @@ class CallLog:
 class _Line:
     """Writes the lines of one method on one listener."""
 
-    __slots__ = ("_enabled", "_fixed", "_others", "_plain", "_streams")
+    __slots__ = ("_enabled", "_listener", "_method", "_others", "_plain", "_streams")
 
     def __init__(self, listener: str, method: str, streams: bool, rules: CallLogRules) -> None:
-        self._fixed = {"method": method, "listener": listener}
+        self._method = method
+        self._listener = listener
         self._streams = streams
         self._enabled = rules.enabled
         self._plain = LineBudget(rules.hot_per_s)
@@ -144,27 +151,30 @@ class _Line:
     ) -> None:
         """Write a line; what is not there has no key."""
         named = named_in(request)
-        failure = notes.failure
+        # A stream that ends well, and a reply in parts, may have told of errors all the same.
+        failure = notes.failure or notes.first_error
         optional: dict[str, object] = {
-            "client": _cut(_user_agent(context)),
+            "topics": cut_list([*notes.topics] or named.topics, _NAME_BYTES, _TOPICS_BYTES),
+            "group": cut(notes.group_id or named.group_id, _NAME_BYTES),
             "reason": failure.reason.name if failure else "",
-            "why": _cut(failure.message) if failure else "",
+            "why": cut(failure.message, _WHY_BYTES) if failure else "",
             "errors": notes.errors,
-            "topics": [*notes.topics] or named.topics,
-            "group": _cut(notes.group_id or named.group_id),
+            "errors_by_reason": _by_reason(notes),
             "records": notes.records or records_in(request),
             "request_bytes": notes.received_bytes or size_of(request),
             "reply_bytes": notes.sent_bytes or size_of(reply),
             "slow": slow,
             "sampled_out": left_out,
+            "client": cut(_user_agent(context), _NAME_BYTES),
         }
         _log.info(
             "stream ended" if self._streams else "call ended",
-            **self._fixed,
-            peer=context.peer(),
+            method=self._method,
             code=code,
             duration_ms=round(took_s * 1000, 1),
             **{key: value for key, value in optional.items() if value},
+            peer=cut(context.peer(), _NAME_BYTES),
+            listener=self._listener,
         )
 
 
@@ -174,12 +184,18 @@ def code_of(context: Context) -> str:
     return code.name if isinstance(code, grpc.StatusCode) else "OK"
 
 
+def _by_reason(notes: CallNotes) -> dict[str, int]:
+    """Return how many errors there were of each reason, the most frequent; nothing for one reason."""
+    if len(notes.reasons) == 1:
+        return {}  # `reason` and `errors` say it
+    most = sorted(notes.reasons.items(), key=lambda each: -each[1])
+    return {reason.name: count for reason, count in most[:_REASONS_NAMED]}
+
+
 def _user_agent(context: Context) -> str:
+    """Return what a client calls itself, without what grpc adds about its own parts."""
     for key, value in context.invocation_metadata() or ():
         if key == "user-agent":
-            return value if isinstance(value, str) else value.decode(errors="replace")
+            text = value if isinstance(value, str) else value.decode(errors="replace")
+            return text.partition(" grpc-")[0]
     return ""
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _TEXT_MAX else f"{text[:_TEXT_MAX]}…"

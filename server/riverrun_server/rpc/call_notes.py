@@ -19,6 +19,8 @@ class CallNotes:
         request: the one that the call had; None until it has arrived, and for streams of many.
         failure: why the whole call was refused.
         errors: how many errors the caller was told, in parts of replies or for the whole.
+        first_error: the first of them.
+        reasons: how many there were of each reason.
         topics: the first few that it dealt with, in order.
         group_id: of which consumer group; empty where there is none.
         records: that a stream took in.
@@ -27,8 +29,8 @@ class CallNotes:
     """
 
     __slots__ = (
-        "_count", "errors", "failure", "group_id", "received_bytes", "records", "request",
-        "sent_bytes", "topics",
+        "_count", "errors", "failure", "first_error", "group_id", "reasons", "received_bytes",
+        "records", "request", "sent_bytes", "topics",
     )  # fmt: skip
 
     def __init__(self, count: Callable[[Reason], None]) -> None:
@@ -37,6 +39,8 @@ class CallNotes:
         self.request: Any = None
         self.failure: Refusal | None = None
         self.errors = 0
+        self.first_error: Refusal | None = None
+        self.reasons: dict[Reason, int] = {}
         self.topics: dict[str, None] = {}
         self.group_id = ""
         self.records = self.received_bytes = self.sent_bytes = 0
@@ -44,6 +48,9 @@ class CallNotes:
     def told(self, refusal: Refusal) -> None:
         """Note an error that the caller is told."""
         self.errors += 1
+        if self.first_error is None:
+            self.first_error = refusal
+        self.reasons[refusal.reason] = self.reasons.get(refusal.reason, 0) + 1
         self._count(refusal.reason)
 
     def took(self, topic: str, records: int) -> None:

@@ -16,6 +16,7 @@ from riverrun.v1.records_pb2 import Record
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.ports.clock import Dice
 from riverrun_server.ports.partitions import Acks, Append, Appended, PartitionAccess
+from riverrun_server.rpc import call_notes
 from riverrun_server.rpc.appends import (
     AppendRules,
     Where,
@@ -177,7 +178,11 @@ class ProducerService:
         timeout_s = self._rules.timeout_s(timeout)
         budget = self._in_flight.connection()
         try:
-            budget.take_now(request.ByteSize())
+            size_bytes = request.ByteSize()
+            notes = call_notes.current()
+            if notes.request is request:  # taking a batch in empties it, before the line measures
+                notes.received_bytes = size_bytes
+            budget.take_now(size_bytes)
             if request.batches:
                 _check_not_flat(request)
                 await self._append_batches(request, call)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -179,10 +181,29 @@ class ListenerServer:
         try:
             return int(self._server.add_insecure_port(str(listener.bind)))
         except RuntimeError as error:
-            raise CannotStart(
-                f"listener {listener.name!r} cannot listen on {listener.bind}: "
-                f"{_why_not(listener.bind) or error}"
-            ) from error
+            check_free(listener)
+            raise CannotStart(_cannot_listen(listener, str(error))) from error
+
+
+def check_free(listener: Listener) -> None:
+    """Fail where a listener's address cannot be bound now.
+
+    Raises:
+        CannotStart: it is taken, or not one of this machine's.
+    """
+    why = _why_not(listener.bind)
+    if why is not None:
+        raise CannotStart(_cannot_listen(listener, why))
+
+
+def _cannot_listen(listener: Listener, why: str) -> str:
+    text = f"listener {listener.name!r} cannot listen on {listener.bind}: {why}"
+    if why != os.strerror(errno.EADDRINUSE):
+        return text
+    return (
+        f"{text}; is another broker running? If so, give this one --listen HOST:PORT and "
+        "--data-dir DIR of its own"
+    )
 
 
 def _why_not(bind: Address) -> str | None:

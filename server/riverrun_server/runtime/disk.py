@@ -17,6 +17,24 @@ _log = structlog.stdlib.get_logger(__name__)
 CHECK_INTERVAL_S = 0.5
 
 
+def look(gate: DiskGate, free_bytes: int, total_bytes: int) -> None:
+    """Tell the gate how much is free, and the log when appends stop or go on."""
+    if not gate.observe(free_bytes, total_bytes):
+        return
+    if gate.is_open:
+        _log.info(
+            "the disk has room again, appends go on",
+            free_bytes=free_bytes,
+            needed_bytes=gate.low_bytes,
+        )
+    else:
+        _log.error(
+            "the disk is nearly full, appends are refused until there is room",
+            free_bytes=free_bytes,
+            needed_bytes=gate.high_bytes,
+        )
+
+
 async def watch_disk(
     gate: DiskGate,
     store: LogStore,
@@ -27,12 +45,5 @@ async def watch_disk(
     while True:
         free, total = await threads.run(lambda: (store.free_bytes(), store.total_bytes()))
         observe(free)
-        if gate.observe(free, total):
-            if gate.is_open:
-                _log.info("the disk has room again, appends go on", free_bytes=free)
-            else:
-                _log.error(
-                    "the disk is nearly full, appends are refused until there is room",
-                    free_bytes=free,
-                )
+        look(gate, free, total)
         await asyncio.sleep(CHECK_INTERVAL_S)

@@ -172,8 +172,11 @@ class Supervisor:
         for number in _SIGNALS:
             loop.add_signal_handler(number, self.stop, number.name)
 
-    async def run(self) -> int:
-        """Wait for the end, shut down in order and return the process's exit code."""
+    async def run(self, *, started: bool = True) -> int:
+        """Wait for the end, shut down in order and return the process's exit code.
+
+        A broker that could not start has failed, however well it shuts down.
+        """
         self.watch_signals()
         loop = asyncio.get_running_loop()
         try:
@@ -184,7 +187,8 @@ class Supervisor:
                 owned.task.cancel()
             for number in _SIGNALS:
                 loop.remove_signal_handler(number)
-        code = EXIT_CLEAN if clean and self.failure is None else EXIT_FAILED
+        well = started and clean and self.failure is None
+        code = EXIT_CLEAN if well else EXIT_FAILED
         _log.info("stopped", exit_code=code)
         return code
 

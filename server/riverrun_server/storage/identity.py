@@ -76,7 +76,8 @@ class DirectoryLock:
             os.close(self._descriptor)
             raise StorageFailed(
                 f"the data directory {folder} is in use by another broker (process "
-                f"{holder or 'unknown'}); stop it, or give this one another --data-dir"
+                f"{holder or 'unknown'}); stop it, or give this one --data-dir DIR and --listen "
+                "HOST:PORT of its own"
             ) from None
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
@@ -87,6 +88,16 @@ class DirectoryLock:
             with suppress(OSError):
                 os.close(self._descriptor)
             self._descriptor = -1
+
+
+def check_free(folder: Path) -> None:
+    """Fail where another process has a data directory now; one that is not there is free.
+
+    Raises:
+        StorageFailed: another process has it.
+    """
+    if (folder / LOCK).exists():
+        DirectoryLock(folder).release()
 
 
 def read_identity(folder: Path, broker_id: int, cluster_id: str) -> Identity | None:

@@ -80,7 +80,7 @@ def accept(batch: RecordBatch, limits: IngressLimits, now_ms: int) -> AcceptedBa
     _refuse_foreign_fields(batch)
     records = batch.records
     size = len(records)
-    _check_size(size, limits)
+    _check_size(size, batch.record_count, limits)
     if batch.HasField("records_crc"):
         actual = zlib.crc32(records)
         if actual != batch.records_crc:
@@ -133,7 +133,7 @@ def pack_records(records: Sequence[Record], limits: IngressLimits, now_ms: int) 
     records = list(records)
     _check_count(len(records), 0)
     data = _record_set(records)
-    _check_size(len(data), limits)
+    _check_size(len(data), len(records), limits)
     first, latest, all_timed = _times(records)
     _check_timestamp(max(first, latest), limits, now_ms)
     return PackedRecords(data, len(records), first, latest, all_timed)
@@ -206,13 +206,16 @@ def _refuse_foreign_fields(batch: RecordBatch) -> None:
         )
 
 
-def _check_size(size: int, limits: IngressLimits) -> None:
-    if size > limits.max_batch_bytes:
-        raise Refusal(
-            Reason.BATCH_TOO_LARGE,
-            f"the batch has {size} bytes of records and the topic allows {limits.max_batch_bytes} "
-            "(max.batch.bytes); send smaller batches or raise the setting",
-        )
+def _check_size(size: int, records: int, limits: IngressLimits) -> None:
+    if size <= limits.max_batch_bytes:
+        return
+    allowed = f"the topic allows {limits.max_batch_bytes} (max.batch.bytes)"
+    if records == 1:
+        text = f"this one record takes {size} bytes and {allowed}; raise the setting"
+    else:
+        text = f"the batch has {size} bytes of records and {allowed}; send smaller batches"
+        text += " or raise the setting"
+    raise Refusal(Reason.BATCH_TOO_LARGE, text)
 
 
 def _parse(data: bytes) -> RecordSet:
@@ -264,9 +267,18 @@ def _check_timestamp(latest: int, limits: IngressLimits, now_ms: int) -> None:
         raise Refusal(
             Reason.INVALID_TIMESTAMP,
             f"timestamp {latest} lies {latest - now_ms} ms ahead of the broker's clock and "
-            f"{limits.timestamp_ahead_max_ms} ms are allowed (timestamp_ahead_max); timestamps are "
-            "milliseconds since 1970",
+            f"{limits.timestamp_ahead_max_ms} ms are allowed (setting "
+            f"limits.timestamp_ahead_max_ms); timestamps are milliseconds since 1970"
+            f"{_other_unit(latest, now_ms)}",
         )
+
+
+def _other_unit(timestamp: int, now_ms: int) -> str:
+    """Say in which unit a timestamp would be near now, for that is what was most likely meant."""
+    for unit, per_ms in (("microseconds", 1000), ("nanoseconds", 1_000_000)):
+        if now_ms // 2 < timestamp // per_ms < now_ms * 2:
+            return f", and this looks like {unit}: divide it by {per_ms}"
+    return ""
 
 
 def _header(batch: RecordBatch, size: int) -> BatchHeader:

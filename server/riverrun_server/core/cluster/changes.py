@@ -115,7 +115,7 @@ def find(image: ClusterImage, name: str) -> Versioned[TopicValue]:
     """
     found = image.topics.get(name)
     if found is None:
-        raise topic_rules.missing_topic(name, sorted(image.topics))
+        raise topic_rules.missing_topic(name, sorted(image.topics), to_change=True)
     return found
 
 

@@ -108,10 +108,22 @@ def check_replication_factor(count: int, brokers: int) -> None:
         )
 
 
-def missing_topic(name: str, known: Sequence[str]) -> Refusal:
-    """Return the refusal for a topic that is not there; `known` are the names that are, sorted."""
-    hint = did_you_mean(name, known)
-    if not hint and is_valid_name(name) and not is_internal(name):
+def missing_topic(name: str, known: Sequence[str], *, to_change: bool = False) -> Refusal:
+    """Return the refusal for a topic that is not there; `known` are the names that are, sorted.
+
+    Who wanted to change or delete it is not told how to make it. Topics of the brokers are never
+    what was meant.
+    """
+    if is_internal(name):
+        hint = '; names that begin with "__" belong to the brokers'
+    elif not is_valid_name(name):
+        hint = "; no topic can have this name: expected [A-Za-z0-9._-]{1,249}"
+    else:
+        hint = ""
+    shown = [each for each in known if not is_internal(each)]
+    if not is_internal(name) and (meant := did_you_mean(name, shown)):
+        hint = meant
+    if not hint and not to_change:
         hint = f"; make it with: riverrun topic create {name}"
     return Refusal(Reason.TOPIC_NOT_FOUND, f"there is no topic {quoted(name)}{hint}")
 

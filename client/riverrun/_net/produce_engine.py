@@ -156,7 +156,7 @@ class ProduceEngine:
         """
         if topic in self._waiting:
             # Single records wait for the same answer, and were given before.
-            await self._topics.loaded(topic)
+            await self._topics.loaded([topic])
         if not self._topics.knows(topic, partition):
             await self._topics.learn(topic)
             self._topics.check_partition(topic, partition)
@@ -201,7 +201,7 @@ class ProduceEngine:
 
     async def flush(self) -> None:
         """Wait until everything taken so far is resolved."""
-        await self._topics.all_loaded()
+        await self._topics.loaded(self._waiting)
         self.machine.seal_all()
         self._touched()
         await Flush(self.machine.unresolved()).wait()

@@ -163,7 +163,7 @@ class Producer(Generic[K, V]):
         )
 
     async def drain(self) -> None:
-        """Wait until the buffer has room for another batch.
+        """Wait until the buffer has room for another batch, and for the record that it refused last.
 
         Example:
             for number in range(1000):

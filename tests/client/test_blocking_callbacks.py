@@ -143,7 +143,11 @@ def _send_and_fail(producer, topic, value):
 )
 def test_who_is_told_hears_of_a_record_that_was_left_in_the_queue(refusal, told_of):
     told, thread = Told(), LoopThread()
-    queue = SendQueue(thread, asyncio.Event().wait, buffer_bytes=1000)
+
+    async def no_room(size_bytes):
+        await asyncio.Event().wait()
+
+    queue = SendQueue(thread, no_room, buffer_bytes=1000)
 
     def take():
         raise refusal

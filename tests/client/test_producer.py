@@ -152,6 +152,43 @@ async def test_a_full_buffer_refuses_and_waiting_for_room_helps():
     assert [place.offset for place in places] == [*range(16)]
 
 
+async def test_waiting_for_room_waits_for_what_a_record_larger_than_a_batch_needs():
+    broker = broker_with()
+    async with (
+        broker.serving() as address,
+        impatient(address) as client,
+        client.producer(batch_bytes=100, buffer_bytes=2000) as producer,
+    ):
+        drains = 0
+        for _ in range(3):
+            while True:
+                try:
+                    producer.send_nowait(TOPIC, bytes(1200))
+                    break
+                except riverrun.BufferFullError:
+                    drains += 1
+                    assert drains < 10, "it returns and there is no room"
+                    await producer.drain()
+        await producer.flush()
+    assert drains == 2
+    assert len(broker.partition(TOPIC).values()) == 3
+
+
+async def test_others_have_their_turn_while_a_producer_asks_for_room_that_it_has():
+    broker = broker_with()
+    async with (
+        broker.serving() as address,
+        impatient(address) as client,
+        client.producer() as producer,
+    ):
+        acknowledged = producer.send_nowait(TOPIC, b"")
+        drains = 0
+        while not acknowledged.done() and drains < 1_000_000:
+            drains += 1
+            await producer.drain()
+        assert acknowledged.done()
+
+
 async def test_a_record_larger_than_the_buffer_still_goes_through_alone():
     broker = broker_with()
     async with (

@@ -95,6 +95,8 @@ class ProduceEngine:
         )
         self._waiting: dict[str, list[_Waiting]] = {}
         self._room = BufferRoom(self.machine)
+        # The largest record that `take` has refused since it last took one.
+        self._refused_bytes = 0
         self._task: asyncio.Task[None] | None = None
         self._end: RiverrunError | None = None
         self._closed = False
@@ -121,6 +123,7 @@ class ProduceEngine:
         self.check_open()
         size_bytes = submission.size_bytes
         if not self.machine.has_room(size_bytes):
+            self._refused_bytes = max(self._refused_bytes, size_bytes)
             raise BufferFullError(
                 f"the producer's buffer holds {self.machine.buffered_bytes} bytes of "
                 f"{self._config.buffer_bytes} (buffer_bytes) and has no room for {size_bytes} more; "
@@ -128,6 +131,7 @@ class ProduceEngine:
                 reason=Reason.BUFFER_FULL,
             )
         self.machine.reserve(size_bytes)
+        self._refused_bytes = 0
         return self._accept(submission)
 
     async def take_in_turn(self, submission: Submission) -> asyncio.Future[RecordMetadata]:
@@ -194,9 +198,14 @@ class ProduceEngine:
         )
 
     async def room(self, size_bytes: int) -> None:
-        """Wait until so much has room, and keep nothing."""
+        """Wait until so much has room, and what was refused last, and keep nothing.
+
+        Others have their turn in any case: whoever asks for a record's room after each record would
+        keep the loop for itself.
+        """
         self.check_open()
-        await self._room.wait(size_bytes)
+        await asyncio.sleep(0)
+        await self._room.wait(max(size_bytes, self._refused_bytes))
         self.check_open()
 
     async def flush(self) -> None:

@@ -55,7 +55,8 @@ class Producer(Generic[K, V]):
         self._owner = owner
         self._on_delivery = on_delivery
         self._serializer = serializer
-        self._queue = SendQueue(session.thread, producer.drain, buffer_bytes)
+        engine = producer._engine  # noqa: SLF001 - two faces of one producer
+        self._queue = SendQueue(session.thread, engine.room, buffer_bytes)
         session.queues.add(self._queue)
 
     def send(
@@ -159,7 +160,7 @@ class Producer(Generic[K, V]):
         return self._thread.call(put_now)
 
     def drain(self) -> None:
-        """Wait until the buffer has room for another batch.
+        """Wait until the buffer has room for another batch, and for the record that it refused last.
 
         Example:
             for number in range(1000):

@@ -6,11 +6,11 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from riverrun._core.records import RecordMetadata
 from riverrun._net.delivery_reports import OnDelivery, Report, report, report_soon
@@ -79,11 +79,13 @@ class SendQueue:
 
     Args:
         thread: where the producer lives.
-        room: waits, on the loop, until the producer's buffer has room.
+        room: waits, on the loop, until the producer's buffer has room for so many bytes.
         buffer_bytes: how much the producer may hold.
     """
 
-    def __init__(self, thread: LoopThread, room: Callable[[], Any], buffer_bytes: int) -> None:
+    def __init__(
+        self, thread: LoopThread, room: Callable[[int], Awaitable[None]], buffer_bytes: int
+    ) -> None:
         self._thread = thread
         self._room = room
         self._buffer_bytes = buffer_bytes
@@ -222,7 +224,7 @@ class SendQueue:
                 future = entry.take()
             except BufferFullError:
                 loop = asyncio.get_running_loop()
-                self._waiting = loop.create_task(self._wait(), name="riverrun room")
+                self._waiting = loop.create_task(self._wait(entry), name="riverrun room")
                 return
             except Exception as error:  # noqa: BLE001 - it is raised where the future is asked
                 entries.popleft()
@@ -241,9 +243,9 @@ class SendQueue:
                 asyncio.get_running_loop().call_soon(self._move)
                 return
 
-    async def _wait(self) -> None:
+    async def _wait(self, entry: _Entry) -> None:
         try:
-            await self._room()
+            await self._room(entry.size_bytes)
         except Exception:  # noqa: BLE001
             # Whatever is wrong, giving the next record tells it.
             _log.debug("no room", exc_info=True)

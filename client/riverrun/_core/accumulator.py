@@ -34,6 +34,20 @@ class OpenBatch(Generic[R]):
     size_bytes: int = 0
 
 
+class UnencodableError(Exception):
+    """An open batch that cannot be encoded, by a bug: a record should have been refused.
+
+    Attributes:
+        batch: what is to be resolved; without records.
+        cause: what went wrong.
+    """
+
+    def __init__(self, batch: OutgoingBatch, cause: Exception) -> None:
+        super().__init__(f"{batch.partition}: {type(cause).__name__}: {cause}")
+        self.batch = batch
+        self.cause = cause
+
+
 class Accumulator(Generic[R]):
     """The open batches of a producer, one a partition, oldest first.
 
@@ -87,18 +101,26 @@ class Accumulator(Generic[R]):
         """Encode the partition's open batch, if there is one.
 
         Raises:
-            TypeError: a record has a part of the wrong type, which its sender should have refused.
+            UnencodableError: a record has a part that its sender should have refused.
         """
         batch = self._open.pop(partition, None)
         if batch is None:
             return None
+        try:
+            encoded = encode_rows(batch.rows, _NO_LIMIT)
+            assert encoded.record_count == len(batch.rows), "an open batch holds no more than fits"
+        except Exception as error:
+            raise UnencodableError(self._sealed(partition, batch, b""), error) from error
+        return self._sealed(partition, batch, encoded.data)
+
+    def _sealed(
+        self, partition: TopicPartition, batch: OpenBatch[R], records: bytes
+    ) -> OutgoingBatch:
         times = [row[2] for row in batch.rows]
-        encoded = encode_rows(batch.rows, _NO_LIMIT)
-        assert encoded.record_count == len(batch.rows), "an open batch holds no more than fits"
         return OutgoingBatch(
             partition=partition,
-            records=encoded.data,
-            record_count=encoded.record_count,
+            records=records,
+            record_count=len(batch.rows),
             first_timestamp_ms=times[0],
             max_timestamp_ms=max(times),
             deadline_s=batch.created_s + self._delivery_timeout_s,

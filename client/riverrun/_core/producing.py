@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
-from riverrun._core.accumulator import Accumulator
+from riverrun._core.accumulator import Accumulator, UnencodableError
 from riverrun._core.dispatch import Append, Dispatcher, StreamLimits
 from riverrun._core.encoding import Row
 from riverrun._core.outgoing import OutgoingBatch, Receipt, Resolution
@@ -17,7 +17,7 @@ from riverrun._core.partitioner import Route, RouteMaker, route_maker
 from riverrun._core.producer_statistics import ProducerCounters
 from riverrun._core.records import TopicPartition
 from riverrun._core.sequences import PartitionLane
-from riverrun.errors import RiverrunError
+from riverrun.errors import Reason, RiverrunError, UsageError
 
 R = TypeVar("R", bound=Receipt)
 
@@ -125,7 +125,14 @@ class ProducerMachine(Generic[R]):
 
     def seal(self, partition: TopicPartition) -> None:
         """Close the partition's open batch, if there is one, so that it goes out next."""
-        batch = self._accumulator.seal(partition)
+        try:
+            batch = self._accumulator.seal(partition)
+        except UnencodableError as failure:
+            # Its records fail, and nobody else's.
+            text = f"the batch cannot be encoded, and was not sent: {failure}"
+            error = UsageError(text, reason=Reason.INVALID_RECORD)
+            self._settle([Resolution(failure.batch, None, error)])
+            return
         if batch is None:
             return
         route = self._routes.get(partition.topic)

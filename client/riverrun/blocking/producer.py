@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Generic, Self, cast
 
 import riverrun.producer
 from riverrun._core.encoding import Row, size_bound
+from riverrun._core.headers import own_headers
 from riverrun._core.producer_statistics import ProducerStatistics
 from riverrun._core.records import Headers, RecordMetadata, SendSummary
 from riverrun._core.row_checks import check_row, check_size
@@ -66,7 +67,7 @@ class Producer(Generic[K, V]):
         *,
         key: K | None = None,
         partition: int | None = None,
-        headers: Headers = (),
+        headers: Headers | Mapping[str, bytes] = (),
         timestamp_ms: int | None = None,
     ) -> RecordMetadata:
         """Write one record and wait until it is acknowledged.
@@ -78,7 +79,7 @@ class Producer(Generic[K, V]):
             value: the payload; None is a tombstone, which is not the same as empty.
             key: equal keys go to one partition, unless the partitioner says otherwise.
             partition: where to in the topic, whatever the partitioner says.
-            headers: anything else that travels with the record.
+            headers: anything else that travels with the record, as pairs or a mapping; they are copied.
             timestamp_ms: when it happened, in ms since 1970; None is now.
 
         Raises:
@@ -106,7 +107,7 @@ class Producer(Generic[K, V]):
         *,
         key: K | None = None,
         partition: int | None = None,
-        headers: Headers = (),
+        headers: Headers | Mapping[str, bytes] = (),
         timestamp_ms: int | None = None,
         on_delivery: OnDelivery | None = None,
     ) -> Future[RecordMetadata]:
@@ -121,7 +122,7 @@ class Producer(Generic[K, V]):
             value: the payload; None is a tombstone, which is not the same as empty.
             key: as for `send`.
             partition: where to in the topic, whatever the partitioner says.
-            headers: anything else that travels with the record.
+            headers: anything else that travels with the record, as pairs or a mapping; they are copied.
             timestamp_ms: when it happened, in ms since 1970; None is now.
             on_delivery: called once of every record that was taken, on the client's thread, where it
                 must not block, with (None, metadata) or (error, None): in the order of the
@@ -283,12 +284,13 @@ class Producer(Generic[K, V]):
         topic: str,
         value: V | None,
         key: K | None,
-        headers: Headers,
+        headers: Headers | Mapping[str, bytes],
         timestamp_ms: int | None,
     ) -> Row:
-        """Serialize in the calling thread, which may change the value once it has returned."""
+        """Serialize in the calling thread, which may change everything once it has returned."""
         data = self._serializer.value(topic, value)
-        return (self._serializer.key(topic, key), data, timestamp_ms or 0, headers)
+        key_data = self._serializer.key(topic, key)
+        return (key_data, data, timestamp_ms or 0, own_headers(headers))
 
     def _take(
         self,

@@ -118,19 +118,20 @@ class ProduceEngine:
         """Accept one record.
 
         Raises:
-            BufferFullError: there is no room.
+            BufferFullError: there is no room, or others wait for it.
         """
         self.check_open()
         size_bytes = submission.size_bytes
-        if not self.machine.has_room(size_bytes):
+        if not self._room.take_now(size_bytes):
             self._refused_bytes = max(self._refused_bytes, size_bytes)
+            why = f"has no room for {size_bytes} more"
+            if self.machine.has_room(size_bytes):
+                why = f"others wait for room before these {size_bytes}"
             raise BufferFullError(
                 f"the producer's buffer holds {self.machine.buffered_bytes} bytes of "
-                f"{self._config.buffer_bytes} (buffer_bytes) and has no room for {size_bytes} more; "
-                "await drain() and call again",
+                f"{self._config.buffer_bytes} (buffer_bytes) and {why}; await drain() and call again",
                 reason=Reason.BUFFER_FULL,
             )
-        self.machine.reserve(size_bytes)
         self._refused_bytes = 0
         return self._accept(submission)
 

@@ -50,3 +50,30 @@ def test_records_larger_than_a_batch_wait_for_the_room_that_they_need(client, to
         producer.send(topic, b"")
         at_once(6, lambda: producer.send(topic, bytes(600_000)))
     assert len(waits) <= 6, "once for each at the most"
+
+
+def test_a_callback_is_not_refused_while_there_is_room_although_much_was_given_before(
+    topic, client
+):
+    outcome = []
+
+    with client.producer(linger_s=60) as producer:
+
+        def told(error, metadata):
+            # Meanwhile another thread gives more records than the queue moves at a time.
+            given = threading.Thread(target=give)
+            given.start()
+            given.join(20)
+            try:
+                outcome.append(producer.send_nowait(topic, b"from the callback"))
+            except riverrun.RiverrunError as error:
+                outcome.append(error)
+
+        def give():
+            for _ in range(3000):
+                producer.send_nowait(topic, b"x")
+
+        producer.send_nowait(topic, b"first", on_delivery=told)
+        producer.flush()
+        producer.flush()
+        assert outcome[0].result(20).offset == 3001

@@ -159,8 +159,11 @@ class SendQueue:
         Raises:
             BufferFullError: there is no room, or others wait for it already.
         """
-        self._move()
-        if self._entries:
+        # The caller's own are among what was given before; what others give meanwhile may come later.
+        target = self._given_count
+        while self._entries and self._taken_count < target and self._waiting is None:
+            self._move()
+        if self._waiting is not None:
             raise BufferFullError(
                 "the producer's buffer has no room, and records of other threads wait for it; "
                 "drain() and call again",

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import threading
+import time
 
 import pytest
 
 import riverrun.blocking
+from riverrun import Reason
+from riverrun.blocking.loop_thread import LoopThread
 from riverrun.blocking.send_queue import SendQueue
 
 
@@ -77,3 +82,73 @@ def test_a_callback_is_not_refused_while_there_is_room_although_much_was_given_b
         producer.flush()
         producer.flush()
         assert outcome[0].result(20).offset == 3001
+
+
+def test_calls_that_wait_for_room_all_end_with_the_delivery_timeout():
+    failures = []
+
+    def send():
+        try:
+            producer.send("t", bytes(900))
+        except riverrun.RiverrunError as error:
+            failures.append(error)
+
+    # It takes connections and never answers.
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        riverrun.blocking.Client(f"127.0.0.1:{silent.getsockname()[1]}") as client,
+        client.producer(buffer_bytes=1000, batch_bytes=1000, delivery_timeout_s=1.0) as producer,
+    ):
+        began_s = time.monotonic()
+        at_once(30, send)
+        took_s = time.monotonic() - began_s
+    assert [error.reason for error in failures] == [Reason.TIMED_OUT] * 30
+    assert all(error.outcome_known for error in failures)
+    assert sum("found no room" in error.message for error in failures) >= 27
+    assert took_s < 15, "they did not wait for each other"
+
+
+class Full:
+    """A buffer that takes the records of some sizes and has no room for others."""
+
+    delivery_timeout_s = 0.05
+
+    async def room(self, size_bytes):
+        await asyncio.Event().wait()
+
+    def no_room(self, size_bytes):
+        return riverrun.TimedOutError(f"none for {size_bytes}", reason=Reason.TIMED_OUT)
+
+
+def test_a_call_that_gives_up_lets_those_behind_it_go_on_and_no_other_record_is_lost():
+    thread = LoopThread()
+    queue = SendQueue(thread, Full(), buffer_bytes=1000)
+    taken = []
+
+    def refuse():
+        raise riverrun.BufferFullError("full", reason=Reason.BUFFER_FULL)
+
+    def take():
+        future = asyncio.get_running_loop().create_future()
+        future.set_result(None)
+        taken.append(future)
+        return future
+
+    large = queue.put(refuse, 900, awaited=True)
+    small = queue.put(take, 10)
+    assert large.exception(20).message == "none for 900"
+    assert small.result(20) is None
+    # Behind a record that nobody awaits, and that stays, a call gives up too.
+    stays = queue.put(refuse, 20)
+    call = queue.put(take, 10, awaited=True)
+    assert call.exception(20).message == "none for 10"
+    assert not stays.done()
+
+    async def end():
+        queue.close()
+
+    thread.call(end)
+    assert isinstance(stays.exception(20), riverrun.ClosedError)
+    thread.close()
+    assert thread.join(20)
+    assert len(taken) == 1

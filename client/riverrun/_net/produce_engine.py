@@ -66,6 +66,7 @@ class ProduceEngine:
         self, connections: Connections, config: ProducerConfig, uniform: Callable[[], float]
     ) -> None:
         self._config = config
+        self.delivery_timeout_s = config.delivery_timeout_s
         self._uniform = uniform
         accumulator = Accumulator(
             RecordFutures,
@@ -184,11 +185,12 @@ class ProduceEngine:
                 async with asyncio.timeout(self._config.delivery_timeout_s):
                     await self._room.reserve(size_bytes)
             except TimeoutError:
-                raise self._no_room(size_bytes) from None
+                raise self.no_room(size_bytes) from None
         # What was kept when the end came dies with the producer.
         self.check_open()
 
-    def _no_room(self, size_bytes: int) -> TimedOutError:
+    def no_room(self, size_bytes: int) -> TimedOutError:
+        """Make the error for what has waited for room in vain."""
         timeout_s = self._config.delivery_timeout_s
         return TimedOutError(
             f"{size_bytes} bytes found no room in the producer's buffer within {timeout_s:g} s "

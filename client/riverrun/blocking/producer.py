@@ -57,7 +57,7 @@ class Producer(Generic[K, V]):
         self._on_delivery = on_delivery
         self._serializer = serializer
         engine = producer._engine  # noqa: SLF001 - two faces of one producer
-        self._queue = SendQueue(session.thread, engine.room, buffer_bytes)
+        self._queue = SendQueue(session.thread, engine, buffer_bytes)
         session.queues.add(self._queue)
 
     def send(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 import time
 from collections import deque
@@ -16,7 +17,7 @@ from typing import NamedTuple, Protocol, cast
 from riverrun._core.records import RecordMetadata
 from riverrun._net.delivery_reports import OnDelivery, Report, report, report_soon
 from riverrun.blocking.loop_thread import LoopThread
-from riverrun.errors import BufferFullError, ClosedError, Reason, RiverrunError
+from riverrun.errors import BufferFullError, ClosedError, FatalError, Reason, RiverrunError
 
 _log = logging.getLogger("riverrun")
 
@@ -53,16 +54,27 @@ class Acknowledgement(Future[RecordMetadata]):
 
     def __init__(self, *, told: bool = False) -> None:
         super().__init__()
+        self._pid = os.getpid()
         self._asked = told
         self.set_running_or_notify_cancel()
 
     def result(self, timeout: float | None = None) -> RecordMetadata:
-        """Wait for the acknowledgement, `timeout` seconds at the most."""
+        """Wait for the acknowledgement, `timeout` seconds at the most.
+
+        Raises:
+            FatalError: this process was forked from the one that sent the record.
+        """
+        self._check_process()
         self._asked = True
         return super().result(timeout)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Wait for the outcome, `timeout` seconds at the most, and return the error, if any."""
+        """Wait for the outcome, `timeout` seconds at the most, and return the error, if any.
+
+        Raises:
+            FatalError: this process was forked from the one that sent the record.
+        """
+        self._check_process()
         self._asked = True
         return super().exception(timeout)
 
@@ -71,9 +83,23 @@ class Acknowledgement(Future[RecordMetadata]):
         self._asked = True
         super().add_done_callback(fn)
 
+    def _check_process(self) -> None:
+        """In a forked child, tell what was known when it was forked, and wait for no more."""
+        if self._pid == os.getpid():
+            return
+        # The lock may be held by a thread that is not here.
+        self._condition = threading.Condition()
+        if not self.done():
+            raise FatalError(
+                f"the record was sent by process {self._pid}, from which this one, {os.getpid()}, was "
+                "forked; only that one hears what becomes of it: ask the future there",
+                reason=Reason.FORKED,
+                outcome_known=False,
+            )
+
     def __del__(self) -> None:
         """Tell of a failure that nobody has asked for."""
-        if not self._asked and self.done():
+        if not self._asked and self._pid == os.getpid() and self.done():
             error = super().exception()
             if error is not None:
                 _log.error("a record was not written, and nobody asked: %s", error)

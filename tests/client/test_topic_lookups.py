@@ -61,6 +61,54 @@ async def test_a_flush_waits_for_what_a_callback_has_sent_again():
     assert {error.reason for error in errors} == {Reason.TOPIC_NOT_FOUND}
 
 
+async def test_the_delivery_timeout_counts_from_when_a_record_was_taken(monkeypatch):
+    learnt, fetch = asyncio.Event(), produce_topics.fetch_topic
+
+    async def slow(connections, topic):
+        await learnt.wait()
+        return await fetch(connections, topic)
+
+    monkeypatch.setattr(produce_topics, "fetch_topic", slow)
+    async with producing(linger_s=0.0, delivery_timeout_s=30.0) as (broker, producer):
+        broker.add_topic(TOPIC)
+        loop = asyncio.get_running_loop()
+        before_s = loop.time()
+        future = producer.send_nowait(TOPIC, b"x")
+        after_s = loop.time()
+        await asyncio.sleep(0.3)
+        engine = producer._engine
+        learnt.set()
+        while (deadline_s := engine.machine.next_deadline_s()) is None:
+            assert not future.done()
+            await asyncio.sleep(0)
+        assert before_s <= deadline_s - 30.0 <= after_s
+        await future
+        assert producer.statistics().acknowledgement_time.max_s >= 0.3
+
+
+async def test_a_record_whose_topic_was_learnt_late_gives_up_before_those_taken_later(monkeypatch):
+    learnt, fetch = asyncio.Event(), produce_topics.fetch_topic
+
+    async def slow(connections, topic):
+        if topic == "slow":
+            await learnt.wait()
+        return await fetch(connections, topic)
+
+    monkeypatch.setattr(produce_topics, "fetch_topic", slow)
+    told = []
+    async with producing(linger_s=60.0, delivery_timeout_s=1.0) as (broker, producer):
+        for topic in (TOPIC, "slow"):
+            broker.add_topic(topic)
+        producer.send_nowait("slow", b"", on_delivery=lambda *_: told.append("slow"))
+        await asyncio.sleep(0.2)
+        late = producer.send_nowait(TOPIC, b"", on_delivery=lambda *_: told.append(TOPIC))
+        await producer._engine._topics.loaded([TOPIC])
+        learnt.set()
+        with pytest.raises(riverrun.TimedOutError):
+            await late
+        assert told == ["slow", TOPIC]
+
+
 async def test_a_lookup_that_meets_a_bug_fails_its_records_and_the_next_one_works(monkeypatch):
     async def broken(connections, topic):
         raise LookupError("no such drawer")

@@ -112,11 +112,18 @@ class ProducerMachine(Generic[R]):
         """
         return TopicPartition(topic, self._routes[topic].choose(row[0], row[1]))
 
-    def append(self, partition: TopicPartition, row: Row, size_bytes: int, now_s: float) -> R:
-        """Put one record, whose bytes are reserved, into its partition's open batch."""
+    def append(
+        self,
+        partition: TopicPartition,
+        row: Row,
+        size_bytes: int,
+        now_s: float,
+        accepted_s: float | None = None,
+    ) -> R:
+        """Put one record, whose bytes are reserved and which was taken then, into its open batch."""
         if self._accumulator.is_full(partition, size_bytes, self.limit_bytes(partition)):
             self.seal(partition)
-        return self._accumulator.append(partition, row, size_bytes, now_s)
+        return self._accumulator.append(partition, row, size_bytes, now_s, accepted_s)
 
     def submit(self, batch: OutgoingBatch) -> None:
         """Take a whole batch, whose bytes are reserved, behind all records of its partition."""

@@ -53,7 +53,8 @@ class Submission(NamedTuple):
     on_delivery: OnDelivery | None = None
 
 
-_Waiting: TypeAlias = tuple[Submission, asyncio.Future[RecordMetadata]]
+# With the time when it was taken.
+_Waiting: TypeAlias = tuple[Submission, asyncio.Future[RecordMetadata], float]
 
 
 class ProduceEngine:
@@ -142,15 +143,16 @@ class ProduceEngine:
         return self._accept(submission)
 
     def _accept(self, submission: Submission) -> asyncio.Future[RecordMetadata]:
-        future = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future, taken_s = loop.create_future(), loop.time()
         topic = submission.topic
         waiting = self._waiting.get(topic)
         if waiting is not None:
-            waiting.append((submission, future))
+            waiting.append((submission, future, taken_s))
         elif self._topics.knows(topic, submission.partition):
-            self._place(submission, future)
+            self._place(submission, future, taken_s)
         else:
-            self._waiting[topic] = [(submission, future)]
+            self._waiting[topic] = [(submission, future, taken_s)]
             self._topics.load(topic)
         return future
 
@@ -275,7 +277,8 @@ class ProduceEngine:
         if failure is not None and topic not in self._waiting:
             # It was known and is only stale: the appends themselves will tell what is wrong.
             self._topics.keep(topic)
-        for submission, future in self._waiting.pop(topic, ()):
+        waiting = self._waiting.pop(topic, ())
+        for submission, future, taken_s in waiting:
             try:
                 if failure is not None:
                     raise failure
@@ -283,9 +286,14 @@ class ProduceEngine:
             except RiverrunError as error:
                 self._refuse(submission, future, error)
             else:
-                self._place(submission, future)
+                self._place(submission, future, taken_s)
+        if waiting:
+            # They were taken before records that have a batch already, and give up before those.
+            self._stream.rearm()
 
-    def _place(self, submission: Submission, future: asyncio.Future[RecordMetadata]) -> None:
+    def _place(
+        self, submission: Submission, future: asyncio.Future[RecordMetadata], taken_s: float
+    ) -> None:
         topic, number, row, size_bytes, on_delivery = submission
         if number is not None:
             partition = TopicPartition(topic, number)
@@ -296,7 +304,7 @@ class ProduceEngine:
                 self._refuse(submission, future, error)
                 return
         now_s = asyncio.get_running_loop().time()
-        receipt = self.machine.append(partition, row, size_bytes, now_s)
+        receipt = self.machine.append(partition, row, size_bytes, now_s, taken_s)
         receipt.add(future, row[2], on_delivery)
         self._touched()
 
@@ -360,7 +368,7 @@ class ProduceEngine:
 
     def _abandon(self, error: RiverrunError) -> None:
         for waiting in self._waiting.values():
-            for submission, future in waiting:
+            for submission, future, _ in waiting:
                 self._refuse(submission, future, error)
         self._waiting.clear()
         self.machine.abandon(error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from contextlib import aclosing, suppress
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeAlias, TypedDict, cast
@@ -12,6 +12,7 @@ from typing import Any, Generic, Literal, Self, TypeAlias, TypedDict, cast
 from riverrun._core.chunks import Chunk, Chunker, Sendable
 from riverrun._core.codecs import Compression
 from riverrun._core.encoding import size_bound
+from riverrun._core.headers import own_headers
 from riverrun._core.outgoing import OutgoingBatch
 from riverrun._core.partitioner import Partitioner, PartitionerName
 from riverrun._core.producer_statistics import ProducerStatistics
@@ -87,7 +88,7 @@ class Producer(Generic[K, V]):
         *,
         key: K | None = None,
         partition: int | None = None,
-        headers: Headers = (),
+        headers: Headers | Mapping[str, bytes] = (),
         timestamp_ms: int | None = None,
     ) -> RecordMetadata:
         """Write one record and wait until it is acknowledged.
@@ -99,7 +100,7 @@ class Producer(Generic[K, V]):
             value: the payload; None is a tombstone, which is not the same as empty.
             key: equal keys go to one partition, unless the partitioner says otherwise.
             partition: where to in the topic, whatever the partitioner says.
-            headers: anything else that travels with the record.
+            headers: anything else that travels with the record, as pairs or a mapping; they are copied.
             timestamp_ms: when it happened, in ms since 1970; None is now.
 
         Raises:
@@ -122,7 +123,7 @@ class Producer(Generic[K, V]):
         *,
         key: K | None = None,
         partition: int | None = None,
-        headers: Headers = (),
+        headers: Headers | Mapping[str, bytes] = (),
         timestamp_ms: int | None = None,
         on_delivery: OnDelivery | None = None,
     ) -> asyncio.Future[RecordMetadata]:
@@ -137,7 +138,7 @@ class Producer(Generic[K, V]):
             value: the payload; None is a tombstone, which is not the same as empty.
             key: as for `send`.
             partition: where to in the topic, whatever the partitioner says.
-            headers: anything else that travels with the record.
+            headers: anything else that travels with the record, as pairs or a mapping; they are copied.
             timestamp_ms: when it happened, in ms since 1970; None is now.
             on_delivery: called once of every record that was taken, on the event loop, with (None,
                 metadata) or (error, None): in the order of the acknowledgements, so in that of the
@@ -163,7 +164,7 @@ class Producer(Generic[K, V]):
         )
 
     async def drain(self) -> None:
-        """Wait until the buffer has room for another batch.
+        """Wait until the buffer has room for another batch, and for the record that it refused last.
 
         Example:
             for number in range(1000):
@@ -300,7 +301,7 @@ class Producer(Generic[K, V]):
         value: V | None,
         key: K | None,
         partition: int | None,
-        headers: Headers,
+        headers: Headers | Mapping[str, bytes],
         timestamp_ms: int | None,
         on_delivery: OnDelivery | None,
     ) -> Submission:
@@ -308,9 +309,10 @@ class Producer(Generic[K, V]):
         _check_place(topic, partition)
         data = self._serializer.value(topic, value)
         key_data = self._serializer.key(topic, key)
-        row = (key_data, data, now_ms() if timestamp_ms is None else timestamp_ms, headers)
+        own = own_headers(headers)
+        row = (key_data, data, now_ms() if timestamp_ms is None else timestamp_ms, own)
         check_row(row)
-        size_bytes = size_bound(key_data, data, headers)
+        size_bytes = size_bound(key_data, data, own)
         check_size(size_bytes)
         return Submission(topic, partition, row, size_bytes, on_delivery)
 

@@ -122,6 +122,18 @@ def test_a_record_that_never_reached_the_producer_is_told_too_and_once(tmp_path,
     assert {type(outcome) for outcome in told.outcomes} == {riverrun.ClosedError}
 
 
+class NoRoom:
+    """A buffer that has no room, ever."""
+
+    delivery_timeout_s = 60.0
+
+    async def room(self, size_bytes):
+        await asyncio.Event().wait()
+
+    def no_room(self, size_bytes):
+        return AssertionError("nobody waits for so long")
+
+
 def _send_and_fail(producer, topic, value):
     with pytest.raises(riverrun.RiverrunError):
         producer.send(topic, value)
@@ -143,13 +155,13 @@ def _send_and_fail(producer, topic, value):
 )
 def test_who_is_told_hears_of_a_record_that_was_left_in_the_queue(refusal, told_of):
     told, thread = Told(), LoopThread()
-    queue = SendQueue(thread, asyncio.Event().wait, buffer_bytes=1000)
+    queue = SendQueue(thread, NoRoom(), buffer_bytes=1000)
 
     def take():
         raise refusal
 
     async def close():
-        await asyncio.sleep(0)
+        queue._move()
         queue.close()
 
     futures = [queue.put(take, 10, on_delivery=told) for _ in range(3)]

@@ -275,6 +275,30 @@ print("parent went on")
     assert ended(program(text, real_broker, topic)) == ("parent went on\n", "")
 
 
+def test_a_future_from_before_the_fork_tells_what_it_knew_then_and_waits_for_no_more(
+    real_broker, topic
+):
+    text = """
+lingering = client.producer(linger_s=1)
+known, unknown = producer.send_nowait(topic, b"known"), lingering.send_nowait(topic, b"unknown")
+offset = known.result().offset
+child = os.fork()
+if not child:
+    assert known.result(20).offset == offset and known.exception(20) is None
+    for ask in (unknown.result, unknown.exception):
+        try:
+            ask(20)
+        except riverrun.FatalError as error:
+            assert error.reason == "FORKED" and not error.outcome_known, error
+        else:
+            print("not told", ask)
+    os._exit(7)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+print("parent was told", unknown.result(20).offset > offset)
+"""
+    assert ended(program(text, real_broker, topic)) == ("parent was told True\n", "")
+
+
 def test_a_client_that_was_made_and_not_used_works_in_the_child(real_broker, topic):
     text = """
 import riverrun, riverrun.blocking, os, sys

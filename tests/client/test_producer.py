@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from contextlib import suppress
 from zlib import crc32
 
 import pytest
@@ -152,6 +153,43 @@ async def test_a_full_buffer_refuses_and_waiting_for_room_helps():
     assert [place.offset for place in places] == [*range(16)]
 
 
+async def test_waiting_for_room_waits_for_what_a_record_larger_than_a_batch_needs():
+    broker = broker_with()
+    async with (
+        broker.serving() as address,
+        impatient(address) as client,
+        client.producer(batch_bytes=100, buffer_bytes=2000) as producer,
+    ):
+        drains = 0
+        for _ in range(3):
+            while True:
+                try:
+                    producer.send_nowait(TOPIC, bytes(1200))
+                    break
+                except riverrun.BufferFullError:
+                    drains += 1
+                    assert drains < 10, "it returns and there is no room"
+                    await producer.drain()
+        await producer.flush()
+    assert drains == 2
+    assert len(broker.partition(TOPIC).values()) == 3
+
+
+async def test_others_have_their_turn_while_a_producer_asks_for_room_that_it_has():
+    broker = broker_with()
+    async with (
+        broker.serving() as address,
+        impatient(address) as client,
+        client.producer() as producer,
+    ):
+        acknowledged = producer.send_nowait(TOPIC, b"")
+        drains = 0
+        while not acknowledged.done() and drains < 1_000_000:
+            drains += 1
+            await producer.drain()
+        assert acknowledged.done()
+
+
 async def test_a_record_larger_than_the_buffer_still_goes_through_alone():
     broker = broker_with()
     async with (
@@ -184,6 +222,69 @@ async def test_a_small_record_does_not_overtake_a_large_one_that_waits_for_room(
         sizes = [900, 900, 1, 900, 1]
         await asyncio.gather(*(producer.send(TOPIC, bytes(size)) for size in sizes))
     assert [len(value) for value in broker.partition(TOPIC).values()] == sizes
+
+
+async def test_senders_that_wait_and_those_that_do_not_all_come_to_their_turn():
+    broker = broker_with()
+    refusing = 2
+    waiting = 4
+    async with (
+        broker.serving() as address,
+        impatient(address) as client,
+        client.producer(batch_bytes=100, buffer_bytes=1000) as producer,
+    ):
+
+        async def waits() -> None:
+            nonlocal waiting
+            sent = 0
+            while sent < 10 or refusing:
+                await producer.send(TOPIC, bytes(900))
+                sent += 1
+            waiting -= 1
+
+        async def drains(bounded) -> None:
+            nonlocal refusing
+            for _ in range(10):
+                while True:
+                    try:
+                        producer.send_nowait(TOPIC, bytes(200))
+                        break
+                    except riverrun.BufferFullError:
+                        await bounded(producer.drain())
+            refusing -= 1
+
+        async def never_waits() -> None:
+            while waiting:
+                with suppress(riverrun.BufferFullError):
+                    producer.send_nowait(TOPIC, b"small")
+                await asyncio.sleep(0)
+
+        everybody = [waits() for _ in range(waiting)]
+        everybody += [drains(lambda drain: drain), drains(lambda drain: asyncio.wait_for(drain, 9))]
+        async with asyncio.timeout(20):
+            await asyncio.gather(*everybody, never_waits())
+    assert Counter(map(len, broker.partition(TOPIC).values()))[200] == 20
+
+
+async def test_a_record_that_does_not_wait_is_refused_while_others_wait_for_room():
+    broker = broker_with()
+    async with (
+        broker.serving() as address,
+        impatient(address) as client,
+        client.producer(batch_bytes=100, buffer_bytes=1000, linger_s=60) as producer,
+    ):
+        first = producer.send_nowait(TOPIC, bytes(400))
+        large = asyncio.create_task(producer.send(TOPIC, bytes(800)))
+        await asyncio.sleep(0)
+        with pytest.raises(riverrun.BufferFullError, match="others wait for room before"):
+            producer.send_nowait(TOPIC, b"small")
+        await producer.flush()
+        await first
+        await producer.drain()
+        producer.send_nowait(TOPIC, b"small")
+        await producer.flush()
+        await large
+    assert [len(value) for value in broker.partition(TOPIC).values()] == [400, 800, 5]
 
 
 async def test_a_sender_that_gives_up_waiting_for_room_holds_nobody_up():

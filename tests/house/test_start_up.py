@@ -24,6 +24,7 @@ print("\\n" + json.dumps([code, sorted(sys.modules.keys() - before)]))
 HELP = {
     "riverrun",
     "riverrun._core",
+    "riverrun._core.headers",  # what a record does to those that it is given
     "riverrun._core.records",
     "riverrun._core.type_parameters",
     "riverrun.cli",

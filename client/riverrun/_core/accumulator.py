@@ -26,12 +26,28 @@ class OpenBatch(Generic[R]):
     Attributes:
         receipt: whom to tell; knows the records by their place here.
         created_s: when the first record came, on the monotonic clock.
+        accepted_s: when it was taken, which is earlier where its topic had to be learnt first.
     """
 
     receipt: R
     created_s: float
+    accepted_s: float
     rows: list[Row] = field(default_factory=list)
     size_bytes: int = 0
+
+
+class UnencodableError(Exception):
+    """An open batch that cannot be encoded, by a bug: a record should have been refused.
+
+    Attributes:
+        batch: what is to be resolved; without records.
+        cause: what went wrong.
+    """
+
+    def __init__(self, batch: OutgoingBatch, cause: Exception) -> None:
+        super().__init__(f"{batch.partition}: {type(cause).__name__}: {cause}")
+        self.batch = batch
+        self.cause = cause
 
 
 class Accumulator(Generic[R]):
@@ -70,15 +86,31 @@ class Accumulator(Generic[R]):
         limit_bytes = min(limit_bytes, self.batch_bytes)
         return batch.size_bytes + size_bytes > limit_bytes or len(batch.rows) >= MAX_BATCH_RECORDS
 
-    def append(self, partition: TopicPartition, row: Row, size_bytes: int, now_s: float) -> R:
+    def append(
+        self,
+        partition: TopicPartition,
+        row: Row,
+        size_bytes: int,
+        now_s: float,
+        accepted_s: float | None = None,
+    ) -> R:
         """Put a record, whose `size_bound` is `size_bytes`, behind the others of its partition.
+
+        Args:
+            partition: where to.
+            row: the record.
+            size_bytes: what it takes at the most.
+            now_s: the time.
+            accepted_s: when the producer took it; None is now.
 
         Returns:
             The batch's receipt, for which this is the newest record.
         """
         batch = self._open.get(partition)
         if batch is None:
-            batch = self._open[partition] = OpenBatch(self._new_receipt(partition), now_s)
+            taken_s = now_s if accepted_s is None else accepted_s
+            batch = OpenBatch(self._new_receipt(partition), now_s, taken_s)
+            self._open[partition] = batch
         batch.rows.append(row)
         batch.size_bytes += size_bytes
         return batch.receipt
@@ -87,24 +119,32 @@ class Accumulator(Generic[R]):
         """Encode the partition's open batch, if there is one.
 
         Raises:
-            TypeError: a record has a part of the wrong type, which its sender should have refused.
+            UnencodableError: a record has a part that its sender should have refused.
         """
         batch = self._open.pop(partition, None)
         if batch is None:
             return None
+        try:
+            encoded = encode_rows(batch.rows, _NO_LIMIT)
+            assert encoded.record_count == len(batch.rows), "an open batch holds no more than fits"
+        except Exception as error:
+            raise UnencodableError(self._sealed(partition, batch, b""), error) from error
+        return self._sealed(partition, batch, encoded.data)
+
+    def _sealed(
+        self, partition: TopicPartition, batch: OpenBatch[R], records: bytes
+    ) -> OutgoingBatch:
         times = [row[2] for row in batch.rows]
-        encoded = encode_rows(batch.rows, _NO_LIMIT)
-        assert encoded.record_count == len(batch.rows), "an open batch holds no more than fits"
         return OutgoingBatch(
             partition=partition,
-            records=encoded.data,
-            record_count=encoded.record_count,
+            records=records,
+            record_count=len(batch.rows),
             first_timestamp_ms=times[0],
             max_timestamp_ms=max(times),
-            deadline_s=batch.created_s + self._delivery_timeout_s,
+            deadline_s=batch.accepted_s + self._delivery_timeout_s,
             reserved_bytes=batch.size_bytes,
             receipt=batch.receipt,
-            accepted_s=batch.created_s,
+            accepted_s=batch.accepted_s,
         )
 
     def partitions(self) -> list[TopicPartition]:
@@ -124,7 +164,7 @@ class Accumulator(Generic[R]):
     def overdue(self, now_s: float) -> list[TopicPartition]:
         """Return the partitions whose open batch has passed its deadline unsent."""
         latest = now_s - self._delivery_timeout_s
-        return [p for p, batch in self._open.items() if batch.created_s <= latest]
+        return [p for p, batch in self._open.items() if batch.accepted_s <= latest]
 
     def next_linger_s(self) -> float | None:
         """When the oldest open batch has lingered."""
@@ -134,6 +174,6 @@ class Accumulator(Generic[R]):
 
     def next_deadline_s(self) -> float | None:
         """When the oldest open batch gives up."""
-        for batch in self._open.values():
-            return batch.created_s + self._delivery_timeout_s
-        return None
+        if not self._open:
+            return None
+        return min(batch.accepted_s for batch in self._open.values()) + self._delivery_timeout_s

@@ -14,6 +14,7 @@ from riverrun._core.encoding import (
     encode_rows,
     encode_values,
 )
+from riverrun._core.headers import own_headers
 from riverrun._core.partitioner import KeyRoute, OwnRoute, RoundRobinRoute, Route
 from riverrun._core.records import NewRecord, Record
 from riverrun._core.row_checks import check_row, check_size
@@ -347,7 +348,7 @@ class Chunker:
             return (None, item, now_ms, ())
         if isinstance(item, (NewRecord, Record)):
             timestamp_ms = now_ms if item.timestamp_ms is None else item.timestamp_ms
-            row = (item.key, item.value, timestamp_ms, item.headers)
+            row = (item.key, item.value, timestamp_ms, own_headers(item.headers))
         elif type(item) is tuple and len(item) == 2:
             row = (*item, now_ms, ())
         else:

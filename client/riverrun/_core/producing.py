@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
-from riverrun._core.accumulator import Accumulator
+from riverrun._core.accumulator import Accumulator, UnencodableError
 from riverrun._core.dispatch import Append, Dispatcher, StreamLimits
 from riverrun._core.encoding import Row
 from riverrun._core.outgoing import OutgoingBatch, Receipt, Resolution
@@ -17,7 +17,7 @@ from riverrun._core.partitioner import Route, RouteMaker, route_maker
 from riverrun._core.producer_statistics import ProducerCounters
 from riverrun._core.records import TopicPartition
 from riverrun._core.sequences import PartitionLane
-from riverrun.errors import RiverrunError
+from riverrun.errors import Reason, RiverrunError, UsageError
 
 R = TypeVar("R", bound=Receipt)
 
@@ -112,11 +112,18 @@ class ProducerMachine(Generic[R]):
         """
         return TopicPartition(topic, self._routes[topic].choose(row[0], row[1]))
 
-    def append(self, partition: TopicPartition, row: Row, size_bytes: int, now_s: float) -> R:
-        """Put one record, whose bytes are reserved, into its partition's open batch."""
+    def append(
+        self,
+        partition: TopicPartition,
+        row: Row,
+        size_bytes: int,
+        now_s: float,
+        accepted_s: float | None = None,
+    ) -> R:
+        """Put one record, whose bytes are reserved and which was taken then, into its open batch."""
         if self._accumulator.is_full(partition, size_bytes, self.limit_bytes(partition)):
             self.seal(partition)
-        return self._accumulator.append(partition, row, size_bytes, now_s)
+        return self._accumulator.append(partition, row, size_bytes, now_s, accepted_s)
 
     def submit(self, batch: OutgoingBatch) -> None:
         """Take a whole batch, whose bytes are reserved, behind all records of its partition."""
@@ -125,7 +132,14 @@ class ProducerMachine(Generic[R]):
 
     def seal(self, partition: TopicPartition) -> None:
         """Close the partition's open batch, if there is one, so that it goes out next."""
-        batch = self._accumulator.seal(partition)
+        try:
+            batch = self._accumulator.seal(partition)
+        except UnencodableError as failure:
+            # Its records fail, and nobody else's.
+            text = f"the batch cannot be encoded, and was not sent: {failure}"
+            error = UsageError(text, reason=Reason.INVALID_RECORD)
+            self._settle([Resolution(failure.batch, None, error)])
+            return
         if batch is None:
             return
         route = self._routes.get(partition.topic)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Generic, Literal, NamedTuple, TypeAlias
 
+from riverrun._core.headers import own_headers
 from riverrun._core.type_parameters import K, K_co, V, V_co
 from riverrun.errors import Reason, RiverrunError, UsageError
 
@@ -69,7 +70,7 @@ class NewRecord(Generic[K_co, V_co]):
     Attributes:
         value: the payload; None is a tombstone, which is not the same as empty.
         key: keeps records together and in order: equal keys go to one partition.
-        headers: anything else that travels with it.
+        headers: anything else that travels with it; it keeps a copy.
         timestamp_ms: when it happened, in ms since 1970; None is now.
 
     Example:
@@ -81,6 +82,15 @@ class NewRecord(Generic[K_co, V_co]):
     key: K_co | None = None
     headers: Headers = ()
     timestamp_ms: int | None = None
+
+    def __post_init__(self) -> None:
+        """Keep headers of its own: a list that is filled anew for each record would change all.
+
+        Raises:
+            UsageError: they are not pairs.
+        """
+        if self.headers != ():
+            object.__setattr__(self, "headers", own_headers(self.headers))
 
 
 class RecordMetadata(NamedTuple):

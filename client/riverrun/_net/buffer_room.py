@@ -9,6 +9,9 @@ from typing import NamedTuple
 from riverrun._core.producing import ProducerMachine
 from riverrun._net.receipts import RecordFutures
 
+# So often the loop goes round before `wait`, within asyncio.wait_for, is back where it was called.
+_TURN_ROUNDS = 4
+
 
 class _Waiting(NamedTuple):
     """Somebody who waits, and whether the room is to be reserved for what comes."""
@@ -21,7 +24,8 @@ class _Waiting(NamedTuple):
 class BufferRoom:
     """Lets those through that have room, in the order in which they asked.
 
-    Room is reserved as it is granted, so that nobody who comes later, however small, is quicker.
+    Room is reserved as it is granted, so that nobody who comes later, however small, is quicker. Who
+    has waited without reserving has the next turn: until the loop has gone round, it alone takes room.
 
     Args:
         machine: counts what the buffer holds.
@@ -33,13 +37,20 @@ class BufferRoom:
     def __init__(self, machine: ProducerMachine[RecordFutures]) -> None:
         self._machine = machine
         self._queue: deque[_Waiting] = deque()
-        self._ended = False
+        self._ended = self._has_turn = False
         self.waited_s = 0.0
 
     def reserve_now(self, size_bytes: int) -> bool:
         """Reserve so much if it has room and nobody waits; return whether it did."""
         if self._queue or not self._machine.has_room(size_bytes):
             return False
+        self._machine.reserve(size_bytes)
+        return True
+
+    def take_now(self, size_bytes: int) -> bool:
+        """Reserve so much likewise, also where others wait if somebody has just waited its turn."""
+        if not self._has_turn or not self._machine.has_room(size_bytes):
+            return self.reserve_now(size_bytes)
         self._machine.reserve(size_bytes)
         return True
 
@@ -55,7 +66,7 @@ class BufferRoom:
 
     def grant(self) -> None:
         """Let those through for whom there is room now."""
-        while self._queue:
+        while self._queue and (self._ended or not self._has_turn):
             waiting = self._queue[0]
             if waiting.future.done():
                 self._queue.popleft()
@@ -66,11 +77,21 @@ class BufferRoom:
             if waiting.reserves and not self._ended:
                 self._machine.reserve(waiting.size_bytes)
             waiting.future.set_result(waiting.reserves and not self._ended)
+            if not waiting.reserves:
+                self._has_turn = True
+                self._end_turn(_TURN_ROUNDS)
 
     def end(self) -> None:
         """Let everybody through, with nothing: they will be told that it is over."""
         self._ended = True
         self.grant()
+
+    def _end_turn(self, rounds: int) -> None:
+        if rounds:
+            asyncio.get_running_loop().call_soon(self._end_turn, rounds - 1)
+        else:
+            self._has_turn = False
+            self.grant()
 
     async def _wait(self, size_bytes: int, *, reserves: bool) -> None:
         loop = asyncio.get_running_loop()

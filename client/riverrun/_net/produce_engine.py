@@ -53,7 +53,8 @@ class Submission(NamedTuple):
     on_delivery: OnDelivery | None = None
 
 
-_Waiting: TypeAlias = tuple[Submission, asyncio.Future[RecordMetadata]]
+# With the time when it was taken.
+_Waiting: TypeAlias = tuple[Submission, asyncio.Future[RecordMetadata], float]
 
 
 class ProduceEngine:
@@ -66,6 +67,7 @@ class ProduceEngine:
         self, connections: Connections, config: ProducerConfig, uniform: Callable[[], float]
     ) -> None:
         self._config = config
+        self.delivery_timeout_s = config.delivery_timeout_s
         self._uniform = uniform
         accumulator = Accumulator(
             RecordFutures,
@@ -95,6 +97,8 @@ class ProduceEngine:
         )
         self._waiting: dict[str, list[_Waiting]] = {}
         self._room = BufferRoom(self.machine)
+        # The largest record that `take` has refused since it last took one.
+        self._refused_bytes = 0
         self._task: asyncio.Task[None] | None = None
         self._end: RiverrunError | None = None
         self._closed = False
@@ -116,18 +120,21 @@ class ProduceEngine:
         """Accept one record.
 
         Raises:
-            BufferFullError: there is no room.
+            BufferFullError: there is no room, or others wait for it.
         """
         self.check_open()
         size_bytes = submission.size_bytes
-        if not self.machine.has_room(size_bytes):
+        if not self._room.take_now(size_bytes):
+            self._refused_bytes = max(self._refused_bytes, size_bytes)
+            why = f"has no room for {size_bytes} more"
+            if self.machine.has_room(size_bytes):
+                why = f"others wait for room before these {size_bytes}"
             raise BufferFullError(
                 f"the producer's buffer holds {self.machine.buffered_bytes} bytes of "
-                f"{self._config.buffer_bytes} (buffer_bytes) and has no room for {size_bytes} more; "
-                "await drain() and call again",
+                f"{self._config.buffer_bytes} (buffer_bytes) and {why}; await drain() and call again",
                 reason=Reason.BUFFER_FULL,
             )
-        self.machine.reserve(size_bytes)
+        self._refused_bytes = 0
         return self._accept(submission)
 
     async def take_in_turn(self, submission: Submission) -> asyncio.Future[RecordMetadata]:
@@ -136,15 +143,16 @@ class ProduceEngine:
         return self._accept(submission)
 
     def _accept(self, submission: Submission) -> asyncio.Future[RecordMetadata]:
-        future = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future, taken_s = loop.create_future(), loop.time()
         topic = submission.topic
         waiting = self._waiting.get(topic)
         if waiting is not None:
-            waiting.append((submission, future))
+            waiting.append((submission, future, taken_s))
         elif self._topics.knows(topic, submission.partition):
-            self._place(submission, future)
+            self._place(submission, future, taken_s)
         else:
-            self._waiting[topic] = [(submission, future)]
+            self._waiting[topic] = [(submission, future, taken_s)]
             self._topics.load(topic)
         return future
 
@@ -156,7 +164,7 @@ class ProduceEngine:
         """
         if topic in self._waiting:
             # Single records wait for the same answer, and were given before.
-            await self._topics.loaded(topic)
+            await self._topics.loaded([topic])
         if not self._topics.knows(topic, partition):
             await self._topics.learn(topic)
             self._topics.check_partition(topic, partition)
@@ -179,11 +187,12 @@ class ProduceEngine:
                 async with asyncio.timeout(self._config.delivery_timeout_s):
                     await self._room.reserve(size_bytes)
             except TimeoutError:
-                raise self._no_room(size_bytes) from None
+                raise self.no_room(size_bytes) from None
         # What was kept when the end came dies with the producer.
         self.check_open()
 
-    def _no_room(self, size_bytes: int) -> TimedOutError:
+    def no_room(self, size_bytes: int) -> TimedOutError:
+        """Make the error for what has waited for room in vain."""
         timeout_s = self._config.delivery_timeout_s
         return TimedOutError(
             f"{size_bytes} bytes found no room in the producer's buffer within {timeout_s:g} s "
@@ -194,14 +203,19 @@ class ProduceEngine:
         )
 
     async def room(self, size_bytes: int) -> None:
-        """Wait until so much has room, and keep nothing."""
+        """Wait until so much has room, and what was refused last, and keep nothing.
+
+        Others have their turn in any case: whoever asks for a record's room after each record would
+        keep the loop for itself.
+        """
         self.check_open()
-        await self._room.wait(size_bytes)
+        await asyncio.sleep(0)
+        await self._room.wait(max(size_bytes, self._refused_bytes))
         self.check_open()
 
     async def flush(self) -> None:
         """Wait until everything taken so far is resolved."""
-        await self._topics.all_loaded()
+        await self._topics.loaded(self._waiting)
         self.machine.seal_all()
         self._touched()
         await Flush(self.machine.unresolved()).wait()
@@ -263,7 +277,8 @@ class ProduceEngine:
         if failure is not None and topic not in self._waiting:
             # It was known and is only stale: the appends themselves will tell what is wrong.
             self._topics.keep(topic)
-        for submission, future in self._waiting.pop(topic, ()):
+        waiting = self._waiting.pop(topic, ())
+        for submission, future, taken_s in waiting:
             try:
                 if failure is not None:
                     raise failure
@@ -271,9 +286,14 @@ class ProduceEngine:
             except RiverrunError as error:
                 self._refuse(submission, future, error)
             else:
-                self._place(submission, future)
+                self._place(submission, future, taken_s)
+        if waiting:
+            # They were taken before records that have a batch already, and give up before those.
+            self._stream.rearm()
 
-    def _place(self, submission: Submission, future: asyncio.Future[RecordMetadata]) -> None:
+    def _place(
+        self, submission: Submission, future: asyncio.Future[RecordMetadata], taken_s: float
+    ) -> None:
         topic, number, row, size_bytes, on_delivery = submission
         if number is not None:
             partition = TopicPartition(topic, number)
@@ -284,7 +304,7 @@ class ProduceEngine:
                 self._refuse(submission, future, error)
                 return
         now_s = asyncio.get_running_loop().time()
-        receipt = self.machine.append(partition, row, size_bytes, now_s)
+        receipt = self.machine.append(partition, row, size_bytes, now_s, taken_s)
         receipt.add(future, row[2], on_delivery)
         self._touched()
 
@@ -348,7 +368,7 @@ class ProduceEngine:
 
     def _abandon(self, error: RiverrunError) -> None:
         for waiting in self._waiting.values():
-            for submission, future in waiting:
+            for submission, future, _ in waiting:
                 self._refuse(submission, future, error)
         self._waiting.clear()
         self.machine.abandon(error)

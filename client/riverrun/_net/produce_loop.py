@@ -69,6 +69,12 @@ class ProduceLoop:
         if self._expiry is None and not self._closing:
             self._arm()
 
+    def rearm(self) -> None:
+        """Say that the machine was given something that gives up earlier than what it had."""
+        if self._expiry is not None and not self._closing:
+            self._expiry.cancel()
+            self._arm()
+
     def close(self) -> None:
         """End once what has been sent is answered; call it when the machine is idle."""
         self._closing = True

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterable
+from functools import partial
 
 from riverrun._core.producing import ProducerMachine
 from riverrun._net.channel import Connections
 from riverrun._net.metadata import TopicShape, fetch_topic
 from riverrun._net.receipts import RecordFutures
-from riverrun.errors import Reason, RiverrunError, TimedOutError, TopicNotFoundError
+from riverrun.errors import FatalError, Reason, RiverrunError, TimedOutError, TopicNotFoundError
+
+_log = logging.getLogger("riverrun")
 
 
 class ProduceTopics:
@@ -56,17 +60,14 @@ class ProduceTopics:
         if topic not in self._loads:
             task = asyncio.create_task(self._load(topic), name=f"riverrun {topic}")
             self._loads[topic] = task
-            task.add_done_callback(lambda _: self._loads.pop(topic, None))
+            # One that is cancelled before it begins forgets itself so.
+            task.add_done_callback(partial(self._over, topic))
 
-    async def loaded(self, topic: str) -> None:
-        """Wait until the topic is not being asked for any more."""
-        if topic in self._loads:
-            await asyncio.wait({self._loads[topic]})
-
-    async def all_loaded(self) -> None:
-        """Wait until nothing is being asked for any more."""
-        while self._loads:
-            await asyncio.wait(self._loads.values())
+    async def loaded(self, topics: Iterable[str]) -> None:
+        """Wait until `learnt` has been called for what is being asked for now of these topics."""
+        tasks = {self._loads[topic] for topic in topics if topic in self._loads}
+        if tasks:
+            await asyncio.wait(tasks)
 
     def cancel(self) -> list[asyncio.Task[None]]:
         """Cancel what is being asked for; return the tasks, to be awaited."""
@@ -115,9 +116,21 @@ class ProduceTopics:
             self._shapes[topic] = self._shapes[topic].renewed(asyncio.get_running_loop().time())
 
     async def _load(self, topic: str) -> None:
+        task = asyncio.current_task()
+        assert task is not None, "load makes a task of it"
+        failure: RiverrunError | None = None
         try:
             await self.learn(topic)
         except RiverrunError as error:
-            self._learnt(topic, error)
-        else:
-            self._learnt(topic, None)
+            failure = error
+        except Exception as error:  # noqa: BLE001 - the records that wait must hear of it
+            _log.exception("a bug in the client: asking for topic %s", topic)
+            text = f"topic {topic}: a bug in the client: {type(error).__name__}: {error}"
+            failure = FatalError(text, reason=Reason.INTERNAL)
+        # Whoever is told may send again at once, and that asks anew.
+        self._over(topic, task)
+        self._learnt(topic, failure)
+
+    def _over(self, topic: str, task: asyncio.Task[None]) -> None:
+        if self._loads.get(topic) is task:
+            del self._loads[topic]

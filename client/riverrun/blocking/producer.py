@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Generic, Self, cast
 
 import riverrun.producer
 from riverrun._core.encoding import Row, size_bound
+from riverrun._core.headers import own_headers
 from riverrun._core.producer_statistics import ProducerStatistics
 from riverrun._core.records import Headers, RecordMetadata, SendSummary
 from riverrun._core.row_checks import check_row, check_size
@@ -55,7 +56,8 @@ class Producer(Generic[K, V]):
         self._owner = owner
         self._on_delivery = on_delivery
         self._serializer = serializer
-        self._queue = SendQueue(session.thread, producer.drain, buffer_bytes)
+        engine = producer._engine  # noqa: SLF001 - two faces of one producer
+        self._queue = SendQueue(session.thread, engine, buffer_bytes)
         session.queues.add(self._queue)
 
     def send(
@@ -65,7 +67,7 @@ class Producer(Generic[K, V]):
         *,
         key: K | None = None,
         partition: int | None = None,
-        headers: Headers = (),
+        headers: Headers | Mapping[str, bytes] = (),
         timestamp_ms: int | None = None,
     ) -> RecordMetadata:
         """Write one record and wait until it is acknowledged.
@@ -77,7 +79,7 @@ class Producer(Generic[K, V]):
             value: the payload; None is a tombstone, which is not the same as empty.
             key: equal keys go to one partition, unless the partitioner says otherwise.
             partition: where to in the topic, whatever the partitioner says.
-            headers: anything else that travels with the record.
+            headers: anything else that travels with the record, as pairs or a mapping; they are copied.
             timestamp_ms: when it happened, in ms since 1970; None is now.
 
         Raises:
@@ -105,7 +107,7 @@ class Producer(Generic[K, V]):
         *,
         key: K | None = None,
         partition: int | None = None,
-        headers: Headers = (),
+        headers: Headers | Mapping[str, bytes] = (),
         timestamp_ms: int | None = None,
         on_delivery: OnDelivery | None = None,
     ) -> Future[RecordMetadata]:
@@ -120,7 +122,7 @@ class Producer(Generic[K, V]):
             value: the payload; None is a tombstone, which is not the same as empty.
             key: as for `send`.
             partition: where to in the topic, whatever the partitioner says.
-            headers: anything else that travels with the record.
+            headers: anything else that travels with the record, as pairs or a mapping; they are copied.
             timestamp_ms: when it happened, in ms since 1970; None is now.
             on_delivery: called once of every record that was taken, on the client's thread, where it
                 must not block, with (None, metadata) or (error, None): in the order of the
@@ -159,7 +161,7 @@ class Producer(Generic[K, V]):
         return self._thread.call(put_now)
 
     def drain(self) -> None:
-        """Wait until the buffer has room for another batch.
+        """Wait until the buffer has room for another batch, and for the record that it refused last.
 
         Example:
             for number in range(1000):
@@ -282,12 +284,13 @@ class Producer(Generic[K, V]):
         topic: str,
         value: V | None,
         key: K | None,
-        headers: Headers,
+        headers: Headers | Mapping[str, bytes],
         timestamp_ms: int | None,
     ) -> Row:
-        """Serialize in the calling thread, which may change the value once it has returned."""
+        """Serialize in the calling thread, which may change everything once it has returned."""
         data = self._serializer.value(topic, value)
-        return (self._serializer.key(topic, key), data, timestamp_ms or 0, headers)
+        key_data = self._serializer.key(topic, key)
+        return (key_data, data, timestamp_ms or 0, own_headers(headers))
 
     def _take(
         self,

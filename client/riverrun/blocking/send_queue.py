@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, Protocol, cast
 
 from riverrun._core.records import RecordMetadata
 from riverrun._net.delivery_reports import OnDelivery, Report, report, report_soon
 from riverrun.blocking.loop_thread import LoopThread
-from riverrun.errors import BufferFullError, ClosedError, Reason, RiverrunError
+from riverrun.errors import BufferFullError, ClosedError, FatalError, Reason, RiverrunError
 
 _log = logging.getLogger("riverrun")
 
@@ -26,6 +28,19 @@ Take = Callable[[], asyncio.Future[RecordMetadata]]
 _LOOK_EVERY_S = 0.001
 # After so many, others on the loop get their turn.
 _TURN_RECORDS = 512
+
+
+class Room(Protocol):
+    """The producer's buffer, and for how long a call waits for room there; asked on the loop."""
+
+    delivery_timeout_s: float
+
+    async def room(self, size_bytes: int) -> None:
+        """Wait until so much has room."""
+
+    def no_room(self, size_bytes: int) -> RiverrunError:
+        """Make the error for what has waited in vain."""
+        ...
 
 
 class Acknowledgement(Future[RecordMetadata]):
@@ -39,16 +54,27 @@ class Acknowledgement(Future[RecordMetadata]):
 
     def __init__(self, *, told: bool = False) -> None:
         super().__init__()
+        self._pid = os.getpid()
         self._asked = told
         self.set_running_or_notify_cancel()
 
     def result(self, timeout: float | None = None) -> RecordMetadata:
-        """Wait for the acknowledgement, `timeout` seconds at the most."""
+        """Wait for the acknowledgement, `timeout` seconds at the most.
+
+        Raises:
+            FatalError: this process was forked from the one that sent the record.
+        """
+        self._check_process()
         self._asked = True
         return super().result(timeout)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Wait for the outcome, `timeout` seconds at the most, and return the error, if any."""
+        """Wait for the outcome, `timeout` seconds at the most, and return the error, if any.
+
+        Raises:
+            FatalError: this process was forked from the one that sent the record.
+        """
+        self._check_process()
         self._asked = True
         return super().exception(timeout)
 
@@ -57,9 +83,23 @@ class Acknowledgement(Future[RecordMetadata]):
         self._asked = True
         super().add_done_callback(fn)
 
+    def _check_process(self) -> None:
+        """In a forked child, tell what was known when it was forked, and wait for no more."""
+        if self._pid == os.getpid():
+            return
+        # The lock may be held by a thread that is not here.
+        self._condition = threading.Condition()
+        if not self.done():
+            raise FatalError(
+                f"the record was sent by process {self._pid}, from which this one, {os.getpid()}, was "
+                "forked; only that one hears what becomes of it: ask the future there",
+                reason=Reason.FORKED,
+                outcome_known=False,
+            )
+
     def __del__(self) -> None:
         """Tell of a failure that nobody has asked for."""
-        if not self._asked and self.done():
+        if not self._asked and self._pid == os.getpid() and self.done():
             error = super().exception()
             if error is not None:
                 _log.error("a record was not written, and nobody asked: %s", error)
@@ -70,20 +110,26 @@ class _Entry(NamedTuple):
     size_bytes: int
     acknowledgement: Acknowledgement
     on_delivery: OnDelivery | None
+    deadline_s: float | None = None
+
+    def is_late(self, now_s: float) -> bool:
+        """Whether somebody has waited for it for too long."""
+        return self.deadline_s is not None and self.deadline_s <= now_s
 
 
 class SendQueue:
     """Hands records to a producer many at a time, so that a record does not cost a change of threads.
 
-    What waits for room in the producer's buffer holds up what was given behind it.
+    What waits for room in the producer's buffer holds up what was given behind it. A call that is
+    awaited gives up after the delivery timeout; the others were told that there is room.
 
     Args:
         thread: where the producer lives.
-        room: waits, on the loop, until the producer's buffer has room.
+        room: the producer's buffer.
         buffer_bytes: how much the producer may hold.
     """
 
-    def __init__(self, thread: LoopThread, room: Callable[[], Any], buffer_bytes: int) -> None:
+    def __init__(self, thread: LoopThread, room: Room, buffer_bytes: int) -> None:
         self._thread = thread
         self._room = room
         self._buffer_bytes = buffer_bytes
@@ -92,6 +138,8 @@ class SendQueue:
         self._scheduled = self._closed = False
         self._looking: asyncio.TimerHandle | None = None
         self._waiting: asyncio.Task[None] | None = None
+        self._expiry: asyncio.TimerHandle | None = None
+        self._awaited_count = 0
         self._given_count = self._taken_count = 0
         self._given_bytes = self._settled_bytes = 0
         self.failed = False
@@ -121,11 +169,13 @@ class SendQueue:
             ClosedError: the client was closed.
         """
         acknowledgement = Acknowledgement(told=on_delivery is not None)
-        entry = _Entry(take, size_bytes, acknowledgement, on_delivery)
+        deadline_s = time.monotonic() + self._room.delivery_timeout_s if awaited else None
+        entry = _Entry(take, size_bytes, acknowledgement, on_delivery, deadline_s)
         with self._lock:
             is_closed, is_known = self._closed, self._scheduled and not awaited
             if not is_closed:
                 self._entries.append(entry)
+                self._awaited_count += awaited
                 self._given_count += 1
                 self._given_bytes += size_bytes
                 self._scheduled = True
@@ -157,8 +207,11 @@ class SendQueue:
         Raises:
             BufferFullError: there is no room, or others wait for it already.
         """
-        self._move()
-        if self._entries:
+        # The caller's own are among what was given before; what others give meanwhile may come later.
+        target = self._given_count
+        while self._entries and self._taken_count < target and self._waiting is None:
+            self._move()
+        if self._waiting is not None:
             raise BufferFullError(
                 "the producer's buffer has no room, and records of other threads wait for it; "
                 "drain() and call again",
@@ -214,6 +267,7 @@ class SendQueue:
     def _move(self) -> None:
         """Give the producer what it has room for; a task waits for more."""
         if self._waiting is not None:
+            self._arm()
             return
         entries, count = self._entries, 0
         while entries:
@@ -222,11 +276,12 @@ class SendQueue:
                 future = entry.take()
             except BufferFullError:
                 loop = asyncio.get_running_loop()
-                self._waiting = loop.create_task(self._wait(), name="riverrun room")
+                self._waiting = loop.create_task(self._wait(entry), name="riverrun room")
+                self._arm()
                 return
             except Exception as error:  # noqa: BLE001 - it is raised where the future is asked
                 entries.popleft()
-                self._taken_count += 1
+                self._left([entry])
                 self._settled_bytes += entry.size_bytes
                 self.failed = True
                 entry.acknowledgement.set_exception(error)
@@ -234,20 +289,59 @@ class SendQueue:
                     report_soon([(entry.on_delivery, cast("RiverrunError", error), None)])
             else:
                 entries.popleft()
-                self._taken_count += 1
+                self._left([entry])
                 future.add_done_callback(partial(self._settle, entry))
             count += 1
             if count == _TURN_RECORDS:
                 asyncio.get_running_loop().call_soon(self._move)
                 return
 
-    async def _wait(self) -> None:
+    async def _wait(self, entry: _Entry) -> None:
         try:
-            await self._room()
+            await self._room.room(entry.size_bytes)
         except Exception:  # noqa: BLE001
             # Whatever is wrong, giving the next record tells it.
             _log.debug("no room", exc_info=True)
         finally:
+            if self._waiting is asyncio.current_task():
+                self._waiting = None
+        self._move()
+
+    def _left(self, entries: list[_Entry]) -> None:
+        """Count what the queue does not hold any more."""
+        self._taken_count += len(entries)
+        awaited = sum(entry.deadline_s is not None for entry in entries)
+        if awaited:
+            with self._lock:
+                self._awaited_count -= awaited
+
+    def _arm(self) -> None:
+        """See to it that the calls that are awaited do not wait for room for ever."""
+        if self._expiry is None and self._awaited_count:
+            with self._lock:
+                awaited = (entry.deadline_s for entry in self._entries)
+                first_s = next((at for at in awaited if at is not None), None)
+            if first_s is not None:
+                # The loop's clock is the monotonic one.
+                self._expiry = asyncio.get_running_loop().call_at(first_s, self._expire)
+
+    def _expire(self) -> None:
+        """Fail the calls that have waited for too long, and let those behind them on."""
+        self._expiry = None
+        now_s = asyncio.get_running_loop().time()
+        with self._lock:
+            entries = [*self._entries]
+            late = [entry for entry in entries if entry.is_late(now_s)]
+            if late:
+                self._entries.clear()
+                self._entries.extend(entry for entry in entries if not entry.is_late(now_s))
+        self._left(late)
+        for entry in late:
+            self._settled_bytes += entry.size_bytes
+            entry.acknowledgement.set_exception(self._room.no_room(entry.size_bytes))
+        if self._waiting is not None and late and late[0] is entries[0]:
+            # It waits for the room of a record that is gone.
+            self._waiting.cancel()
             self._waiting = None
         self._move()
 

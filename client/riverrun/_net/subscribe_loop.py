@@ -260,6 +260,7 @@ class SubscribeLoop:
                 "group %s goes on where it has committed, and from_ %s counts only elsewhere: %s; "
                 "use seek to go there", settings.group, settings.begin_at,
                 ", ".join(map(str, going_on[:_PLACES_TOLD])),
+                extra={"riverrun_about": "from_"},
             )  # fmt: skip
 
     def _check_contact(self, error: RetriableError, stream: SubscribeStream | None) -> None:

@@ -14,6 +14,8 @@ class _Notices(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line."""
+        if getattr(record, "riverrun_about", "") == "from_":
+            return  # `consume` says it itself, in the words of its options
         text = record.getMessage()
         if record.exc_info and record.exc_info[1] is not None:
             text += f": {record.exc_info[1]!r}"

@@ -190,27 +190,6 @@ async def test_a_partition_that_is_paused_waits_for_no_room(world, t0, t1):
 
 
 @simulated
-async def test_a_fetch_of_more_cold_partitions_than_there_is_room_for_gets_to_all_of_them(
-    world, t0, t1
-):
-    deliveries = Deliveries(DeliveryBudget(10 * ONE))
-    waiting = world.directory.create("t", 40, cold=True)
-    for partition in waiting:
-        partition.append(b"x")
-    for asked in range(40):
-        room = of(deliveries, "a")
-        answers = await fetched_of(waiting, room, min_bytes=1, first=asked)
-        room.close()
-        read = [answer.id for answer in answers if answer.pieces]
-        assert read, asked
-        waiting = [each for each in waiting if each.id not in read]
-        if not waiting:
-            break
-    assert not waiting
-    assert deliveries.budget.used_bytes == 0
-
-
-@simulated
 async def test_partitions_of_one_stream_take_turns_where_there_is_room_for_one(world, t0, t1):
     for partition in (t0, t1):
         for _ in range(50):

@@ -179,21 +179,14 @@ class Fetch:
         first = self._terms.first % len(parts)
         waiting = parts[first:] + parts[:first]
         share = max(1, self._terms.max_bytes // len(parts))
-        no_more_reads = False
         while waiting:
             again = []
             for part in waiting:
                 if self._size_bytes >= self._terms.max_bytes:
                     return
-                if no_more_reads and not part.cursor.reads_ahead:
-                    continue
                 if not self._found_room(part):
-                    if self._size_bytes:
-                        self._crowded = True
-                        return
-                    # What is being read already will give its room back.
-                    no_more_reads = True
-                    continue
+                    self._crowded = True
+                    return
                 if await self._ask(part, self._share(share)):
                     again.append(part)
             waiting = again
@@ -209,7 +202,7 @@ class Fetch:
         """Take room for a partition's next chunk; what is little and in memory needs none.
 
         Raises:
-            Refusal: OVERLOADED, where there is nothing to answer with either, nor being read.
+            Refusal: OVERLOADED, where there is nothing to answer with either.
         """
         if part.cursor.reads_ahead:
             return True  # for which there was room
@@ -219,7 +212,7 @@ class Fetch:
         size = part.cursor.in_memory(little) if little > 0 else None
         if size is not None and size <= little:
             return True
-        if self._size_bytes or any(each.cursor.reads_ahead for each in self._parts):
+        if self._size_bytes:
             return False
         raise Refusal(
             Reason.OVERLOADED,

@@ -60,7 +60,9 @@ def late(latency, stalled_ms):
 
 async def test_every_record_that_a_stall_delays_counts_not_the_first_alone(broker):
     rate, seconds = 500, 3
-    load = LatencyLoad(topic="stalled", rate=rate, seconds=seconds, record_size=100, acks="all")
+    load = LatencyLoad(
+        topic="stalled", rate=rate, seconds=seconds, record_size=100, acks="all", warm_up=0.0
+    )
     async with Client(broker.address) as client:
         await client.admin().create_topic("stalled")
         async with stalled_once_it_writes(broker, client, "stalled") as stalled_ms:

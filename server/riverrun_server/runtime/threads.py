@@ -89,8 +89,8 @@ class OneThread:
         if self._closed:
             raise RuntimeError(f"nothing is run in the {self._name} thread after shutdown")
         if self._thread is None:
-            # A disk that hangs must not keep the process from ending.
-            self._thread = threading.Thread(target=self._serve, name=self._name, daemon=True)
+            # No daemon: a process that leaves a sync behind ends by its backstop, and says so by its code.
+            self._thread = threading.Thread(target=self._serve, name=self._name)
             self._thread.start()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()

@@ -23,7 +23,7 @@ from riverrun_server.core.delivery_budget import DeliveryBudget
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.observe.metrics import Metrics
 from riverrun_server.rpc import call_notes
-from riverrun_server.rpc.call_log import CallLog
+from riverrun_server.rpc.call_log import CallLog, name_of
 from riverrun_server.rpc.caller import ANONYMOUS, CALLER, Caller
 from riverrun_server.rpc.errors import Edge, answer_for
 from riverrun_server.rpc.receiving import Receiving, checked
@@ -319,8 +319,7 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
         def count(code: Any) -> None:
             increment = increments.get(code)
             if increment is None:
-                told = code.name if isinstance(code, grpc.StatusCode) else "OK"
-                increment = increments[code] = calls.labels(listener, name, told).inc
+                increment = increments[code] = calls.labels(listener, name, name_of(code)).inc
             increment()
 
         return count

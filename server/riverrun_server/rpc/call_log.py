@@ -180,7 +180,11 @@ class _Line:
 
 def code_of(context: Context) -> str:
     """Return the name of the code that a call has ended with."""
-    code = context.code()
+    return name_of(context.code())
+
+
+def name_of(code: object) -> str:
+    """Return the name of what a context says of its code; it says nothing of a call that went well."""
     return code.name if isinstance(code, grpc.StatusCode) else "OK"
 
 

@@ -16,12 +16,21 @@ from riverrun.cli.waiting import first_of
 
 @pytest.fixture
 def pipe():
-    """Make a pipe and close what the test has left open of it."""
+    """Make a pipe, and close what the test has left open of it once nobody reads from it.
+
+    A thread that still waited for the descriptor would read what a later test writes into the pipe
+    that has got its number.
+    """
     reader, writer = os.pipe()
+    readers = set(threading.enumerate())
     yield reader, writer
-    for descriptor in (reader, writer):
-        with suppress(OSError):
-            os.close(descriptor)
+    with suppress(OSError):
+        os.close(writer)
+    for thread in set(threading.enumerate()) - readers:
+        if thread.name == "riverrun-stdin":
+            thread.join()
+    with suppress(OSError):
+        os.close(reader)
 
 
 async def read_all(source):

@@ -234,6 +234,9 @@ class Reader:
         for frame in self._form.frames(delivery):
             await self._write(frame)
         machine.delivered(delivery)
+        if machine.partitions[partition].finished:
+            # The end may stand within a chunk, and the next one is another partition's.
+            self._sources.drop_chunk(partition)
         if not machine.has_run:
             self._room.hold(self._sources.ahead_bytes)
 

@@ -107,9 +107,13 @@ class Sources:
 
     def drop(self, partition: PartitionId) -> None:
         """Drop what was read of a partition; its cursor stands wherever it stands."""
+        self.drop_chunk(partition)
+        self._ahead.pop(partition, None)
+
+    def drop_chunk(self, partition: PartitionId) -> None:
+        """Drop what is left of the chunk that is being taken apart, if it is this partition's."""
         if self._chunk is not None and self._chunk.partition == partition:
             self._chunk = None
-        self._ahead.pop(partition, None)
 
     def close(self) -> None:
         """Let go of every cursor."""

@@ -33,6 +33,7 @@ ITEM = st.one_of(
 ITEMS = st.one_of(
     st.lists(st.binary(max_size=60), max_size=80),
     st.lists(st.tuples(st.binary(max_size=3), st.binary(max_size=60)), max_size=80),
+    st.lists(st.tuples(st.none(), st.binary(max_size=60)), max_size=80),
     st.lists(ITEM, max_size=80),
 )
 
@@ -177,6 +178,26 @@ def test_records_without_a_key_go_round_by_batches():
     assert [chunk.partition for chunk in made[:6]] == [0, 1, 2, 0, 1, 2]
 
 
+@pytest.mark.parametrize("partitioner", ["crc32", "sticky", "round-robin", lambda t, k, v, n: 1])
+def test_pairs_without_a_key_are_taken_as_their_values(partitioner, monkeypatch):
+    def chunks():
+        return Chunker(
+            route_maker(partitioner)("t", 3, 0),
+            partition=None,
+            batch_bytes=1000,
+            limit_bytes=lambda _: 1 << 40,
+            hold_bytes=1 << 40,
+            now_ms=lambda: NOW,
+        )
+
+    values = [b"x" * (number % 90) for number in range(500)]
+    expected = everything(chunks(), values)
+    with monkeypatch.context() as patched:
+        # Row by row they would cost five times as much.
+        patched.setattr(Chunker, "_rows", lambda *_: pytest.fail("they were taken one by one"))
+        assert everything(chunks(), [(None, value) for value in values]) == expected
+
+
 def test_what_is_gathered_for_many_partitions_is_bounded():
     chunks = chunker(64, batch_bytes=100_000, hold=5_000)
     items = [(b"%d" % number, b"x" * 90) for number in range(1000)]
@@ -202,5 +223,6 @@ def test_what_is_gathered_for_many_partitions_is_bounded():
 def test_what_cannot_be_sent_is_told_by_its_number_and_type(item, said):
     with pytest.raises(UsageError, match=said):
         everything(chunker(), [b"x"] * 5 + [item])
-    with pytest.raises(UsageError):
-        everything(chunker(4), [(b"k", b"v")] * 5 + [item])
+    for key in (b"k", None):
+        with pytest.raises(UsageError):
+            everything(chunker(4), [(key, b"v")] * 5 + [item])

@@ -17,9 +17,9 @@ from riverrun_server.core.cluster.values import Id, Incarnations, TopicValue
 from riverrun_server.core.log.batch import PartitionId
 from riverrun_server.core.producers import ProducersSnapshot
 from riverrun_server.metadata.documents import JsonDocuments
-from riverrun_server.metadata.embedded import EmbeddedStore
-from riverrun_server.metadata.rows import Rows
+from riverrun_server.metadata_opening import open_metadata
 from riverrun_server.ports.log import CorruptData
+from riverrun_server.ports.metadata import Documents, MetadataError, MetadataStore
 from riverrun_server.runtime.broker_start import accept_partition_loss
 from riverrun_server.runtime.clock import SystemClock, SystemDice
 from riverrun_server.runtime.supervisor import CannotStart
@@ -49,24 +49,27 @@ def accept_loss(settings: Settings, topic: str, partition: int) -> str:
         tuning=Tuning(compactions=False),
     )
     try:
-        found = _find(store, topic, partition)
-        newest_epoch = _newest_epoch(store, found)
-        told = _accept(store, found, f"{topic}-{partition}")
-        asyncio.run(_write_down(store, topic, partition, newest_epoch))
+        return asyncio.run(_accept_and_write_down(store, settings, topic, partition))
+    except MetadataError as error:
+        raise CannotStart(f"metadata: {error}") from error
     finally:
         store.close()
-    return told
 
 
-async def _write_down(store: RocksStore, topic: str, partition: int, newest_epoch: int) -> None:
-    """Have the metadata say that what is left is all there is, so that it may lead again."""
+async def _accept_and_write_down(
+    store: RocksStore, settings: Settings, topic: str, partition: int
+) -> str:
+    """Cut the partition, and have the metadata say that what is left is all there is."""
 
     async def durable() -> None:
         store.sync()
 
     identity, dice, documents = store.identity, SystemDice(), JsonDocuments()
     table = store.table(b"metadata")
-    async with EmbeddedStore(table, durable, SystemClock(), dice) as metadata:
+    async with open_metadata(settings, table, durable, SystemClock(), dice) as metadata:
+        found = await _find(metadata, documents, topic, partition)
+        newest_epoch = _newest_epoch(store, found)
+        told = _accept(store, found, f"{topic}-{partition}")
         await accept_partition_loss(
             metadata,
             documents,
@@ -77,19 +80,20 @@ async def _write_down(store: RocksStore, topic: str, partition: int, newest_epoc
             partition,
             newest_epoch,
         )
+    return told
 
 
-def _find(store: RocksStore, topic: str, partition: int) -> PartitionId:
-    _, entries = Rows(store.table(b"metadata")).load()
-    documents = JsonDocuments()
-    for entry in entries:
-        if entry.key == keys.topic(topic):
-            value = documents.decode(TopicValue, entry)
-            # Also one of which nothing is stored: that it was there may be what is lost.
-            if partition < value.partitions:
-                return PartitionId(value.topic_id, partition)
+async def _find(
+    metadata: MetadataStore, documents: Documents, topic: str, partition: int
+) -> PartitionId:
+    entry = await metadata.get(keys.topic(topic))
+    if entry is not None:
+        value = documents.decode(TopicValue, entry)
+        # Also one of which nothing is stored: that it was there may be what is lost.
+        if partition < value.partitions:
+            return PartitionId(value.topic_id, partition)
     raise CannotStart(
-        f"this data directory holds no partition {partition} of a topic {topic!r}; look at the "
+        f"this broker's metadata has no partition {partition} of a topic {topic!r}; look at the "
         "broker's log for the damaged ones"
     )
 

@@ -100,3 +100,9 @@ async def test_while_etcd_is_away_records_go_on_and_a_new_topic_is_refused(broke
     async with riverrun.Client(broker.address) as client:
         await client.admin().create_topic("now", if_not_exists=True)
         assert len((await client.admin().describe_topic("now")).partitions) == 1
+    # A broker that is told to end needs no etcd for that.
+    etcd.kill9()
+    try:
+        assert broker.term() == 0
+    finally:
+        etcd.start()

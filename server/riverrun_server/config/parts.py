@@ -124,8 +124,9 @@ class LimitSettings:
     max_connections: int = setting(
         Integer(1, 1_000_000),
         10_000,
-        doc="Connections to each listener; more are closed at once. An idle one takes some 15 KB. "
-        "The broker takes no more than the limit of open files leaves beside its store.",
+        doc="Connections to all listeners together, an equal share for each; more are closed at once. "
+        "An idle one takes some 15 KB. The broker takes no more than the limit of open files leaves "
+        "beside its store.",
     )
     max_streams_per_connection: int = setting(
         Integer(1, 100_000),

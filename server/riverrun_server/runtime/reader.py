@@ -202,10 +202,10 @@ class Reader:
     async def _deliver_from(self, partition: PartitionId) -> None:
         machine = self._machine
         if not machine.has_run:
-            limit = self._found_room(partition)
+            limit, room = self._found_room(partition)
             if not limit:
                 return
-            reading, room = machine.partitions[partition], self._room_bytes(partition)
+            reading = machine.partitions[partition]
             try:
                 run = await self._sources.next_run(
                     reading,
@@ -240,31 +240,36 @@ class Reader:
         if not machine.has_run:
             self._room.hold(self._sources.ahead_bytes)
 
-    def _found_room(self, partition: PartitionId) -> int:
-        """Take room for what is read next of a partition, and return how much may be read.
+    def _found_room(self, partition: PartitionId) -> tuple[int, int]:
+        """Take room for what is read next of a partition; return how much may be read, and the room.
 
-        Where there is none, who keeps up goes on with little; else others go first, and 0 is
-        returned.
+        Where there is none for a whole message there may be some for one batch, and who keeps up goes
+        on with little; else others go first, and 0 is returned.
         """
         sources, limit = self._sources, self._machine.room_bytes()
         self._room.claim(partition)
         if sources.has_chunk:
-            return limit
+            return limit, 0
         if (room := sources.room_of(partition)) is not None:
-            return min(limit, max(1, room // _COPIES))
-        more = self._room_bytes(partition)
+            return min(limit, max(1, room // _COPIES)), room
+        largest = self._accesses[partition].max_batch_bytes
+        message, one_batch = _COPIES * max(largest, limit), _COPIES * largest
         little = self._services.limits.crowded_bytes
-        found = limit if self._room.hold(sources.ahead_bytes + more) else 0
-        if not found and sources.in_memory(partition, little):
-            found = min(limit, little)
-        if found:
+        found = (0, 0)
+        if self._room.hold(sources.ahead_bytes + message, one_batch=message == one_batch):
+            found = (limit, message)
+        elif self._room.hold(sources.ahead_bytes + one_batch, one_batch=True):
+            found = (min(limit, largest), one_batch)
+        elif sources.in_memory(partition, little):
+            found = (min(limit, little), 0)
+        if found[0]:
             self._room.forget(partition)
             return found
         # In this order: whoever waits may be given room, and its turn back, at once.
         self._machine.passed_over(partition)
         self._room.hold(sources.ahead_bytes)
-        self._room.wait(partition, more, partial(self._woke, partition))
-        return 0
+        self._room.wait(partition, one_batch, partial(self._woke, partition))
+        return found
 
     def _forget_what_rests(self) -> None:
         """Wait for no room for partitions that are paused or have stopped."""
@@ -276,10 +281,6 @@ class Reader:
         """Give back what was granted while nothing may be sent; with new credit all ask again."""
         for partition in self._room.withdraw():
             self._machine.woke(partition)
-
-    def _room_bytes(self, partition: PartitionId) -> int:
-        largest = self._accesses[partition].max_batch_bytes
-        return _COPIES * max(largest, self._machine.room_bytes())
 
     async def _refused(self, partition: PartitionId, refusal: Refusal) -> None:
         self._sources.drop(partition)

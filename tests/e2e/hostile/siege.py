@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import riverrun
@@ -15,6 +17,7 @@ from tests.e2e.hostile.broker_under_attack import AttackedBroker, Limits
 from tests.e2e.hostile.memory import bound_bytes
 from tests.e2e.hostile.prober import TOPIC, Prober, quantile
 from tests.e2e.hostile.raw_http2 import Crowd
+from tests.e2e.witness import Witness
 
 # An attacker comes into its place, and what it left behind is done, within so long.
 _SETTLED_S = 60.0
@@ -22,6 +25,10 @@ _CALM_S = 10.0
 # So many answers in a row, each within so long.
 _ANSWERS = 5
 _AT_ONCE_S = 0.05
+# An attack beside which others were slow is repeated: once for sure, and more often only where the
+# machine stalled, for that is no fault of the broker's.
+_TRIES_MAX = 5
+_SURE_MAX = 2
 
 
 # An attack calls no more of them; each has a bound for the lines that tell of its calls.
@@ -60,11 +67,65 @@ class Siege:
         broker: that was attacked.
         failures: what is wrong, in words.
         told: a line for each attack.
+        calmest_ms: others' p99 beside no attack, where it was best: a machine that does other things
+            while it is measured excuses nothing afterwards.
     """
 
     broker: AttackedBroker
     failures: list[str] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
+    calmest_ms: float = float("inf")
+
+
+@dataclass(frozen=True)
+class Slowed:
+    """How others were slowed down by one attack.
+
+    Attributes:
+        why: what was too slow, in words; nothing where all was well.
+        stalled_ms: for how long the machine let a process that waits for nobody wait meanwhile, for its
+            turn or for a sync, at the most; None where that is not known.
+    """
+
+    why: list[str]
+    stalled_ms: float | None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What came of an attack that was repeated: what is told, and what is wrong."""
+
+    told: list[str]
+    failures: list[str]
+
+
+async def repeated(name: str, attack: Callable[[], Awaitable[Slowed]], stall_ms: float) -> Judged:
+    """Attack until others are not slowed down, or certainly are.
+
+    Args:
+        name: of the attack.
+        attack: makes it once.
+        stall_ms: a try in which the machine stalled for longer proves nothing.
+    """
+    told, sure, stalls = list[str](), 0, list[str]()
+    for _ in range(_TRIES_MAX):
+        slowed = await attack()
+        if not slowed.why:
+            return Judged(told, [])
+        if slowed.stalled_ms is not None and slowed.stalled_ms <= stall_ms:
+            sure += 1
+            if sure == _SURE_MAX:
+                return Judged(told, slowed.why)
+        else:
+            stalls.append(_ms(slowed.stalled_ms))
+            told.append(f"{name}: the machine itself stalled for {stalls[-1]}")
+        told += slowed.why
+    why = (
+        f"{name}: inconclusive: others were slowed in each of {_TRIES_MAX} tries, and in "
+        f"{len(stalls)} of them the machine itself stalled ({', '.join(stalls)}): run it where "
+        f"nothing else does"
+    )
+    return Judged(told, [why])
 
 
 async def lay_siege(folder: Path, names: list[str], seconds_each: float, terms: Terms) -> Siege:
@@ -84,13 +145,13 @@ async def lay_siege(folder: Path, names: list[str], seconds_each: float, terms: 
     await prepare(broker.address)
     prober = await asyncio.to_thread(Prober, broker.address)
     try:
-        await asyncio.sleep(2.0)  # the prober comes up
-        for name in names:
-            # Something else on the machine slows others down too, but hardly twice at the wrong time.
-            slowed = await _attack(siege, prober, name, seconds_each, terms)
-            if slowed:
-                siege.told += slowed
-                siege.failures += await _attack(siege, prober, name, seconds_each, terms)
+        with Witness(folder) as witness:
+            await asyncio.sleep(2.0)  # the prober comes up
+            for name in names:
+                attack = partial(_attack, siege, prober, witness, name, seconds_each, terms)
+                judged = await repeated(name, attack, terms.slack_ms / 2)
+                siege.told += judged.told
+                siege.failures += judged.failures
     finally:
         await asyncio.to_thread(prober.end)
     siege.failures += [f"the log says: {line[:500]}" for line in broker.hurt()]
@@ -99,8 +160,8 @@ async def lay_siege(folder: Path, names: list[str], seconds_each: float, terms: 
 
 
 async def _attack(
-    siege: Siege, prober: Prober, name: str, seconds: float, terms: Terms
-) -> list[str]:
+    siege: Siege, prober: Prober, witness: Witness, name: str, seconds: float, terms: Terms
+) -> Slowed:
     """Attack once, and return how others were slowed down too much."""
     broker, stop = siege.broker, asyncio.Event()
     lines, calls = broker.lines(), broker.call_lines()
@@ -127,17 +188,22 @@ async def _attack(
             siege.failures.append(f"{name}: did not come to its end")
     calm, pressed = prober.latencies(quiet, began), prober.latencies(settled, ended)
     before, during = quantile(calm, 0.99), quantile(pressed, 0.99)
+    siege.calmest_ms = min(siege.calmest_ms, before)
     told = (
         f"{name}: peak {peak / MIB:.0f} MiB, {held} connections, {logged} + {calls} lines, others' "
         f"p99 {before:.1f} -> {during:.1f} ms (p50 {quantile(calm, 0.5):.1f} -> "
         f"{quantile(pressed, 0.5):.1f}), {len(pressed)} records"
     )
+    ran_ms, synced_ms = witness.worst_ms(settled, ended), witness.worst_sync_ms(settled, ended)
+    # What was not heard of is as bad as can be, for nobody knows.
+    stalled_ms = None if ran_ms is None or synced_ms is None else max(ran_ms, synced_ms)
+    told += f", the machine stalled for {_ms(ran_ms)}, a sync took {_ms(synced_ms)}"
     unwritten = prober.unwritten(settled, ended)
     told += f" and {unwritten} not written" if unwritten else ""
     slowed = []
     allowed = terms.patience_ms
     if name in HOLDING:
-        allowed = terms.slower_at_most * before + terms.slack_ms
+        allowed = terms.slower_at_most * siege.calmest_ms + terms.slack_ms
         settling = quantile(prober.latencies(began, settled), 0.99)
         told += f"; in place after {settled - began:.1f} s (p99 {settling:.1f} ms)"
         if not settling <= terms.patience_ms:
@@ -147,7 +213,9 @@ async def _attack(
         if lost:
             siege.failures.append(f"{name}: holds nothing: {lost} of its connections were closed")
     if not during <= allowed:
-        slowed.append(f"{name}: others' p99 went from {before:.1f} to {during:.1f} ms")
+        slowed.append(
+            f"{name}: others' p99 went from {before:.1f} to {during:.1f} ms, allowed {allowed:.1f}"
+        )
     siege.told.append(told)
     bound = bound_bytes(broker.limits, held)
     if peak > bound:
@@ -155,7 +223,11 @@ async def _attack(
     lasted = ended - quiet
     if logged > 50 + 2 * lasted or calls > _METHODS * LINES_PER_S * (1 + lasted):
         siege.failures.append(f"{name}: made the broker log {logged} lines and {calls} of calls")
-    return slowed
+    return Slowed(slowed, stalled_ms)
+
+
+def _ms(ms: float | None) -> str:
+    return "nobody knows how long" if ms is None else f"{ms:.0f} ms"
 
 
 async def _in_place(crowd: Crowd, attack: asyncio.Task[None], calm_s: float) -> None:

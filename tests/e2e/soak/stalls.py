@@ -17,7 +17,7 @@ from tests.e2e.soak.samples import Sample
 SURE_MIN = 8
 """So many windows of a part have to be left,"""
 SURE_SHARE = 1 / 4
-"""and such a share of them."""
+"""and such a share of them; what looks back speaks for several windows, and the number is enough."""
 OWN_SHARE = 3 / 4
 """Of the machine's cores: who takes more is the reason why others wait."""
 SYNC_SHARE = 1 / 2
@@ -94,7 +94,8 @@ class Stall:
 def why_inconclusive(series: str, name: str, stall: Stall, part: Sure) -> str:
     """Return why too little is left of a part to judge a series by, or ""."""
     windows = len(part.figures) + part.left_out
-    if len(part.figures) >= max(SURE_MIN, SURE_SHARE * windows):
+    share = 0.0 if stall.looks_back_s else SURE_SHARE
+    if len(part.figures) >= max(SURE_MIN, share * windows):
         return ""
     if part.left_out == 0:
         return (

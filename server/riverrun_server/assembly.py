@@ -210,6 +210,7 @@ def make_services(shared: Shared, catalog: Catalog, offsets: GroupOffsets) -> li
             fetches_waiting=max(1, shared.settings.limits.max_calls // 2),
         ),
         to_proto,
+        shared.dice,
     )
     streams = Streams(reading, shared.draining)
     description = metadata.ServerDescription(version("riverrun"))

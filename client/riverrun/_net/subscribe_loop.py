@@ -176,7 +176,11 @@ class SubscribeLoop:
         self._closing = True
         try:
             if self._task is not None:
-                self._task.cancel()
+                try:
+                    if self._stream is not None:
+                        await self._stream.hang_up()
+                finally:
+                    self._task.cancel()
                 await asyncio.gather(self._task, return_exceptions=True)
         finally:
             # Also where whoever closes is cancelled.
@@ -207,7 +211,11 @@ class SubscribeLoop:
                 # The broker goes away, and another one may be there already.
                 self._connections.lost(connection)
                 delay_s = stream.reconnect_after_s or self._backoff.next_s()
-            except RetriableError as error:
+            except RiverrunError as error:
+                if self._closing:
+                    raise asyncio.CancelledError from None  # it was hung up
+                if not isinstance(error, RetriableError):
+                    raise
                 if not self._begun and isinstance(error, NoBrokerError):
                     raise
                 self._check_contact(error, stream)

@@ -28,6 +28,7 @@ from riverrun_server.core.reading.events import (
 from riverrun_server.core.reading.limits import ReadingLimits
 from riverrun_server.core.reading.places import Position, ResetPolicy
 from riverrun_server.core.reading.subscription import Subscription
+from riverrun_server.ports.clock import Dice
 from riverrun_server.ports.partitions import Directory, PartitionAccess
 from riverrun_server.ports.threads import Threads
 from riverrun_server.runtime.delivery_room import Room, unlimited
@@ -38,6 +39,8 @@ from riverrun_server.wire.deliveries import ErrorWriter
 from riverrun_server.wire.forms import Form
 
 _RECONNECT_AFTER_S = 1.0
+# The first heartbeat comes somewhere between this share of the interval and all of it.
+_FIRST_BEAT_SHARE = 0.5
 # What is read, and the message that is made of it.
 _COPIES = 2
 
@@ -52,6 +55,7 @@ class ReadingServices:
         threads: where large and compressed batches are taken apart.
         limits: the bounds of reading.
         write_error: makes the public Error of a refusal.
+        dice: when in its first interval a stream's heartbeat comes.
     """
 
     directory: Directory
@@ -59,6 +63,7 @@ class ReadingServices:
     threads: Threads
     limits: ReadingLimits
     write_error: ErrorWriter
+    dice: Dice
 
 
 class Reader:
@@ -154,7 +159,9 @@ class Reader:
 
     async def _deliver_all(self) -> None:
         loop, interval_s = asyncio.get_running_loop(), self._services.limits.heartbeat_interval_s
-        timer = loop.call_later(interval_s, self._beat)
+        # Streams that were opened at once, as after a restart, would keep the loop busy at once for ever.
+        first_s = self._services.dice.uniform(_FIRST_BEAT_SHARE * interval_s, interval_s)
+        timer = loop.call_later(first_s, self._beat)
         try:
             while True:
                 # Whatever wakes from here on is looked at in the next round.

@@ -110,10 +110,11 @@ class SubscribeLoop:
         lasted_s = now_s - self._alone_s
         addresses = ", ".join(self._connections.addresses)
         nobody = NoBrokerError(f"no word from {addresses}", reason=Reason.NO_BROKER)
+        trouble = self._connections.trouble
         if lasted_s >= _ALONE_S and self._breaks.failed("broker", nobody, now_s, at_once=True):
             _log.warning(
                 "nothing can be read, still trying: no broker at %s for %.1f s; that no records come "
-                "does not say that there are none", addresses, lasted_s,
+                "does not say that there are none%s", addresses, lasted_s, trouble and f"; {trouble}",
             )  # fmt: skip
 
     async def change(self) -> None:

@@ -78,7 +78,7 @@ class ConsumerCommits(ConsumerPositions):
             await self._commits.commit(lambda: with_released(machine.positions(), ahead))
         else:
             self._handing_out.asked()
-            positions = self._machine.positions()
+            positions = self._handing_out.positions()
             await self._commits.commit(lambda: positions, self._floors.stored)
 
     async def committed(

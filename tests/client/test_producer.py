@@ -460,12 +460,13 @@ async def test_an_error_of_the_iterable_is_the_callers():
 
 
 async def test_what_send_many_reads_ahead_is_bounded_by_the_buffer():
-    taken = 0
+    taken, begun = 0, asyncio.Event()
 
     def endless():
         nonlocal taken
         while True:
             taken += 1
+            begun.set()
             yield bytes(100)
 
     broker = broker_with(plan=Plan(STUCK))
@@ -473,8 +474,7 @@ async def test_what_send_many_reads_ahead_is_bounded_by_the_buffer():
         producer = client.producer(batch_bytes=1000, buffer_bytes=10_000)
         sending = asyncio.create_task(producer.send_many(TOPIC, endless()))
         async with asyncio.timeout(10):
-            while not taken:
-                await asyncio.sleep(0.01)
+            await begun.wait()
         await asyncio.sleep(0.2)
         assert taken < 300
         sending.cancel()

@@ -122,6 +122,10 @@ class SubscribeLoop:
         self._changed.clear()
         await self._changed.wait()
 
+    def wake(self) -> None:
+        """Have whoever waits for records look again."""
+        self._changed.set()
+
     def credit_freed(self) -> None:
         """Say that the application has taken something."""
         if self._stream is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from riverrun._core.committing import Front, Positions, front_of, with_released
 from riverrun._core.handing_out import HandingOut
@@ -57,7 +57,8 @@ class ConsumerCommits(ConsumerPositions):
 
         Raises:
             UsageError: the consumer has no group, or an offset is below 0.
-            RiverrunError: of the first partition that refused; the others may have been stored.
+            RiverrunError: of the first partition that refused; the others have been stored, and
+                count. Or of the call.
 
         Example:
             async with client.consumer("orders", group="billing", stop_at_end=True) as consumer:
@@ -67,11 +68,7 @@ class ConsumerCommits(ConsumerPositions):
         """
         self._checked_group()
         if offsets is not None:
-            places = {
-                partition: at if isinstance(at, CommittedOffset) else CommittedOffset(at)
-                for partition, at in offsets.items()
-            }
-            await self._commits.commit(lambda: places, self._committed)
+            await self._commit_named(offsets)
         elif self._commit_mode == "on_delivery":
             # As it is in its turn: what was released meanwhile must not come again.
             ahead, machine = self._machine.ahead, self._machine
@@ -99,6 +96,24 @@ class ConsumerCommits(ConsumerPositions):
         if not asked:
             return {}
         return await fetch_group_offsets(self._connections, group, asked, self._topic_ids())
+
+    async def _commit_named(
+        self,
+        offsets: Mapping[TopicPartition, int | CommittedOffset],
+        stored: Callable[[Positions], None] = lambda _: None,
+    ) -> None:
+        """Store the given offsets; `stored` is called with what is stored of them."""
+        self._checked_group()
+        places = {
+            partition: at if isinstance(at, CommittedOffset) else CommittedOffset(at)
+            for partition, at in offsets.items()
+        }
+
+        def note(positions: Positions) -> None:
+            self._committed(positions)
+            stored(positions)
+
+        await self._commits.commit(lambda: places, note)
 
     def _begin(self) -> None:
         super()._begin()
@@ -146,9 +161,15 @@ class ConsumerCommits(ConsumerPositions):
 
     async def _commit_ahead(self, front: Front[records_pb2.RecordBatch]) -> None:
         # Released as soon as it is stored: whatever is committed next must not go behind that.
-        await self._commits.commit(
-            lambda: front.positions, lambda _: self._machine.ahead.release(front.batches)
-        )
+        def release(stored: Positions) -> None:
+            # Those of a topic that is gone were not to be committed, and those that were refused stay.
+            self._machine.ahead.release(
+                upcoming
+                for upcoming in front.batches
+                if (of := upcoming.reader.partition) in stored or of not in front.positions
+            )
+
+        await self._commits.commit(lambda: front.positions, release)
 
     async def _end_commits(self, *, through: bool, quiet: bool, timeout_s: float | None) -> None:
         """Commit what is left to commit at the end.

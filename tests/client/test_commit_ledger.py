@@ -40,14 +40,14 @@ def consumer(client):
 @pytest.fixture
 def losing(monkeypatch):
     """Let commits be applied and their answers be lost."""
-    real = group_commits.commit_group_offsets
+    real = group_commits.try_group_offsets
 
     async def lost(*arguments):
         await real(*arguments)
         raise riverrun.TimedOutError("lost", reason=Reason.TIMED_OUT, outcome_known=False)
 
     def lose(*, answers: bool) -> None:
-        monkeypatch.setattr(group_commits, "commit_group_offsets", lost if answers else real)
+        monkeypatch.setattr(group_commits, "try_group_offsets", lost if answers else real)
 
     return lose
 

@@ -451,3 +451,41 @@ async def test_positions_out_of_range_are_no_news_for_the_group(client, broker):
     await consumer.assignment()
     await consumer.close()
     assert committed(broker) is None
+
+
+async def test_of_a_commit_that_one_partition_refuses_the_others_count(client, broker):
+    consumer = auto(client)
+    await some(consumer, 10)
+    with pytest.raises(riverrun.TopicNotFoundError):
+        await consumer.commit({TopicPartition(TOPIC, 9): 1, PLACE: 4})
+    assert committed(broker) == 4
+    # Asked for more, it is through with these; its own commits do not go back behind what was said.
+    await consumer._commits.commit_due(consumer._finished)
+    assert committed(broker) == 4
+    await consumer.close()
+    assert committed(broker) == 4
+
+
+async def test_at_most_once_what_one_partition_refuses_is_not_released_and_the_others_are(
+    monkeypatch,
+):
+    broker = broker_with(5, 5)
+    find = broker.find
+
+    def refusing(topic, topic_id, partition):
+        if partition == OTHER.partition:
+            raise FakeRefusal("INVALID_REQUEST", "not this one")
+        return find(topic, topic_id, partition)
+
+    async with broker.serving() as address, impatient(address) as client:
+        consumer = at_most_once(client)
+        await all_there(consumer, 5, PLACE)
+        await all_there(consumer, 5, OTHER)
+        monkeypatch.setattr(broker, "find", refusing)
+        with pytest.raises(riverrun.UsageError, match="not this one"):
+            await consumer.getmany(1)
+        released = [*consumer._machine.ahead.released()]
+        assert {upcoming.reader.partition for upcoming in released} == {PLACE}
+        assert (committed(broker, PLACE), committed(broker, OTHER)) == (5, None)
+        monkeypatch.undo()
+        assert len(await consumer.getmany(5)) + len(await consumer.getmany(5)) == 10

@@ -183,9 +183,12 @@ class Consumer(ConsumerPositions, Generic[K, V]):
         thread = threading.current_thread()
 
         async def commit() -> None:
-            await self._consumer.commit(offsets)
-            if self._hands is not None and offsets is not None:
-                self._hands.committed(thread, offsets)
+            if offsets is None or (hands := self._hands) is None:
+                await self._consumer.commit(offsets)
+            else:
+                await self._consumer._commit_named(  # noqa: SLF001 - two faces of one consumer
+                    offsets, lambda stored: hands.committed(thread, stored)
+                )
 
         if offsets is None:
             self._asked()

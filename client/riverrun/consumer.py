@@ -68,7 +68,7 @@ class Consumer(ConsumerCommits, Generic[K, V]):
             settings.stop_at_end,
             settings.begin_at,
             settings.places,
-            ahead=ReadAhead(gated=commits.mode == "on_delivery"),
+            ahead=ReadAhead(gated=commits.mode == "at_most_once"),
         )
         loop = SubscribeLoop(connections, machine, settings, Backoff(uniform))
         handing_out: HandingOut[records_pb2.RecordBatch, records_pb2.Record]

@@ -51,7 +51,7 @@ class ConsumerCommits(ConsumerPositions):
         An offset is that of the next record to read. It may lie before what is stored: then the
         group reads again. With `commit="auto"` a call without offsets says that the application is
         through with what it has, and the consumer's own commits do not go back behind what was
-        committed here, unless a `seek` does. With `commit="on_delivery"` a call without offsets takes
+        committed here, unless a `seek` does. With `commit="at_most_once"` a call without offsets takes
         nothing back of what was committed before its delivery; an offset that lies before that makes
         records come twice.
 
@@ -69,7 +69,7 @@ class ConsumerCommits(ConsumerPositions):
         self._checked_group()
         if offsets is not None:
             await self._commit_named(offsets)
-        elif self._commit_mode == "on_delivery":
+        elif self._commit_mode == "at_most_once":
             # As it is in its turn: what was released meanwhile must not come again.
             ahead, machine = self._machine.ahead, self._machine
             await self._commits.commit(lambda: with_released(machine.positions(), ahead))
@@ -133,7 +133,7 @@ class ConsumerCommits(ConsumerPositions):
 
     def _begin_release(self, *, wait: bool = True) -> bool:
         """Begin to commit the batches that are next in turn; say whether to wait for that."""
-        if self._releasing is None and self._commit_mode == "on_delivery":
+        if self._releasing is None and self._commit_mode == "at_most_once":
             front = front_of(self._machine.ahead)
             if front.batches:
                 # A task, for one who waits only so long is to find it done the next time.
@@ -215,7 +215,7 @@ class ConsumerCommits(ConsumerPositions):
         await self._commits.finish()
         if self._commit_mode == "auto":
             await self._commits.commit_due(self._finished)
-        elif self._commit_mode == "on_delivery":
+        elif self._commit_mode == "at_most_once":
             # What was released and not given is the group's again: nobody has seen it.
             await self._commits.commit_due(lambda: self._machine.finished_positions({}))
 

@@ -131,8 +131,8 @@ def test_leaving_the_block_in_order_finishes_what_all_threads_have(client, topic
     assert committed(client, topic) == 40
 
 
-def test_on_delivery_commits_a_record_before_any_thread_has_it(client, topic):
-    consumer = client.consumer(topic, group=topic, commit="on_delivery")
+def test_at_most_once_commits_a_record_before_any_thread_has_it(client, topic):
+    consumer = client.consumer(topic, group=topic, commit="at_most_once")
 
     def take(_):
         taken = []
@@ -148,7 +148,7 @@ def test_on_delivery_commits_a_record_before_any_thread_has_it(client, topic):
     assert taken == list(range(900))
     consumer.close()
     assert committed(client, topic) == 900, "what nobody was given is the group's again"
-    with client.consumer(topic, group=topic, commit="on_delivery") as consumer:
+    with client.consumer(topic, group=topic, commit="at_most_once") as consumer:
         assert read(consumer, 1) == [900]
 
 

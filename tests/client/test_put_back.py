@@ -89,7 +89,7 @@ WAYS = [("next", "lock"), ("next", "taking"), ("getmany", "taking"), ("batches",
 
 @pytest.mark.parametrize("other", ["next", "getmany", "batches"])
 @pytest.mark.parametrize(("way", "lock"), WAYS)
-@pytest.mark.parametrize("commit", ["manual", "auto", "on_delivery"])
+@pytest.mark.parametrize("commit", ["manual", "auto", "at_most_once"])
 def test_no_record_comes_twice_though_another_thread_took_later_ones_meanwhile(
     client, topic, way, lock, other, commit
 ):
@@ -98,7 +98,7 @@ def test_no_record_comes_twice_though_another_thread_took_later_ones_meanwhile(
         if lock == "lock":
             # The short way, on which the calling thread takes the record itself.
             given += taking(consumer, "next")()
-        elif commit != "on_delivery":
+        elif commit != "at_most_once":
             given += taking(consumer, "getmany")()
         given += interrupted(consumer, taking(consumer, way), lock, taking(consumer, other))
         assert len(given) > 0

@@ -33,7 +33,7 @@ class CommitSettings:
     def __post_init__(self) -> None:
         """Check."""
         if self.mode not in get_args(CommitMode):
-            wrong = f'commit is {self.mode!r}; use "manual", "auto" or "on_delivery"'
+            wrong = f'commit is {self.mode!r}; use "manual", "auto" or "at_most_once"'
         elif self.mode != "manual" and not self.group:
             wrong = f'commit "{self.mode}" needs a group: client.consumer(topic, group=...)'
         elif not self.interval_s > 0:

@@ -271,6 +271,7 @@ def test_completion_prints_a_script_for_each_shell(shell):
     assert done.returncode == 0
     assert "_RIVERRUN_COMPLETE" in done.stdout
     assert done.stderr == ""
+    assert ("compopt -o nospace" in done.stdout) == (shell == "bash")
 
 
 @pytest.mark.parametrize(

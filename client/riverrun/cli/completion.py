@@ -12,6 +12,8 @@ from riverrun.cli.settings import Command, Settings
 
 TOPICS_TIMEOUT_S = 1.0
 
+_BASH_TAKES = "COMPREPLY+=($value)"
+_BASH_NO_SPACE = "            [[ $value == *= ]] && compopt -o nospace 2>/dev/null"
 _PLACES = ("earliest", "latest", "committed")
 _SPANS = ("10m-ago", "1h-ago", "1d-ago", "7d-ago")
 TOPIC_SETTINGS = (
@@ -41,7 +43,9 @@ def completion(shell: str) -> None:
     assert kind is not None, f"click completes {shell}"
     completer = kind(cli, {}, PROGRAM, COMPLETION_VARIABLE)
     # Not completer.source(): for bash it starts one to look at its version, and complains of it.
-    click.echo(completer.source_template % completer.source_vars())
+    script = completer.source_template % completer.source_vars()
+    # `retention.ms=` goes on with its value.
+    click.echo(script.replace(_BASH_TAKES, f"{_BASH_TAKES}\n{_BASH_NO_SPACE}"))
 
 
 def complete_places(

@@ -110,16 +110,21 @@ class SubscribeLoop:
         lasted_s = now_s - self._alone_s
         addresses = ", ".join(self._connections.addresses)
         nobody = NoBrokerError(f"no word from {addresses}", reason=Reason.NO_BROKER)
+        trouble = self._connections.trouble
         if lasted_s >= _ALONE_S and self._breaks.failed("broker", nobody, now_s, at_once=True):
             _log.warning(
                 "nothing can be read, still trying: no broker at %s for %.1f s; that no records come "
-                "does not say that there are none", addresses, lasted_s,
+                "does not say that there are none%s", addresses, lasted_s, trouble and f"; {trouble}",
             )  # fmt: skip
 
     async def change(self) -> None:
         """Wait until the machine has something new."""
         self._changed.clear()
         await self._changed.wait()
+
+    def wake(self) -> None:
+        """Have whoever waits for records look again."""
+        self._changed.set()
 
     def credit_freed(self) -> None:
         """Say that the application has taken something."""

@@ -277,7 +277,7 @@ class Client:
             commit: who commits for the group. "manual": the application, by `Consumer.commit`.
                 "auto", at least once: the consumer, every `commit_interval_s` and at the end, all
                 positions up to what the application has finished with; a record is finished with
-                when the next one is asked for. "on_delivery", at most once: the consumer, before
+                when the next one is asked for. "at_most_once", at most once: the consumer, before
                 it returns records, some hundred at a time; a crash loses those not yet returned.
             commit_interval_s: how often "auto" commits. What fails is tried again the next time.
             key_deserializer: what keys are: "bytes", "str" (UTF-8), "json", a protobuf message

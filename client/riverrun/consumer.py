@@ -12,6 +12,7 @@ from riverrun._core.backoff import Backoff
 from riverrun._core.batch_view import BatchView
 from riverrun._core.deserializing import RecordDeserializer
 from riverrun._core.handing_out import HandingOut
+from riverrun._core.put_back import Given
 from riverrun._core.read_ahead import ReadAhead
 from riverrun._core.reader_statistics import ConsumerStatistics
 from riverrun._core.reading import ReaderMachine
@@ -67,7 +68,7 @@ class Consumer(ConsumerCommits, Generic[K, V]):
             settings.stop_at_end,
             settings.begin_at,
             settings.places,
-            ahead=ReadAhead(gated=commits.mode == "on_delivery"),
+            ahead=ReadAhead(gated=commits.mode == "at_most_once"),
         )
         loop = SubscribeLoop(connections, machine, settings, Backoff(uniform))
         handing_out: HandingOut[records_pb2.RecordBatch, records_pb2.Record]
@@ -242,6 +243,11 @@ class Consumer(ConsumerCommits, Generic[K, V]):
         finally:
             await self._give_up_commits()
 
+    def _put_back(self, given: Sequence[Given[records_pb2.RecordBatch]]) -> None:
+        """Take back what has reached nobody; whoever waits is given it."""
+        self._handing_out.put_back(given)
+        self._loop.wake()
+
     # Taking batches.
 
     async def _next_view(self) -> RecordBatchView | None:
@@ -256,7 +262,8 @@ class Consumer(ConsumerCommits, Generic[K, V]):
                 return view
             if await self._release():
                 continue
-            if self._machine.finished:
+            # What was put back of a partition that is paused is still to come.
+            if self._machine.finished and not self._handing_out.waits:
                 return None
             self._check_end()
             await self._loop.change()

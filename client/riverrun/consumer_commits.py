@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from riverrun._core.committing import Front, Positions, front_of, with_released
 from riverrun._core.handing_out import HandingOut
@@ -51,13 +51,14 @@ class ConsumerCommits(ConsumerPositions):
         An offset is that of the next record to read. It may lie before what is stored: then the
         group reads again. With `commit="auto"` a call without offsets says that the application is
         through with what it has, and the consumer's own commits do not go back behind what was
-        committed here, unless a `seek` does. With `commit="on_delivery"` a call without offsets takes
+        committed here, unless a `seek` does. With `commit="at_most_once"` a call without offsets takes
         nothing back of what was committed before its delivery; an offset that lies before that makes
         records come twice.
 
         Raises:
             UsageError: the consumer has no group, or an offset is below 0.
-            RiverrunError: of the first partition that refused; the others may have been stored.
+            RiverrunError: of the first partition that refused; the others have been stored, and
+                count. Or of the call.
 
         Example:
             async with client.consumer("orders", group="billing", stop_at_end=True) as consumer:
@@ -67,18 +68,14 @@ class ConsumerCommits(ConsumerPositions):
         """
         self._checked_group()
         if offsets is not None:
-            places = {
-                partition: at if isinstance(at, CommittedOffset) else CommittedOffset(at)
-                for partition, at in offsets.items()
-            }
-            await self._commits.commit(lambda: places, self._committed)
-        elif self._commit_mode == "on_delivery":
+            await self._commit_named(offsets)
+        elif self._commit_mode == "at_most_once":
             # As it is in its turn: what was released meanwhile must not come again.
             ahead, machine = self._machine.ahead, self._machine
             await self._commits.commit(lambda: with_released(machine.positions(), ahead))
         else:
             self._handing_out.asked()
-            positions = self._machine.positions()
+            positions = self._handing_out.positions()
             await self._commits.commit(lambda: positions, self._floors.stored)
 
     async def committed(
@@ -100,6 +97,24 @@ class ConsumerCommits(ConsumerPositions):
             return {}
         return await fetch_group_offsets(self._connections, group, asked, self._topic_ids())
 
+    async def _commit_named(
+        self,
+        offsets: Mapping[TopicPartition, int | CommittedOffset],
+        stored: Callable[[Positions], None] = lambda _: None,
+    ) -> None:
+        """Store the given offsets; `stored` is called with what is stored of them."""
+        self._checked_group()
+        places = {
+            partition: at if isinstance(at, CommittedOffset) else CommittedOffset(at)
+            for partition, at in offsets.items()
+        }
+
+        def note(positions: Positions) -> None:
+            self._committed(positions)
+            stored(positions)
+
+        await self._commits.commit(lambda: places, note)
+
     def _begin(self) -> None:
         super()._begin()
         if self._commit_mode == "auto":
@@ -118,7 +133,7 @@ class ConsumerCommits(ConsumerPositions):
 
     def _begin_release(self, *, wait: bool = True) -> bool:
         """Begin to commit the batches that are next in turn; say whether to wait for that."""
-        if self._releasing is None and self._commit_mode == "on_delivery":
+        if self._releasing is None and self._commit_mode == "at_most_once":
             front = front_of(self._machine.ahead)
             if front.batches:
                 # A task, for one who waits only so long is to find it done the next time.
@@ -146,9 +161,15 @@ class ConsumerCommits(ConsumerPositions):
 
     async def _commit_ahead(self, front: Front[records_pb2.RecordBatch]) -> None:
         # Released as soon as it is stored: whatever is committed next must not go behind that.
-        await self._commits.commit(
-            lambda: front.positions, lambda _: self._machine.ahead.release(front.batches)
-        )
+        def release(stored: Positions) -> None:
+            # Those of a topic that is gone were not to be committed, and those that were refused stay.
+            self._machine.ahead.release(
+                upcoming
+                for upcoming in front.batches
+                if (of := upcoming.reader.partition) in stored or of not in front.positions
+            )
+
+        await self._commits.commit(lambda: front.positions, release)
 
     async def _end_commits(self, *, through: bool, quiet: bool, timeout_s: float | None) -> None:
         """Commit what is left to commit at the end.
@@ -194,7 +215,7 @@ class ConsumerCommits(ConsumerPositions):
         await self._commits.finish()
         if self._commit_mode == "auto":
             await self._commits.commit_due(self._finished)
-        elif self._commit_mode == "on_delivery":
+        elif self._commit_mode == "at_most_once":
             # What was released and not given is the group's again: nobody has seen it.
             await self._commits.commit_due(lambda: self._machine.finished_positions({}))
 

@@ -74,7 +74,7 @@ class ConsumerPositions:
                 raise copy.copy(error)
             self._check_end()
             await self._loop.change()
-        return reader.position
+        return self._handing_out.position(reader)
 
     async def positions(self) -> dict[TopicPartition, int]:
         """Return the positions of all partitions that are being read.
@@ -94,7 +94,7 @@ class ConsumerPositions:
         """
         await self.assignment()
         return {
-            partition: reader.position
+            partition: self._handing_out.position(reader)
             for partition, reader in self._machine.readers.items()
             if reader.settled and reader.in_range
         }
@@ -249,7 +249,7 @@ class ConsumerPositions:
             consumer.resume()
         """
         for reader in self._loop.pause(tuple(partitions) or tuple(self._machine.readers)):
-            if self._handing_out.forget(reader.partition):
+            if self._handing_out.forget(reader.partition, pausing=True):
                 reader.dropped = True
 
     def resume(self, partitions: Iterable[TopicPartition] = ()) -> None:

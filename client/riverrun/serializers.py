@@ -108,6 +108,7 @@ def field_serializer(
     Raises:
         UsageError: there is no serializer of this name, or it cannot be called.
     """
+    _refuse_class(field, given)
     if callable(given):
         name = getattr(given, "__qualname__", type(given).__name__)
         return FieldSerializer(field, name, given, f"what {name} takes, and turns into bytes")
@@ -125,6 +126,16 @@ def field_serializer(
         "a function that returns bytes",
         reason=Reason.INVALID_REQUEST,
     )
+
+
+def _refuse_class(field: str, given: object) -> None:
+    """Refuse a message class: it can be called, and makes a message where bytes are wanted."""
+    if isinstance(given, type) and issubclass(given, Message):
+        raise UsageError(
+            f'{field}_serializer is the message class {given.__name__}; use "protobuf", which serializes '
+            "messages of any class (a consumer is given the class, to know what to make)",
+            reason=Reason.INVALID_REQUEST,
+        )
 
 
 def record_serializer(

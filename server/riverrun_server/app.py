@@ -34,6 +34,7 @@ from riverrun_server.runtime.disk import look, watch_disk
 from riverrun_server.runtime.flusher import Flusher
 from riverrun_server.runtime.health import Health, Life, keep_asking
 from riverrun_server.runtime.loop_lag import LoopLag
+from riverrun_server.runtime.process_memory import keep_memory, settle
 from riverrun_server.runtime.sampling import keep_measuring, keep_sampling
 from riverrun_server.runtime.supervisor import CannotStart, Stage, Supervisor
 from riverrun_server.runtime.threads import OneThread, PoolThreads
@@ -58,6 +59,7 @@ def serve(settings: Settings) -> int:
         CannotStart, StorageError, Refusal: for reasons that its operator can change.
     """
     _use_all_descriptors()
+    keep_memory()
     return uvloop.run(_serve(settings))
 
 
@@ -126,6 +128,7 @@ class Broker:
             await server.start()
         await status.serving()
         self.health.life = Life.SERVING
+        settle()
         addresses = " ".join(f"{s.listener.name}={s.listener.advertised}" for s in servers)
         print(f"ready {addresses} http={probes.address}", flush=True)  # noqa: T201 - the contract
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 
@@ -29,7 +29,13 @@ from riverrun_server.rpc.admission import Admission, Caps
 from riverrun_server.rpc.appends import AppendRules
 from riverrun_server.rpc.call_log import CallLog, CallLogRules
 from riverrun_server.rpc.errors import to_proto
-from riverrun_server.rpc.server import ListenerServer, ServerOptions, Service, ServingStatus
+from riverrun_server.rpc.server import (
+    ListenerServer,
+    ServerOptions,
+    Service,
+    ServingStatus,
+    connection_shares,
+)
 from riverrun_server.rpc.streams import Streams
 from riverrun_server.runtime.broker_clock import BrokerClock
 from riverrun_server.runtime.broker_liveness import BrokerLiveness
@@ -218,6 +224,7 @@ def make_services(shared: Shared, catalog: Catalog, offsets: GroupOffsets) -> li
             fetches_waiting=max(1, shared.settings.limits.max_calls // 2),
         ),
         to_proto,
+        shared.dice,
     )
     streams = Streams(reading, shared.draining)
     description = metadata.ServerDescription(version("riverrun"))
@@ -241,10 +248,13 @@ def bind(shared: Shared, services: Sequence[Service]) -> tuple[list[ListenerServ
     """
     settings = shared.settings
     status = ServingStatus(services)
+    listeners = settings.listeners
+    allowed = min(settings.limits.max_connections, connections(settings.storage.slots))
+    shares = connection_shares(max(allowed, len(listeners)), len(listeners))
     options = ServerOptions(
         shared.limits.max_request_bytes,
         shared.limits.max_frame_bytes,
-        min(settings.limits.max_connections, connections(settings.storage.slots)),
+        allowed,
         settings.limits.max_streams_per_connection,
         settings.grpc.keepalive_time_s,
         settings.grpc.keepalive_timeout_s,
@@ -254,12 +264,12 @@ def bind(shared: Shared, services: Sequence[Service]) -> tuple[list[ListenerServ
         ListenerServer(
             listener,
             services,
-            options=options,
+            options=replace(options, max_connections=share),
             admission=shared.admission,
             status=status,
             reflects=settings.reflects(listener),
         )
-        for listener in settings.listeners
+        for listener, share in zip(listeners, shares, strict=True)
     ]
     return servers, status
 

@@ -8,6 +8,8 @@ the log was truncated.
 from __future__ import annotations
 
 import asyncio
+from contextlib import AbstractAsyncContextManager
+from typing import Final
 
 from google.protobuf.message import DecodeError
 
@@ -27,9 +29,16 @@ from riverrun_server.storage.log import RocksLog
 from riverrun_server.storage.options import Tuning
 from riverrun_server.storage.rocks_store import RocksStore
 from riverrun_server.storage.salvage import cut_log, is_damaged
-from riverrun_server.storage.store import open_store
+from riverrun_server.storage.store import open_store, renew_index
 from riverrun_server.wire.snapshots import decode_snapshot, encode_snapshot
 from riverrun_server.wire.stored import scan_batch, stored_batch
+
+# RocksDB must not meet damaged tables before what is left has moved out of them.
+_CALM: Final = Tuning(compactions=False)
+_FORGOTTEN: Final = (
+    "its producers are forgotten: they have to begin anew, and what they send again of what it holds "
+    "is written again"
+)
 
 
 def accept_loss(settings: Settings, topic: str, partition: int) -> str:
@@ -39,36 +48,59 @@ def accept_loss(settings: Settings, topic: str, partition: int) -> str:
         CannotStart: there is no such partition here.
         StorageError: the store cannot be opened or written.
     """
-    store = open_store(
+    try:
+        renewed = _renew_damaged_index(settings, topic, partition)
+        store = _opened(settings)
+        try:
+            told = asyncio.run(_accept_and_write_down(store, settings, topic, partition))
+        finally:
+            store.close()
+    except MetadataError as error:
+        raise CannotStart(f"metadata: {error}") from error
+    return told + renewed
+
+
+def _opened(settings: Settings) -> RocksStore:
+    return open_store(
         settings.data_dir,
         broker_id=settings.broker_id,
         parse=stored_batch,
         scan=scan_batch,
         dice=SystemDice(),
         slots=1,  # those that it has: how many more the broker wants is not for us to make
-        tuning=Tuning(compactions=False),
+        tuning=_CALM,
     )
+
+
+def _renew_damaged_index(settings: Settings, topic: str, partition: int) -> str:
+    """Give the store a new index where the old one is damaged; return what to say of it."""
+    store = _opened(settings)
     try:
-        return asyncio.run(_accept_and_write_down(store, settings, topic, partition))
-    except MetadataError as error:
-        raise CannotStart(f"metadata: {error}") from error
+        asyncio.run(_check_known(store, settings, topic, partition))
+        if store.has_whole_index():
+            return ""
     finally:
         store.close()
+    renew_index(settings.data_dir, _CALM)
+    return (
+        "; the index, which all partitions share, was damaged and has been made anew: others that "
+        "have lost their rows are offline too, until their loss is accepted in the same way"
+    )
+
+
+async def _check_known(store: RocksStore, settings: Settings, topic: str, partition: int) -> None:
+    async with _metadata(store, settings) as metadata:
+        await _find(metadata, JsonDocuments(), topic, partition)
 
 
 async def _accept_and_write_down(
     store: RocksStore, settings: Settings, topic: str, partition: int
 ) -> str:
     """Cut the partition, and have the metadata say that what is left is all there is."""
-
-    async def durable() -> None:
-        store.sync()
-
     identity, dice, documents = store.identity, SystemDice(), JsonDocuments()
-    table = store.table(b"metadata")
-    async with open_metadata(settings, table, durable, SystemClock(), dice) as metadata:
+    async with _metadata(store, settings) as metadata:
         found = await _find(metadata, documents, topic, partition)
-        newest_epoch = _newest_epoch(store, found)
+        before = _newest_epoch(store, found)
         told = _accept(store, found, f"{topic}-{partition}")
         await accept_partition_loss(
             metadata,
@@ -78,9 +110,16 @@ async def _accept_and_write_down(
             Incarnations(Id(identity.fsync), Id(identity.relaxed)),
             topic,
             partition,
-            newest_epoch,
+            max(before, _newest_epoch(store, found)),
         )
     return told
+
+
+def _metadata(store: RocksStore, settings: Settings) -> AbstractAsyncContextManager[MetadataStore]:
+    async def durable() -> None:
+        store.sync()
+
+    return open_metadata(settings, store.table(b"metadata"), durable, SystemClock(), SystemDice())
 
 
 async def _find(
@@ -116,9 +155,7 @@ def _accept(store: RocksStore, partition: PartitionId, name: str) -> str:
         return f"{name}: nothing of it is stored; it begins empty at offset 0"
     log = store.open(partition)
     if log.damage:
-        store.drop(partition)
-        store.open(partition)
-        return f"{name}: {log.damage}; nothing could be kept, it begins empty at offset 0"
+        return _rebuild(store, partition, f"{name}: {log.damage}")
     was = log.state.log_end_offset
     if is_damaged(log) and store.move_out(partition):
         log = store.open(partition)
@@ -127,11 +164,23 @@ def _accept(store: RocksStore, partition: PartitionId, name: str) -> str:
     if not cut and not forgot:
         return f"{name} is whole, offsets {log.state.log_start_offset} to {was}; nothing was done"
     told = f"{name} now ends at offset {log.state.log_end_offset}; it ended at {was}"
-    return told + (
-        "; its producers are forgotten: they have to begin anew, and what they send again of what it "
-        "holds is written again"
-        if forgot
-        else ""
+    return told + (f"; {_FORGOTTEN}" if forgot else "")
+
+
+def _rebuild(store: RocksStore, partition: PartitionId, told: str) -> str:
+    """Make what is stored beside the batches anew from them; what follows a gap goes."""
+    if not store.rebuild(partition):
+        store.drop(partition)
+        store.open(partition)
+        return f"{told}; nothing could be kept, it begins empty at offset 0"
+    if store.open(partition).is_followed() and store.move_out(partition):
+        told += "; it has moved away from damage"
+    log = store.open(partition)
+    log.truncate(log.state, log.epochs())
+    _keep_recoverable(log)
+    return (
+        f"{told}; what its batches say was kept, offsets {log.state.log_start_offset} to "
+        f"{log.state.log_end_offset}, deleted records may be among them; " + _FORGOTTEN
     )
 
 

@@ -30,7 +30,7 @@ from riverrun_server.core.log.state import LogState
 from riverrun_server.core.producers import ProducerTable
 from riverrun_server.observe import logs
 from riverrun_server.ports.partitions import Appended
-from riverrun_server.rpc.appends import result_of
+from riverrun_server.rpc.appends import tell
 from riverrun_server.runtime.clock import SystemDice
 from riverrun_server.storage.store import open_store
 from riverrun_server.wire.ingress import IngressLimits, accept, join, pack_records
@@ -149,8 +149,9 @@ class Append:
         return make
 
     def _answer(self, _: object) -> bytes:
-        result = result_of(("topic", bytes(16), 0), Appended(1, 1))
-        return ProduceResponse(results=[result]).SerializeToString()
+        response = ProduceResponse()
+        tell(response.results.add(), ("topic", bytes(16), 0), Appended(1, 1))
+        return response.SerializeToString()
 
 
 def small_call() -> dict[str, float]:

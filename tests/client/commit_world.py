@@ -136,7 +136,7 @@ class CommitWorld:
             behind = [at for at in behind if at[1] < self.committed(place)]
             if self.mode == "auto":
                 assert done.issuperset(behind), f"{place}: more is committed than was finished"
-        if self.mode == "on_delivery":
+        if self.mode == "at_most_once":
             for record in given.in_hand:
                 place = TopicPartition(TOPIC, record.partition)
                 assert self.committed(place) > record.offset, "given before it was committed"

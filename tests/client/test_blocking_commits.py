@@ -131,8 +131,8 @@ def test_leaving_the_block_in_order_finishes_what_all_threads_have(client, topic
     assert committed(client, topic) == 40
 
 
-def test_on_delivery_commits_a_record_before_any_thread_has_it(client, topic):
-    consumer = client.consumer(topic, group=topic, commit="on_delivery")
+def test_at_most_once_commits_a_record_before_any_thread_has_it(client, topic):
+    consumer = client.consumer(topic, group=topic, commit="at_most_once")
 
     def take(_):
         taken = []
@@ -148,7 +148,7 @@ def test_on_delivery_commits_a_record_before_any_thread_has_it(client, topic):
     assert taken == list(range(900))
     consumer.close()
     assert committed(client, topic) == 900, "what nobody was given is the group's again"
-    with client.consumer(topic, group=topic, commit="on_delivery") as consumer:
+    with client.consumer(topic, group=topic, commit="at_most_once") as consumer:
         assert read(consumer, 1) == [900]
 
 
@@ -198,3 +198,16 @@ def test_threads_that_have_ended_leave_their_lowest_places_and_one_word_of_it(ca
     assert "t[0] from offset 1" in caplog.text
     hands.finish()
     assert hands.places() == {}
+
+
+def test_of_a_commit_that_one_partition_refuses_what_a_thread_said_of_the_others_counts(
+    client, topic
+):
+    consumer = client.consumer(topic, group=topic, commit="auto", commit_interval_s=NEVER_S)
+    read(consumer, 10)
+    with pytest.raises(riverrun.TopicNotFoundError):
+        consumer.commit({TopicPartition(topic, 9): 1, TopicPartition(topic, 0): 4})
+    with ThreadPoolExecutor(1) as other:
+        other.submit(read, consumer, 3).result()
+        consumer.close()
+    assert committed(client, topic) == 4

@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 
 from riverrun.cli.app import cli, run
+from riverrun.cli.completion import TOPIC_SETTINGS
 from riverrun.cli.exits import Exit, exit_for
 from riverrun.cli.group_show import total_lag
 from riverrun.cli.groups import Group
 from riverrun.cli.settings import with_ports
+from riverrun_server.core.cluster.topic_config import KEYS
 
 SCRIPT = Path(sys.executable).with_name("riverrun")
 ROOT = Path(__file__).resolve().parents[2]
@@ -269,6 +271,7 @@ def test_completion_prints_a_script_for_each_shell(shell):
     assert done.returncode == 0
     assert "_RIVERRUN_COMPLETE" in done.stdout
     assert done.stderr == ""
+    assert ("compopt -o nospace" in done.stdout) == (shell == "bash")
 
 
 @pytest.mark.parametrize(
@@ -277,6 +280,16 @@ def test_completion_prints_a_script_for_each_shell(shell):
         ("riverrun to", "topic"),
         ("riverrun topic de", "describe"),
         ("riverrun produce --ac", "--acks"),
+        ("riverrun consume t --from ea", "earliest"),
+        ("riverrun consume t --from yes", "yesterday"),
+        ("riverrun consume t --until to", "today"),
+        ("riverrun perf consume t --from com", "committed"),
+        ("riverrun group reset-offsets g --to 1h", "1h-ago"),
+        ("riverrun topic trim t --before lat", "latest"),
+        ("riverrun topic offsets t --at no", "now"),
+        ("riverrun topic create t --config max.b", "max.batch.bytes="),
+        ("riverrun topic alter t --config retention.m", "retention.ms="),
+        ("riverrun topic alter t --unset fs", "fsync"),
     ],
 )
 def test_commands_and_options_are_completed(words, offered):
@@ -287,6 +300,18 @@ def test_commands_and_options_are_completed(words, offered):
     }
     done = riverrun(env=env)
     assert f"plain,{offered}" in done.stdout.splitlines()
+
+
+def test_a_place_that_an_option_does_not_take_is_not_offered():
+    env = {"_RIVERRUN_COMPLETE": "bash_complete", "COMP_CWORD": "4"}
+    done = riverrun(env=env | {"COMP_WORDS": "riverrun consume t --until ear"})
+    assert (done.stdout.strip(), done.stderr) == ("", "")
+    done = riverrun(env=env | {"COMP_WORDS": "riverrun topic alter t"} | {"COMP_CWORD": "4"})
+    assert "earliest" not in done.stdout
+
+
+def test_the_settings_that_are_completed_are_those_that_a_broker_has():
+    assert sorted(TOPIC_SETTINGS) == sorted(KEYS)
 
 
 def test_completing_a_topic_without_a_broker_offers_nothing_and_does_not_fail():

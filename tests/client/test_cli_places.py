@@ -15,6 +15,7 @@ from riverrun.cli.places import (
     PlaceError,
     format_time,
     parse_bound,
+    parse_instant_ms,
     parse_place,
     parse_span_ms,
     parse_time_ms,
@@ -40,6 +41,9 @@ NOW_MS = 1_770_000_000_000
         ("1.5d-ago", AtTime(NOW_MS - 129_600_000)),
         ("250ms-ago", AtTime(NOW_MS - 250)),
         ("99999w-ago", AtTime(0)),
+        ("now", AtTime(NOW_MS)),
+        ("today", AtTime(1_769_990_400_000)),
+        ("yesterday", AtTime(1_769_904_000_000)),
         ("2026-01-31T12:00:00Z", AtTime(1_769_860_800_000)),
         ("2026-01-31T12:00:00", AtTime(1_769_860_800_000)),
         ("2026-01-31T12:00Z", AtTime(1_769_860_800_000)),
@@ -66,7 +70,6 @@ def test_each_form_of_a_place_is_read(text, place):
         "@",
         "@-5",
         "@1.5",
-        "yesterday",
         "2026-13-01",
         "25:00",
         "+5",
@@ -144,3 +147,25 @@ def test_a_span_is_the_sum_of_its_parts(parts):
 def test_a_place_that_was_written_is_read_back(text):
     place = parse_place(text, NOW_MS)
     assert parse_place(write_place(place), NOW_MS) == place
+
+
+def test_today_begins_at_the_midnight_of_utc_and_yesterday_a_day_before():
+    midnight_ms = parse_time_ms("2026-02-02", 0)
+    for now_ms in (midnight_ms, midnight_ms + 1, midnight_ms + 86_399_999):
+        assert parse_bound("today", now_ms) == AtTime(midnight_ms)
+        assert parse_time_ms("yesterday", now_ms) == parse_time_ms("2026-02-01", 0)
+        assert parse_time_ms("now", now_ms) == now_ms
+    assert parse_time_ms("yesterday", 5) == 0
+
+
+@pytest.mark.parametrize("text", ["today", "now", "yesterday", "10m-ago"])
+def test_what_depends_on_when_it_is_read_is_no_time_of_a_record(text):
+    with pytest.raises(PlaceError, match="is not a time: give an ISO 8601 time"):
+        parse_instant_ms(text)
+    assert parse_instant_ms("@5") == 5
+
+
+@pytest.mark.parametrize("text", ["Today", "tomorrow", "today-ago", "nowish"])
+def test_words_that_are_none_are_refused_with_those_that_are(text):
+    with pytest.raises(PlaceError, match="span"):
+        parse_place(text, NOW_MS)

@@ -219,6 +219,8 @@ SHELLS = {name: where for name in COMPLETED if (where := shutil.which(name))}
         ("group describe g --topic compl", ["complete-me"]),
         ("topic de", ["delete", "describe"]),
         ("produce complete-me --ac", ["--acks"]),
+        ("consume complete-me --from yes", ["yesterday"]),
+        ("topic alter complete-me --config retention.m", ["retention.ms="]),
     ],
 )
 def test_commands_options_and_topics_are_completed_by_a_shell(cli, shell, words, offered):

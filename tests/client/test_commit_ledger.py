@@ -40,14 +40,14 @@ def consumer(client):
 @pytest.fixture
 def losing(monkeypatch):
     """Let commits be applied and their answers be lost."""
-    real = group_commits.commit_group_offsets
+    real = group_commits.try_group_offsets
 
     async def lost(*arguments):
         await real(*arguments)
         raise riverrun.TimedOutError("lost", reason=Reason.TIMED_OUT, outcome_known=False)
 
     def lose(*, answers: bool) -> None:
-        monkeypatch.setattr(group_commits, "commit_group_offsets", lost if answers else real)
+        monkeypatch.setattr(group_commits, "try_group_offsets", lost if answers else real)
 
     return lose
 
@@ -165,11 +165,11 @@ async def test_a_seek_behind_a_commit_of_the_application_is_committed(consumer, 
     assert committed(broker) == 2
 
 
-# With "on_delivery" nothing that was released comes again.
+# With "at_most_once" nothing that was released comes again.
 
 
-async def test_on_delivery_a_commit_takes_nothing_back_that_may_be_given(client, broker):
-    consumer = reading(client, commit="on_delivery")
+async def test_at_most_once_a_commit_takes_nothing_back_that_may_be_given(client, broker):
+    consumer = reading(client, commit="at_most_once")
     await all_there(consumer)
     await read(consumer, 7)
     assert committed(broker) == 20
@@ -182,8 +182,8 @@ async def test_on_delivery_a_commit_takes_nothing_back_that_may_be_given(client,
     await kill(consumer)
 
 
-async def test_on_delivery_a_commit_beside_a_release_does_not_go_behind_it(client, broker):
-    consumer = reading(client, commit="on_delivery")
+async def test_at_most_once_a_commit_beside_a_release_does_not_go_behind_it(client, broker):
+    consumer = reading(client, commit="at_most_once")
     await all_there(consumer)
     first = asyncio.create_task(anext(consumer))
     await asyncio.sleep(0)

@@ -70,7 +70,7 @@ def auto(client, **settings):
 
 
 def at_most_once(client, **settings):
-    return client.consumer(TOPIC, group=GROUP, commit="on_delivery", **settings)
+    return client.consumer(TOPIC, group=GROUP, commit="at_most_once", **settings)
 
 
 # What holds whatever happens.
@@ -87,14 +87,14 @@ def test_auto_never_commits_what_is_not_finished_and_every_record_comes(seed):
 
 @given(seed=st.integers(0, 2**32))
 @SEEDED
-def test_on_delivery_never_gives_a_record_twice(seed):
-    world = CommitWorld(seed, "on_delivery", crashes=True)
+def test_at_most_once_never_gives_a_record_twice(seed):
+    world = CommitWorld(seed, "at_most_once", crashes=True)
     asyncio.run(asyncio.wait_for(world.run(), 60))
     assert world.all_committed
     assert max(world.times.values()) == 1
 
 
-@pytest.mark.parametrize("mode", ["auto", "on_delivery"])
+@pytest.mark.parametrize("mode", ["auto", "at_most_once"])
 @given(seed=st.integers(0, 2**32))
 @settings(SEEDED, max_examples=6)
 def test_where_all_ends_are_in_order_every_record_comes_exactly_once(mode, seed):
@@ -269,14 +269,14 @@ async def test_leaving_the_client_commits_too(broker):
 # At most once.
 
 
-async def test_on_delivery_commits_before_it_gives_and_some_at_a_time(client, broker):
+async def test_at_most_once_commits_before_it_gives_and_some_at_a_time(client, broker):
     consumer = at_most_once(client)
     assert len(await some(consumer, 20)) == 20
     assert (committed(broker), broker.calls.count("CommitOffset")) == (20, 1)
     await kill(consumer)
 
 
-async def test_on_delivery_gives_nothing_that_could_not_be_committed(client, broker):
+async def test_at_most_once_gives_nothing_that_could_not_be_committed(client, broker):
     broker.refuse["CommitOffset"] = [FakeRefusal("INTERNAL", "a bug")]
     async with at_most_once(client) as consumer:
         with pytest.raises(riverrun.FatalError, match="a bug"):
@@ -287,7 +287,9 @@ async def test_on_delivery_gives_nothing_that_could_not_be_committed(client, bro
 
 
 @pytest.mark.parametrize("timeout_s", [0, 1e-6])
-async def test_on_delivery_comes_to_who_asks_often_and_waits_for_nothing(client, broker, timeout_s):
+async def test_at_most_once_comes_to_who_asks_often_and_waits_for_nothing(
+    client, broker, timeout_s
+):
     async with at_most_once(client) as consumer:
         await all_there(consumer)
         broker.refuse["CommitOffset"] = [FakeRefusal("INTERNAL", "a bug")]
@@ -333,7 +335,7 @@ async def test_closing_the_client_waits_for_a_consumer_that_is_closing(broker):
         assert committed(broker) == 12
 
 
-async def test_on_delivery_gives_back_at_an_orderly_end_what_nobody_has_seen(client, broker):
+async def test_at_most_once_gives_back_at_an_orderly_end_what_nobody_has_seen(client, broker):
     async with at_most_once(client) as consumer:
         await all_there(consumer)
         await some(consumer, 7)
@@ -341,7 +343,7 @@ async def test_on_delivery_gives_back_at_an_orderly_end_what_nobody_has_seen(cli
     assert committed(broker) == 7
 
 
-async def test_on_delivery_commits_anew_behind_a_seek(client, broker):
+async def test_at_most_once_commits_anew_behind_a_seek(client, broker):
     consumer = at_most_once(client)
     await some(consumer, 20)
     await consumer.seek(PLACE, 3)
@@ -352,7 +354,7 @@ async def test_on_delivery_commits_anew_behind_a_seek(client, broker):
     await kill(consumer)
 
 
-async def test_on_delivery_commits_no_further_than_the_end_that_was_asked_for(broker):
+async def test_at_most_once_commits_no_further_than_the_end_that_was_asked_for(broker):
     async with broker.serving() as address, impatient(address) as client:
         consumer = at_most_once(client, stop_at_end=True)
         await consumer.assignment()
@@ -417,8 +419,8 @@ def test_what_was_purged_before_its_release_is_not_released_when_it_comes_again(
     ("settings", "said"),
     [
         ({"commit": "auto"}, 'commit "auto" needs a group'),
-        ({"commit": "on_delivery"}, 'commit "on_delivery" needs a group'),
-        ({"commit": "sometimes", "group": "g"}, 'use "manual", "auto" or "on_delivery"'),
+        ({"commit": "at_most_once"}, 'commit "at_most_once" needs a group'),
+        ({"commit": "sometimes", "group": "g"}, 'use "manual", "auto" or "at_most_once"'),
         ({"commit": "auto", "group": "g", "commit_interval_s": 0}, "must be above 0"),
     ],
 )
@@ -451,3 +453,41 @@ async def test_positions_out_of_range_are_no_news_for_the_group(client, broker):
     await consumer.assignment()
     await consumer.close()
     assert committed(broker) is None
+
+
+async def test_of_a_commit_that_one_partition_refuses_the_others_count(client, broker):
+    consumer = auto(client)
+    await some(consumer, 10)
+    with pytest.raises(riverrun.TopicNotFoundError):
+        await consumer.commit({TopicPartition(TOPIC, 9): 1, PLACE: 4})
+    assert committed(broker) == 4
+    # Asked for more, it is through with these; its own commits do not go back behind what was said.
+    await consumer._commits.commit_due(consumer._finished)
+    assert committed(broker) == 4
+    await consumer.close()
+    assert committed(broker) == 4
+
+
+async def test_at_most_once_what_one_partition_refuses_is_not_released_and_the_others_are(
+    monkeypatch,
+):
+    broker = broker_with(5, 5)
+    find = broker.find
+
+    def refusing(topic, topic_id, partition):
+        if partition == OTHER.partition:
+            raise FakeRefusal("INVALID_REQUEST", "not this one")
+        return find(topic, topic_id, partition)
+
+    async with broker.serving() as address, impatient(address) as client:
+        consumer = at_most_once(client)
+        await all_there(consumer, 5, PLACE)
+        await all_there(consumer, 5, OTHER)
+        monkeypatch.setattr(broker, "find", refusing)
+        with pytest.raises(riverrun.UsageError, match="not this one"):
+            await consumer.getmany(1)
+        released = [*consumer._machine.ahead.released()]
+        assert {upcoming.reader.partition for upcoming in released} == {PLACE}
+        assert (committed(broker, PLACE), committed(broker, OTHER)) == (5, None)
+        monkeypatch.undo()
+        assert len(await consumer.getmany(5)) + len(await consumer.getmany(5)) == 10

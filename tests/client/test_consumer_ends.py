@@ -206,7 +206,7 @@ async def waits_for_some_in_time(consumer):
         waits_for_some_in_time,
     ],
 )
-@pytest.mark.parametrize("commit", ["manual", "auto", "on_delivery"])
+@pytest.mark.parametrize("commit", ["manual", "auto", "at_most_once"])
 async def test_who_waits_while_another_task_closes_is_told(client, wait, commit):
     async with nothing_left():
         consumer = client.consumer(TOPIC, group="g", commit=commit, from_="latest")
@@ -304,7 +304,7 @@ async def test_who_closes_a_client_that_is_closing_waits_for_that(stuck):
 
 
 @pytest.mark.parametrize("turns", [1, 2, 4])
-@pytest.mark.parametrize("commit", ["auto", "on_delivery"])
+@pytest.mark.parametrize("commit", ["auto", "at_most_once"])
 async def test_a_close_that_is_cancelled_leaves_no_task_behind(stuck, turns, commit):
     async with impatient(stuck) as client, asyncio.timeout(10):
         consumer = client.consumer(TOPIC, group="g", commit=commit, commit_interval_s=0.01)

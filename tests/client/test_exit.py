@@ -41,7 +41,7 @@ async def consume_committing(client):
 
 async def leave(client):
     await client.producer().send_many("t", [b"v"] * 9)
-    for mode in "manual", "auto", "on_delivery":
+    for mode in "manual", "auto", "at_most_once":
         async with client.consumer("t", group=mode, commit=mode, value_deserializer="str") as consumer:
             async for record in consumer:
                 break

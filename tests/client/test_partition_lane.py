@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from riverrun._core.backoff import Backoff, BackoffConfig
+from riverrun._core.lane_errors import too_large
 from riverrun._core.outgoing import OutgoingBatch
 from riverrun._core.records import TopicPartition
 from riverrun._core.sequences import PartitionLane
@@ -245,6 +246,20 @@ def test_a_fenced_producer_fails_everything_now_and_later():
     assert driver.fates[0] == (Reason.PRODUCER_FENCED, True)
     assert driver.fates[1] == (Reason.PRODUCER_FENCED, False)
     assert driver.fates[9] == (Reason.PRODUCER_FENCED, True)
+
+
+def test_a_record_that_its_topic_does_not_allow_is_told_with_what_lets_it_in():
+    broker_said = UsageError(
+        "this one record takes 9 bytes and the topic allows 8 (max.batch.bytes); raise the setting",
+        reason=Reason.BATCH_TOO_LARGE,
+    )
+    told = too_large(TopicPartition("t", 0), broker_said)
+    assert (
+        "raise the setting: `riverrun topic alter t --config max.batch.bytes=3145728`, or"
+        in str(told)
+    )
+    assert broker_said.message.endswith("raise the setting"), "the broker's error is left as it was"
+    assert too_large(TopicPartition("t", 0), TOO_LARGE) is TOO_LARGE
 
 
 def test_a_batch_that_is_too_large_is_halved_and_keeps_its_sequences():

@@ -460,20 +460,23 @@ async def test_an_error_of_the_iterable_is_the_callers():
 
 
 async def test_what_send_many_reads_ahead_is_bounded_by_the_buffer():
-    taken = 0
+    taken, begun = 0, asyncio.Event()
 
     def endless():
         nonlocal taken
         while True:
             taken += 1
+            begun.set()
             yield bytes(100)
 
     broker = broker_with(plan=Plan(STUCK))
     async with broker.serving() as address, riverrun.Client(address) as client:
         producer = client.producer(batch_bytes=1000, buffer_bytes=10_000)
         sending = asyncio.create_task(producer.send_many(TOPIC, endless()))
+        async with asyncio.timeout(10):
+            await begun.wait()
         await asyncio.sleep(0.2)
-        assert 0 < taken < 300
+        assert taken < 300
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
         await producer.close(timeout_s=0)

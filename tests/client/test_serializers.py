@@ -258,3 +258,11 @@ async def test_what_is_changed_and_yielded_again_is_sent_as_it_was_each_time(kin
     async with producing(value_serializer="json") as (broker, producer):
         await producer.send_many(TOPIC, readings() if kind == "iterable" else readings_async())
     assert [value for _, value in stored(broker)] == [b'{"n":%d}' % number for number in range(50)]
+
+
+async def test_a_message_class_is_no_serializer_and_the_name_is_told():
+    async with riverrun.Client("127.0.0.1:1") as client:
+        with pytest.raises(
+            riverrun.UsageError, match='is the message class Struct; use "protobuf"'
+        ):
+            client.producer(value_serializer=Struct)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from contextlib import AsyncExitStack
 
 import pytest
 
-from riverrun import Client, NoBrokerError
+from riverrun import Client, NoBrokerError, RetriableError, TimedOutError
 from riverrun._net.unreachable import no_broker
 from tests.client.fake_broker import FakeBroker, impatient
 
@@ -93,3 +94,73 @@ async def test_who_waits_for_records_that_do_not_come_is_told_nothing(monkeypatc
         await consumer.assignment()
         assert await consumer.getmany(1, timeout_s=0.05) == []
     assert caplog.records == []
+
+
+def test_of_very_many_addresses_and_of_long_texts_only_so_much_is_told():
+    text = no_broker({f"host{n}:7171": f"{n}{'x' * 10_000}" for n in range(1000)}, 10).message
+    assert "host7:7171 and 992 more within 10 s" in text
+    assert len(text) < 4_000
+
+
+async def test_a_record_that_finds_no_broker_in_time_names_each_address_and_what_became_of_it(
+    silent,
+):
+    async with (
+        Client(["127.0.0.1:1", silent]) as client,
+        client.producer(delivery_timeout_s=0.3) as producer,
+    ):
+        with pytest.raises(TimedOutError) as caught:
+            await producer.send("t", b"x")
+    text = caught.value.message
+    assert text.startswith("topic t: no broker told about it within 0.3 s (delivery_timeout_s): ")
+    assert "127.0.0.1:1: nobody listens there" in text
+    assert f"{silent}: it does not answer" in text
+
+
+async def test_an_address_that_has_said_nothing_so_far_is_named_too(silent):
+    async with Client(silent) as client, client.producer(delivery_timeout_s=0.02) as producer:
+        with pytest.raises(
+            TimedOutError, match=f"no broker answers at {silent}: it does not answer"
+        ):
+            await producer.send("t", b"x")
+
+
+async def test_a_batch_whose_broker_has_gone_names_the_address_and_what_became_of_it():
+    broker = FakeBroker()
+    broker.add_topic("t")
+    async with AsyncExitStack() as serving:
+        address = await serving.enter_async_context(broker.serving())
+        async with (
+            impatient(address) as client,
+            client.producer(delivery_timeout_s=0.5) as producer,
+        ):
+            await producer.send("t", b"x")
+            await serving.aclose()
+            with pytest.raises(TimedOutError) as caught:
+                await producer.send("t", b"y")
+            # Nor does closing wait for a stream that is not there.
+            async with asyncio.timeout(3):
+                await producer.close()
+    assert f"no broker answers at {address}: nobody listens there" in caught.value.message
+    assert caught.value.message.count("nobody listens there") == 1
+
+
+async def test_a_call_whose_broker_goes_away_says_so_and_what_became_of_the_address_since():
+    broker = FakeBroker()
+    broker.add_topic("t")
+    async with AsyncExitStack() as serving:
+        address = await serving.enter_async_context(broker.serving())
+        async with impatient(address, request_timeout_s=0.5) as client:
+            await client.server_info()
+            await serving.aclose()
+            with pytest.raises(RetriableError) as caught:
+                await client.admin().cluster()
+    assert f"since then no broker answers at {address}: nobody" in caught.value.message
+
+
+async def test_once_a_broker_has_answered_what_was_before_explains_nothing():
+    broker = FakeBroker()
+    broker.add_topic("t")
+    async with broker.serving() as address, impatient(f"127.0.0.1:1,{address}") as client:
+        await client.server_info()
+        assert client._connections.trouble == ""

@@ -256,3 +256,12 @@ def test_limits_and_topic_defaults_that_were_set_reach_the_machines():
     assert config.retention_ms == 3_600_000
     assert config.retention_bytes == 1 << 30
     assert config.max_batch_bytes == 2 << 20
+
+
+def test_each_listener_has_at_least_one_connection(file):
+    path = file(
+        "".join(f"[[listeners]]\nname='l{each}'\nbind='127.0.0.1:{each}00'\n" for each in (1, 2, 3))
+        + "[limits]\nmax_connections = 2\n"
+    )
+    [found] = problems(file=path)
+    assert "limits.max_connections is 2 and there are 3 listeners" in found

@@ -51,10 +51,12 @@ class BrokerProcess:
         *options: str,
         environ: Mapping[str, str] | None = None,
         on_line: Callable[[str], None] = lambda _: None,
+        config: Path | None = None,
     ) -> None:
         """`options` are more flags of `riverrun-server run`, `environ` more variables.
 
-        `on_line` is called with each line that it prints, on threads of the process's own.
+        `on_line` is called with each line that it prints, on threads of the process's own. A file
+        `config` has the listeners, instead of the one that it gets without.
         """
         self.data_dir = folder / "data"
         self.http_address = ""
@@ -62,6 +64,7 @@ class BrokerProcess:
         self._options = options
         self._environ = dict(environ or {})
         self._on_line = on_line
+        self._config = config
         self._port = 0
         self._process: subprocess.Popen[str] | None = None
         self._output: collections.deque[str] = collections.deque(maxlen=2_000)
@@ -74,6 +77,11 @@ class BrokerProcess:
         """Where clients connect."""
         assert self._port, "start the broker first: its port is not known yet"
         return f"127.0.0.1:{self._port}"
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """Where clients connect, by the names of its listeners."""
+        return dict(re.findall(r"(\S+)=(\S+)", self._ready_line.partition(" http=")[0]))
 
     @property
     def pid(self) -> int:
@@ -144,7 +152,12 @@ class BrokerProcess:
         command = [
             *([sys.executable, "-c", _LAUNCHER] if sys.platform == "linux" else []),
             *(str(SERVER), "run", "--data-dir", str(self.data_dir)),
-            *("--listen", f"127.0.0.1:{self._port}", "--http-listen", "127.0.0.1:0"),
+            *(
+                ("--config", str(self._config))
+                if self._config
+                else ("--listen", f"127.0.0.1:{self._port}")
+            ),
+            *("--http-listen", "127.0.0.1:0"),
             *self._options,
         ]
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("RIVERRUN_")}

@@ -241,7 +241,7 @@ async def read_out(client, topic, mode):
         return [(record.partition, record.offset) async for record in consumer]
 
 
-@pytest.mark.parametrize("mode", ["auto", "on_delivery"])
+@pytest.mark.parametrize("mode", ["auto", "at_most_once"])
 async def test_what_a_killed_consumer_was_given(client, shared_broker, topic, mode):
     await client.admin().create_topic(topic, partitions=2)
     for partition in range(2):

@@ -14,7 +14,17 @@ import pytest
 from tests.e2e.damage.calls import Place
 from tests.e2e.damage.examination import Examination
 from tests.e2e.damage.kinds import cut, flip, zero
-from tests.e2e.damage.site import FSYNC, LARGE_BYTES, RELAXED, copied, killed, stopped, wals
+from tests.e2e.damage.site import (
+    ACCEPTING,
+    FSYNC,
+    LARGE_BYTES,
+    PLACES,
+    RELAXED,
+    copied,
+    killed,
+    stopped,
+    wals,
+)
 from tests.e2e.damage.wal import wal_records
 
 # A machine that is busy with other things takes long for a broker's start, of which a cell has two or three.
@@ -200,6 +210,20 @@ def test_damage_to_what_a_table_needs_to_be_opened_is_served_as_no_hole(examine,
     assert report.refused or set(report.offline) <= {FSYNC[1]}
 
 
+@pytest.mark.parametrize("name", ["stopped", "killed"])
+def test_a_damaged_index_takes_all_offline_and_all_is_made_anew_from_the_batches(examine, name):
+    def damage(data_dir):
+        # Its rows follow upon one another in one block: bounds, epochs, signposts, snapshots.
+        for table in (data_dir / "store").glob("*.sst"):
+            if b"\x05nameindex" in table.read_bytes():
+                flip(table, 40)
+
+    report = examine(name, damage)
+    assert not report.refused
+    assert set(report.offline) == {*EVERYTHING, *ACCEPTING}
+    assert all(report.kept[place] for place in PLACES)
+
+
 def test_a_deleted_table_keeps_the_broker_from_starting(examine):
     def damage(data_dir):
         table_of(data_dir, FSYNC[0])[0].unlink()
@@ -217,6 +241,13 @@ def test_a_store_that_cannot_be_opened_says_what_to_do(examine, name):
         cut(path, path.stat().st_size) if name == "CURRENT" else flip(
             path, path.stat().st_size // 2
         )
+
+    assert "restore it from a backup" in examine("killed", damage).refused
+
+
+def test_an_identity_that_is_no_text_keeps_the_broker_from_starting(examine):
+    def damage(data_dir):
+        (data_dir / "identity.json").write_bytes(b"\xff\xfe" * 40)
 
     assert "restore it from a backup" in examine("killed", damage).refused
 

@@ -44,7 +44,12 @@ class World:
             offsets_settings or GroupOffsetsSettings(),
         )
         self.services = ReadingServices(
-            self.directory, self.offsets, self.threads, limits or ReadingLimits(), to_proto
+            self.directory,
+            self.offsets,
+            self.threads,
+            limits or ReadingLimits(),
+            to_proto,
+            SeededDice(),
         )
         self.streams = Streams(self.services, self.draining)
         self.target = None

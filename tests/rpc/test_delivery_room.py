@@ -10,7 +10,8 @@ from riverrun_server.core.reading.control import Grant, PartitionName, Pause, Re
 from riverrun_server.core.reading.limits import ReadingLimits
 from riverrun_server.core.reading.places import Position
 from riverrun_server.runtime.delivery_room import Deliveries, Room
-from riverrun_server.runtime.fetch import Fetch, FetchTerms
+from riverrun_server.runtime.fetch import Fetch
+from riverrun_server.runtime.fetch_terms import FetchTerms
 from riverrun_server.wire import forms
 from tests.rpc.fake_partitions import BehindPartition
 from tests.rpc.reading_world import InlineThreads, simulated
@@ -94,6 +95,21 @@ async def test_who_keeps_up_is_delivered_to_although_there_is_no_room(world, t0,
         await asyncio.sleep(5)
         assert len(stream.values()) == 2
     assert (await fetched(t0, of(deliveries, "third"))).next_offset == 2
+
+
+@simulated
+async def test_who_finds_no_room_for_a_message_goes_on_with_one_batch(world, t0, t1):
+    t0.max_batch_bytes = 100_000
+    for _ in range(5):
+        t0.append(b"x" * 1000)
+    behind = BehindPartition(t0)
+    deliveries = Deliveries(DeliveryBudget(ONE))
+    assert of(deliveries, "attacker").hold(ONE - 300_000)
+    stream = world.stream(behind, room=of(deliveries, "other"))
+    async with stream.running():
+        await asyncio.sleep(5)
+        assert len(stream.values()) == 5
+        assert max(size for _, size in behind.reads) <= t0.max_batch_bytes
 
 
 async def fetched(partition, room):

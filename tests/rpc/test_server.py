@@ -12,6 +12,8 @@ import pytest
 from google.protobuf.internal import api_implementation
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
+from hypothesis import given
+from hypothesis import strategies as st
 
 from riverrun.v1 import metadata_pb2 as m
 from riverrun.v1 import metadata_pb2_grpc
@@ -19,7 +21,13 @@ from riverrun_server.observe.metrics import Metrics
 from riverrun_server.rpc import reflection
 from riverrun_server.rpc.admission import Admission, Caps
 from riverrun_server.rpc.listener import Address, Listener
-from riverrun_server.rpc.server import ListenerServer, ServerOptions, Service, ServingStatus
+from riverrun_server.rpc.server import (
+    ListenerServer,
+    ServerOptions,
+    Service,
+    ServingStatus,
+    connection_shares,
+)
 from riverrun_server.runtime.supervisor import CannotStart
 
 NAME = "riverrun.v1.MetadataService"
@@ -236,3 +244,11 @@ async def test_a_metadata_bomb_is_refused_and_the_connection_lives_on():
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         await stub.GetMetadata(m.GetMetadataRequest())
     await server.stop(0)
+
+
+@given(st.integers(1, 20), st.integers(0, 20_000))
+def test_the_process_has_so_many_connections_and_its_listeners_share_all_of_them(listeners, more):
+    shares = connection_shares(listeners + more, listeners)
+    assert len(shares) == listeners
+    assert sum(shares) == listeners + more
+    assert 1 <= min(shares) <= max(shares) <= min(shares) + 1

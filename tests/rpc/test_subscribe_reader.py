@@ -1,6 +1,7 @@
 """A stream in virtual time: what is delivered, in which order, and what it holds meanwhile."""
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -378,6 +379,21 @@ async def test_heartbeats_come_at_their_interval_with_fresh_lags(world, t0, t1):
     assert beats[0].credit_left.records == 0
     assert not beats[0].credit_left.HasField("bytes")
     assert stream.of("started")[0].heartbeat_interval.seconds == 3
+
+
+@simulated
+async def test_streams_that_are_opened_at_once_do_not_beat_at_once(world, t0, t1):
+    streams = [world.stream(t0, credit_records=0) for _ in range(12)]
+    async with contextlib.AsyncExitStack() as stack:
+        for stream in streams:
+            await stack.enter_async_context(stream.running())
+        # The first one comes between half an interval and all of it.
+        await asyncio.sleep(1.4)
+        assert not any(stream.of("heartbeat") for stream in streams)
+        await asyncio.sleep(0.85)
+        assert 2 < sum(bool(stream.of("heartbeat")) for stream in streams) < 10
+        await asyncio.sleep(0.85)
+        assert all(len(stream.of("heartbeat")) == 1 for stream in streams)
 
 
 @simulated

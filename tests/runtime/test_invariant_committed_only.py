@@ -8,7 +8,8 @@ from riverrun.v1.records_pb2 import Record, RecordBatch, RecordSet
 from riverrun_server.core.reading.limits import ReadingLimits
 from riverrun_server.core.reading.places import Position
 from riverrun_server.ports.partitions import Acks, Append
-from riverrun_server.runtime.fetch import Fetch, FetchTerms
+from riverrun_server.runtime.fetch import Fetch
+from riverrun_server.runtime.fetch_terms import FetchTerms
 from riverrun_server.wire import forms
 from riverrun_server.wire.ingress import IngressLimits, accept
 from tests.runtime.manual import InlineThreads, settle

@@ -314,7 +314,7 @@ def test_an_older_log_that_is_missing_or_short_is_noticed(opened, two_logs, dama
 def test_a_salvage_that_was_interrupted_begins_again(opened, two_logs, monkeypatch):
     older, _ = wals(two_logs)
     flip(older, older.stat().st_size // 2)
-    for stage in ("cut_log", "_swap"):
+    for stage in ("cut_log", "swap"):
         with monkeypatch.context() as patch:
 
             def die(*_args, **_how):
@@ -338,7 +338,7 @@ def test_a_salvage_whose_store_had_been_moved_away_is_completed(opened, two_logs
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("riverrun_server.storage.salvage._swap", half)
+        patch.setattr("riverrun_server.storage.salvage.swap", half)
         with pytest.raises(KeyboardInterrupt):
             opened(two_logs, seed=1)
     store = opened(two_logs, seed=2)

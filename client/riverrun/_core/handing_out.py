@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from riverrun._core.batch_view import BatchView, WireBatch
 from riverrun._core.decoding import WireRecord
 from riverrun._core.partition_reader import PartitionReader, Taken
+from riverrun._core.put_back import Given, PutBack
 from riverrun._core.reading import ReaderMachine
 from riverrun._core.records import CommittedOffset, Record, TopicPartition
 from riverrun.errors import CorruptDataError, DeserializationError, RiverrunError
@@ -35,6 +36,9 @@ class HandingOut(Generic[B, W]):
         deserialize: what is made of each record; None is the record itself.
 
     Attributes:
+        taken: the open batch.
+        index: the next one of its records.
+        seeks: how often the application has gone elsewhere.
         batches: how many batches were opened.
         bytes: how many bytes their record sets had, as they travelled.
     """
@@ -48,12 +52,17 @@ class HandingOut(Generic[B, W]):
         self._machine = machine
         self._parse = parse
         self._deserialize = deserialize
-        self._taken: Taken[B] | None = None
+        self.taken: Taken[B] | None = None
         self._records: list[Record[Any, Any]] = []
-        # Of the open batch's records: the next one, how far `one` may go, how far they are ready,
+        # Of the open batch's records: how far `one` may go, how far they are ready,
         # and the first one that has been handed out since the application asked for more.
-        self._index = self._stop = self._ready = self._since = 0
+        self.index = self._stop = self._ready = self._since = 0
         self._next_offset = 0
+        # Whether the open batch was put back, and the application has been given what lies behind it.
+        self._is_hole = False
+        self._put_back: PutBack[B] = PutBack()
+        self.seeks = 0
+        self._given: list[Given[B]] = []
         self._in_hand: dict[PartitionReader, int] = {}
         self._error: RiverrunError | None = None
         self._error_of: PartitionReader | None = None
@@ -66,19 +75,20 @@ class HandingOut(Generic[B, W]):
     @property
     def empty(self) -> bool:
         """Whether no record is left of the batch that was taken apart."""
-        return self._index >= len(self._records)
+        return self.index >= len(self._records)
 
     @property
     def records(self) -> int:
         """How many records have been handed out."""
-        return self._opened_records - (len(self._records) - self._index)
+        return self._opened_records - (len(self._records) - self.index)
 
     # What the application is through with.
 
     def asked(self) -> None:
         """Note that the application asks for more: it is through with all that it was given."""
         self._in_hand.clear()
-        self._since = self._index
+        self._given = []
+        self._since = self.index
 
     def committed(self, positions: Mapping[TopicPartition, CommittedOffset]) -> None:
         """Note what the application has committed: it is through with what lies before that, and no more."""
@@ -87,9 +97,9 @@ class HandingOut(Generic[B, W]):
             if reader is None:
                 continue
             self._in_hand.pop(reader, None)
-            if self._taken is not None and self._taken.reader is reader:
+            if self.taken is not None and self.taken.reader is reader:
                 # `one` is to find out first that more is asked for.
-                self._since = self._stop = self._index
+                self._since = self._stop = self.index
             if at.offset < reader.position:
                 self._in_hand[reader] = at.offset
 
@@ -100,13 +110,35 @@ class HandingOut(Generic[B, W]):
             reader = self._machine.readers.get(partition)
             if reader is not None:
                 in_hand[reader] = min(offset, in_hand.get(reader, offset))
+        for reader, offset in self._holes():
+            in_hand[reader] = min(offset, in_hand.get(reader, offset))
         return in_hand
+
+    def position(self, reader: PartitionReader) -> int:
+        """Return where the application stands: at the first record that was put back, if any was."""
+        return min([reader.position, *(at for of, at in self._holes() if of is reader)])
+
+    def positions(self) -> dict[TopicPartition, CommittedOffset]:
+        """Return that of all readers, to be committed; not where one still goes to."""
+        positions = self._machine.positions()
+        for reader, offset in self._holes():
+            at = positions.get(reader.partition)
+            if at is not None and offset < at.offset:
+                positions[reader.partition] = at._replace(offset=offset)
+        return positions
+
+    def _holes(self) -> list[tuple[PartitionReader, int]]:
+        holes = [*self._put_back.holes()]
+        if self._is_hole and not self.empty:
+            assert self.taken is not None, "records were taken from somewhere"
+            holes.append((self.taken.reader, self._records[self.index].offset))
+        return holes
 
     def _own_hand(self) -> dict[PartitionReader, int]:
         in_hand = dict(self._in_hand)
-        if self._index > self._since:
-            assert self._taken is not None, "records were taken from somewhere"
-            in_hand[self._taken.reader] = self._records[self._index - 1].offset
+        if self.index > self._since:
+            assert self.taken is not None, "records were taken from somewhere"
+            in_hand[self.taken.reader] = self._records[self.index - 1].offset
         return in_hand
 
     # Batches.
@@ -117,9 +149,14 @@ class HandingOut(Generic[B, W]):
         Raises:
             RiverrunError: of a partition that cannot be read any more, or a damaged batch.
         """
-        if self._error is not None:
+        if self._error is not None and not self._put_back:
             error, self._error, self._error_of = self._error, None, None
             raise error
+        if (part := self._put_back.take()) is not None:
+            view = self._view(part.taken)
+            self._open(part.taken, [], is_hole=part.is_hole)
+            self._opened_records += len(view)
+            return view
         while (taken := self._machine.ahead.take()) is not None:
             view = self._view(taken)
             if len(view):
@@ -134,18 +171,17 @@ class HandingOut(Generic[B, W]):
 
     def rest(self) -> BatchView[W] | None:
         """Give up taking apart: return what is left of the open batch, if there is something."""
-        if self._taken is None or self.empty:
+        if self.taken is None or self.empty:
             return None
-        view = self._view(self._taken)
-        self._open(self._taken, [])
+        rest = self._rest_of(self.taken)
+        view = self._view(rest)
+        self._open(rest, [], is_hole=self._is_hole)
         return view
 
     def given(self, view: BatchView[W]) -> None:
         """Note that the open batch is handed out whole."""
-        assert self._taken is not None, "a view was taken from somewhere"
-        reader = self._taken.reader
-        self._in_hand.setdefault(reader, reader.position)
-        self._machine.advanced(reader, view.next_offset)
+        assert self.taken is not None, "a view was taken from somewhere"
+        self._hand_over(view.offsets[0], view.next_offset, len(view))
 
     # Records.
 
@@ -156,14 +192,14 @@ class HandingOut(Generic[B, W]):
             CorruptDataError: it cannot be taken apart; its partition is given up.
             DeserializationError: of its first record; its partition is given up.
         """
-        assert self._taken is not None, "a view was taken from somewhere"
+        assert self.taken is not None, "a view was taken from somewhere"
         try:
             records = view.to_records()
         except CorruptDataError as error:
             self._opened_records -= len(view)
-            self._machine.corrupt(self._taken.reader, error)
+            self._machine.corrupt(self.taken.reader, error)
             raise
-        self._open(self._taken, records)
+        self._open(self.taken, records, is_hole=self._is_hole)
         self._next_offset = view.next_offset
         self._get_ready()
 
@@ -180,32 +216,88 @@ class HandingOut(Generic[B, W]):
 
     def one(self) -> Record[Any, Any] | None:
         """Hand out the next record; None where none is ready."""
-        index = self._index
+        index = self.index
         if index >= self._stop:
             return None
-        assert self._taken is not None, "records were taken from somewhere"
+        assert self.taken is not None, "records were taken from somewhere"
         records = self._records
         record = records[index]
-        self._index = index = index + 1
+        self.index = index = index + 1
         at_end = index == len(records)
-        self._taken.reader.position = self._next_offset if at_end else record.offset + 1
+        if not self._is_hole:
+            self.taken.reader.position = self._next_offset if at_end else record.offset + 1
         return record
 
-    def peek(self) -> Record[Any, Any] | None:
-        """Return what `one` would hand out, and leave it there."""
-        return self._records[self._index] if self._index < self._stop else None
+    def undo(self, index: int) -> None:
+        """Undo what `one` may have done since the next record was that one; nothing else was done."""
+        if self.index > index:
+            assert self.taken is not None, "a record was taken from somewhere"
+            reader, record = self.taken.reader, self._records[index]
+            if not self._is_hole and reader.position > record.offset:
+                reader.position = record.offset
+            self.index = index
 
     def some(self, count: int) -> Sequence[Record[Any, Any]]:
         """Hand out up to so many of the records that are ready."""
-        assert self._taken is not None, "records were taken from somewhere"
-        reader = self._taken.reader
-        self._in_hand.setdefault(reader, reader.position)
-        records = self._records[self._index : min(self._index + count, self._ready)]
-        self._index += len(records)
+        records = self._records[self.index : min(self.index + count, self._ready)]
+        self.index += len(records)
         # `one` is not to go on from here before it is known that these are finished with.
-        self._since = self._stop = self._index
-        reader.position = self._next_offset if self.empty else records[-1].offset + 1
+        self._since = self._stop = self.index
+        end = self._next_offset if self.empty else records[-1].offset + 1
+        self._hand_over(records[0].offset, end, len(records))
         return records
+
+    def _hand_over(self, first: int, end: int, count: int) -> None:
+        """Note what is in hand now; `end` is where to go on from."""
+        assert self.taken is not None, "records were taken from somewhere"
+        reader = self.taken.reader
+        first = min(first, reader.position)
+        self._in_hand[reader] = min(first, self._in_hand.get(reader, first))
+        self._given.append(Given(self.taken, first, end, count, self.seeks))
+        reader.position = max(reader.position, end)
+
+    # Back from who was given it.
+
+    @property
+    def waits(self) -> bool:
+        """Whether something that was put back waits, paused partitions included."""
+        return bool(self._put_back)
+
+    def given_by_call(self) -> Sequence[Given[B]]:
+        """Return what was handed out since more was asked for, to be put back if it reaches nobody."""
+        return self._given
+
+    def given_one(self, taken: Taken[B], record: Record[Any, Any], seeks: int) -> Given[B]:
+        """Return the same of what `one` has handed out, for it keeps no account.
+
+        Args:
+            taken: the batch that was open then.
+            record: what it returned.
+            seeks: what `seeks` was then.
+        """
+        end = record.offset + 1
+        if self.taken is taken and self._records and self.empty:
+            # Behind the last record the position steps over what follows without records.
+            last = self._records[-1].offset == record.offset
+            end = self._next_offset if last else end
+        return Given(taken, record.offset, end, 1, seeks)
+
+    def put_back(self, given: Sequence[Given[B]]) -> None:
+        """Take back what has reached nobody: it comes next, and the open batch behind it."""
+        own_hand = self._own_hand()
+        if self.taken is not None and not self.empty:
+            self._put_back.add_part(self._rest_of(self.taken), is_hole=self._is_hole)
+            self._opened_records -= len(self._records) - self.index
+        self._open(None, [])
+        # Of each partition the last ones first: its position goes back step by step.
+        for part in reversed(given):
+            if self._put_back.add(part):
+                self._opened_records -= part.records
+                self._given = []
+        self._in_hand = own_hand
+
+    def _rest_of(self, taken: Taken[B]) -> Taken[B]:
+        return taken._replace(first=self._records[self.index].offset)
 
     def postpone(self, error: RiverrunError) -> None:
         """Keep an error for the next call, behind the records that this one returns."""
@@ -215,39 +307,56 @@ class HandingOut(Generic[B, W]):
 
     # Going elsewhere.
 
-    def forget(self, partition: TopicPartition) -> bool:
-        """Drop what is left of a batch of this partition, and its error; return whether something was."""
+    def forget(self, partition: TopicPartition, *, pausing: bool = False) -> bool:
+        """Drop what is left of a batch of this partition, and its error; return whether something was.
+
+        Whoever goes elsewhere gives up what was put back; who only pauses (`pausing`) is given it later.
+        """
+        if pausing and self._is_hole and self.taken is not None:
+            # It is not to be read again from the position, and waits until the pause is over.
+            self.put_back(())
+        put_back = self._put_back.pause if pausing else self._put_back.seek
+        dropped = put_back(partition)
+        self.seeks = self._put_back.seeks
         postponed = self._error_of is not None and self._error_of.partition == partition
         if postponed:
             # Whoever goes elsewhere has nothing to do with it; whoever comes back is told again.
             self._error = self._error_of = None
-        if self._taken is None or self._taken.reader.partition != partition:
-            return postponed
+        if self.taken is None or self.taken.reader.partition != partition:
+            return postponed or dropped
         left = not self.empty
-        self.clear()
-        return left or postponed
+        self._let_go()
+        return left or postponed or dropped
 
     def clear(self) -> None:
-        """Let go of the open batch; what is in hand stays in hand."""
+        """Let go of everything; what is in hand stays in hand."""
+        self._let_go()
+        self._put_back.clear()
+        self._given = []
+
+    def _let_go(self) -> None:
         self._in_hand = self._own_hand()
-        self._opened_records -= len(self._records) - self._index
+        self._opened_records -= len(self._records) - self.index
         self._open(None, [])
 
-    def _open(self, taken: Taken[B] | None, records: list[Record[Any, Any]]) -> None:
-        self._taken = taken
+    def _open(
+        self, taken: Taken[B] | None, records: list[Record[Any, Any]], *, is_hole: bool = False
+    ) -> None:
+        self.taken = taken
+        self._is_hole = is_hole
         self._records = records
-        self._index = self._stop = self._ready = self._since = 0
+        self.index = self._stop = self._ready = self._since = 0
 
     def _get_ready(self) -> None:
         """Deserialise some more where that is to be done, and let them be handed out."""
         if self._deserialize is None:
             self._ready = len(self._records)
-        elif self._ready <= self._index:
+        elif self._ready <= self.index:
             self._deserialize_some(self._deserialize)
         self._stop = self._ready
 
     def _deserialize_some(self, deserialize: Deserialize) -> None:
-        records, first = self._records, self._index
+        records, first = self._records, self.index
         end = min(first + _READY_RECORDS, len(records))
         for index in range(first, end):
             try:
@@ -257,9 +366,9 @@ class HandingOut(Generic[B, W]):
                     # Those before it come first.
                     end = index
                     break
-                assert self._taken is not None, "records were taken from somewhere"
-                reader = self._taken.reader
-                self.clear()
+                assert self.taken is not None, "records were taken from somewhere"
+                reader = self.taken.reader
+                self._let_go()
                 self._machine.corrupt(reader, error)
                 raise
         self._ready = end
@@ -280,7 +389,7 @@ class HandingOut(Generic[B, W]):
                 reader.topic_id,
                 batch,
                 self._parse,
-                first=max(taken.first, reader.position),
+                first=taken.first,
                 end=taken.end,
                 next_offset=next_offset,
                 high_watermark=taken.high_watermark,

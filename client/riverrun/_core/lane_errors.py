@@ -6,6 +6,7 @@ import copy
 
 from riverrun._core.outgoing import OutgoingBatch
 from riverrun._core.records import TopicPartition
+from riverrun._core.row_checks import BATCH_BYTES_MAX
 from riverrun.errors import FatalError, Reason, RetriableError, RiverrunError, TimedOutError
 
 
@@ -34,6 +35,18 @@ def connection_lost(partition: TopicPartition) -> RiverrunError:
         reason=Reason.CONNECTION_LOST,
         outcome_known=False,
     )
+
+
+def too_large(partition: TopicPartition, error: RiverrunError) -> RiverrunError:
+    """Say of a record that is larger than its topic allows how to let it in; of other errors nothing."""
+    if error.reason is not Reason.BATCH_TOO_LARGE or "max.batch.bytes" not in error.message:
+        return error
+    told = copy.copy(error)
+    told.message = (
+        f"{error.message.rstrip('. ')}: `riverrun topic alter {partition.topic} --config "
+        f"max.batch.bytes={BATCH_BYTES_MAX}`, or Admin.alter_topic; more than that is allowed nowhere"
+    )
+    return told
 
 
 def lost_records(

@@ -190,9 +190,9 @@ From: TypeAlias = Literal["earliest", "latest", "committed"] | Offset | Time | L
 OffsetReset: TypeAlias = Literal["earliest", "latest", "error"]
 """Where to go on from a position that is out of range."""
 
-CommitMode: TypeAlias = Literal["manual", "auto", "on_delivery"]
+CommitMode: TypeAlias = Literal["manual", "auto", "at_most_once"]
 """Who commits, and when. "manual": the application, by `Consumer.commit`. "auto": the consumer, in the
-background, what the application has finished with: each record at least once. "on_delivery": the
+background, what the application has finished with: each record at least once. "at_most_once": the
 consumer, before it returns records: each record at most once."""
 
 

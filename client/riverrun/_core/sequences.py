@@ -13,7 +13,14 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from riverrun._core.backoff import Backoff
-from riverrun._core.lane_errors import connection_lost, failed_before, lost_records, timed_out, told
+from riverrun._core.lane_errors import (
+    connection_lost,
+    failed_before,
+    lost_records,
+    timed_out,
+    told,
+    too_large,
+)
 from riverrun._core.outgoing import OutgoingBatch, Resolution
 from riverrun._core.records import TopicPartition
 from riverrun.errors import ProducerFencedError, Reason, RetriableError, RiverrunError
@@ -279,7 +286,7 @@ class PartitionLane:
         if not error.outcome_known:
             batch.doubtful = True
             return None if self._idempotent else error
-        return None if isinstance(error, RetriableError) else error
+        return None if isinstance(error, RetriableError) else too_large(self.partition, error)
 
     def _hold(self, now_s: float, error: RiverrunError) -> None:
         until_s = now_s + self._backoff.next_s(error.retry_after_s)

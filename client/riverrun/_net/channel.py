@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -15,9 +16,9 @@ from riverrun._core.attempts import Attempts
 from riverrun._core.backoff import Backoff
 from riverrun._core.descriptions import ServerInfo
 from riverrun._net.describing import server_info
-from riverrun._net.failures import being_cancelled, from_rpc, is_connection_trouble
+from riverrun._net.failures import NO_ANSWER, being_cancelled, from_rpc, is_connection_trouble
 from riverrun._net.forking import check_process
-from riverrun._net.unreachable import no_broker
+from riverrun._net.unreachable import no_answer, no_broker
 from riverrun.errors import ClosedError, Reason, RetriableError, RiverrunError, UsageError
 from riverrun.v1 import (
     admin_pb2_grpc,
@@ -114,6 +115,8 @@ class Connections:
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._current: Connection | None = None
         self._first = 0
+        # What became of each address that was tried since a broker answered last.
+        self._failures: dict[str, str] = {}
         self._looking = asyncio.Lock()
         self._closed = False
 
@@ -126,6 +129,11 @@ class Connections:
     def addresses(self) -> tuple[str, ...]:
         """Where brokers may be, as host:port."""
         return self._config.addresses
+
+    @property
+    def trouble(self) -> str:
+        """At which addresses no broker answers, and why; empty where one does, or none was tried yet."""
+        return no_answer(self._failures) if self._failures else ""
 
     async def connect(self) -> Connection:
         """Return the broker in use, or find one that answers.
@@ -203,6 +211,9 @@ class Connections:
             async with asyncio.timeout_at(deadline_s):
                 return await self.connect()
         except TimeoutError:
+            if self._failures:
+                error = copy.copy(error)
+                error.message = f"{error.message}; since then {self.trouble}"
             raise error from None
         except RiverrunError as nobody:
             raise attempts.failed(nobody) from nobody.__cause__
@@ -223,24 +234,28 @@ class Connections:
         addresses = self._config.addresses
         told = False
         while True:
-            failures: dict[str, str] = {}
             for index in range(len(addresses)):
                 address = addresses[(self._first + index) % len(addresses)]
                 left_s = deadline_s - loop.time()
+                # Whoever cannot wait any longer is told of an address that has said nothing so far.
+                self._failures.setdefault(address, NO_ANSWER)
                 try:
-                    return await self._probe(address, min(_PROBE_TIMEOUT_S, max(0.05, left_s)))
+                    found = await self._probe(address, min(_PROBE_TIMEOUT_S, max(0.05, left_s)))
                 except asyncio.CancelledError:
                     if being_cancelled():
                         raise
                     raise ClosedError("the client was closed", reason=Reason.CLOSED) from None
                 except grpc.aio.AioRpcError as failure:
-                    failures[address] = from_rpc(failure, "ask", address).message
+                    self._failures[address] = from_rpc(failure, "ask", address).message
+                else:
+                    self._failures.clear()
+                    return found
             delay_s = backoff.next_s()
             if loop.time() + delay_s >= deadline_s:
-                raise no_broker(failures, self._config.connect_timeout_s)
+                raise no_broker(self._failures, self._config.connect_timeout_s)
             if not told:
                 told = True
-                error = no_broker(failures, self._config.connect_timeout_s)
+                error = no_broker(self._failures, self._config.connect_timeout_s)
                 _log.info("waiting: %s", error.message)
             await asyncio.sleep(delay_s)
 

@@ -46,6 +46,9 @@ _CLASSES: dict[Reason, type[RiverrunError]] = {
 }
 _PREFIX = "ERROR_REASON_"
 
+NO_ANSWER = "no answer in time"
+"""What is said of a call, or an address, that nothing has come back from."""
+
 # google.rpc.Status has its details, messages of type google.protobuf.Any, in field 3.
 _STATUS_KEY, _STATUS_DETAILS = "grpc-status-details-bin", 3
 
@@ -121,9 +124,7 @@ def from_rpc(error: grpc.aio.AioRpcError, what: str, endpoint: str) -> RiverrunE
     code, text = error.code(), error.details() or "no details"
     where = f"{what} at {endpoint}"
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return TimedOutError(
-            f"{where}: no answer in time", reason=Reason.TIMED_OUT, outcome_known=False
-        )
+        return TimedOutError(f"{where}: {NO_ANSWER}", reason=Reason.TIMED_OUT, outcome_known=False)
     if code in _LOST:
         return RetriableError(
             f"{where}: the connection failed: {text}",

@@ -12,7 +12,7 @@ from riverrun._core.committing import Ledger, Positions
 from riverrun._core.episodes import Episodes
 from riverrun._core.records import CommitMode
 from riverrun._net.channel import Connections
-from riverrun._net.offsets import TopicIds, commit_group_offsets
+from riverrun._net.offsets import TopicIds, try_group_offsets
 from riverrun.errors import Reason, RiverrunError, UsageError
 
 _log = logging.getLogger("riverrun")
@@ -33,7 +33,7 @@ class CommitSettings:
     def __post_init__(self) -> None:
         """Check."""
         if self.mode not in get_args(CommitMode):
-            wrong = f'commit is {self.mode!r}; use "manual", "auto" or "on_delivery"'
+            wrong = f'commit is {self.mode!r}; use "manual", "auto" or "at_most_once"'
         elif self.mode != "manual" and not self.group:
             wrong = f'commit "{self.mode}" needs a group: client.consumer(topic, group=...)'
         elif not self.interval_s > 0:
@@ -80,10 +80,11 @@ class GroupCommits:
 
         Args:
             positions: what to store.
-            stored: called with that once it is stored, before the next commit's turn.
+            stored: called with what is stored of that, before the next commit's turn.
 
         Raises:
-            RiverrunError: of the first partition that refused; the others may have been stored.
+            RiverrunError: of the first partition that refused; the others have been stored. Or of the
+                call, and nobody may know.
         """
         await self._in_turn(positions, stored)
 
@@ -165,10 +166,16 @@ class GroupCommits:
             if due:
                 ids = self._topic_ids()
                 self._ledger.sending(due)
-                await commit_group_offsets(self._connections, self._group, due, ids)
+                refused = await try_group_offsets(self._connections, self._group, due, ids)
+                due = {partition: at for partition, at in due.items() if partition not in refused}
                 self._ledger.stored(due)
-                self.count += 1
-            stored(due)
+                self.count += bool(due)
+                # What the others hold is so, whatever one of them refuses.
+                stored(due)
+                for error in refused.values():
+                    raise error
+            else:
+                stored(due)
 
     def _stored(self, task: asyncio.Task[None]) -> None:
         self._under_way.discard(task)

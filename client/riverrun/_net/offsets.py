@@ -17,7 +17,7 @@ from riverrun._core.records import (
 from riverrun._net.channel import Connections
 from riverrun._net.describing import committed_offset, partition_offset
 from riverrun._net.failures import from_proto
-from riverrun.errors import Reason, UsageError
+from riverrun.errors import Reason, RiverrunError, UsageError
 from riverrun.v1 import consumer_pb2 as pb
 
 TopicIds: TypeAlias = Mapping[TopicPartition, bytes]
@@ -161,9 +161,24 @@ async def commit_group_offsets(
     Raises:
         RiverrunError: the first partition that refused, or the call itself.
     """
+    for error in (await try_group_offsets(connections, group, offsets, topic_ids)).values():
+        raise error
+
+
+async def try_group_offsets(
+    connections: Connections,
+    group: str,
+    offsets: Mapping[TopicPartition, int | CommittedOffset],
+    topic_ids: TopicIds = _NO_IDS,
+) -> dict[TopicPartition, RiverrunError]:
+    """Store how far a group has come, likewise; return what partitions refused, the others have it.
+
+    Raises:
+        RiverrunError: the call itself.
+    """
     _check_group(group)
     if not offsets:
-        return
+        return {}
     request = pb.CommitOffsetRequest(
         group_id=group,
         offsets=[
@@ -177,10 +192,13 @@ async def commit_group_offsets(
         f"commit offsets of group {group}",
         attempts=attempts,
     )
+    refused: dict[TopicPartition, RiverrunError] = {}
     for result in answer.results:
         if result.HasField("error"):
-            where = f"group {group}, {result.topic}[{result.partition}]"
-            raise attempts.told(from_proto(result.error, where))
+            partition = TopicPartition(result.topic, result.partition)
+            error = from_proto(result.error, f"group {group}, {partition}")
+            refused[partition] = attempts.told(error)
+    return refused
 
 
 def _commit(

@@ -243,7 +243,8 @@ class ProduceEngine:
                 self._gone.set()
 
     async def _shut_down(self) -> None:
-        in_order = self.machine.idle
+        # Without a stream there is nothing to end in order: it may be looking for a broker in vain.
+        in_order = self.machine.idle and self._stream.is_open
         self._abandon(_closed())
         self._stream.close()
         tasks = self._topics.cancel()

@@ -15,7 +15,7 @@ from riverrun._core.backoff import Backoff
 from riverrun._core.episodes import Episodes
 from riverrun._net.channel import Connection, Connections
 from riverrun._net.produce_stream import Machine, ProduceStream, StreamSettings
-from riverrun.errors import FatalError, Reason, RetriableError, RiverrunError
+from riverrun.errors import FatalError, NoBrokerError, Reason, RetriableError, RiverrunError
 from riverrun.v1 import producer_pb2 as pb
 
 _log = logging.getLogger("riverrun")
@@ -62,6 +62,11 @@ class ProduceLoop:
         self._last_trouble: RiverrunError | None = None
         self._breaks: Episodes[str] = Episodes()
         self._expiry: asyncio.TimerHandle | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a stream just now."""
+        return self._stream is not None
 
     def wake(self) -> None:
         """Say that the machine may have something to send, or something new to give up."""
@@ -175,8 +180,12 @@ class ProduceLoop:
         why = f"{self._delivery_timeout_s:g} s have passed (delivery_timeout_s)"
         # Once a stream has answered, what was wrong with the ones before it explains nothing.
         answered = self._stream is not None and self._stream.answers
-        if self._last_trouble is not None and not answered:
-            why += f"; the last trouble was: {self._last_trouble.message}"
+        last, nobody = self._last_trouble, self._connections.trouble
+        # That nobody answers is told as it is now.
+        if last is not None and not answered and not (nobody and isinstance(last, NoBrokerError)):
+            why += f"; the last trouble was: {last.message}"
+        if nobody:
+            why += f"; {nobody}"
         self._machine.expire(asyncio.get_running_loop().time(), why)
         self._deliver()
         self._wake.set()

@@ -86,9 +86,10 @@ class ProduceTopics:
             async with asyncio.timeout(self._timeout_s):
                 shape = await fetch_topic(self._connections, topic)
         except TimeoutError:
+            trouble = self._connections.trouble
             raise TimedOutError(
                 f"topic {topic}: no broker told about it within {self._timeout_s:g} s "
-                "(delivery_timeout_s)",
+                f"(delivery_timeout_s){trouble and f': {trouble}'}",
                 reason=Reason.TIMED_OUT,
             ) from None
         self._shapes[topic] = shape

@@ -110,16 +110,21 @@ class SubscribeLoop:
         lasted_s = now_s - self._alone_s
         addresses = ", ".join(self._connections.addresses)
         nobody = NoBrokerError(f"no word from {addresses}", reason=Reason.NO_BROKER)
+        trouble = self._connections.trouble
         if lasted_s >= _ALONE_S and self._breaks.failed("broker", nobody, now_s, at_once=True):
             _log.warning(
                 "nothing can be read, still trying: no broker at %s for %.1f s; that no records come "
-                "does not say that there are none", addresses, lasted_s,
+                "does not say that there are none%s", addresses, lasted_s, trouble and f"; {trouble}",
             )  # fmt: skip
 
     async def change(self) -> None:
         """Wait until the machine has something new."""
         self._changed.clear()
         await self._changed.wait()
+
+    def wake(self) -> None:
+        """Have whoever waits for records look again."""
+        self._changed.set()
 
     def credit_freed(self) -> None:
         """Say that the application has taken something."""
@@ -176,7 +181,11 @@ class SubscribeLoop:
         self._closing = True
         try:
             if self._task is not None:
-                self._task.cancel()
+                try:
+                    if self._stream is not None:
+                        await self._stream.hang_up()
+                finally:
+                    self._task.cancel()
                 await asyncio.gather(self._task, return_exceptions=True)
         finally:
             # Also where whoever closes is cancelled.
@@ -207,7 +216,11 @@ class SubscribeLoop:
                 # The broker goes away, and another one may be there already.
                 self._connections.lost(connection)
                 delay_s = stream.reconnect_after_s or self._backoff.next_s()
-            except RetriableError as error:
+            except RiverrunError as error:
+                if self._closing:
+                    raise asyncio.CancelledError from None  # it was hung up
+                if not isinstance(error, RetriableError):
+                    raise
                 if not self._begun and isinstance(error, NoBrokerError):
                     raise
                 self._check_contact(error, stream)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import TypeAlias
 
 import grpc.aio
@@ -35,6 +36,8 @@ _SILENT_HEARTBEATS = 3
 _SILENCE_MIN_S = 1.0
 _SILENCE_DEFAULT_S = 30.0
 _UNREAD_S = 0.1
+# A cancelled call ends its read at once; whoever closes waits no longer for it.
+_HANG_UP_S = 1.0
 
 # Credit is granted when so much of it has been used, so that grants are few and there is always some.
 _GRANT_SHARE = 4
@@ -75,6 +78,8 @@ class SubscribeStream:
         self._control: deque[pb.SubscribeRequest] = deque()
         self._wake = asyncio.Event()
         self._asked: dict[TopicPartition, Asked] = {}
+        self._call: _Call | None = None
+        self._over = asyncio.Event()
         self.frames = 0
         self.going_away = False
         self.reconnect_after_s = 0.0
@@ -108,7 +113,7 @@ class SubscribeStream:
         Raises:
             RiverrunError: it broke, or the broker refuses it.
         """
-        call = self._connection.consumer.Subscribe()
+        call = self._call = self._connection.consumer.Subscribe()
         writer: asyncio.Task[None] | None = None
         try:
             await call.write(pb.SubscribeRequest(start=self._start()))
@@ -129,6 +134,18 @@ class SubscribeStream:
                 writer.cancel()
                 await asyncio.gather(writer, return_exceptions=True)
             call.cancel()
+            self._over.set()
+
+    async def hang_up(self) -> None:
+        """End the stream, and wait a moment for `run` to have seen that.
+
+        gRPC never frees the message that arrives for a read whose task is cancelled: the call is
+        cancelled, which ends its read, and the task only where that does not help.
+        """
+        if self._call is not None and self._call.cancel():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_HANG_UP_S):
+                    await self._over.wait()
 
     def _start(self) -> pb.SubscribeStart:
         """Ask for everything from the beginning, or for what is known from where it stands."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 
 from riverrun.errors import NoBrokerError, Reason
 
@@ -30,6 +31,10 @@ _MEANINGS = {
 }
 """What gRPC's texts mean, by a part of them, for a person who has typed an address."""
 
+# An error is for reading, however many addresses were given and whatever a proxy says.
+_ADDRESSES_TOLD = 8
+_TEXT_CHARACTERS = 300
+
 
 def meaning(text: str) -> str:
     """Say what gRPC's text means; the text itself where that is not known.
@@ -40,6 +45,15 @@ def meaning(text: str) -> str:
     return next((told for part, told in _MEANINGS.items() if part in text), text)
 
 
+def no_answer(failures: Mapping[str, str]) -> str:
+    """Say at which addresses no broker answers, and why; of very many only the first are named.
+
+    Args:
+        failures: by address, what the last attempt said.
+    """
+    return _told(failures, "")
+
+
 def no_broker(failures: Mapping[str, str], waited_s: float) -> NoBrokerError:
     """Make the error for addresses of which none has answered.
 
@@ -47,12 +61,21 @@ def no_broker(failures: Mapping[str, str], waited_s: float) -> NoBrokerError:
         failures: by address, what the last attempt said.
         waited_s: for how long all of them were tried.
     """
-    told = {address: meaning(text) for address, text in failures.items()}
-    where = ", ".join(failures)
+    return NoBrokerError(_told(failures, f" within {waited_s:g} s"), reason=Reason.NO_BROKER)
+
+
+def _told(failures: Mapping[str, str], when: str) -> str:
+    named = dict(islice(failures.items(), _ADDRESSES_TOLD))
+    told = {address: _cut(meaning(text)) for address, text in named.items()}
+    where, left = ", ".join(named), len(failures) - len(named)
+    if left:
+        where += f" and {left} more"
     if len(set(told.values())) == 1:
         why = next(iter(told.values()))
     else:
         why = "; ".join(f"{address}: {text}" for address, text in told.items())
-    return NoBrokerError(
-        f"no broker answers at {where} within {waited_s:g} s: {why}", reason=Reason.NO_BROKER
-    )
+    return f"no broker answers at {where}{when}: {why}"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _TEXT_CHARACTERS else f"{text[: _TEXT_CHARACTERS - 1]}…"

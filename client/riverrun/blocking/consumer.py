@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Generic, Self
+from typing import Any, Generic, NamedTuple, Self, TypeAlias, TypeVar
 
 import riverrun.consumer
+from riverrun._core.partition_reader import Taken
+from riverrun._core.put_back import Given
 from riverrun._core.reader_statistics import ConsumerStatistics
 from riverrun._core.records import CommittedOffset, Record, TopicPartition
 from riverrun._core.type_parameters import K, V
@@ -19,7 +20,19 @@ from riverrun.blocking.direct import Direct
 from riverrun.blocking.hands import Hands, Places, first_places
 from riverrun.blocking.session import Session
 from riverrun.consumer import RecordBatchView
-from riverrun.errors import RiverrunError
+from riverrun.v1 import records_pb2
+
+R = TypeVar("R")
+WireGiven: TypeAlias = Given[records_pb2.RecordBatch]
+
+
+class _Handed(NamedTuple, Generic[R]):
+    """What goes to a thread, what it has in hand then, and what to put back should it never get there."""
+
+    result: R
+    thread: threading.Thread
+    held: Record[Any, Any] | Places
+    given: Sequence[WireGiven]
 
 
 class Consumer(ConsumerPositions, Generic[K, V]):
@@ -51,7 +64,6 @@ class Consumer(ConsumerPositions, Generic[K, V]):
         self._direct = Direct(session.thread)
         super().__init__(consumer, self._direct)
         session.directs.add(self._direct)
-        self._going_back: set[asyncio.Future[None]] = set()
         self._handing_out = consumer._handing_out  # noqa: SLF001 - two faces of one consumer
         self._hands: Hands | None = None
         if keeps_hands:
@@ -78,15 +90,21 @@ class Consumer(ConsumerPositions, Generic[K, V]):
             with direct.lock:
                 # A record that is ready comes without a wait, so the loop is not needed.
                 if direct.on:
-                    # Looked at first: an interrupt in the midst of what follows must not lose it.
-                    record = self._handing_out.peek()
-                    if record is not None:
-                        if self._hands is not None:
+                    handing_out = self._handing_out
+                    index, batch, seeks = handing_out.index, handing_out.taken, handing_out.seeks
+                    try:
+                        record = handing_out.one()
+                        if record is not None and self._hands is not None:
                             self._hands.hold(threading.current_thread(), record)
-                        self._handing_out.one()
+                    except BaseException:
+                        # With the lock held nobody has taken anything since.
+                        record = None
+                        handing_out.undo(index)
+                        raise
         except BaseException:
-            if record is not None:
-                direct.thread.post(partial(self._put_records_back, [record]))
+            if record is not None and batch is not None:
+                thread = threading.current_thread()
+                direct.put_back(partial(self._put_one_back, thread, batch, record, seeks))
             raise
         return record or self._next_on_loop()
 
@@ -105,21 +123,15 @@ class Consumer(ConsumerPositions, Generic[K, V]):
         """
         batches = self._consumer.batches()
 
-        def places(batch: RecordBatchView) -> Places:
-            return {TopicPartition(batch.topic, batch.partition): batch.offsets[0]}
-
-        async def next_batch(thread: threading.Thread) -> RecordBatchView:
-            await self._gone_back()
+        async def next_batch(thread: threading.Thread) -> _Handed[RecordBatchView]:
             batch = await anext(batches)
-            self._hold(thread, places(batch))
-            return batch
+            place = TopicPartition(batch.topic, batch.partition)
+            return self._handed(batch, thread, {place: batch.offsets[0]})
 
         while True:
             thread = self._asked()
             try:
-                yield self._direct.take(
-                    partial(next_batch, thread), lambda batch: self._put_back(places(batch))
-                )
+                yield self._direct.take(partial(next_batch, thread), self._put_back).result
             except StopAsyncIteration:
                 return
 
@@ -141,17 +153,14 @@ class Consumer(ConsumerPositions, Generic[K, V]):
         began_s = time.monotonic()
         thread = self._asked()
 
-        async def getmany() -> list[Record[K, V]]:
-            await self._gone_back()
+        async def getmany() -> _Handed[list[Record[K, V]]]:
             waited_s = time.monotonic() - began_s
             left_s = timeout_s and max(0.0, timeout_s - waited_s)
             records = await self._consumer.getmany(max_records, left_s)
-            if self._hands is not None:
-                self._hold(thread, first_places(records))
-            return records
+            return self._handed(records, thread, first_places(records))
 
         try:
-            return self._direct.take(getmany, self._put_records_back, turn_s=timeout_s)
+            return self._direct.take(getmany, self._put_back, turn_s=timeout_s).result
         except TimeoutError:
             return []
 
@@ -174,9 +183,12 @@ class Consumer(ConsumerPositions, Generic[K, V]):
         thread = threading.current_thread()
 
         async def commit() -> None:
-            await self._consumer.commit(offsets)
-            if self._hands is not None and offsets is not None:
-                self._hands.committed(thread, offsets)
+            if offsets is None or (hands := self._hands) is None:
+                await self._consumer.commit(offsets)
+            else:
+                await self._consumer._commit_named(  # noqa: SLF001 - two faces of one consumer
+                    offsets, lambda stored: hands.committed(thread, stored)
+                )
 
         if offsets is None:
             self._asked()
@@ -246,18 +258,15 @@ class Consumer(ConsumerPositions, Generic[K, V]):
     def _next_on_loop(self) -> Record[K, V]:
         thread = self._asked()
 
-        async def next_record() -> Record[K, V]:
-            await self._gone_back()
+        async def next_record() -> _Handed[Record[K, V]]:
             record = await self._consumer.__anext__()
-            if self._hands is not None:
-                self._hold(thread, first_places([record]))
-            return record
-
-        def put_back(record: Record[K, V]) -> None:
-            self._put_records_back([record])
+            batch = self._handing_out.taken
+            assert batch is not None, "it was taken from somewhere"
+            given = [self._handing_out.given_one(batch, record, self._handing_out.seeks)]
+            return self._handed(record, thread, first_places([record]), given)
 
         try:
-            return self._direct.take(next_record, put_back, then_on=True)
+            return self._direct.take(next_record, self._put_back, then_on=True).result
         except StopAsyncIteration:
             raise StopIteration from None
 
@@ -269,35 +278,33 @@ class Consumer(ConsumerPositions, Generic[K, V]):
             self._hands.asked(thread)
         return thread
 
-    def _hold(self, thread: threading.Thread, places: Places) -> None:
+    def _handed(
+        self,
+        result: R,
+        thread: threading.Thread,
+        places: Places,
+        given: Sequence[WireGiven] | None = None,
+    ) -> _Handed[R]:
+        """Note what a thread is going to have in hand."""
         if self._hands is not None:
             with self._direct.lock:
                 self._hands.hold(thread, places)
+        given = self._handing_out.given_by_call() if given is None else given
+        return _Handed(result, thread, places, given)
 
     # What was handed out and not taken, because whoever waited for it was interrupted.
 
-    def _put_records_back(self, records: Sequence[Record[K, V]]) -> None:
-        self._put_back(first_places(records))
+    def _put_back(self, handed: _Handed[Any]) -> None:
+        self._consumer._put_back(handed.given)  # noqa: SLF001 - two faces of one consumer
+        if self._hands is not None:
+            self._hands.put_back(handed.thread, handed.held)
 
-    def _put_back(self, places: Mapping[TopicPartition, int]) -> None:
-        """Go back there; until the broker has answered, these positions are not committed."""
-        for partition, offset in places.items():
-            call = object()
-            self._direct.begin(call)
-            going = asyncio.ensure_future(self._go_back(partition, offset, call))
-            self._going_back.add(going)
-            going.add_done_callback(self._going_back.discard)
-
-    async def _gone_back(self) -> None:
-        """Wait before records are taken: a later place would be where the next way back leads."""
-        while self._going_back:
-            await asyncio.wait(self._going_back)
-
-    async def _go_back(self, partition: TopicPartition, offset: int, call: object) -> None:
-        try:
-            await self._consumer.seek(partition, offset)
-        except RiverrunError:
-            # The next call tells what is wrong with this partition.
-            return
-        finally:
-            self._direct.end(call)
+    def _put_one_back(
+        self,
+        thread: threading.Thread,
+        batch: Taken[records_pb2.RecordBatch],
+        record: Record[K, V],
+        seeks: int,
+    ) -> None:
+        given = self._handing_out.given_one(batch, record, seeks)
+        self._put_back(_Handed(record, thread, record, [given]))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
 from riverrun.blocking.loop_thread import LoopThread
+from riverrun.errors import ClosedError
 
 T = TypeVar("T")
 
@@ -74,9 +76,24 @@ class Direct:
                 self._end_turn()
         except BaseException:
             if result:
-                self.thread.post(partial(late, result[0]))
+                self.put_back(partial(late, result[0]))
             raise
         return result[0]
+
+    def put_back(self, put: Callable[[], None]) -> None:
+        """Have something put back on the loop before anybody takes again, the calling thread included."""
+        call = object()
+
+        def put_and_end() -> None:
+            try:
+                put()
+            finally:
+                self.end(call)
+
+        self.begin(call)
+        # Of a client that is closed nobody takes anything any more.
+        with suppress(ClosedError):
+            self.thread.post(put_and_end)
 
     def begin(self, call: object) -> None:
         """Turn it off, for a call begins."""

@@ -43,6 +43,12 @@ class Hands:
         with self._lock:
             self._held.pop(thread, None)
 
+    def put_back(self, thread: threading.Thread, taken: Record[Any, Any] | Places | None) -> None:
+        """Note that a thread was interrupted before it had what it was to hold."""
+        with self._lock:
+            if self._held.get(thread) is taken:
+                self._held.pop(thread, None)
+
     def committed(
         self, thread: threading.Thread, offsets: Mapping[TopicPartition, int | CommittedOffset]
     ) -> None:

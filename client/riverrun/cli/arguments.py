@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from riverrun.cli.completion import complete_topics
+from riverrun.cli.completion import complete_settings, complete_topics
 from riverrun.cli.places import Bound, Place, parse_bound, parse_place, parse_time_ms
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -28,6 +28,7 @@ def configs_option(function: Function) -> Function:
         metavar="KEY=VALUE",
         multiple=True,
         callback=_pairs,
+        shell_complete=complete_settings,
         help="A setting of the topic, such as retention.ms=3600000; may be repeated.",
     )(function)
 

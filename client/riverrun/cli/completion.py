@@ -7,9 +7,24 @@ from contextlib import suppress
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
+from riverrun.cli.places import TIME_WORDS
 from riverrun.cli.settings import Command, Settings
 
 TOPICS_TIMEOUT_S = 1.0
+
+_BASH_TAKES = "COMPREPLY+=($value)"
+_BASH_NO_SPACE = "            [[ $value == *= ]] && compopt -o nospace 2>/dev/null"
+_PLACES = ("earliest", "latest", "committed")
+_SPANS = ("10m-ago", "1h-ago", "1d-ago", "7d-ago")
+TOPIC_SETTINGS = (
+    "fsync",
+    "max.batch.bytes",
+    "min.insync.replicas",
+    "retention.bytes",
+    "retention.ms",
+    "unclean.recovery",
+)
+"""The keys of topics' configurations."""
 
 
 @click.command(cls=Command, short_help="Print completion for a shell.")
@@ -28,7 +43,30 @@ def completion(shell: str) -> None:
     assert kind is not None, f"click completes {shell}"
     completer = kind(cli, {}, PROGRAM, COMPLETION_VARIABLE)
     # Not completer.source(): for bash it starts one to look at its version, and complains of it.
-    click.echo(completer.source_template % completer.source_vars())
+    script = completer.source_template % completer.source_vars()
+    # `retention.ms=` goes on with its value.
+    click.echo(script.replace(_BASH_TAKES, f"{_BASH_TAKES}\n{_BASH_NO_SPACE}"))
+
+
+def complete_places(
+    _: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Offer the words for places and times; only times where the option takes no other words."""
+    metavar = param.metavar or ""
+    places = _PLACES if metavar == "PLACE" else tuple(p for p in _PLACES if p in metavar)
+    return _offered((*places, *TIME_WORDS, *_SPANS), incomplete)
+
+
+def complete_settings(
+    _: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Offer the keys of topics' configurations, to be followed by a value where the option takes one."""
+    behind = "=" if "=" in (param.metavar or "") else ""
+    return _offered(tuple(f"{key}{behind}" for key in TOPIC_SETTINGS), incomplete)
+
+
+def _offered(texts: tuple[str, ...], incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(text) for text in texts if text.startswith(incomplete)]
 
 
 def complete_topics(

@@ -14,6 +14,7 @@ from riverrun.cli.arguments import (
     reading,
     topic_argument,
 )
+from riverrun.cli.completion import complete_places
 from riverrun.cli.escapes import EscapeError, unescape
 from riverrun.cli.places import AtOffset, AtTime, Bound, Place, write_place
 from riverrun.cli.rendering import Renderer, json_renderer, template_renderer, value_renderer
@@ -57,6 +58,7 @@ class ConsumeOptions:
     "--from",
     "start",
     callback=reading(read_place),
+    shell_complete=complete_places,
     metavar="PLACE",
     help="Where to begin: earliest, latest, committed, an OFFSET, a TIME, or -N for the last N "
     "records of each partition. With a group it counts only where nothing is committed.  "
@@ -65,6 +67,7 @@ class ConsumeOptions:
 @click.option(
     "--until",
     callback=reading(read_bound),
+    shell_complete=complete_places,
     metavar="OFFSET|TIME",
     help="End each partition before this offset, or at its first record of this time or later.",
 )
@@ -117,8 +120,8 @@ def consume(ctx: click.Context, /, **given: Any) -> int:  # what click has read,
     riverrun consume orders --from 2026-01-31T12:00Z --until 2026-01-31T13:00Z --output json
     riverrun consume blobs --delimiter '' --exit-at-end > image
 
-    A TIME is ISO 8601 (UTC unless it says otherwise), @UNIX_MS, or a span such as 10m-ago or
-    1h30m-ago. Formats and delimiters may have \n \t \r \0 \e \\ and \xHH. A format that ends with
+    A TIME is ISO 8601 (UTC unless it says otherwise), @UNIX_MS, a span such as 10m-ago or
+    1h30m-ago, or now, today or yesterday: the midnights of UTC that these days begin with. Formats and delimiters may have \n \t \r \0 \e \\ and \xHH. A format that ends with
     the delimiter gets no second one.
 
     With --output json each record is an object on a line (`| python3 -m json.tool --json-lines`

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from riverrun.cli.arguments import partitions_option, read_place, reading, topics_option
+from riverrun.cli.completion import complete_places
 from riverrun.cli.confirming import confirm, yes_option
 from riverrun.cli.exits import Complaint, Exit, write_note
 from riverrun.cli.places import AtOffset, AtTime, LastRecords, Place
@@ -39,6 +40,7 @@ class Move:
 @click.option(
     "--to",
     callback=reading(read_place),
+    shell_complete=complete_places,
     metavar="PLACE",
     required=True,
     help="Where to: earliest, latest, an OFFSET, a TIME, or -N for the last N records of each "

@@ -15,7 +15,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from riverrun.cli.places import PlaceError, parse_time_ms
+from riverrun.cli.places import PlaceError, parse_instant_ms
 from riverrun.cli.template import Printable
 
 _DATA = {"key", "key_base64", "value", "value_base64"}
@@ -145,7 +145,7 @@ def _timestamp(given: object) -> int | None:
     """Read a timestamp from ms since 1970 or from ISO 8601."""
     if isinstance(given, str):
         try:
-            return parse_time_ms(given, 0)
+            return parse_instant_ms(given)
         except PlaceError as error:
             raise JsonLineError(f'"timestamp": {error}') from None
     return _integer(given, "timestamp", _INT64_MAX)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from riverrun.cli.arguments import read_place, reading, topic_argument
+from riverrun.cli.completion import complete_places
 from riverrun.cli.measurement import Measurement, fast_loop
 from riverrun.cli.places import Place
 from riverrun.cli.running import run
@@ -46,6 +47,7 @@ class ConsumeLoad:
     "--from",
     "start",
     callback=reading(read_place),
+    shell_complete=complete_places,
     metavar="PLACE",
     help="Where to begin, as in `riverrun consume`.  [default: earliest]",
 )

@@ -1,7 +1,8 @@
 """What `--from`, `--until` and `--at` take: named places, offsets, times, and the last N records.
 
-An integer is an offset. A time is ISO 8601 (UTC unless it says otherwise), `@UNIX_MS`, or a span
-before now such as `10m-ago` or `1h30m-ago`. `-N` is the last N records of each partition.
+An integer is an offset. A time is ISO 8601 (UTC unless it says otherwise), `@UNIX_MS`, a span
+before now such as `10m-ago` or `1h30m-ago`, or `now`, `today` or `yesterday`: the midnights of UTC that
+these days begin with. `-N` is the last N records of each partition.
 """
 
 from __future__ import annotations
@@ -15,7 +16,12 @@ _MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 6
 _SPAN_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|[smhdw])")
 _SPAN = re.compile(rf"(?:{_SPAN_PART.pattern})+")
 _INT64_MAX = 2**63 - 1
-TIME_FORMS = "an ISO 8601 time such as 2026-01-31T12:00:00Z, @UNIX_MS, or a span such as 10m-ago"
+_INSTANT_FORMS = "an ISO 8601 time such as 2026-01-31T12:00:00Z, or @UNIX_MS"
+TIME_FORMS = (
+    "an ISO 8601 time such as 2026-01-31T12:00:00Z, @UNIX_MS, a span such as 10m-ago, or now, today or "
+    "yesterday (midnight UTC)"
+)
+TIME_WORDS = ("now", "today", "yesterday")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +83,33 @@ def parse_bound(text: str, now_ms: int) -> Bound:
 
 
 def parse_time_ms(text: str, now_ms: int) -> int:
-    """Read a time as ms since 1970. A time without a zone is UTC, a bare date is its midnight."""
-    if re.fullmatch(r"@[0-9]+", text):
-        return _bounded(text[1:])
+    """Read a time as ms since 1970; `now_ms` is what spans and words such as `today` go by."""
     if text.endswith("-ago"):
         return max(0, now_ms - parse_span_ms(text.removesuffix("-ago")))
+    midnight_ms = now_ms - now_ms % _MS["d"]
+    match text:
+        case "now":
+            return now_ms
+        case "today":
+            return midnight_ms
+        case "yesterday":
+            return max(0, midnight_ms - _MS["d"])
+    return _instant_ms(text, TIME_FORMS)
+
+
+def parse_instant_ms(text: str) -> int:
+    """Read a time that is the same whenever it is read, as ms since 1970."""
+    return _instant_ms(text, _INSTANT_FORMS)
+
+
+def _instant_ms(text: str, forms: str) -> int:
+    """Read one; without a zone it is UTC, a bare date is its midnight."""
+    if re.fullmatch(r"@[0-9]+", text):
+        return _bounded(text[1:])
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise PlaceError(f"{text!r} is not a time: give {TIME_FORMS}") from None
+        raise PlaceError(f"{text!r} is not a time: give {forms}") from None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     time_ms = round(moment.timestamp() * 1000)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from riverrun.cli.exits import Complaint, Exit, write_note
 from riverrun.cli.framing import (
-    RECORD_BYTES_MAX,
     DelimiterFramer,
     Framer,
     RecordTooLongError,
@@ -24,7 +23,6 @@ from riverrun.cli.sending import Sender, Totals
 from riverrun.cli.session import complaint_of
 from riverrun.cli.stdin import StandardInput
 from riverrun.cli.topics import find_topic
-from riverrun.errors import Reason, RiverrunError
 
 if TYPE_CHECKING:
     from riverrun import Client
@@ -103,7 +101,7 @@ async def produce_input(client: Client, options: ProduceOptions) -> Outcome:
                 raise _given_up(sender, acknowledged()) from None
             finally:
                 await sender.cancel()
-        _complain(sender, wrong, options.topic)
+        _complain(sender, wrong)
         return Outcome(options.topic, sender.totals, interrupts.exit_code)
 
 
@@ -180,21 +178,10 @@ async def _send_all(
     return None
 
 
-def _with_command(error: RiverrunError, topic: str) -> RiverrunError:
-    """Add the command that helps where a topic's setting is in the way."""
-    # What no topic may allow is refused by the library, which names no setting.
-    if error.reason is Reason.BATCH_TOO_LARGE and "max.batch.bytes" in error.message:
-        error.message = (
-            f"{error.message.rstrip('.')}: riverrun topic alter {topic} --config "
-            f"max.batch.bytes={RECORD_BYTES_MAX}"
-        )
-    return error
-
-
-def _complain(sender: Sender, wrong: Complaint | None, topic: str) -> None:
+def _complain(sender: Sender, wrong: Complaint | None) -> None:
     """Raise what went wrong, with the number of records that were written all the same."""
     if sender.error is not None:
-        wrong = complaint_of(_with_command(sender.error, topic))
+        wrong = complaint_of(sender.error)
     if wrong is None:
         return
     wrong.acknowledged = sender.totals.records

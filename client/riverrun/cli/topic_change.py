@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from riverrun.cli.arguments import configs_option, topic_argument
+from riverrun.cli.completion import complete_settings
 from riverrun.cli.exits import write_note
 from riverrun.cli.running import run
 from riverrun.cli.settings import Command, settings
@@ -81,6 +82,7 @@ def create(
 @click.option(
     "--unset",
     metavar="KEY",
+    shell_complete=complete_settings,
     multiple=True,
     help="Give a setting back to the broker's default; may be repeated.",
 )

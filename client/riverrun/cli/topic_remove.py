@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from riverrun.cli.arguments import partitions_option, read_place, reading, topic_argument
+from riverrun.cli.completion import complete_places
 from riverrun.cli.confirming import confirm, yes_option
 from riverrun.cli.exits import Complaint, Exit, write_note
 from riverrun.cli.places import AtOffset, AtTime, Place
@@ -27,6 +28,7 @@ NOTHING_DELETED = "nothing was deleted"
 @click.option(
     "--before",
     callback=reading(read_place),
+    shell_complete=complete_places,
     metavar="OFFSET|TIME|latest",
     required=True,
     help="Delete the records before this; latest deletes everything that is committed.",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from riverrun.cli.arguments import partitions_option, read_time_ms, reading, topic_argument
+from riverrun.cli.completion import complete_places
 from riverrun.cli.exits import write_note
 from riverrun.cli.places import format_time
 from riverrun.cli.running import run
@@ -103,6 +104,7 @@ def describe(ctx: click.Context, topic: str, all_configs: bool) -> None:
     "--at",
     "at_ms",
     callback=reading(read_time_ms),
+    shell_complete=complete_places,
     metavar="TIME",
     help="Find the first record of this time or later instead.",
 )

@@ -1205,8 +1205,8 @@ class FetchResponse(_message.Message):
     ERRORS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def deliveries(self) -> _containers.RepeatedCompositeFieldContainer[Global___Delivery]:
-        """Records, at most one delivery for each partition; a partition with nothing new has one without
-        records, which tells its watermarks.
+        """Records, at most one delivery for each partition; a partition with nothing new, or for which
+        there was no room this time, has one without records, which tells its watermarks.
         """
 
     @_builtins.property

@@ -93,7 +93,8 @@ class ConsumerServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Fetch(self, request, context):
-        """Fetch reads once: it answers when there is enough, or when its time is up.
+        """Fetch reads once: it answers when there is enough, or when its time is up. Where that is not all
+        that there is, ask again from each next_offset: partitions take turns, so none is left out.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

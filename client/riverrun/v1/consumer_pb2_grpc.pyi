@@ -47,7 +47,9 @@ class ConsumerServiceStub:
         127.0.0.1:7171 riverrun.v1.ConsumerService/Read
     """
     Fetch: _grpc.UnaryUnaryMultiCallable[_consumer_pb2.FetchRequest, _consumer_pb2.FetchResponse]
-    """Fetch reads once: it answers when there is enough, or when its time is up."""
+    """Fetch reads once: it answers when there is enough, or when its time is up. Where that is not all
+    that there is, ask again from each next_offset: partitions take turns, so none is left out.
+    """
     CommitOffset: _grpc.UnaryUnaryMultiCallable[_consumer_pb2.CommitOffsetRequest, _consumer_pb2.CommitOffsetResponse]
     """CommitOffset stores how far a group has come."""
     FetchOffsets: _grpc.UnaryUnaryMultiCallable[_consumer_pb2.FetchOffsetsRequest, _consumer_pb2.FetchOffsetsResponse]
@@ -74,7 +76,9 @@ class ConsumerServiceAsyncStub(ConsumerServiceStub):
         127.0.0.1:7171 riverrun.v1.ConsumerService/Read
     """
     Fetch: _aio.UnaryUnaryMultiCallable[_consumer_pb2.FetchRequest, _consumer_pb2.FetchResponse]  # type: ignore[assignment]
-    """Fetch reads once: it answers when there is enough, or when its time is up."""
+    """Fetch reads once: it answers when there is enough, or when its time is up. Where that is not all
+    that there is, ask again from each next_offset: partitions take turns, so none is left out.
+    """
     CommitOffset: _aio.UnaryUnaryMultiCallable[_consumer_pb2.CommitOffsetRequest, _consumer_pb2.CommitOffsetResponse]  # type: ignore[assignment]
     """CommitOffset stores how far a group has come."""
     FetchOffsets: _aio.UnaryUnaryMultiCallable[_consumer_pb2.FetchOffsetsRequest, _consumer_pb2.FetchOffsetsResponse]  # type: ignore[assignment]
@@ -116,7 +120,9 @@ class ConsumerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _consumer_pb2.FetchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_consumer_pb2.FetchResponse, _abc.Awaitable[_consumer_pb2.FetchResponse]]:
-        """Fetch reads once: it answers when there is enough, or when its time is up."""
+        """Fetch reads once: it answers when there is enough, or when its time is up. Where that is not all
+        that there is, ask again from each next_offset: partitions take turns, so none is left out.
+        """
 
     @_abc_1.abstractmethod
     def CommitOffset(

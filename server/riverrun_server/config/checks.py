@@ -37,6 +37,11 @@ def _listeners(settings: Settings) -> Iterator[str]:
                 "say under which address they reach this broker with --advertise HOST:PORT "
                 "(RIVERRUN_ADVERTISE, advertised in [[listeners]])"
             )
+    if settings.limits.max_connections < len(names):
+        yield (
+            f"limits.max_connections is {settings.limits.max_connections} and there are {len(names)} "
+            "listeners; allow at least one connection to each"
+        )
 
 
 def _etcd(settings: Settings) -> Iterator[str]:

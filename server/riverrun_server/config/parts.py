@@ -116,16 +116,18 @@ class LimitSettings:
     max_delivery_bytes: int = setting(
         Size(8 * MIB, 256 * GIB),
         512 * MIB,
-        doc="Records that may be on their way to readers, with the messages that are made of them; "
-        "nothing is read before there is room. One connection may hold as much as it leaves to "
-        "others. A Fetch that finds none is refused with OVERLOADED, a stream waits. A consumer that is "
-        "behind and paused holds twice the largest batch for each of its partitions.",
+        doc="Records that may be on their way to readers, with the messages made of them; nothing is "
+        "read before there is room. Half is kept for first batches of connections that hold nothing; of "
+        "the rest one may hold as much as it leaves over. Where there is none, a Fetch is refused with "
+        "OVERLOADED, a stream waits. A consumer that is behind and paused holds twice the largest batch "
+        "for each partition.",
     )
     max_connections: int = setting(
         Integer(1, 1_000_000),
         10_000,
-        doc="Connections to each listener; more are closed at once. An idle one takes some 15 KB. "
-        "The broker takes no more than the limit of open files leaves beside its store.",
+        doc="Connections to all listeners together, an equal share for each; more are closed at once. "
+        "An idle one takes some 15 KB. The broker takes no more than the limit of open files leaves "
+        "beside its store.",
     )
     max_streams_per_connection: int = setting(
         Integer(1, 100_000),

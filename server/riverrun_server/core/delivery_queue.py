@@ -1,9 +1,10 @@
 """Who waits for room for deliveries, and who gets it next.
 
-A connection that waits needs as much as it holds and twice what it wants to be left over (see
-core/delivery_budget). So the one that needs the least goes first: where there is not enough for it,
-there is not enough for anybody, and nobody else need be looked at. Those that wait for one connection
-take turns.
+Everybody waits for one batch, and how much must be left over for that depends on what its connection
+holds (see core/delivery_budget). So the one that needs the least goes first, whoever holds nothing
+before all others: where there is not enough for it, there is not enough for anybody, and nobody else
+need be looked at. Of those that need the same, whoever has waited longest goes first. Those that wait
+for one connection take turns.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ class DeliveryQueue(Generic[Waiter]):
         budget: decides what fits; `changed` is called whenever a connection took or gave back.
     """
 
-    __slots__ = ("_budget", "_needs", "_number", "_numbers", "_waiting")
+    __slots__ = ("_budget", "_entries", "_needs", "_number", "_waiting")
 
     def __init__(self, budget: DeliveryBudget) -> None:
         self._budget = budget
         # Of each connection in their order; a connection for which nobody waits is not kept.
         self._waiting: dict[Hashable, dict[Waiter, int]] = {}
-        # A heap of what each needs. An entry counts if its number is its connection's last one.
+        # A heap of what each needs. An entry counts if it is its connection's last one.
         self._needs: list[tuple[int, int, Hashable]] = []
-        self._numbers: dict[Hashable, int] = {}
+        self._entries: dict[Hashable, tuple[int, int]] = {}
         self._number = 0
 
     def __len__(self) -> int:
@@ -42,7 +43,7 @@ class DeliveryQueue(Generic[Waiter]):
         return sum(map(len, self._waiting.values()))
 
     def add(self, connection: Hashable, waiter: Waiter, size_bytes: int) -> None:
-        """Let one wait behind the others of its connection; who waits already keeps its place."""
+        """Let one wait for a batch behind the others of its connection; who waits keeps its place."""
         self._waiting.setdefault(connection, {})[waiter] = size_bytes
         self.changed(connection)
 
@@ -52,7 +53,7 @@ class DeliveryQueue(Generic[Waiter]):
         if queue is None or queue.pop(waiter, None) is None:
             return
         if not queue:
-            del self._waiting[connection], self._numbers[connection]
+            del self._waiting[connection], self._entries[connection]
         self.changed(connection)
 
     def changed(self, connection: Hashable) -> None:
@@ -60,9 +61,12 @@ class DeliveryQueue(Generic[Waiter]):
         queue = self._waiting.get(connection)
         if queue is None:
             return
+        needs = self._budget.needs(connection, next(iter(queue.values())), one_batch=True)
+        entry = self._entries.get(connection)
+        if entry is not None and entry[0] == needs:
+            return  # it keeps its place
         self._number += 1
-        self._numbers[connection] = self._number
-        needs = self._budget.needs(connection, next(iter(queue.values())))
+        self._entries[connection] = (needs, self._number)
         heapq.heappush(self._needs, (needs, self._number, connection))
         if len(self._needs) > 2 * len(self._waiting) + 16:
             self._needs = [each for each in self._needs if self._counts(each)]
@@ -74,7 +78,7 @@ class DeliveryQueue(Generic[Waiter]):
         if connection is None:
             return None
         waiter, size_bytes = next(iter(self._waiting[connection].items()))
-        if not self._budget.fits(connection, size_bytes):
+        if not self._budget.fits(connection, size_bytes, one_batch=True):
             return None
         self._budget.take(connection, size_bytes)
         self.discard(connection, waiter)
@@ -95,4 +99,4 @@ class DeliveryQueue(Generic[Waiter]):
         return None
 
     def _counts(self, entry: tuple[int, int, Hashable]) -> bool:
-        return self._numbers.get(entry[2]) == entry[1]
+        return self._entries.get(entry[2]) == entry[:2]

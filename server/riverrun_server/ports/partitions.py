@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from riverrun_server.core.errors import Refusal
 from riverrun_server.core.log.batch import IncomingBatch, PartitionId, StoredBatch
@@ -19,8 +19,7 @@ class Acks(enum.IntEnum):
     NONE = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
+class Appended(NamedTuple):
     """The answer to an append.
 
     Attributes:

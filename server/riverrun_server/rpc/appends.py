@@ -156,19 +156,20 @@ def where(access: PartitionAccess) -> Where:
     return (access.topic, *access.id)
 
 
-def result_of(place: Where, appended: Appended) -> producer_pb2.ProduceResult:
-    """Return an answer as it is told to clients."""
-    topic, topic_id, partition = place
-    return producer_pb2.ProduceResult(
-        topic=topic,
-        topic_id=topic_id,
-        partition=partition,
-        base_offset=appended.base_offset,
-        record_count=appended.record_count,
-        duplicate=appended.duplicate,
-        log_start_offset=appended.log_start_offset,
-        error=None if appended.error is None else to_proto(appended.error),
-    )
+def tell(result: producer_pb2.ProduceResult, place: Where, appended: Appended) -> None:
+    """Write an answer as it is told to clients into an empty result.
+
+    In place, for a message that is put into another one is copied; that is most of a small answer.
+    """
+    result.topic, result.topic_id, result.partition = place
+    result.record_count = appended.record_count
+    result.log_start_offset = appended.log_start_offset
+    if appended.base_offset is not None:
+        result.base_offset = appended.base_offset
+    if appended.duplicate:
+        result.duplicate = True
+    if appended.error is not None:
+        result.error.CopyFrom(to_proto(appended.error))
 
 
 def timed_out(seconds: float) -> Refusal:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 # Until there is authentication everybody is this principal.
 ANONYMOUS: Final = "anonymous"
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """Where a call comes from.
 
     Attributes:

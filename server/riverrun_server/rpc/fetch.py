@@ -25,7 +25,8 @@ from riverrun_server.rpc.reading_requests import (
     seconds_of,
 )
 from riverrun_server.runtime.delivery_room import CURRENT
-from riverrun_server.runtime.fetch import Fetch, FetchTerms
+from riverrun_server.runtime.fetch import Fetch
+from riverrun_server.runtime.fetch_terms import FetchTerms
 from riverrun_server.runtime.places import Wanted
 from riverrun_server.runtime.reader import ReadingServices
 from riverrun_server.wire.deliveries import fetch_response
@@ -66,7 +67,7 @@ class Fetcher:
         if failures:
             # Whoever is to be told of a failure is not kept waiting for more.
             terms = FetchTerms(
-                min_bytes=1, max_bytes=terms.max_bytes, max_wait_s=0, first=terms.first
+                min_bytes=1, max_bytes=terms.max_bytes, max_wait_s=0, turn=terms.turn
             )
         deliveries: list[Delivery] = []
         if positions:
@@ -108,7 +109,7 @@ class Fetcher:
             min_bytes=min(max(1, request.min_bytes), max_bytes),
             max_bytes=max_bytes,
             max_wait_s=min(seconds_of("max_wait", request.max_wait), limits.fetch_wait_s_max),
-            first=next(self._turn),
+            turn=next(self._turn),
         )
 
     def _wanted(self, request: FetchRequest) -> tuple[list[Wanted], list[PartitionFailed]]:

@@ -25,7 +25,7 @@ from riverrun_server.rpc.appends import (
     Where,
     acks_of,
     check_records,
-    result_of,
+    tell,
     timed_out,
     where,
 )
@@ -317,7 +317,10 @@ def _answers(ready: list[Pending[Where, Appended]]) -> bytes:
         offset = _plain_offset(pending)
         if offset is None:
             run = None
-            acks.results.add(tag=pending.tag, results=[_result(part) for part in pending.parts])
+            tagged = acks.results.add(tag=pending.tag)
+            for part in pending.parts:
+                assert part.answer is not None, part
+                tell(tagged.results.add(), part.lane, part.answer)
             continue
         if run is None or pending.tag != next_tag:
             run = acks.acked.add(first_tag=pending.tag)
@@ -333,12 +336,6 @@ def _plain_offset(pending: Pending[Where, Appended]) -> int | None:
     appended = pending.parts[0].answer
     assert appended is not None, pending
     return None if appended.error or appended.duplicate else appended.base_offset
-
-
-def _result(part: Part[Where, Appended]) -> producer_pb2.ProduceResult:
-    appended = part.answer
-    assert appended is not None, part
-    return result_of(part.lane, appended)
 
 
 def _going_away() -> bytes:

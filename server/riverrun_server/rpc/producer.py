@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 
 from riverrun.v1 import producer_pb2
-from riverrun.v1.producer_pb2 import PartitionBatch, ProduceRequest, ProduceResponse, ProduceResult
+from riverrun.v1.producer_pb2 import PartitionBatch, ProduceRequest, ProduceResponse
 from riverrun.v1.records_pb2 import Record
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.ports.clock import Dice
@@ -22,7 +22,7 @@ from riverrun_server.rpc.appends import (
     Where,
     acks_of,
     check_records,
-    result_of,
+    tell,
     timed_out,
     where,
 )
@@ -98,13 +98,13 @@ class _Call:
         if self.waiter is not None and not self.waiter.done():
             self.waiter.set_result(None)
 
-    def results(self) -> list[ProduceResult]:
+    def response(self) -> ProduceResponse:
         """Return the results in order."""
-        out = []
+        response = ProduceResponse()
         for slot in self.slots:
             assert slot.appended is not None, slot
-            out.append(result_of(slot.place, slot.appended))
-        return out
+            tell(response.results.add(), slot.place, slot.appended)
+        return response
 
     def failure(self) -> Refusal | None:
         """Return why nothing at all was appended, or None where something was."""
@@ -193,7 +193,7 @@ class ProducerService:
             budget.close()
         if not request.batches and (failure := call.failure()) is not None:
             raise failure
-        return ProduceResponse(results=call.results())
+        return call.response()
 
     async def _append_batches(self, request: ProduceRequest, call: _Call) -> None:
         limit = self._rules.limits.max_partitions_per_call

@@ -36,7 +36,7 @@ class ServerOptions:
     Attributes:
         max_request_bytes: the largest message that is accepted.
         max_frame_bytes: the largest message that is sent.
-        max_connections: connections of one listener.
+        max_connections: connections of this listener; see `connection_shares`.
         max_streams_per_connection: open streams of one connection.
         keepalive_time_s: how often a silent connection is pinged.
         keepalive_timeout_s: how long an answer to that may take.
@@ -217,6 +217,24 @@ def _why_not(bind: Address) -> str | None:
         except OSError as error:
             return error.strerror
     return None
+
+
+def connection_shares(connections: int, listeners: int) -> list[int]:
+    """Return how many of the process's connections each listener may have.
+
+    gRPC counts for each port by itself, and tells nobody before a client has called; so the
+    descriptors, of which the process has so many, are shared out beforehand.
+
+        >>> connection_shares(10_000, 3)
+        [3334, 3333, 3333]
+
+    Args:
+        connections: of all listeners together; at least one for each.
+        listeners: how many there are.
+    """
+    assert connections >= listeners >= 1, (connections, listeners)
+    each, left = divmod(connections, listeners)
+    return [each + (number < left) for number in range(listeners)]
 
 
 async def stop_all(servers: Sequence[ListenerServer], grace_s: float) -> None:

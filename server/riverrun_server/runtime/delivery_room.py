@@ -71,11 +71,14 @@ class Room:
         """Those that wait, or were granted room that they did not claim."""
         return [*self._waiting, *([self._grant[0]] if self._grant else ())]
 
-    def hold(self, size_bytes: int) -> bool:
-        """Hold so much altogether; where there is no room for it, hold what was held."""
+    def hold(self, size_bytes: int, *, one_batch: bool = False) -> bool:
+        """Hold so much altogether; where there is no room for it, hold what was held.
+
+        With `one_batch` no less would do, and whoever holds nothing gets it out of the reserve.
+        """
         more, budget = size_bytes - self.held_bytes, self._deliveries.budget
         if more > 0:
-            if not budget.fits(self._connection, more):
+            if not budget.fits(self._connection, more, one_batch=one_batch):
                 self._deliveries.crowded()
                 return False
             budget.take(self._connection, more)
@@ -86,7 +89,7 @@ class Room:
         return True
 
     def wait(self, partition: PartitionId, size_bytes: int, wake: Wake) -> None:
-        """Call `wake` once so much more was taken for a partition, perhaps at once; `claim` it then."""
+        """Call `wake` once room for one batch was taken for a partition, perhaps at once; `claim` it then."""
         self._waiting[partition] = (size_bytes, wake)
         self._line_up()
 

@@ -112,6 +112,10 @@ class LocalPartition:
         return f"{self.topic}-{self.id.partition}"
 
     @property
+    def _way_back(self) -> str:
+        return way_back(self._services.data_dir, self.topic, self.id.partition)
+
+    @property
     def offline(self) -> Refusal | None:
         """Why nothing can be done with the partition, or None."""
         return self._closed
@@ -180,8 +184,7 @@ class LocalPartition:
         _log.error("partition is offline", partition=str(self), damage=damage)
         self._closed = Refusal(
             Reason.PARTITION_OFFLINE,
-            f"{self} is offline on this broker: {damage}. "
-            + way_back(self._services.data_dir, self.topic, self.id.partition),
+            f"{self} is offline on this broker: {damage}. {self._way_back}",
         )
         self._wake_readers()
 
@@ -302,7 +305,8 @@ class LocalPartition:
             return self._log.read(offset, end, max_bytes)
         except CorruptData as damage:
             raise Refusal(
-                Reason.CORRUPT_DATA, f"{self} is damaged at or behind offset {offset}: {damage}"
+                Reason.CORRUPT_DATA,
+                f"{self} is damaged at or behind offset {offset}: {damage}. {self._way_back}",
             ) from damage
         except StorageError as error:
             raise self._closed or Refusal(
@@ -326,12 +330,12 @@ class LocalPartition:
 
     def _damaged(self, damage: str) -> Refusal:
         self.go_offline(damage)
-        return Refusal(Reason.CORRUPT_DATA, f"{self} is damaged: {damage}")
+        return Refusal(Reason.CORRUPT_DATA, f"{self} is damaged: {damage}. {self._way_back}")
 
     def _stop_at_damage(self, reading: asyncio.Future[list[StoredBatch]]) -> None:
         error = None if reading.cancelled() else reading.exception()
         if isinstance(error, Refusal) and error.reason is Reason.CORRUPT_DATA:
-            self.go_offline(error.message)
+            self.go_offline(error.message.removesuffix(f". {self._way_back}"))
 
     def wait(self, wake: Callable[[], None]) -> None:
         """Call `wake` once, when the high watermark has moved."""

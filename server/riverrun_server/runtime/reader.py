@@ -28,6 +28,7 @@ from riverrun_server.core.reading.events import (
 from riverrun_server.core.reading.limits import ReadingLimits
 from riverrun_server.core.reading.places import Position, ResetPolicy
 from riverrun_server.core.reading.subscription import Subscription
+from riverrun_server.ports.clock import Dice
 from riverrun_server.ports.partitions import Directory, PartitionAccess
 from riverrun_server.ports.threads import Threads
 from riverrun_server.runtime.delivery_room import Room, unlimited
@@ -38,6 +39,8 @@ from riverrun_server.wire.deliveries import ErrorWriter
 from riverrun_server.wire.forms import Form
 
 _RECONNECT_AFTER_S = 1.0
+# The first heartbeat comes somewhere between this share of the interval and all of it.
+_FIRST_BEAT_SHARE = 0.5
 # What is read, and the message that is made of it.
 _COPIES = 2
 
@@ -52,6 +55,7 @@ class ReadingServices:
         threads: where large and compressed batches are taken apart.
         limits: the bounds of reading.
         write_error: makes the public Error of a refusal.
+        dice: when in its first interval a stream's heartbeat comes.
     """
 
     directory: Directory
@@ -59,6 +63,7 @@ class ReadingServices:
     threads: Threads
     limits: ReadingLimits
     write_error: ErrorWriter
+    dice: Dice
 
 
 class Reader:
@@ -154,7 +159,9 @@ class Reader:
 
     async def _deliver_all(self) -> None:
         loop, interval_s = asyncio.get_running_loop(), self._services.limits.heartbeat_interval_s
-        timer = loop.call_later(interval_s, self._beat)
+        # Streams that were opened at once, as after a restart, would keep the loop busy at once for ever.
+        first_s = self._services.dice.uniform(_FIRST_BEAT_SHARE * interval_s, interval_s)
+        timer = loop.call_later(first_s, self._beat)
         try:
             while True:
                 # Whatever wakes from here on is looked at in the next round.
@@ -202,10 +209,10 @@ class Reader:
     async def _deliver_from(self, partition: PartitionId) -> None:
         machine = self._machine
         if not machine.has_run:
-            limit = self._found_room(partition)
+            limit, room = self._found_room(partition)
             if not limit:
                 return
-            reading, room = machine.partitions[partition], self._room_bytes(partition)
+            reading = machine.partitions[partition]
             try:
                 run = await self._sources.next_run(
                     reading,
@@ -240,31 +247,36 @@ class Reader:
         if not machine.has_run:
             self._room.hold(self._sources.ahead_bytes)
 
-    def _found_room(self, partition: PartitionId) -> int:
-        """Take room for what is read next of a partition, and return how much may be read.
+    def _found_room(self, partition: PartitionId) -> tuple[int, int]:
+        """Take room for what is read next of a partition; return how much may be read, and the room.
 
-        Where there is none, who keeps up goes on with little; else others go first, and 0 is
-        returned.
+        Where there is none for a whole message there may be some for one batch, and who keeps up goes
+        on with little; else others go first, and 0 is returned.
         """
         sources, limit = self._sources, self._machine.room_bytes()
         self._room.claim(partition)
         if sources.has_chunk:
-            return limit
+            return limit, 0
         if (room := sources.room_of(partition)) is not None:
-            return min(limit, max(1, room // _COPIES))
-        more = self._room_bytes(partition)
+            return min(limit, max(1, room // _COPIES)), room
+        largest = self._accesses[partition].max_batch_bytes
+        message, one_batch = _COPIES * max(largest, limit), _COPIES * largest
         little = self._services.limits.crowded_bytes
-        found = limit if self._room.hold(sources.ahead_bytes + more) else 0
-        if not found and sources.in_memory(partition, little):
-            found = min(limit, little)
-        if found:
+        found = (0, 0)
+        if self._room.hold(sources.ahead_bytes + message, one_batch=message == one_batch):
+            found = (limit, message)
+        elif self._room.hold(sources.ahead_bytes + one_batch, one_batch=True):
+            found = (min(limit, largest), one_batch)
+        elif sources.in_memory(partition, little):
+            found = (min(limit, little), 0)
+        if found[0]:
             self._room.forget(partition)
             return found
         # In this order: whoever waits may be given room, and its turn back, at once.
         self._machine.passed_over(partition)
         self._room.hold(sources.ahead_bytes)
-        self._room.wait(partition, more, partial(self._woke, partition))
-        return 0
+        self._room.wait(partition, one_batch, partial(self._woke, partition))
+        return found
 
     def _forget_what_rests(self) -> None:
         """Wait for no room for partitions that are paused or have stopped."""
@@ -276,10 +288,6 @@ class Reader:
         """Give back what was granted while nothing may be sent; with new credit all ask again."""
         for partition in self._room.withdraw():
             self._machine.woke(partition)
-
-    def _room_bytes(self, partition: PartitionId) -> int:
-        largest = self._accesses[partition].max_batch_bytes
-        return _COPIES * max(largest, self._machine.room_bytes())
 
     async def _refused(self, partition: PartitionId, refusal: Refusal) -> None:
         self._sources.drop(partition)

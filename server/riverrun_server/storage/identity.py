@@ -109,10 +109,10 @@ def read_identity(folder: Path, broker_id: int, cluster_id: str) -> Identity | N
     path = folder / NAME
     with translated(f"reading {path}"):
         try:
-            text = path.read_text()
+            data = path.read_bytes()
         except FileNotFoundError:
             return None
-    version, identity = _parse(path, text)
+    version, identity = _parse(path, data)
     if version > FORMAT_VERSION:
         raise StorageFailed(
             f"{folder} has format version {version}, this broker knows {FORMAT_VERSION} at most; "
@@ -148,10 +148,10 @@ def write_identity(folder: Path, identity: Identity) -> None:
     replace_file(folder / NAME, json.dumps(content, indent=2).encode() + b"\n")
 
 
-def _parse(path: Path, text: str) -> tuple[int, Identity | None]:
+def _parse(path: Path, data: bytes) -> tuple[int, Identity | None]:
     """Return the format version, and the identity where it makes sense in ours."""
     try:
-        content = json.loads(text)
+        content = json.loads(data)
         version = int(content["format_version"])
     except (ValueError, KeyError, TypeError):
         raise StorageFailed(f"{path} names no format version; restore it from a backup") from None

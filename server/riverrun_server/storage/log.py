@@ -260,6 +260,14 @@ class RocksLog:
             self._first_kept = (start, start if data is None else offset)
         return self._first_kept[1]
 
+    def is_followed(self) -> bool:
+        """Return whether anything stands behind the end, or cannot be told; blocks, for repairs."""
+        end = keys.batch(self._prefix, self._state.log_end_offset)
+        try:
+            return bool(self._slot.scan(end, keys.batches_end(self._prefix), 1))
+        except CorruptData:
+            return True
+
     # How.
 
     def _commit(self, write: Batch, state: LogState, epoch: EpochEntry | None = None) -> None:

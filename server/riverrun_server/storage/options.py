@@ -69,7 +69,10 @@ def open_files(families: int) -> int:
 
 
 def connections(families: int) -> int:
-    """Return how many connections leave enough descriptors: a store that cannot open a table fails."""
+    """Return how many connections leave enough descriptors: a store that cannot open a table fails.
+
+    Those of all listeners together, for descriptors are the process's.
+    """
     return max(1, _spare(families) - open_files(families))
 
 

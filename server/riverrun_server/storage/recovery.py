@@ -19,11 +19,12 @@ import structlog
 
 from riverrun_server.core.log.batch import PartitionId
 from riverrun_server.ports.log import CorruptData, StorageError, StorageFailed
+from riverrun_server.storage.copying import finish_swap
 from riverrun_server.storage.journal import last_claim
 from riverrun_server.storage.log import Parse, Scan
 from riverrun_server.storage.options import Tuning, WalRecovery
 from riverrun_server.storage.rocks import NORMAL, Access, Rocks, open_rocks, stored_families
-from riverrun_server.storage.salvage import finish_salvage, salvage
+from riverrun_server.storage.salvage import salvage
 from riverrun_server.storage.wal_reader import ends_with, newest_claim
 from riverrun_server.storage.wal_screen import screen
 from riverrun_server.storage.watermark import Watermark
@@ -101,7 +102,7 @@ def open_recovered(
     Raises:
         StorageError: it cannot be opened at all; nothing was changed.
     """
-    finish_salvage(store)
+    finish_swap(store)
     expected = watermark.written if watermark else 0
     if not (store / "CURRENT").exists():
         return _create(store, families, tuning, expected, doubt, before_change)
@@ -164,7 +165,13 @@ def _open_clean(
     except CorruptData as error:
         _log.warning("store closed in order is damaged", error=str(error))
         return None
-    written = last_claim(rocks)[0]
+    try:
+        written = last_claim(rocks)[0]
+    except CorruptData as error:
+        # It shares a table with the rows of partitions. The watermark says the same of a store that
+        # was closed in order, and those partitions are told apart when they are opened.
+        _log.warning("the number of the last write cannot be read", error=str(error))
+        written = expected
     loss = _shortage(written, expected)
     if loss:
         before_change(False)

@@ -24,6 +24,7 @@ from riverrun_server.storage.log import Parse, RocksLog, Scan
 from riverrun_server.storage.metrics import Slots, measure
 from riverrun_server.storage.moving import copy_out, empty_marked
 from riverrun_server.storage.recovery import RecoveryReport
+from riverrun_server.storage.reindexing import is_readable, rebuild
 from riverrun_server.storage.rocks import Batch, Rocks
 from riverrun_server.storage.rocks_errors import translated
 from riverrun_server.storage.salvage import readable
@@ -162,6 +163,21 @@ class RocksStore:
         self._pool.cleaned(old)
         return True
 
+    def has_whole_index(self) -> bool:
+        """Return whether all rows beside the batches can be read; blocks while it looks."""
+        return is_readable(self._journal)
+
+    def rebuild(self, partition: PartitionId) -> bool:
+        """Make the rows of a damaged partition from its batches; return whether there is any.
+
+        Raises:
+            StorageError: it is as damaged as it was.
+        """
+        slot, codec = self._rocks.column(keys.slot_name(self._pool[partition])), self._codec
+        self._logs.pop(partition).mark_dropped()
+        found = rebuild(self._journal, partition, slot, codec.parse, codec.scan)
+        return found is not None
+
     def table(self, name: bytes) -> RocksTable:
         """Return a table, empty where it has never been written; names are 1 to 255 bytes."""
         return RocksTable(self._journal, name)
@@ -277,7 +293,10 @@ class RocksStore:
         state, damage = LogState(), None
         try:
             row = self._journal.index.one(keys.state(keys.prefix(partition)))
-            state = rows.unpack_state(row or b"")
+            if row is None:
+                damage = f"the index holds no state of {partition}"
+            else:
+                state = rows.unpack_state(row)
         except CorruptData as error:
             damage = str(error)
         return self._log_of(partition, self._pool[partition], state, damage)

@@ -9,8 +9,6 @@ continue or a checksum fails.
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -23,7 +21,7 @@ from riverrun_server.core.log.state import LogState
 from riverrun_server.ports.log import CorruptData
 from riverrun_server.storage import keys, rows
 from riverrun_server.storage.adoption import adopt
-from riverrun_server.storage.durable_file import sync_directory
+from riverrun_server.storage.copying import copy_of, copy_store, swap
 from riverrun_server.storage.journal import Journal, last_claim
 from riverrun_server.storage.log import MissingBatch, Parse, RocksLog, Scan
 from riverrun_server.storage.moving import copy_out, vacancy
@@ -62,7 +60,7 @@ def salvage(
         StorageError: the store is as it was.
         CorruptData: not even its tables can be read.
     """
-    copy = _copy_of(store)
+    copy = copy_of(store)
     # RocksDB must not meet damaged tables before what is left has moved out of them.
     calm = dataclasses.replace(tuning, compactions=False)
     rocks = _opened_copy(store, copy, families, calm)
@@ -94,39 +92,20 @@ def salvage(
         rocks.close()
     before_change()
     with translated(f"replacing {store}"):
-        _swap(store, copy)
+        swap(store, copy)
     return cuts
-
-
-def finish_salvage(store: Path) -> None:
-    """Complete or undo what a crash has left of a salvage.
-
-    Raises:
-        StorageError: it could be neither.
-    """
-    copy = _copy_of(store)
-    with translated(f"cleaning up beside {store}"):
-        if copy.exists() and not store.exists():
-            copy.rename(store)
-            sync_directory(store.parent)
-            _drop_tables(store)
-        shutil.rmtree(copy, ignore_errors=True)
-
-
-def _copy_of(store: Path) -> Path:
-    return store.with_name(store.name + ".salvaged")
 
 
 def _opened_copy(store: Path, copy: Path, families: Sequence[str], tuning: Tuning) -> Rocks:
     """Copy a store and open the copy with damage skipped, or cut off where that does not work."""
     with translated(f"copying {store}"):
-        _copy(store, copy)
+        copy_store(store, copy)
     try:
         return open_rocks(copy, families, tuning, _SKIP_DAMAGE)
     except CorruptData as error:
         _log.warning("damage cannot be skipped, cutting the logs there", error=str(error))
     with translated(f"copying {store}"):
-        _copy(store, copy)
+        copy_store(store, copy)
     for log in logs_of(copy):
         cut_at_damage(log)
     try:
@@ -135,49 +114,6 @@ def _opened_copy(store: Path, copy: Path, families: Sequence[str], tuning: Tunin
         shutil.rmtree(copy, ignore_errors=True)
         # The copy is gone, and the same is damaged in the original.
         raise CorruptData(str(error).replace(str(copy), str(store))) from error
-
-
-def _copy(store: Path, copy: Path) -> None:
-    shutil.rmtree(copy, ignore_errors=True)
-    copy.mkdir()
-    for file in store.iterdir():
-        if file.suffix == ".sst":
-            os.link(file, copy / file.name)  # tables are never changed, only deleted
-        elif file.is_file() and not file.name.startswith(("LOCK", "LOG")):
-            shutil.copyfile(file, copy / file.name)
-
-
-def _swap(store: Path, copy: Path) -> None:
-    """Let a complete copy take the place of a store, so that a power cut leaves either of them."""
-    for file in copy.iterdir():
-        _sync(file)
-    sync_directory(copy)
-    store.rename(_free_name(store))
-    sync_directory(store.parent)
-    copy.rename(store)
-    sync_directory(store.parent)
-    _drop_tables(store)
-
-
-def _sync(file: Path) -> None:
-    with file.open("rb") as opened:
-        os.fsync(opened.fileno())
-
-
-def _free_name(store: Path) -> Path:
-    """Return where a replaced store goes: each has a folder of its own, numbered from the second on."""
-    first = store.with_name(store.name + ".damaged")
-    if not first.exists():
-        return first
-    return next(
-        path for number in itertools.count(2) if not (path := Path(f"{first}.{number}")).exists()
-    )
-
-
-def _drop_tables(store: Path) -> None:
-    """Delete the tables of replaced stores: what is good of them is linked into the store."""
-    for table in store.parent.glob(f"{store.name}.damaged*/*.sst"):
-        table.unlink()
 
 
 def _logs(journal: Journal, parse: Parse, scan: Scan) -> Iterator[RocksLog]:

@@ -26,12 +26,13 @@ from riverrun_server.storage.log import Parse, Scan
 from riverrun_server.storage.moving import empty_marked, marked
 from riverrun_server.storage.options import Tuning
 from riverrun_server.storage.recovery import RecoveryReport, open_recovered
-from riverrun_server.storage.rocks import Rocks, open_rocks
+from riverrun_server.storage.reindexing import reindex
+from riverrun_server.storage.rocks import Rocks, open_rocks, stored_families
 from riverrun_server.storage.rocks_errors import translated
 from riverrun_server.storage.rocks_store import Codec, RocksStore
 from riverrun_server.storage.watermark import Watermark, read_watermark, write_watermark
 
-__all__ = ["RecoveryReport", "RocksStore", "open_store"]
+__all__ = ["RecoveryReport", "RocksStore", "open_store", "renew_index"]
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -78,6 +79,22 @@ def open_store(
     except BaseException:
         lock.release()
         raise
+
+
+def renew_index(folder: str | Path, tuning: Tuning = _TUNING) -> None:
+    """Give a store that was closed in order an index without damage; rows that cannot be read go.
+
+    Raises:
+        StorageError: it is as it was.
+    """
+    lock = DirectoryLock(Path(folder))
+    try:
+        store, watermark = Path(folder) / STORE, read_watermark(Path(folder))
+        if watermark is None or not watermark.clean:
+            raise StorageFailed(f"{store} was not closed in order; nothing was done to its index")
+        reindex(store, stored_families(store), tuning, watermark.written)
+    finally:
+        lock.release()
 
 
 def _open(

@@ -64,11 +64,19 @@ class Limits:
 class AttackedBroker(BrokerProcess):
     """A broker process whose memory and log are looked at."""
 
-    def __init__(self, folder: Path, limits: Limits | None = None, *options: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        limits: Limits | None = None,
+        *options: str,
+        config: Path | None = None,
+    ) -> None:
         self.limits = limits or Limits()
         self._wrong: list[str] = []
         self._lines: Counter[bool] = Counter()
-        super().__init__(folder, *options, environ=self.limits.environ(), on_line=self._look_at)
+        super().__init__(
+            folder, *options, environ=self.limits.environ(), on_line=self._look_at, config=config
+        )
 
     def _look_at(self, line: str) -> None:
         self._lines[bool(_OF_A_CALL.search(line))] += 1

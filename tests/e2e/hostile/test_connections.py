@@ -12,6 +12,8 @@ from tests.e2e.hostile.raw_http2 import Crowd
 
 INFO = "/riverrun.v1.MetadataService/GetServerInfo"
 ALLOWED = 100
+# A log that was rotated, a connection that is being closed.
+DESCRIPTORS_OF_ITS_OWN = 10
 
 
 @pytest.fixture
@@ -35,3 +37,26 @@ async def test_connections_beyond_the_limit_are_closed_and_those_before_it_serve
             answered = (await (await others.connect()).ask(INFO, b"")).status
         assert answered == 0
     assert broker.hurt() == []
+
+
+async def test_two_listeners_hold_no_more_connections_than_the_process_is_allowed(tmp_path):
+    """And neither keeps clients from the other."""
+    config = tmp_path / "broker.toml"
+    config.write_text(
+        "".join(
+            f"[[listeners]]\nname = '{name}'\nbind = '127.0.0.1:0'\n" for name in ("inner", "outer")
+        )
+    )
+    limits = Limits(connections=ALLOWED)
+    with ended(AttackedBroker(tmp_path, limits, config=config)) as broker:
+        broker.start()
+        before = broker.descriptors()
+        inner, outer = broker.addresses["inner"], broker.addresses["outer"]
+        async with Crowd(outer) as attacker, Crowd(inner) as others:
+            await attacker.connect_idle(ALLOWED + 50)
+            assert attacker.held == ALLOWED // 2
+            assert (await (await others.connect()).ask(INFO, b"")).status == 0
+            await others.connect_idle(ALLOWED)
+            assert attacker.held + others.held == ALLOWED
+            assert broker.descriptors() - before <= ALLOWED + DESCRIPTORS_OF_ITS_OWN
+        assert broker.hurt() == []

@@ -1,4 +1,8 @@
-"""Draws a run's samples as one SVG of small charts, each with a scale of its own from zero."""
+"""Draws a run's samples as one SVG of small charts, each with a scale of its own from zero.
+
+Dashed is how high the end of a series may come by the judge; grey is the time that is not judged. Where the
+limit is far above all of a series it is left out, for it would press that flat.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +13,21 @@ from xml.sax.saxutils import escape
 
 import svg
 
-from tests.e2e.soak.judge import SETTLED_FROM
+from tests.e2e.soak.judge import SETTLED_FROM, TRENDS_FROM_S, judge
 from tests.e2e.soak.samples import Sample
 
 _COLUMNS = 2
-_WIDTH, _HEIGHT = 440, 150
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 30, 22
-_HEADER = 44
-_INK, _FAINT, _SETTLING = "#24292f", "#d0d7de", "#f6f8fa"
+_WIDTH, _HEIGHT = 440, 168
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 14, 34, 28
+_HEADER = 66
+_SMALL, _TITLE = 12, 13
+_INK, _QUIET, _FAINT, _SETTLING = "#24292f", "#57606a", "#d0d7de", "#eef1f4"
 _COLOURS = ("#0969da", "#cf222e")
 _FONT = "system-ui, sans-serif"
+_LEGEND = "grey: not judged, everything fills up; dashed: the most that the end may come to"
+# A limit that is so many times as high as all of the series would press it flat.
+_LIMIT_DRAWN = 4.0
+_HEADROOM = 1.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +47,10 @@ CHARTS = (
     Chart("event loop late by, ms", {"": "loop_lag_ms"}),
     Chart("threads", {"broker": "threads", "clients": "load_threads"}),
     Chart("full garbage collections since the start", {"": "collections"}),
-    Chart("processor, cores", {"broker": "cpu"}),
+    Chart("processor, cores", {"broker": "cpu", "clients": "load_cpu"}),
     Chart("acknowledged to steady writers, records/s", {"": "acks_per_s"}),
+    Chart("another process runs late by, ms", {"mean": "stall_mean_ms", "worst": "stall_worst_ms"}),
+    Chart("another process syncs a block in, ms", {"": "sync_ms"}),
 )
 
 
@@ -49,16 +60,27 @@ def draw(samples: Sequence[Sample], title: str) -> str:
     width, height = _COLUMNS * _WIDTH, _HEADER + rows * _HEIGHT
     parts: list[svg.Element] = [
         svg.Rect(width=width, height=height, fill="white"),
-        _text(_LEFT, 26, title, size=14, weight="bold"),
+        _text(_LEFT, 26, title, size=15, weight="bold"),
+        _text(_LEFT, 48, _LEGEND, fill=_QUIET),
     ]
+    limits = _limits(samples)
     for number, chart in enumerate(CHARTS):
         x = (number % _COLUMNS) * _WIDTH
         y = _HEADER + (number // _COLUMNS) * _HEIGHT
-        parts.append(svg.G(transform=[svg.Translate(x, y)], elements=_chart(chart, samples)))
+        parts.append(
+            svg.G(transform=[svg.Translate(x, y)], elements=_chart(chart, samples, limits))
+        )
     return svg.SVG(viewBox=svg.ViewBoxSpec(0, 0, width, height), elements=parts).as_str() + "\n"
 
 
-def _chart(chart: Chart, samples: Sequence[Sample]) -> list[svg.Element]:
+def _limits(samples: Sequence[Sample]) -> dict[str, float]:
+    """Return how high each series may come in the end; none of a run that is too short to say."""
+    if samples[-1].at_s < TRENDS_FROM_S:
+        return {}
+    return {t.bound.series: t.began + t.allowed for t in judge(samples).trends}
+
+
+def _chart(chart: Chart, samples: Sequence[Sample], limits: dict[str, float]) -> list[svg.Element]:
     lines = {
         name: [
             (sample.at_s, figure)
@@ -67,7 +89,13 @@ def _chart(chart: Chart, samples: Sequence[Sample]) -> list[svg.Element]:
         ]
         for name, series in chart.series.items()
     }
-    top = _ceiling(max((figure for line in lines.values() for _, figure in line), default=1.0))
+    highest = max((figure for line in lines.values() for _, figure in line), default=1.0)
+    drawn = {
+        name: limit
+        for name, series in chart.series.items()
+        if (limit := limits.get(series)) is not None and limit <= _LIMIT_DRAWN * max(highest, 1.0)
+    }
+    top = _ceiling(_HEADROOM * max([highest, *drawn.values()]))
     end_s = max(samples[-1].at_s, 1.0)
     across, down = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
 
@@ -81,7 +109,7 @@ def _chart(chart: Chart, samples: Sequence[Sample]) -> list[svg.Element]:
         svg.Rect(
             x=_LEFT, y=_TOP, width=round(across * SETTLED_FROM, 1), height=down, fill=_SETTLING
         ),
-        _text(_LEFT, 18, chart.title, size=12),
+        _text(_LEFT, 20, chart.title, size=_TITLE),
     ]
     for share in (0.0, 0.5, 1.0):
         _, y = place(0, share * top)
@@ -90,14 +118,20 @@ def _chart(chart: Chart, samples: Sequence[Sample]) -> list[svg.Element]:
     for share in (0.0, 0.5, 1.0):
         x, y = place(share * end_s, 0)
         anchor = "start" if share == 0 else "end" if share == 1 else "middle"
-        parts.append(_text(x, y + 15, f"{share * end_s / 60:,.3g} min", anchor=anchor))
+        parts.append(_text(x, y + 17, f"{share * end_s / 60:,.3g} min", anchor=anchor))
     legend_x = _WIDTH - _RIGHT
     for (name, line), colour in reversed([*zip(lines.items(), _COLOURS, strict=False)]):
         points = [coordinate for point in line for coordinate in place(*point)]
         parts.append(svg.Polyline(points=points, fill="none", stroke=colour, stroke_width=1.3))
+        if name in drawn:
+            (x1, y), (x2, _) = place(SETTLED_FROM * end_s, drawn[name]), place(end_s, 0)
+            dashed = svg.Line(
+                x1=x1, x2=x2, y1=y, y2=y, stroke=colour, stroke_width=1.2, stroke_dasharray=[5, 4]
+            )
+            parts.append(dashed)
         if name:
-            parts.append(_text(legend_x, 18, name, anchor="end", fill=colour))
-            legend_x -= 10 + 6.5 * len(name)
+            parts.append(_text(legend_x, 20, name, anchor="end", fill=colour))
+            legend_x -= 12 + 6.8 * len(name)
     return parts
 
 
@@ -106,7 +140,7 @@ def _text(
     y: float,
     text: str,
     *,
-    size: int = 10,
+    size: int = _SMALL,
     anchor: str = "start",
     fill: str = _INK,
     weight: str = "normal",

@@ -13,6 +13,7 @@ from tests.e2e.broker_process import BrokerProcess
 from tests.e2e.soak import past, readers, visitors, writers
 from tests.e2e.soak.samples import Sample, Sampler
 from tests.e2e.soak.world import TOPICS, World
+from tests.e2e.witness import Witness
 
 GROUP = "soak-group"
 # Retention has to have something to do within the first minutes.
@@ -42,6 +43,7 @@ class Rig:
         self.samples: list[Sample] = []
         self.complaints: list[str] = []
         self.late_ms: list[int] = []
+        self._folder = folder
         self._seed = seed
         self._sample_every_s = sample_every_s
 
@@ -73,7 +75,10 @@ class Rig:
                     visitors.passing_by(world, "passing by"),
                 ):
                     working.create_task(work)
-                await self._watch(world, seconds, tell)
+                with Witness(self._folder) as witness:
+                    await self._watch(world, witness, seconds, tell)
+                    if witness.gone():
+                        world.failed("witness", "it has ended by itself")
                 world.stop.set()
             world.ended.set()
         exit_code = await asyncio.to_thread(self.broker.term)
@@ -82,14 +87,16 @@ class Rig:
         world.failed("broker", *self.complaints)
         return world
 
-    async def _watch(self, world: World, seconds: float, tell: Tell) -> None:
+    async def _watch(self, world: World, witness: Witness, seconds: float, tell: Tell) -> None:
         """Take samples until the time is up or somebody complains."""
         sampler = Sampler(self.broker.pid, self.broker.http_address, self.broker.data_dir)
         until_s = time.monotonic() + seconds
         while not world.failures and (left_s := until_s - time.monotonic()) > 0:
             await asyncio.sleep(min(left_s, self._sample_every_s))
             latencies_ms, world.latencies_ms = world.latencies_ms, []
-            self.samples.append(await sampler.take(latencies_ms))
+            self.samples.append(
+                await sampler.take(latencies_ms, witness.take(), witness.take_syncs())
+            )
             tell(self.samples[-1], world)
 
     def _logged(self, line: str) -> None:

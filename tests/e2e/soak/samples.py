@@ -1,4 +1,4 @@
-"""Measures a broker's process every few seconds: memory, handles, threads, disk, latency, loop, collector."""
+"""Measures a broker's process every few seconds: memory, handles, threads, disk, latency, loop, collector; and the machine."""
 
 from __future__ import annotations
 
@@ -40,6 +40,13 @@ class Sample:
         load_tasks: tasks in it.
         load_handles: its open files and sockets.
         load_threads: its threads.
+        load_cpu: processor seconds it took in each second of the window.
+        cores: of the machine that a process may use.
+        stall_mean_ms: how late the machine let a process run that does nothing else, in the window;
+            None where the witness was not heard of.
+        stall_p99_ms: the 99th percentile of that,
+        stall_worst_ms: and the longest.
+        sync_ms: the median of how long a small file of another process took to be synced, likewise.
     """
 
     at_s: float
@@ -60,6 +67,12 @@ class Sample:
     load_tasks: float
     load_handles: float
     load_threads: float
+    load_cpu: float
+    cores: int
+    stall_mean_ms: float | None
+    stall_p99_ms: float | None
+    stall_worst_ms: float | None
+    sync_ms: float | None
 
 
 class Sampler:
@@ -78,9 +91,12 @@ class Sampler:
         self._began_s = time.monotonic()
         self._last_s = self._began_s
         self._last_cpu_s: float | None = None
+        self._last_load_cpu_s = time.process_time()
 
-    async def take(self, latencies_ms: Sequence[float]) -> Sample:
-        """Take a sample; `latencies_ms` are those since the last one."""
+    async def take(
+        self, latencies_ms: Sequence[float], stalls_ms: Sequence[float], syncs_ms: Sequence[float]
+    ) -> Sample:
+        """Take a sample, with the latencies and the witness's delays and syncs since the last one."""
         figures = await asyncio.to_thread(self._scrape)
         disk, wal, tables = await asyncio.to_thread(self._disk)
         now_s = time.monotonic()
@@ -88,6 +104,8 @@ class Sampler:
         cpu_s = figures["process_cpu_seconds_total"]
         used_s = cpu_s - (cpu_s if self._last_cpu_s is None else self._last_cpu_s)
         self._last_cpu_s = cpu_s
+        load_cpu_s = time.process_time()
+        load_used_s, self._last_load_cpu_s = load_cpu_s - self._last_load_cpu_s, load_cpu_s
         own = Path("/proc/self")
         p50_ms, p99_ms = percentiles(latencies_ms)
         return Sample(
@@ -109,6 +127,12 @@ class Sampler:
             load_tasks=len(asyncio.all_tasks()),
             load_handles=_handles(own),
             load_threads=threading.active_count(),
+            load_cpu=load_used_s / window_s,
+            cores=len(os.sched_getaffinity(0)),
+            stall_mean_ms=statistics.fmean(stalls_ms) if stalls_ms else None,
+            stall_p99_ms=percentiles(stalls_ms)[1],
+            stall_worst_ms=max(stalls_ms, default=None),
+            sync_ms=statistics.median(syncs_ms) if syncs_ms else None,
         )
 
     def _scrape(self) -> dict[str, float]:

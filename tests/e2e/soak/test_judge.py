@@ -9,7 +9,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from tests.e2e.soak.judge import BOUNDS, TRENDS_FROM_S, trends, verdicts
+from tests.e2e.soak.judge import BOUNDS, TRENDS_FROM_S, judge, verdicts
 from tests.e2e.soak.ledger import Following, Lane, Ledger, read_value, value_of
 from tests.e2e.soak.plot import draw
 from tests.e2e.soak.samples import Sample, percentiles
@@ -33,7 +33,14 @@ LEVEL = Sample(
     load_tasks=40.0,
     load_handles=60.0,
     load_threads=8.0,
+    load_cpu=0.3,
+    cores=2,
+    stall_mean_ms=0.1,
+    stall_p99_ms=1.0,
+    stall_worst_ms=4.0,
+    sync_ms=3.0,
 )
+TIMED = [bound for bound in BOUNDS if bound.stall is not None]
 LANE = Lane("t", 0)
 
 
@@ -98,9 +105,103 @@ def test_a_stretch_without_answers_has_no_latency_and_is_no_trend():
     assert verdicts(samples) == []
 
 
+def stalled(samples, bound, which, **changes):
+    """The same run, with ten times the figure and a stalled machine in the windows of `which`."""
+    return [
+        dataclasses.replace(
+            sample,
+            **{
+                bound.series: 10 * getattr(sample, bound.series) + 10 * bound.floor,
+                bound.stall.series: 2 * bound.stall.limit_ms,
+                **changes,
+            },
+        )
+        if which(number)
+        else sample
+        for number, sample in enumerate(samples)
+    ]
+
+
+@pytest.mark.parametrize("bound", TIMED, ids=lambda bound: bound.series)
+def test_windows_in_which_the_machine_stalled_are_left_out_and_counted(bound):
+    # Five minutes of the last part, of which six and two thirds are judged.
+    samples = stalled(run(), bound, lambda number: 295 <= number < 340)
+    assert verdicts(samples) == []
+    trend = next(trend for trend in judge(samples).trends if trend.bound is bound)
+    assert trend.left_out >= 45
+    assert f"{trend.left_out} windows left out: the machine stalled" in str(trend)
+    assert judge(run()).trends[-1].left_out == 0
+
+
+@pytest.mark.parametrize("bound", TIMED, ids=lambda bound: bound.series)
+def test_a_few_slow_windows_are_no_trend(bound):
+    assert verdicts(stalled(run(), bound, lambda n: n % 20 == 0)) == []
+
+
+@pytest.mark.parametrize("bound", TIMED, ids=lambda bound: bound.series)
+@pytest.mark.parametrize("part", ["first", "last"])
+def test_a_part_in_which_the_machine_stalled_nearly_all_the_time_is_inconclusive(bound, part):
+    begin, end = (120, 200) if part == "first" else (280, 360)
+    samples = stalled(run(), bound, lambda number: begin <= number < end)
+    (found,) = verdicts(samples)
+    assert found.startswith(f"inconclusive: {bound.series}: in ")
+    assert f"windows of the {part} part the machine stalled" in found
+    assert "took 0.6 cores" in found
+
+
+@pytest.mark.parametrize("bound", TIMED, ids=lambda bound: bound.series)
+def test_a_machine_that_the_broker_itself_is_busy_with_excuses_nothing(bound):
+    samples = stalled(run(), bound, lambda number: number >= 280, cpu=1.3)
+    (found,) = verdicts(samples)
+    assert found.startswith(f"grows: {bound.series}: ")
+
+
+@pytest.mark.parametrize("bound", TIMED, ids=lambda bound: bound.series)
+def test_windows_without_a_witness_are_left_out(bound):
+    samples = [dataclasses.replace(s, **{bound.stall.series: None}) for s in run()]
+    (found,) = verdicts(samples)
+    assert found.startswith(f"inconclusive: {bound.series}: ")
+
+
+@pytest.mark.parametrize("bound", TIMED, ids=lambda bound: bound.series)
+def test_windows_in_which_the_disk_was_slow_count_for_what_does_not_wait_for_it(bound):
+    def slow(samples, begin):
+        return stalled(samples, bound, lambda n: begin <= n, sync_ms=30.0, **calm)
+
+    calm = {bound.stall.series: 0.1}
+    found = verdicts(slow(run(), 295))
+    if not bound.stall.disk:
+        assert [line for line in found if line.startswith(f"grows: {bound.series}: ")]
+        return
+    (inconclusive,) = [line for line in found if line.startswith(f"inconclusive: {bound.series}: ")]
+    assert "or a sync took more than" in inconclusive
+    assert not [line for line in verdicts(slow(run(), 340)) if bound.series in line]
+
+
+def test_a_disk_that_is_slow_all_the_time_excuses_nothing():
+    (found,) = verdicts(run(sync_ms=lambda _: 200.0, p50_ms=lambda share: 20 * share))
+    assert found.startswith("grows: p50_ms: ")
+
+
+def test_lateness_is_judged_only_where_the_machine_ran_for_as_long_as_it_looks_back():
+    (bound,) = [bound for bound in TIMED if bound.stall.looks_back_s]
+    # Every fifth window is stalled, and each of the others has one in the twenty seconds before it.
+    samples = run()
+    samples = [
+        dataclasses.replace(s, **{bound.stall.series: 100.0}) if n % 5 == 0 else s
+        for n, s in enumerate(samples)
+    ]
+    (found,) = verdicts(samples)
+    assert found.startswith(f"inconclusive: {bound.series}: ")
+
+
 def test_a_run_without_enough_samples_cannot_be_judged():
-    (found,) = verdicts(run(minutes=30, every_s=120))
-    assert "20 are needed" in found
+    found = verdicts(run(minutes=30, every_s=120))
+    assert len(found) == len(BOUNDS)
+    for bound, line in zip(BOUNDS, found, strict=True):
+        assert line.startswith("inconclusive: ")
+        assert bound.series in line
+        assert f"{20 if bound.stall is None else 8} are needed" in line
     assert verdicts([]) == ["no sample was taken"]
 
 
@@ -108,7 +209,7 @@ def test_a_run_of_seconds_has_no_trends():
     short = run(minutes=1, every_s=1, rss_mib=lambda share: 500 * share)
     assert short[-1].at_s < TRENDS_FROM_S
     assert verdicts(short) == []
-    assert next(trend for trend in trends(short) if trend.bound.series == "rss_mib").grows
+    assert next(trend for trend in judge(short).trends if trend.bound.series == "rss_mib").grows
 
 
 def test_garbage_that_cannot_be_collected_is_found():
@@ -125,8 +226,28 @@ def test_the_charts_are_an_svg_with_a_line_for_each_series():
     root = ET.fromstring(draw(run(minutes=6), "title & more"))
     name = "{http://www.w3.org/2000/svg}"
     assert root.tag == f"{name}svg"
-    assert len(root.findall(f".//{name}polyline")) == 15
+    assert len(root.findall(f".//{name}polyline")) == 19
     assert "title & more" in {text.text for text in root.iter(f"{name}text")}
+
+
+def test_the_charts_of_a_run_that_is_judged_have_its_limits():
+    def dashed(minutes):
+        root = ET.fromstring(draw(run(minutes=minutes), "title"))
+        lines = root.iter("{http://www.w3.org/2000/svg}line")
+        return [line for line in lines if line.get("stroke-dasharray")]
+
+    # Of the clients' tasks no chart is drawn.
+    assert len(dashed(30)) == len(BOUNDS) - 1
+    assert dashed(6) == []
+
+
+def test_a_run_may_begin_anywhere_in_a_tooth():
+    # The slope of a line through these goes with where they begin.
+    for begin in range(0, 100, 10):
+        teeth = run(
+            minutes=30, rss_mib=lambda share, begin=begin: 100 * ((18.9 * share + begin / 100) % 1)
+        )
+        assert verdicts(teeth) == []
 
 
 def following(*numbers, writer="w", start=0):

@@ -49,4 +49,10 @@ async def test_a_broker_under_mixed_load_loses_nothing_and_warns_of_nothing(tmp_
     assert last.p50_ms is not None
     assert last.p99_ms >= last.p50_ms > 0
     assert last.load_tasks > 10
+    assert last.load_cpu > 0
+    assert last.cores >= 1
+    heard = [sample for sample in rig.samples if sample.sync_ms is not None]
+    assert len(heard) > 3
+    assert all(sample.sync_ms > 0 for sample in heard)
+    assert any(sample.stall_worst_ms >= sample.stall_mean_ms > 0 for sample in heard)
     assert "<svg" in draw(rig.samples, "seconds")

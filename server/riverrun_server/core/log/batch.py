@@ -19,8 +19,7 @@ class PartitionId(NamedTuple):
         return f"{self.topic_id.hex()}-{self.partition}"
 
 
-@dataclass(frozen=True, slots=True)
-class BatchHeader:
+class BatchHeader(NamedTuple):
     """What a validated batch says of itself; every field is filled in.
 
     Attributes:
@@ -46,8 +45,7 @@ class BatchHeader:
         return self.base_sequence + self.record_count - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Stamp:
+class Stamp(NamedTuple):
     """What the broker says of a batch: its place, its time, its epoch."""
 
     base_offset: int

@@ -164,7 +164,7 @@ class PartitionMachine:
         self.durable_end = offset
         if offset <= self.state.high_watermark:
             return False
-        self.state = replace(self.state, high_watermark=offset)
+        self.state = self.state.committed_to(offset)
         return True
 
     def trim_plan(self, before_offset: int, trimmed_bytes: int) -> LogState | None:

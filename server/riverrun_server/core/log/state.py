@@ -39,6 +39,22 @@ class LogState:
         """Refuse what could only come from a bug of ours (invariant: start <= HW <= end)."""
         assert 0 <= self.log_start_offset <= self.high_watermark <= self.log_end_offset, self
 
+    def committed_to(self, offset: int) -> LogState:
+        """Return the state with this high watermark; written out, for it happens with every sync."""
+        return LogState(
+            self.log_start_offset,
+            self.log_end_offset,
+            offset,
+            self.max_timestamp_ms,
+            self.last_append_time_ms,
+            self.appended_bytes,
+            self.trimmed_bytes,
+            self.indexed_bytes,
+            self.indexed_append_time_ms,
+            self.interval_max_timestamp_ms,
+            self.accepted_epoch,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class IndexRow:

@@ -28,12 +28,14 @@ class ReadingLimits:
         fetch_wait_s_max: how long Fetch waits at the most.
         fetches_waiting: how many may wait at once; the other places are for calls that do not.
         disk_wait_s_max: how long Fetch waits for the disk where it knows that there is something.
+        answer_wait_s_max: how long Fetch waits for the disk where it has something to answer with.
         control_waiting: control messages read from a stream ahead of their turn.
         commits_waiting: commits of one stream that may wait to become durable.
         run_bytes: what is taken apart in one step. Records are 3-10 times as large in memory as on
             the wire, and a subscriber that does not read holds one step.
         read_ahead_bytes: what all cursors of one stream together may hold, as long as each may hold
-            `chunk_bytes_min`.
+            `chunk_bytes_min`; and what one Fetch may have on its way from the disk, as long as one
+            partition may.
         crowded_bytes: what is delivered from memory although there is no room for deliveries: who
             keeps up must not suffer from those who do not.
         chunk_bytes_min: the least that a cursor reads in one step.
@@ -46,6 +48,7 @@ class ReadingLimits:
     fetch_wait_s_max: float = _LIMITS.max_fetch_wait_ms / 1000
     fetches_waiting: int = 2048
     disk_wait_s_max: float = 10.0
+    answer_wait_s_max: float = 1.0
     control_waiting: int = 16
     commits_waiting: int = 16
     run_bytes: int = 256 << 10

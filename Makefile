@@ -12,7 +12,7 @@ PROTO_VENV := .tools/proto
 help: ## list every target with one line
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | sort | awk -F ':.*?## ' '{printf "  %-16s %s\n", $$1, $$2}'
 
-setup: $(VENV)/.stamp $(PROTO_VENV)/.stamp polyglot ## install everything into ignored folders
+setup: $(VENV)/.stamp $(PROTO_VENV)/.stamp polyglot etcd ## install everything into ignored folders
 
 $(VENV)/.stamp: requirements/dev.lock pyproject.toml
 	@echo "installing into $(VENV), a minute or two, once" >&2
@@ -70,6 +70,7 @@ clean: ## remove what the other targets made, data aside
 
 # Parts with files of their own.
 -include tests/polyglot/polyglot.mk
+-include tests/metadata/etcd.mk
 -include tests/e2e/proof.mk
 -include tests/bench/bench.mk
 

@@ -17,6 +17,7 @@ from riverrun_server.assembly import (
     all_partitions,
     bind,
     make_catalog,
+    make_liveness,
     make_offsets,
     make_registration,
     make_retention,
@@ -25,7 +26,8 @@ from riverrun_server.assembly import (
 from riverrun_server.config.settings import Settings
 from riverrun_server.config.show import changed
 from riverrun_server.http import ProbeServer
-from riverrun_server.metadata.embedded import EmbeddedStore
+from riverrun_server.metadata_opening import open_metadata
+from riverrun_server.ports.metadata import MetadataError, MetadataStore
 from riverrun_server.rpc.server import ListenerServer, ServingStatus, check_free, stop_all
 from riverrun_server.runtime.catalog import Catalog
 from riverrun_server.runtime.disk import look, watch_disk
@@ -105,7 +107,8 @@ class Broker:
         probes = self._open_probes()
         store, flusher = await self._open_store()
         self._watch_loop()  # opening a store keeps the interpreter busy, and nobody waits yet
-        catalog = await self._open_catalog(store, flusher)
+        metadata = await self._open_metadata(store, flusher)
+        catalog = self._open_catalog(store, flusher, metadata)
         offsets = make_offsets(shared, catalog)
         # Ports are bound before the broker registers, for it registers with their numbers; nobody
         # is answered before it has.
@@ -113,7 +116,10 @@ class Broker:
         self._stop_in_order(servers, status)
         self.health.life = Life.REGISTERING
         await status.starting()
-        await catalog.start(make_registration(shared, store, servers))
+        try:
+            await catalog.start(make_registration(shared, store, servers))
+        except MetadataError as error:
+            raise CannotStart(f"metadata: {error}") from error
         spawn("catalog", catalog.run())
         spawn("group offsets", offsets.run())
         spawn("retention", make_retention(shared, catalog, store).run())
@@ -198,17 +204,11 @@ class Broker:
         spawn("disk heart", keep_asking(flusher.answers, heart, _ASK_EVERY_S))
         return store, flusher
 
-    async def _open_catalog(self, store: RocksStore, flusher: Flusher) -> Catalog:
+    async def _open_metadata(self, store: RocksStore, flusher: Flusher) -> MetadataStore:
+        """Open the metadata store, and in one that others reach too be the only process of its name."""
         shared = self.shared
-        metadata = EmbeddedStore(
-            store.table(b"metadata"), flusher.durable, shared.clock, shared.dice
-        )
+        table = store.table(b"metadata")
         opened = contextlib.AsyncExitStack()
-        await opened.enter_async_context(metadata)
-        catalog = make_catalog(shared, store, metadata, flusher)
-
-        async def close_partitions(_: float) -> None:
-            await catalog.close()
 
         async def close_metadata(_: float) -> None:
             try:
@@ -216,8 +216,29 @@ class Broker:
             finally:
                 await flusher.durable()
 
-        self.supervisor.on_stop(Stage.FLUSH, "partitions", close_partitions)
         self.supervisor.on_stop(Stage.CLOSE_METADATA, "metadata", close_metadata)
+        metadata = await opened.enter_async_context(
+            open_metadata(self.settings, table, flusher.durable, shared.clock, shared.dice)
+        )
+        if self.settings.metadata is not None:
+            liveness = make_liveness(shared, store, metadata)
+            opened.push_async_callback(liveness.end)
+            try:
+                await liveness.begin()
+            except MetadataError as error:
+                raise CannotStart(f"metadata: {error}") from error
+            self.supervisor.spawn("liveness", liveness.run(), until=Stage.CLOSE_METADATA)
+        return metadata
+
+    def _open_catalog(
+        self, store: RocksStore, flusher: Flusher, metadata: MetadataStore
+    ) -> Catalog:
+        catalog = make_catalog(self.shared, store, metadata, flusher)
+
+        async def close_partitions(_: float) -> None:
+            await catalog.close()
+
+        self.supervisor.on_stop(Stage.FLUSH, "partitions", close_partitions)
         return catalog
 
     def _watch_figures(self, catalog: Catalog, store: RocksStore) -> None:
@@ -225,6 +246,7 @@ class Broker:
         metrics, spawn = self.shared.metrics, self.supervisor.spawn
         metrics.unclean_recoveries.set(catalog.unclean_recoveries)
         metrics.orphan_partitions.set(len(catalog.orphans))
+        metrics.metadata_followed.set_function(lambda: catalog.follows_metadata)
         topics = keep_sampling(partial(all_partitions, catalog), metrics.topics.publish)
         spawn("figures of topics", topics, critical=False)
         figures = keep_measuring(store, self.shared.threads, metrics.store.publish)

@@ -14,15 +14,15 @@ from riverrun_server.config.settings import Settings
 from riverrun_server.core.admission import ByteBudget, DiskGate
 from riverrun_server.core.cluster.changes import TopicPolicy
 from riverrun_server.core.cluster.topic_config import TopicConfig
-from riverrun_server.core.cluster.values import BrokerRegistration, Id, Incarnations
+from riverrun_server.core.cluster.values import BrokerRegistration, Id, Incarnations, LiveProcess
 from riverrun_server.core.guarded_clock import TimeGap
 from riverrun_server.core.limits import Limits
 from riverrun_server.core.log.batch import PartitionId
 from riverrun_server.core.log.hot_tail import TailBudget
 from riverrun_server.core.reading.limits import ReadingLimits
 from riverrun_server.metadata.documents import JsonDocuments
-from riverrun_server.metadata.embedded import EmbeddedStore
 from riverrun_server.observe.metrics import Metrics
+from riverrun_server.ports.metadata import MetadataStore
 from riverrun_server.ports.partitions import PartitionAccess
 from riverrun_server.rpc import admin, consumer, metadata, producer, text
 from riverrun_server.rpc.admission import Admission, Caps
@@ -38,6 +38,7 @@ from riverrun_server.rpc.server import (
 )
 from riverrun_server.rpc.streams import Streams
 from riverrun_server.runtime.broker_clock import BrokerClock
+from riverrun_server.runtime.broker_liveness import BrokerLiveness
 from riverrun_server.runtime.catalog import Catalog, CatalogServices
 from riverrun_server.runtime.clock import SystemClock, SystemDice
 from riverrun_server.runtime.flusher import Flusher
@@ -114,7 +115,7 @@ class Shared:
 
 
 def make_catalog(
-    shared: Shared, store: RocksStore, store_of_metadata: EmbeddedStore, flusher: Flusher
+    shared: Shared, store: RocksStore, store_of_metadata: MetadataStore, flusher: Flusher
 ) -> Catalog:
     """Return the catalog of topics, whose partitions are opened in `store`."""
     settings = shared.settings
@@ -167,6 +168,19 @@ def make_registration(
         rack=settings.rack,
         host=settings.host,
         start_time_ms=shared.clock.wall_ms(),
+    )
+
+
+def make_liveness(shared: Shared, store: RocksStore, metadata: MetadataStore) -> BrokerLiveness:
+    """Return what keeps other processes from being this broker."""
+    settings = shared.settings
+    process = LiveProcess(
+        incarnation=Id(store.identity.fsync),
+        host=settings.host,
+        start_time_ms=shared.clock.wall_ms(),
+    )
+    return BrokerLiveness(
+        metadata, JsonDocuments(), shared.clock, shared.dice, settings.broker_id, process
     )
 
 

@@ -138,7 +138,7 @@ def print_config(output: str, **given: Any) -> None:
 
 
 @main.command()
-@takes_settings("data_dir", "log.format", "log.level")
+@takes_settings("data_dir", "metadata", "insecure", "log.format", "log.level")
 @click.option("--topic", required=True, help="The topic's name.")
 @click.option("--partition", required=True, type=click.IntRange(0), help="The partition.")
 @click.option(

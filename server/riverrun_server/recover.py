@@ -8,6 +8,7 @@ the log was truncated.
 from __future__ import annotations
 
 import asyncio
+from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 from google.protobuf.message import DecodeError
@@ -18,9 +19,9 @@ from riverrun_server.core.cluster.values import Id, Incarnations, TopicValue
 from riverrun_server.core.log.batch import PartitionId
 from riverrun_server.core.producers import ProducersSnapshot
 from riverrun_server.metadata.documents import JsonDocuments
-from riverrun_server.metadata.embedded import EmbeddedStore
-from riverrun_server.metadata.rows import Rows
+from riverrun_server.metadata_opening import open_metadata
 from riverrun_server.ports.log import CorruptData
+from riverrun_server.ports.metadata import Documents, MetadataError, MetadataStore
 from riverrun_server.runtime.broker_start import accept_partition_loss
 from riverrun_server.runtime.clock import SystemClock, SystemDice
 from riverrun_server.runtime.supervisor import CannotStart
@@ -47,16 +48,15 @@ def accept_loss(settings: Settings, topic: str, partition: int) -> str:
         CannotStart: there is no such partition here.
         StorageError: the store cannot be opened or written.
     """
-    renewed = _renew_damaged_index(settings, topic, partition)
-    store = _opened(settings)
     try:
-        found = _find(store, topic, partition)
-        before = _newest_epoch(store, found)
-        told = _accept(store, found, f"{topic}-{partition}")
-        newest_epoch = max(before, _newest_epoch(store, found))
-        asyncio.run(_write_down(store, topic, partition, newest_epoch))
-    finally:
-        store.close()
+        renewed = _renew_damaged_index(settings, topic, partition)
+        store = _opened(settings)
+        try:
+            told = asyncio.run(_accept_and_write_down(store, settings, topic, partition))
+        finally:
+            store.close()
+    except MetadataError as error:
+        raise CannotStart(f"metadata: {error}") from error
     return told + renewed
 
 
@@ -76,7 +76,7 @@ def _renew_damaged_index(settings: Settings, topic: str, partition: int) -> str:
     """Give the store a new index where the old one is damaged; return what to say of it."""
     store = _opened(settings)
     try:
-        _find(store, topic, partition)
+        asyncio.run(_check_known(store, settings, topic, partition))
         if store.has_whole_index():
             return ""
     finally:
@@ -88,15 +88,20 @@ def _renew_damaged_index(settings: Settings, topic: str, partition: int) -> str:
     )
 
 
-async def _write_down(store: RocksStore, topic: str, partition: int, newest_epoch: int) -> None:
-    """Have the metadata say that what is left is all there is, so that it may lead again."""
+async def _check_known(store: RocksStore, settings: Settings, topic: str, partition: int) -> None:
+    async with _metadata(store, settings) as metadata:
+        await _find(metadata, JsonDocuments(), topic, partition)
 
-    async def durable() -> None:
-        store.sync()
 
+async def _accept_and_write_down(
+    store: RocksStore, settings: Settings, topic: str, partition: int
+) -> str:
+    """Cut the partition, and have the metadata say that what is left is all there is."""
     identity, dice, documents = store.identity, SystemDice(), JsonDocuments()
-    table = store.table(b"metadata")
-    async with EmbeddedStore(table, durable, SystemClock(), dice) as metadata:
+    async with _metadata(store, settings) as metadata:
+        found = await _find(metadata, documents, topic, partition)
+        before = _newest_epoch(store, found)
+        told = _accept(store, found, f"{topic}-{partition}")
         await accept_partition_loss(
             metadata,
             documents,
@@ -105,21 +110,29 @@ async def _write_down(store: RocksStore, topic: str, partition: int, newest_epoc
             Incarnations(Id(identity.fsync), Id(identity.relaxed)),
             topic,
             partition,
-            newest_epoch,
+            max(before, _newest_epoch(store, found)),
         )
+    return told
 
 
-def _find(store: RocksStore, topic: str, partition: int) -> PartitionId:
-    _, entries = Rows(store.table(b"metadata")).load()
-    documents = JsonDocuments()
-    for entry in entries:
-        if entry.key == keys.topic(topic):
-            value = documents.decode(TopicValue, entry)
-            # Also one of which nothing is stored: that it was there may be what is lost.
-            if partition < value.partitions:
-                return PartitionId(value.topic_id, partition)
+def _metadata(store: RocksStore, settings: Settings) -> AbstractAsyncContextManager[MetadataStore]:
+    async def durable() -> None:
+        store.sync()
+
+    return open_metadata(settings, store.table(b"metadata"), durable, SystemClock(), SystemDice())
+
+
+async def _find(
+    metadata: MetadataStore, documents: Documents, topic: str, partition: int
+) -> PartitionId:
+    entry = await metadata.get(keys.topic(topic))
+    if entry is not None:
+        value = documents.decode(TopicValue, entry)
+        # Also one of which nothing is stored: that it was there may be what is lost.
+        if partition < value.partitions:
+            return PartitionId(value.topic_id, partition)
     raise CannotStart(
-        f"this data directory holds no partition {partition} of a topic {topic!r}; look at the "
+        f"this broker's metadata has no partition {partition} of a topic {topic!r}; look at the "
         "broker's log for the damaged ones"
     )
 

@@ -62,7 +62,7 @@ def test_a_flag_outranks_the_environment_and_that_the_file(file):
         ("brokerid = 1", "there is no setting brokerid; did you mean broker_id?"),
         ("slots = 1", "there is no setting slots; did you mean storage.slots?"),
         ("[storage]\nslot = 1", "there is no setting storage.slot; did you mean storage.slots?"),
-        ("[zzz]\nqqq = 1", "there is no table [zzz]; there are fetch, grpc,"),
+        ("[zzz]\nqqq = 1", "there is no table [zzz]; there are etcd, fetch,"),
         ("[loging]\nlevel = 'info'", "there is no table [loging]; did you mean [log]?"),
         ("storage = 1", "storage is a table: write [storage] above its keys"),
         ("broker_id = 0", "broker_id: expected a whole number from 1 to 2147483647, got 0"),

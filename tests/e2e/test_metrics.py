@@ -90,6 +90,7 @@ def test_the_store_is_measured_while_the_broker_runs(broker):
     assert occupied(figures) + figures['riverrun_store_slots{state="free"}'] == SLOTS
     assert figures["riverrun_unclean_recoveries"] == 0
     assert figures["riverrun_orphan_partitions"] == 0
+    assert figures["riverrun_metadata_followed"] == 1
 
 
 def test_what_goes_in_and_out_is_counted_by_topic_and_where_it_came_from(broker):

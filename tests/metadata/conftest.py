@@ -8,20 +8,27 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 import pytest
 
 from riverrun_server.metadata.embedded import EmbeddedStore
-from riverrun_server.ports.metadata import MetadataStore
+from riverrun_server.ports.metadata import MetadataStore, Put, Transaction
 from riverrun_server.runtime.flusher import Flusher
 from riverrun_server.runtime.threads import PoolThreads
 from riverrun_server.storage.store import open_store
 from riverrun_server.wire.stored import scan_batch, stored_batch
+from tests.metadata.etcd_process import EtcdProcess
+from tests.metadata.etcd_world import EtcdWorld
 from tests.metadata.fakes import FakeDisk, ManualClock, SeededDice
-
-HISTORY = 20
+from tests.polyglot import toolchain
 
 
 class EmbeddedWorld:
-    """One embedded store that can be restarted; `history` is how many revisions it keeps."""
+    """One embedded store that can be restarted.
 
-    history = HISTORY
+    Attributes:
+        history: so many revisions it keeps.
+        ttl_s: of leases that a test waits for.
+    """
+
+    history = 20
+    ttl_s = 10
 
     def __init__(self, stack: AsyncExitStack, _tmp_path) -> None:
         self._stack = stack
@@ -49,6 +56,12 @@ class EmbeddedWorld:
         self.clock.now += seconds
         assert self.store is not None
         self.store.expire()
+
+    async def forget(self) -> None:
+        """Change something until nothing older is kept."""
+        assert self.store is not None
+        for _ in range(self.history + 1):
+            await self.store.transact(Transaction((), (Put("forgetting", b""),)))
 
 
 class RocksWorld(EmbeddedWorld):
@@ -90,8 +103,39 @@ class RocksWorld(EmbeddedWorld):
 WORLDS = {"in memory": EmbeddedWorld, "on RocksDB": RocksWorld}
 
 
-@pytest.fixture(params=sorted(WORLDS))
+@pytest.fixture(scope="session")
+def etcd(tmp_path_factory):
+    """An etcd that all tests share; it may be restarted, and keeps its data and its port."""
+    process = EtcdProcess(tmp_path_factory.mktemp("etcd"))
+    try:
+        process.start()
+        yield process
+    finally:
+        process.stop()
+
+
+@asynccontextmanager
+async def on_etcd(process):
+    world = EtcdWorld(process)
+    try:
+        yield world
+    finally:
+        await world.end()
+
+
+@pytest.fixture
+async def etcd_world(etcd):
+    """A store on etcd, under a prefix of its own."""
+    async with on_etcd(etcd) as world:
+        yield world
+
+
+@pytest.fixture(params=[*sorted(WORLDS), pytest.param("on etcd", marks=toolchain.BUILDS)])
 async def world(request, tmp_path):
+    if request.param == "on etcd":
+        async with on_etcd(request.getfixturevalue("etcd")) as world:
+            yield world
+        return
     async with AsyncExitStack() as stack:
         yield WORLDS[request.param](stack, tmp_path)
 

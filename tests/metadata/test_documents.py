@@ -46,6 +46,7 @@ def test_every_value_comes_back_as_it_was(kind):
                         "isr": st.lists(st.builds(Replica, st.integers(0, 9), ids)).map(tuple),
                         "elr": st.lists(st.builds(Replica, st.integers(0, 9), ids)).map(tuple),
                         "incarnations": st.builds(values.Incarnations, ids, ids),
+                        "incarnation": ids,
                         "endpoints": st.dictionaries(texts, texts, max_size=2),
                         "configs": st.dictionaries(texts, texts, max_size=2),
                         "unknown": st.just(()),

@@ -10,6 +10,7 @@ import pytest
 from riverrun_server.metadata.embedded import EmbeddedStore
 from riverrun_server.ports.log import CorruptData, StorageFailed, StorageFull, StorageStalled
 from riverrun_server.ports.metadata import (
+    Compacted,
     Compare,
     MetadataUnavailable,
     Put,
@@ -198,6 +199,17 @@ async def test_what_is_kept_of_the_past_is_bounded():
             await put(store, "a", str(number).encode())
         assert len(store._map._changes) == 5
         assert (await store.get("a", revision=45)).value == b"44"
+
+
+async def test_a_watcher_that_is_too_slow_is_told_to_list_again():
+    async with make(FakeDisk(), history_revisions=5) as store:
+        watch = store.watch("", (await put(store, "a")).revision)
+        await watch.next()
+        for _ in range(10):
+            await put(store, "a")
+        for _ in range(2):
+            with pytest.raises(Compacted):
+                await watch.next()
 
 
 async def test_rows_of_another_format_or_cut_short_are_refused():

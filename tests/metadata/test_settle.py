@@ -11,8 +11,8 @@ from riverrun_server.ports.metadata import (
     Put,
     Transaction,
     UnknownOutcome,
-    settle,
 )
+from riverrun_server.runtime.settling import settle
 
 
 class Flaky:

@@ -88,7 +88,7 @@ def missing(what: str) -> NoReturn:
     pytest.skip(what)
 
 
-def build(target: str) -> None:
+def build(target: str, makefile: str = MAKEFILE) -> None:
     """Bring `target` up to date; test runs side by side wait for each other.
 
     Raises:
@@ -99,7 +99,7 @@ def build(target: str) -> None:
     environ = {k: v for k, v in os.environ.items() if k not in {"MAKEFLAGS", "MFLAGS", "MAKELEVEL"}}
     with (ROOT / ".tools" / "polyglot.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        command = ["make", "--no-print-directory", "-f", MAKEFILE, target]
+        command = ["make", "--no-print-directory", "-f", makefile, target]
         done = run(command, timeout_s=BUILD_TIMEOUT_S, environ=environ)
     assert done.returncode == 0, f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}"
 

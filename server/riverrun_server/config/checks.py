@@ -10,7 +10,12 @@ from riverrun_server.rpc.listener import Protocol
 
 def problems(settings: Settings) -> list[str]:
     """Return one sentence for each thing that does not fit, or nothing."""
-    return [*_listeners(settings), *_ports(settings), *_pairs(settings)]
+    return [
+        *_listeners(settings),
+        *_etcd(settings),
+        *_ports(settings),
+        *_pairs(settings),
+    ]
 
 
 def _listeners(settings: Settings) -> Iterator[str]:
@@ -36,6 +41,31 @@ def _listeners(settings: Settings) -> Iterator[str]:
         yield (
             f"limits.max_connections is {settings.limits.max_connections} and there are {len(names)} "
             "listeners; allow at least one connection to each"
+        )
+
+
+def _etcd(settings: Settings) -> Iterator[str]:
+    etcd, address = settings.etcd, settings.metadata
+    for one, other in (("cert_file", "key_file"), ("user", "password_file")):
+        given = [name for name in (one, other) if getattr(etcd, name)]
+        if len(given) == 1:
+            lacking = other if given == [one] else one
+            yield f"etcd.{given[0]} is set, and etcd.{lacking} is not; they go together"
+    if address is None:
+        return
+    files = [name for name in ("ca_file", "cert_file") if getattr(etcd, name) is not None]
+    if files and not address.tls:
+        yield (
+            f"etcd.{files[0]} is set, but {address} speaks no TLS; write etcds:// in metadata, or "
+            "leave the file out"
+        )
+    open_to_all = not address.tls or not (etcd.user or etcd.cert_file)
+    if open_to_all and not address.is_loopback and not settings.insecure:
+        lacks = "a log-in" if address.tls else "TLS"
+        yield (
+            f"metadata: {address} is on another machine and reached without {lacks}; whoever reaches "
+            "it owns every topic. Write etcds:// and set etcd.user or etcd.cert_file, or allow it "
+            "with --insecure (RIVERRUN_INSECURE=true, insecure = true)"
         )
 
 

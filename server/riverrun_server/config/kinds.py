@@ -224,6 +224,21 @@ class Folder:
 
 
 @dataclass(frozen=True, slots=True)
+class File:
+    """A file, relative to the working directory unless absolute."""
+
+    accepts: str = "the path of a file"
+
+    def read(self, raw: object) -> Path:
+        """Convert text; `~` is the user's home."""
+        return Folder().read(raw)
+
+    def show(self, value: Path) -> str:
+        """Write the path."""
+        return str(value)
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """A host and a port."""
 

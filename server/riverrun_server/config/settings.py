@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from riverrun_server.config.etcd import EtcdSettings
 from riverrun_server.config.kinds import Folder, Integer, Seconds, Switch, Text
+from riverrun_server.config.metadata_address import EtcdAddress, MetadataAddress
 from riverrun_server.config.parts import (
     FetchSettings,
     GrpcSettings,
@@ -60,18 +62,20 @@ class Settings:
         doc="The machine that the broker runs on, by default its own name. Brokers that share one "
         "never hold replicas of one partition while another machine is there.",
     )
-    metadata: str = setting(
-        Text(r"embedded", "embedded, the only metadata store of this version"),
-        "embedded",
+    metadata: EtcdAddress | None = setting(
+        MetadataAddress(),
+        None,
         flag=True,
-        doc="Where topics and their settings are kept: `embedded` is the broker's own store.",
+        doc="Where topics and their settings are kept: `embedded` is the broker's own store, "
+        "`etcd://HOST:PORT,HOST:PORT/CLUSTER` an etcd, `etcds://` one behind TLS. The keys stand there "
+        "under `/riverrun/CLUSTER/`. A data directory stays with what it began with.",
     )
     insecure: bool = setting(
         Switch(),
         default=False,
         flag=True,
-        doc="Allow plaintext listeners that other machines can reach. Whoever reaches one can "
-        "read, write and delete everything.",
+        doc="Allow plaintext listeners that other machines can reach, and an etcd on other machines "
+        "without TLS or without a log-in. Whoever reaches one can read, write and delete everything.",
     )
     confirm_clock: bool = setting(
         Switch(),
@@ -90,6 +94,7 @@ class Settings:
     listeners: tuple[Listener, ...] = (Listener(bind=DEFAULT_BIND, advertised=DEFAULT_BIND),)
     peer: PeerSettings = field(default_factory=PeerSettings)
     http: HttpSettings = field(default_factory=HttpSettings)
+    etcd: EtcdSettings = field(default_factory=EtcdSettings)
     storage: StorageSettings = field(default_factory=StorageSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     topic_defaults: TopicDefaults = field(default_factory=TopicDefaults)

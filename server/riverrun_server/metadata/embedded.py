@@ -31,6 +31,7 @@ from riverrun_server.ports.metadata import (
     MetadataUnavailable,
     Operation,
     Put,
+    StoreEnded,
     Transaction,
     TransactionResult,
     UnknownOutcome,
@@ -182,7 +183,7 @@ class EmbeddedStore:
 
     def _begin(self) -> None:
         if self._ended is not None:
-            raise MetadataUnavailable(f"the metadata store has ended: {self._ended}")
+            raise StoreEnded(f"the metadata store has ended: {self._ended}")
         self.expire()
 
     def _decide(self, transaction: Transaction) -> TransactionResult:
@@ -237,7 +238,7 @@ class EmbeddedStore:
         if self._durable_revision >= revision:
             return
         if self._ended is not None:
-            raise MetadataUnavailable(f"the metadata store has ended: {self._ended}")
+            raise StoreEnded(f"the metadata store has ended: {self._ended}")
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((revision, waiter))
         self._work.set()
@@ -283,7 +284,7 @@ class EmbeddedStore:
         self._ended = why = self._ended or why
         for _, waiter in self._waiting:
             if not waiter.done():
-                waiter.set_exception(MetadataUnavailable(f"the metadata store has ended: {why}"))
+                waiter.set_exception(StoreEnded(f"the metadata store has ended: {why}"))
         self._waiting.clear()
         for watch in self._watches:
             watch.wake()
@@ -293,7 +294,7 @@ class EmbeddedStore:
     def next_batch(self, prefix: str, start: int) -> tuple[WatchBatch | None, int]:
         """Return the next durable change from a revision on, and where to go on."""
         if self._ended is not None:
-            raise MetadataUnavailable(f"the metadata store has ended: {self._ended}")
+            raise StoreEnded(f"the metadata store has ended: {self._ended}")
         return self._map.next_batch(prefix, start, self._durable_revision)
 
     def forget(self, watch: _EmbeddedWatch) -> None:

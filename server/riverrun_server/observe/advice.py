@@ -63,6 +63,10 @@ ADVICE: Final[dict[str, str]] = {
         "Not 0: the data directory is older or newer than its metadata; nothing is deleted, find "
         "out which was restored."
     ),
+    "riverrun_metadata_followed": (
+        "0 for minutes: the log has `metadata cannot be listed` with the reason; records go on, topics "
+        "cannot be made or changed."
+    ),
     "riverrun_retention_failures_total": "Growing: the log has `retention failed` with the reason.",
     "riverrun_retention_paused_partitions": (
         "Not 0: check the machine's clock, then start once with `confirm_clock`; the disk fills "

@@ -134,6 +134,11 @@ class Metrics:
             "Stored partitions of no topic that the broker knows; they are kept and not served.",
             registry=registry,
         )
+        self.metadata_followed = Gauge(
+            "riverrun_metadata_followed",
+            "1 while changes of the metadata are seen, 0 while its store does not answer.",
+            registry=registry,
+        )
 
         # Retention and time.
         self.retention_trims = Counter(

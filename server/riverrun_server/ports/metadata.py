@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import Final, Protocol, TypeVar
+from typing import ClassVar, Final, Protocol, TypeVar
 
 from riverrun_server.core.cluster.values import Value
 
@@ -21,15 +21,35 @@ MAX_TRANSACTION_BYTES: Final = 1 << 20
 
 
 class MetadataError(Exception):
-    """The metadata store did not do what it was asked."""
+    """The metadata store did not do what it was asked.
+
+    Attributes:
+        definite: nothing happened, and nothing will because of this call.
+    """
+
+    definite: ClassVar[bool] = True
 
 
 class MetadataUnavailable(MetadataError):
     """The store took nothing; the same call may succeed later."""
 
 
+class AccessDenied(MetadataUnavailable):
+    """The store knows who asks, or does not, and refuses; an operator has to change that."""
+
+
+class StoreEnded(MetadataUnavailable):
+    """The store answers nothing any more in this process: closed, failed, or no longer the same."""
+
+
 class UnknownOutcome(MetadataError):
     """Nobody knows whether the transaction was applied, or whether it still will be."""
+
+    definite = False
+
+
+class WatchInterrupted(MetadataError):
+    """The watch cannot show that it misses nothing; list again and go on from there."""
 
 
 class Compacted(MetadataError):
@@ -240,7 +260,8 @@ class Watch(Protocol):
 
         Raises:
             Compacted: the watch fell behind what is kept, or began there; list again.
-            MetadataUnavailable: the store is gone.
+            WatchInterrupted: it lost its connection, or an event; list again.
+            MetadataUnavailable: the watch was closed; StoreEnded where the store has ended.
         """
         ...
 
@@ -327,60 +348,3 @@ class Documents(Protocol):
             InvalidDocument: it holds something else; the text names key and field.
         """
         ...
-
-
-_ATTEMPTS: Final = 3
-
-
-def _witness(transaction: Transaction) -> Operation:
-    """Return the operation that proves the transaction, and insist that it is applied only once."""
-    compared = {each.key for each in transaction.compares if each.relation is Relation.EQUAL}
-    guarded = [each for each in transaction.operations if each.key in compared]
-    assert guarded, f"no operation of {transaction} is guarded by a compare of its own key"
-    return next((each for each in guarded if isinstance(each, Put)), guarded[0])
-
-
-def _proves(witness: Operation, found: Entry | None) -> bool:
-    if isinstance(witness, Put):
-        return found is not None and found.value == witness.value
-    return found is None
-
-
-async def settle(store: MetadataStore, transaction: Transaction) -> TransactionResult:
-    """Apply a transaction, and find out what became of it where the store could not say.
-
-    At least one operation must be guarded by an equality of its own key, so that the transaction
-    cannot be applied twice, and every value must be unique (`Documents.encode` with a fresh nonce),
-    so that the writer recognises its own success. Sending it again is then safe even while the
-    first request is still on its way. Where there are only deletions, a key that is gone is a
-    success, whoever deleted it.
-
-    Raises:
-        UnknownOutcome: the store does not answer, or another writer came behind and nobody can
-            tell any more what was before.
-        MetadataUnavailable, InvalidTransaction, LeaseNotFound: nothing happened.
-    """
-    witness = _witness(transaction)
-    doubt: UnknownOutcome | None = None
-    for _ in range(_ATTEMPTS):
-        try:
-            result = await store.transact(transaction)
-        except UnknownOutcome as unknown:
-            doubt = unknown
-            continue
-        except MetadataUnavailable as unavailable:
-            if doubt is None:
-                raise
-            raise doubt from unavailable
-        if result.succeeded or doubt is None:
-            return result
-        found = result.entries.get(witness.key)
-        if _proves(witness, found):
-            revision = result.revision if found is None else found.mod_revision
-            return TransactionResult(succeeded=True, revision=revision)
-        raise UnknownOutcome(
-            f"{witness.key} was changed while the outcome of a transaction on it was unknown; "
-            "read it and decide again"
-        ) from doubt
-    assert doubt is not None
-    raise doubt

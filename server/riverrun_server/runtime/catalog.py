@@ -89,7 +89,9 @@ class Catalog:
     def __init__(self, services: CatalogServices) -> None:
         self._services = services
         self._image = ClusterImage()
-        self._feed = MetadataFeed(services.store, services.documents, self._image)
+        self._feed = MetadataFeed(
+            services.store, services.documents, self._image, services.dice, services.pause
+        )
         self._writer = MetadataWriter(services.store, services.documents, services.dice)
         self._applied = Applied()
         self._local = LocalPartitions(
@@ -186,6 +188,11 @@ class Catalog:
     def revision(self) -> int:
         """The revision of the metadata up to which everything has taken effect here."""
         return self._applied.revision
+
+    @property
+    def follows_metadata(self) -> bool:
+        """Whether changes of the metadata are seen as they come."""
+        return self._feed.following
 
     @property
     def cluster_id(self) -> str:

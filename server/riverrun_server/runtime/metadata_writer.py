@@ -20,8 +20,8 @@ from riverrun_server.ports.metadata import (
     Put,
     Transaction,
     UnknownOutcome,
-    settle,
 )
+from riverrun_server.runtime.settling import settle
 
 _NONCE_BYTES: Final = 8
 

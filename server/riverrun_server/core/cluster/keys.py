@@ -10,6 +10,7 @@ CLUSTER: Final = "cluster"
 PRODUCER_IDS: Final = "producer_ids"
 
 _BROKERS: Final = "brokers/"
+_LIVE: Final = "live/"
 _TOPICS: Final = "topics/"
 _PARTITIONS: Final = "partitions/"
 _TOMBSTONES: Final = "tombstones/"
@@ -50,6 +51,11 @@ Key = ClusterKey | BrokerKey | TopicKey | PartitionKey | TombstoneKey
 def broker(broker_id: int) -> str:
     """Return the key of a broker's registration."""
     return f"{_BROKERS}{broker_id}"
+
+
+def live(broker_id: int) -> str:
+    """Return the key that is there while a broker's process holds its lease."""
+    return f"{_LIVE}{broker_id}"
 
 
 def topic(name: str) -> str:

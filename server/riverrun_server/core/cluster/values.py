@@ -110,6 +110,21 @@ class BrokerRegistration(Value):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LiveProcess(Value):
+    """A process that is alive as a broker; its key goes with a lease.
+
+    Attributes:
+        incarnation: of the data directory that it holds locked.
+        host: the machine it runs on.
+        start_time_ms: when it began.
+    """
+
+    incarnation: Id
+    host: str = ""
+    start_time_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TopicValue(Value):
     """What defines a topic.
 

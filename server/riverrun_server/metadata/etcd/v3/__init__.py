@@ -1,0 +1,1 @@
+"""etcd's messages as generated from proto/riverrun_server/metadata/etcd/v3."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 
@@ -14,6 +15,16 @@ def _no_settings_from_outside():
         for name in [name for name in os.environ if name.startswith("RIVERRUN_")]:
             patch.delenv(name)
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _interrupts_count():
+    """Take SIGINT as usual where a shell that runs this in the background has it ignored.
+
+    What is ignored is so for every process that a test starts, too.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_terminal_summary(terminalreporter):

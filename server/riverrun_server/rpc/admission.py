@@ -8,6 +8,7 @@ handler reads its requests from gRPC directly, and writes as it would without.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import inspect
 from collections import Counter
@@ -227,6 +228,7 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
         # these steps it cost as much as all the rest that the broker does for one record.
         async def handle(_: object, context: Context) -> Any:
             code = _CANCELLED
+            request: Any = None
             try:
                 caller = self._caller(context)
                 if not always:
@@ -238,8 +240,10 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
                     admission.end_call(always=always)
                     room.close()
 
-                # The answer of somebody who does not read it holds its place, and its memory, too.
-                context.add_done_callback(ended)  # type: ignore[arg-type] # the stubs ask for a protocol
+                # The answer of somebody who does not read it holds its place, and its memory, too: the
+                # task ends when it has been sent. A callback of the context would do, but makes a
+                # circle of it and itself, and so work for the collector with each small call.
+                _task().add_done_callback(ended)
                 CURRENT.set(room)
                 request = await admission.receiving.request(context)
                 call_notes.current().request = request
@@ -254,6 +258,9 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
                 code = context.code()
                 raise
             except Exception as error:  # noqa: BLE001 - the edge: what comes here is answered for
+                request = (
+                    None  # gRPC keeps an abort's frames, in a circle, until the collector looks
+                )
                 try:
                     await answer_for(context, name, error)
                 finally:
@@ -323,6 +330,12 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
             increment()
 
         return count
+
+
+def _task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None, "gRPC runs each call in a task"
+    return task
 
 
 @contextlib.asynccontextmanager

@@ -113,6 +113,8 @@ class CallLog:
                 left_out = line.admit(ended_s, plain=plain)
                 if left_out is not None:
                     line.write(request, context, notes, reply, code, took_s, left_out, slow=slow)
+                # This frame may outlive the call, as one of an abort's: it is not to keep megabytes.
+                request = notes.request = None
             return reply
 
         return logged

@@ -34,6 +34,9 @@ _log = structlog.stdlib.get_logger(__name__)
 
 def to_proto(refusal: Refusal) -> errors_pb2.Error:
     """Return a refusal as the Error of a reply or a stream message; the call's notes have it then."""
+    # The frames that it has passed hold the request, and what was made of it. They would be kept as long
+    # as what notes it, and where that is one of them, until the collector looks.
+    refusal.__traceback__ = refusal.__cause__ = refusal.__context__ = None
     call_notes.current().told(refusal)
     meaning = refusal.meaning
     error = errors_pb2.Error(

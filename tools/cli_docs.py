@@ -20,13 +20,19 @@ INTRODUCTION = """\
 This page is made of the help texts by `tools/cli_docs.py`; change them, not it.
 
 Standard output carries data only; notes, progress and errors go to standard error. An error is one
-line that says what was wrong, what was expected and what to do; with `--output json` it is one
-object `{"error": {"reason", "message", "outcome", "exit_code"}}` on standard error, and everything
-on standard output is JSON. Tables fit a terminal, with colours where `rich` is installed
+line that says what was wrong, what was expected and what to do; with `--output json`, wherever that
+stands, it is one object `{"error": {"reason", "message", "outcome", "exit_code"}}` on standard
+error, and everything on standard output is JSON. `outcome` is `nothing happened`, `partly happened`
+or `unknown`; beside it stand the numbers of what was done: of `produce` those that its help names,
+`printed_records` of `consume`, `trimmed` (partitions) of `topic trim`, `moved` of
+`group reset-offsets`. Tables fit a terminal, with colours where `rich` is installed
 (`pip install riverrun[cli]`); in a pipe they are plain text with nothing cut.
 
 Global options (`--bootstrap`, `--output`, `--timeout`) may stand before or after a command's name;
 the last one counts. `RIVERRUN_BOOTSTRAP` stands in for `--bootstrap`.
+
+A command that finds no broker says so at once on standard error, with the time for which it waits,
+and when one is back; with `--output json` only on a terminal.
 """
 
 

@@ -187,14 +187,7 @@ class Admin:
             idempotent=-1 not in before.values(),
             attempts=attempts,
         )
-        return tuple(
-            TrimResult(
-                result.partition,
-                result.log_start_offset,
-                attempts.told(from_proto(result.error)).message if result.HasField("error") else "",
-            )
-            for result in answer.results
-        )
+        return tuple(_trim_result(result, attempts) for result in answer.results)
 
     async def delete_topic(self, topic: str, *, topic_id: bytes = b"") -> None:
         """Delete a topic and everything in it, for good.
@@ -277,6 +270,13 @@ class Admin:
             if topic.HasField("error"):
                 raise from_proto(topic.error, f"topic {topic.topic}")
         return cluster_info(answer.cluster)
+
+
+def _trim_result(result: pb.TrimResult, attempts: Attempts) -> TrimResult:
+    if not result.HasField("error"):
+        return TrimResult(result.partition, result.log_start_offset)
+    error = attempts.told(from_proto(result.error))
+    return TrimResult(result.partition, result.log_start_offset, error.message, error.outcome_known)
 
 
 def _list_topics(

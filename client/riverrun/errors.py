@@ -128,6 +128,8 @@ class RiverrunError(Exception):
         expected_sequence: what the partition expects next from this producer, if it said so.
         diverging_offset: where the log departs from what the reader saw, if it does.
         acknowledged_records: how many records `send_many` had acknowledged before it failed.
+        acknowledged_first: how many of those it was given, from the first on and without a gap, it had
+            acknowledged then; None where they were for several partitions, or another call failed.
 
     Example:
         try:
@@ -160,6 +162,7 @@ class RiverrunError(Exception):
         self.expected_sequence = expected_sequence
         self.diverging_offset = diverging_offset
         self.acknowledged_records = 0
+        self.acknowledged_first: int | None = None
 
     def __reduce__(self) -> tuple[object, ...]:
         """Let copies and pickles keep the keyword arguments."""

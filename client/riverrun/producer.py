@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from contextlib import aclosing, suppress
 from types import TracebackType
@@ -198,7 +197,8 @@ class Producer(Generic[K, V]):
             UsageError: an item is nothing that can be sent; what came before it in its partition
                 is written, what came behind it there is not.
             RiverrunError: of the first batch that failed; `acknowledged_records` says how many
-                were written all the same.
+                were written all the same, and `acknowledged_first` how many of them from the first
+                on, where one partition took them all.
 
         Example:
             summary = await producer.send_many("orders", (b"%d pears" % n for n in range(1000)))
@@ -208,6 +208,8 @@ class Producer(Generic[K, V]):
         self._engine.check_open()
         await self._engine.known_topic(topic, partition)
         tally = Tally(topic)
+        route = self._engine.machine.route(topic)
+        in_order = partition is not None or (route is not None and route.partitions == 1)
         chunker = self._chunker(topic, partition)
         unsendable: list[UsageError] = []
         source = self._serialized(topic, records, unsendable)
@@ -232,13 +234,10 @@ class Producer(Generic[K, V]):
                 with suppress(RiverrunError):
                     await self._submit(tally, chunker.drain())
             await tally.settled()
-            error.acknowledged_records = tally.records
-            raise
+            raise tally.told(error, in_order=in_order) from error.__cause__
         await tally.settled()
         if tally.error is not None:
-            failure = copy.copy(tally.error)
-            failure.acknowledged_records = tally.records
-            raise failure
+            raise tally.told(tally.error, in_order=in_order)
         return tally.summary()
 
     def statistics(self) -> ProducerStatistics:

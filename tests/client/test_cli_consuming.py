@@ -19,6 +19,7 @@ from riverrun import (
 from riverrun.cli.committing import Committer
 from riverrun.cli.consume import ConsumeOptions
 from riverrun.cli.consuming import Reading
+from riverrun.cli.exits import Complaint, Exit
 from riverrun.cli.places import AtOffset, AtTime
 from riverrun.cli.rendering import value_renderer
 from riverrun.cli.stdout import StandardOutput
@@ -226,6 +227,26 @@ async def test_what_could_not_be_written_is_not_committed():
     await asyncio.gather(working, return_exceptions=True)
     os.close(writer)
     assert consumer.commits == []
+
+
+async def test_a_commit_that_nobody_answers_is_given_up_in_time_and_its_outcome_is_unknown(
+    tmp_path,
+):
+    consumer = PlayedConsumer([])
+
+    async def commit(_offsets):
+        await asyncio.Event().wait()
+
+    consumer.commit = commit
+    with (tmp_path / "out").open("wb") as out:
+        output = StandardOutput(out.fileno())
+        asked = options(group="g")
+        reading = Reading(consumer, (P0,), asked, value_renderer(b"\n"), output)
+        await reading._take(Batch(P0, 0, [1, 2]))
+        with pytest.raises(Complaint, match="no broker has stored the offsets of group g") as told:
+            await reading.finish(0.05)
+    assert told.value.code is Exit.UNKNOWN_OUTCOME
+    assert reading.printed == 2
 
 
 async def test_a_pipe_that_nobody_reads_is_given_up_in_time():

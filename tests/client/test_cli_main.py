@@ -213,6 +213,28 @@ def test_a_mistake_is_a_json_object_where_json_was_asked_for():
 
 
 @pytest.mark.parametrize(
+    ("line", "as_json"),
+    [
+        ("consume t --from nonsense --output json", True),
+        ("--timeout never topic list --output=json", True),
+        ("topic lst --output json", True),
+        ("consume t --nonsense --output json", True),
+        ("consume t --from nonsense --output json --output table", False),
+        ("consume t --from nonsense --output", False),
+        ("consume --from nonsense -- --output json", False),
+        ("consume t --from nonsense --output jsn", False),
+    ],
+)
+def test_a_mistake_is_a_json_object_wherever_that_was_asked_for_on_the_line(line, as_json, capsys):
+    assert run(line.split()) == Exit.USAGE
+    told = capsys.readouterr().err
+    if as_json:
+        assert json.loads(told)["error"]["exit_code"] == Exit.USAGE
+    else:
+        assert told.startswith("error: ")
+
+
+@pytest.mark.parametrize(
     "args",
     [
         ["topic", "list"],

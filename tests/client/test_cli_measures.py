@@ -8,10 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from riverrun import UsageError
 from riverrun._core.histogram import Histogram
+from riverrun.cli.exits import Exit
+from riverrun.cli.measure_produce import measure_produce
 from riverrun.cli.measurement import Measurement
+from riverrun.cli.perf_produce import ProduceLoad
 from riverrun.cli.schedule import TICK_NS, ticks
+from riverrun.cli.session import complaint_of
 from riverrun.cli.workload import Workload
+from tests.client.fake_broker import FakeBroker, impatient
+from tests.client.fake_log import FakeRefusal
+from tests.client.faults import Plan
 
 
 @given(st.lists(st.integers(0, 10**12), min_size=1), st.floats(0.01, 1.0))
@@ -100,3 +108,26 @@ def test_a_measurement_names_what_the_contract_asks_for():
 @pytest.mark.parametrize("records", [1, 5])
 def test_a_measurement_without_time_does_not_divide_by_nothing(records):
     assert Measurement("x", "t", records, 1, 0.0, Histogram()).fields()["seconds"] == 0.0
+
+
+@pytest.mark.parametrize("mode", ["many", "send"])
+async def test_a_measurement_that_fails_says_how_many_records_were_written(mode):
+    broker = FakeBroker(Plan({2: FakeRefusal("INVALID_RECORD", "no good")}))
+    broker.add_topic("t")
+    load = ProduceLoad(
+        topic="t",
+        records=20_000,
+        record_size=100,
+        key_size=0,
+        mode=mode,
+        batch_bytes=10_000,
+        acks="all",
+        compression="none",
+        partitions=None,
+    )
+    async with broker.serving() as address, impatient(address) as client:
+        with pytest.raises(UsageError, match="no good") as caught:
+            await measure_produce(client, load)
+    written = len(broker.partition("t").values())
+    assert caught.value.acknowledged_records == written > 0
+    assert complaint_of(caught.value).code is Exit.PARTLY

@@ -137,6 +137,34 @@ async def test_after_a_failure_nothing_more_is_sent_and_the_rest_is_counted(prod
     assert b"late" not in producer.taken[None]
 
 
+async def test_an_outcome_that_nobody_knows_is_told_before_one_that_is_known(producer):
+    known = RiverrunError("refused", reason=Reason.BATCH_TOO_LARGE)
+    known.acknowledged_first = 1
+    doubtful = RiverrunError("lost", reason=Reason.CONNECTION_LOST, outcome_known=False)
+    producer.errors |= {7: known, 8: doubtful}
+    producer.let.clear()
+    sender = Sender(producer, "t", failed=lambda: None)
+    for partition in (7, 8):
+        await sender.send(Run([b"a"] * 3, partition))
+    producer.let.set()
+    await sender.finish()
+    assert sender.error is doubtful
+    assert sender.acknowledged_first is None, "there are several lanes"
+
+
+async def test_what_is_acknowledged_from_the_first_on_counts_the_calls_before(producer):
+    sender = Sender(producer, "t", failed=lambda: None)
+    await sender.send(Run([b"a"] * 3))
+    await turns()
+    error = RiverrunError("refused", reason=Reason.BATCH_TOO_LARGE)
+    error.acknowledged_records, error.acknowledged_first = 4, 2
+    producer.errors[None] = error
+    await sender.send(Run([b"b"] * 6))
+    await sender.finish()
+    assert sender.totals.records == 3 + 4
+    assert sender.acknowledged_first == 3 + 2
+
+
 async def test_a_failure_lets_go_of_who_waits_for_room(producer):
     error = RiverrunError("refused", reason=Reason.BATCH_TOO_LARGE)
     producer.errors[None] = error

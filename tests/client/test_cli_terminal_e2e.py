@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 
 import pytest
@@ -95,7 +96,8 @@ def test_what_cannot_be_taken_back_is_asked_for_on_a_terminal(cli):
         terminal.type(b"n\n")
         said = terminal.run([SCRIPT, "topic", "delete", "asked"], env=cli.env, code=Exit.FAILED)
         assert "delete topic asked and all its records? [y/N]" in plain(said)
-        assert "error: nothing was deleted" in plain(said)
+        assert plain(said).endswith("nothing was deleted\n")
+        assert "error" not in plain(said)
         terminal.type(b"y\n")
         said = terminal.run([SCRIPT, "topic", "delete", "asked"], env=cli.env)
         assert "deleted topic asked" in plain(said)
@@ -106,8 +108,8 @@ def test_a_person_is_told_at_once_that_nobody_answers(cli):
         args = [SCRIPT, "--bootstrap", "127.0.0.1:1", "--timeout", "1", "topic", "list"]
         said = plain(terminal.run(args, env=cli.env, code=Exit.UNAVAILABLE))
     note, error = said.splitlines()
-    assert note.startswith("note: waiting: no broker answers at 127.0.0.1:1 within 1 s")
-    assert error.startswith("error: no broker answers at 127.0.0.1:1 within 1 s")
+    assert note.startswith("note: no broker answers at 127.0.0.1:1 yet, waiting up to 1 s: nobody")
+    assert re.match(r"error: no broker answers at 127.0.0.1:1 within 1(\.\d)? s: nobody", error)
 
 
 def test_nothing_of_the_terminal_reaches_a_pipe(cli, tmp_path):

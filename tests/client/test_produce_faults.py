@@ -136,8 +136,29 @@ async def test_send_many_tells_how_much_was_written_when_a_batch_is_refused():
     ):
         with pytest.raises(riverrun.UsageError, match="no good") as caught:
             await producer.send_many(TOPIC, [b"%03d" % n for n in range(1000)])
-    assert caught.value.acknowledged_records == len(broker.partition(TOPIC).values())
+    written = broker.partition(TOPIC).values()
+    assert caught.value.acknowledged_records == len(written)
     assert 0 < caught.value.acknowledged_records < 1000
+    first = caught.value.acknowledged_first
+    assert written[:first] == [b"%03d" % n for n in range(first)]
+    assert b"%03d" % first not in written
+
+
+async def test_of_several_partitions_send_many_does_not_say_which_records_are_the_first():
+    broker = FakeBroker(Plan({3: FakeRefusal("INVALID_RECORD", "no good")}))
+    broker.add_topic(TOPIC, 2)
+    async with (
+        broker.serving() as address,
+        impatient(address) as client,
+        client.producer(batch_bytes=100) as producer,
+    ):
+        with pytest.raises(riverrun.UsageError, match="no good") as caught:
+            await producer.send_many(TOPIC, [b"%03d" % n for n in range(1000)])
+        assert caught.value.acknowledged_first is None
+        broker.plan.appends[broker.plan.append_number] = FakeRefusal("INVALID_RECORD", "nor that")
+        with pytest.raises(riverrun.UsageError, match="nor that") as caught:
+            await producer.send_many(TOPIC, [b"x"] * 5, partition=1)
+        assert caught.value.acknowledged_first == 0
 
 
 async def test_batches_that_a_topic_finds_too_large_are_cut_smaller():

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
 import socket
+import time
 from contextlib import AsyncExitStack
 
 import pytest
@@ -30,9 +33,38 @@ def silent():
 
 async def test_where_nobody_listens_it_says_how_to_start_a_broker():
     text = await told("127.0.0.1:1")
-    assert text.startswith("no broker answers at 127.0.0.1:1 within 0.5 s: nobody listens there; ")
+    assert re.match(
+        r"no broker answers at 127.0.0.1:1 within [\d.]+ s: nobody listens there; ", text
+    )
     assert "`riverrun-server run`" in text
     assert "RIVERRUN_BOOTSTRAP" in text
+
+
+async def test_the_time_that_is_told_is_the_time_that_was_waited():
+    began_s = time.monotonic()
+    text = await told("127.0.0.1:1")
+    waited_s = time.monotonic() - began_s
+    named_s = float(re.search(r"within ([\d.]+) s", text)[1])
+    assert 0.45 <= named_s <= waited_s + 0.05
+
+
+async def test_a_wait_is_told_once_with_its_bound_and_so_is_its_end(caplog):
+    caplog.set_level(logging.INFO, "riverrun._net.channel")
+    broker = FakeBroker()
+    async with broker.serving() as address:
+        port = int(address.rpartition(":")[2])
+    async with Client(address, connect_timeout_s=20) as client:
+        asked = asyncio.create_task(client.server_info())
+        while not caplog.records:  # noqa: ASYNC110 - a log has no event
+            await asyncio.sleep(0.01)
+        async with broker.serving(port):
+            await asked
+            await client.server_info()
+    first, last = [record.getMessage() for record in caplog.records]
+    assert first.startswith(
+        f"no broker answers at {address} yet, waiting up to 20 s: nobody listens"
+    )
+    assert last == f"back again: a broker answers at {address}"
 
 
 async def test_a_port_of_another_protocol_is_told_from_a_broker_that_is_away():

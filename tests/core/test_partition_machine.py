@@ -125,6 +125,19 @@ def test_offsets_below_the_start_and_above_the_end_are_out_of_range(offset):
     with pytest.raises(Refusal) as refused:
         it.readable(offset)
     assert refused.value.available == (4, 20)
+    side = "was deleted" if offset < 4 else "does not exist yet"
+    assert refused.value.message == (
+        f"offset {offset} {side}: the first record is 4, the last is 19, the next will be 20"
+    )
+
+
+def test_of_a_partition_without_records_it_is_told_where_the_next_one_comes():
+    it = machine()
+    append(it, BatchHeader(20, 50))
+    it.synced(20)
+    it.trimmed(it.trim_plan(-1, 0))
+    with pytest.raises(Refusal, match="the partition has no records, the next will be 20"):
+        it.readable(3)
 
 
 def test_between_watermark_and_end_a_reader_may_wait():

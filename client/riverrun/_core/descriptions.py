@@ -246,6 +246,12 @@ class ServerInfo:
 class TrimResult:
     """Where a partition begins after a trim; `error` says why that was refused, if so.
 
+    Attributes:
+        partition: which one.
+        log_start_offset: the first offset that is left.
+        error: why it was refused; empty where it was not.
+        outcome_known: False where it may have been trimmed all the same.
+
     Example:
         for result in await admin.trim_topic("orders", {0: -1}):
             print(result.partition, result.log_start_offset, result.error)
@@ -254,6 +260,7 @@ class TrimResult:
     partition: int
     log_start_offset: int
     error: str = ""
+    outcome_known: bool = True
 
 
 @dataclass(frozen=True, slots=True)

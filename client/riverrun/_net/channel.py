@@ -18,7 +18,7 @@ from riverrun._core.descriptions import ServerInfo
 from riverrun._net.describing import server_info
 from riverrun._net.failures import NO_ANSWER, being_cancelled, from_rpc, is_connection_trouble
 from riverrun._net.forking import check_process
-from riverrun._net.unreachable import no_answer, no_broker
+from riverrun._net.unreachable import no_answer, no_broker, waiting
 from riverrun.errors import ClosedError, Reason, RetriableError, RiverrunError, UsageError
 from riverrun.v1 import (
     admin_pb2_grpc,
@@ -118,6 +118,7 @@ class Connections:
         # What became of each address that was tried since a broker answered last.
         self._failures: dict[str, str] = {}
         self._looking = asyncio.Lock()
+        self._told = False
         self._closed = False
 
     @property
@@ -135,8 +136,12 @@ class Connections:
         """At which addresses no broker answers, and why; empty where one does, or none was tried yet."""
         return no_answer(self._failures) if self._failures else ""
 
-    async def connect(self) -> Connection:
+    async def connect(self, *, again: bool = False) -> Connection:
         """Return the broker in use, or find one that answers.
+
+        Args:
+            again: whoever asks will ask again where nobody answers; only what is told of the wait
+                differs.
 
         Raises:
             NoBrokerError: nobody does, within the connect timeout.
@@ -145,7 +150,7 @@ class Connections:
         if self._current is None:
             async with self._looking:
                 if self._current is None:
-                    self._current = await self._find()
+                    self._current = await self._find(again=again)
         return self._current
 
     def lost(self, connection: Connection) -> None:
@@ -226,13 +231,13 @@ class Connections:
         for channel in channels.values():
             await channel.close()
 
-    async def _find(self) -> Connection:
+    async def _find(self, *, again: bool) -> Connection:
         """Ask one address after the other until one answers or the time is up."""
         loop = asyncio.get_running_loop()
-        deadline_s = loop.time() + self._config.connect_timeout_s
+        began_s = loop.time()
+        deadline_s = began_s + self._config.connect_timeout_s
         backoff = self._new_backoff()
         addresses = self._config.addresses
-        told = False
         while True:
             for index in range(len(addresses)):
                 address = addresses[(self._first + index) % len(addresses)]
@@ -249,15 +254,26 @@ class Connections:
                     self._failures[address] = from_rpc(failure, "ask", address).message
                 else:
                     self._failures.clear()
+                    self._tell_found(address)
                     return found
-            delay_s = backoff.next_s()
-            if loop.time() + delay_s >= deadline_s:
-                raise no_broker(self._failures, self._config.connect_timeout_s)
-            if not told:
-                told = True
-                error = no_broker(self._failures, self._config.connect_timeout_s)
-                _log.info("waiting: %s", error.message)
-            await asyncio.sleep(delay_s)
+            left_s = deadline_s - loop.time()
+            if left_s <= 0:
+                raise no_broker(self._failures, loop.time() - began_s)
+            self._tell_waiting(None if again else self._config.connect_timeout_s)
+            # The last round comes at the end of the time, which is waited for whole.
+            await asyncio.sleep(min(backoff.next_s(), left_s))
+
+    def _tell_waiting(self, timeout_s: float | None) -> None:
+        """Say once what is waited for, until it is there."""
+        if not self._told:
+            self._told = True
+            _log.info("%s", waiting(self._failures, timeout_s))
+
+    def _tell_found(self, address: str) -> None:
+        """Say that the wait is over, to whoever was told of it."""
+        if self._told:
+            self._told = False
+            _log.info("back again: a broker answers at %s", address)
 
     async def _probe(self, address: str, timeout_s: float) -> Connection:
         if self._closed:

@@ -107,7 +107,7 @@ class ProduceLoop:
         connection: Connection | None = None
         stream: ProduceStream | None = None
         try:
-            connection = await self._connections.connect()
+            connection = await self._connections.connect(again=True)
             settings = await self._settings(connection)
             stream = ProduceStream(connection, self._machine, settings, self._wake, self._deliver)
             if self._closing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from weakref import WeakSet
 
 from riverrun._core.outgoing import OutgoingBatch, Receipt
@@ -81,7 +82,10 @@ class Tally:
 
     def __init__(self, topic: str) -> None:
         self.topic = topic
+        self._submitted = 0
         self._unresolved = 0
+        self._first_failed: int | None = None
+        self._doubtful = False
         self._batches = 0
         self._bytes = 0
         self._offsets: dict[int, tuple[int, int]] = {}
@@ -89,9 +93,12 @@ class Tally:
         self.records = 0
         self.error: RiverrunError | None = None
 
-    def submitted(self, record_count: int) -> None:
-        """Count records that are on their way."""
+    def submitted(self, record_count: int) -> int:
+        """Count records that are on their way; return how many were before them."""
+        before = self._submitted
+        self._submitted += record_count
         self._unresolved += record_count
+        return before
 
     def acknowledged(
         self, partition: int, record_count: int, size_bytes: int, base_offset: int | None
@@ -107,12 +114,32 @@ class Tally:
             self._offsets[partition] = (min(first, base_offset), max(end, reached))
         self._changed.set()
 
-    def failed(self, record_count: int, error: RiverrunError) -> None:
-        """Count records that are not."""
+    def failed(self, first: int, record_count: int, error: RiverrunError) -> None:
+        """Count records that are not; `first` is which of all that were submitted the first one is."""
         self._unresolved -= record_count
+        if self._first_failed is None or first < self._first_failed:
+            self._first_failed = first
+        self._doubtful |= not error.outcome_known
         if self.error is None:
             self.error = error
         self._changed.set()
+
+    def told(self, error: RiverrunError, *, in_order: bool) -> RiverrunError:
+        """Return what the call fails with, as it holds for all its records; once all are settled.
+
+        Args:
+            error: why it failed.
+            in_order: records were submitted in the order in which they were given.
+        """
+        told = copy.copy(error)
+        told.acknowledged_records = self.records
+        if in_order:
+            known = self._first_failed
+            told.acknowledged_first = self.records if known is None else known
+        if self._doubtful and told.outcome_known:
+            told.outcome_known = False
+            told.message = f"{told.message.rstrip('. ')}; others, too, were not acknowledged"
+        return told
 
     async def settled(self) -> None:
         """Wait until nothing is on its way any more."""
@@ -130,23 +157,23 @@ class Tally:
 class TallyReceipt:
     """Tells a tally about one batch; a Receipt."""
 
-    __slots__ = ("_bytes", "_partition", "_record_count", "_tally")
+    __slots__ = ("_before", "_bytes", "_partition", "_record_count", "_tally")
 
     def __init__(self, tally: Tally, partition: int, record_count: int, size_bytes: int) -> None:
         self._tally = tally
         self._partition = partition
         self._record_count = record_count
         self._bytes = size_bytes
-        tally.submitted(record_count)
+        self._before = tally.submitted(record_count)
 
     def acknowledged(self, _first: int, count: int, base_offset: int | None) -> None:
         """Count a run of records that are written."""
         share = self._bytes * count // self._record_count
         self._tally.acknowledged(self._partition, count, share, base_offset)
 
-    def failed(self, _first: int, count: int, error: RiverrunError) -> None:
+    def failed(self, first: int, count: int, error: RiverrunError) -> None:
         """Count a run of records that are not."""
-        self._tally.failed(count, error)
+        self._tally.failed(self._before + first, count, error)
 
 
 class FlushReceipt:

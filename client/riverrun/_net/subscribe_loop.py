@@ -199,7 +199,7 @@ class SubscribeLoop:
             connection: Connection | None = None
             stream: SubscribeStream | None = None
             try:
-                connection = await self._connections.connect()
+                connection = await self._connections.connect(again=self._begun)
                 await self._find_committed()
                 stream = self._new_stream(connection)
                 self._stream = stream

@@ -61,7 +61,19 @@ def no_broker(failures: Mapping[str, str], waited_s: float) -> NoBrokerError:
         failures: by address, what the last attempt said.
         waited_s: for how long all of them were tried.
     """
-    return NoBrokerError(_told(failures, f" within {waited_s:g} s"), reason=Reason.NO_BROKER)
+    waited = f" within {round(waited_s, 1):g} s"
+    return NoBrokerError(_told(failures, waited), reason=Reason.NO_BROKER)
+
+
+def waiting(failures: Mapping[str, str], timeout_s: float | None) -> str:
+    """Say what is waited for, and how long at the most; None is until whoever waits gives up.
+
+    Args:
+        failures: by address, what the last attempt said.
+        timeout_s: for how long they are tried.
+    """
+    bound = ", still trying" if timeout_s is None else f" yet, waiting up to {timeout_s:g} s"
+    return _told(failures, bound)
 
 
 def _told(failures: Mapping[str, str], when: str) -> str:

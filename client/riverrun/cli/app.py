@@ -9,7 +9,7 @@ import click
 
 from riverrun.cli.exits import Complaint, Exit, tell, write_note
 from riverrun.cli.groups import Group, Late
-from riverrun.cli.settings import Settings
+from riverrun.cli.settings import Settings, asks_for_json
 
 PROGRAM = "riverrun"
 COMPLETION_VARIABLE = "_RIVERRUN_COMPLETE"
@@ -66,10 +66,11 @@ cli = Group(
 def run(args: list[str] | None = None) -> int:
     """Run the command line; return its exit code, having told any error in one line."""
     settings = Settings()
+    given = sys.argv[1:] if args is None else args
     # grpc's own log would stand between the lines of standard error.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
-        outcome = _invoke(sys.argv[1:] if args is None else args, settings)
+        outcome = _invoke(given, settings)
         sys.stdout.flush()
     except (KeyboardInterrupt, EOFError, click.Abort):
         return Exit.INTERRUPTED
@@ -79,10 +80,14 @@ def run(args: list[str] | None = None) -> int:
     except click.exceptions.NoArgsIsHelpError as bare:
         write_note(bare.format_message())
         return Exit.USAGE
-    except (Complaint, click.ClickException) as error:
-        complaint = error if isinstance(error, Complaint) else _misuse(error)
+    except Complaint as complaint:
         tell(complaint, as_json=settings.as_json)
         return complaint.code
+    except click.ClickException as error:
+        # Where reading the command line has stopped at a mistake, what stands behind it counts too.
+        misuse = _misuse(error)
+        tell(misuse, as_json=settings.as_json or asks_for_json(given))
+        return misuse.code
     return outcome if isinstance(outcome, int) else Exit.OK
 
 

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from riverrun.cli.exits import Complaint, Exit
+from riverrun.cli.exits import Exit, write_note
 from riverrun.cli.settings import settings
 
 yes_option = click.option("--yes", is_flag=True, help="Do not ask, also on a terminal.")
@@ -16,9 +16,10 @@ def confirm(ctx: click.Context, deed: str, yes: bool, refused: str) -> None:
     """Ask whether to do a deed.
 
     Raises:
-        Complaint: the answer was no; `refused` is what is said then.
+        click.exceptions.Exit: the answer was no; `refused` has been said, which is no error of anybody.
     """
     if yes or not sys.stdin.isatty() or settings(ctx).as_json:
         return
     if not click.confirm(f"{deed}?", err=True):
-        raise Complaint(refused, Exit.FAILED, "NOT_CONFIRMED")
+        write_note(refused)
+        raise click.exceptions.Exit(Exit.FAILED)

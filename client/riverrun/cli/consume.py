@@ -133,7 +133,8 @@ def consume(ctx: click.Context, /, **given: Any) -> int:  # what click has read,
     error that names those it has; with --group reading goes on at the earliest, with a warning.
 
     SIGINT and SIGTERM write what has come, commit it, and end; a second signal ends at once. When
-    the reader of a pipe goes away it ends quietly, with exit code 0.
+    the reader of a pipe goes away it ends quietly, with exit code 0. Where it fails once records
+    were printed, the error says how many, and the exit code is 7.
     """
     options = ConsumeOptions(**given)
     if options.start == "committed" and options.group is None:

@@ -14,16 +14,18 @@ from typing import TYPE_CHECKING
 
 from riverrun import CommittedOffset, Consumer, RecordBatchView, RiverrunError, TopicPartition
 from riverrun.cli.committing import Committer
+from riverrun.cli.counts import printed as printed_records
 from riverrun.cli.ending import Ending
 from riverrun.cli.exits import Complaint, Exit, write_note
 from riverrun.cli.idling import idling_told
 from riverrun.cli.interrupts import Interrupts
 from riverrun.cli.places import AtTime, Bound
 from riverrun.cli.progress import Progress
+from riverrun.cli.session import complaint_of
 from riverrun.cli.starting import find_ends, find_time, make_consumer, tell_committed
 from riverrun.cli.stdout import StandardOutput
 from riverrun.cli.topics import find_topic
-from riverrun.cli.waiting import first_of
+from riverrun.cli.waiting import StoppedError, first_of, unless
 
 if TYPE_CHECKING:
     from riverrun import Client
@@ -43,16 +45,17 @@ async def consume_output(client: Client, options: ConsumeOptions, renderer: Rend
         The exit code.
 
     Raises:
-        RiverrunError: reading or committing failed; what was printed is committed if it can be.
-        Complaint: there is no such partition, or standard output cannot be written.
+        RiverrunError: nothing could be read, and so nothing was printed.
+        Complaint: there is no such partition, standard output cannot be written, or reading or
+            committing failed once something was printed, which is committed if it can be.
     """
     stop = asyncio.Event()
     output = StandardOutput()
     with Interrupts(stop.set) as interrupts:
-        partitions = await find_topic(client, options.topic, options.partitions)
-        consumer = await make_consumer(client, options)
-        await tell_committed(client, options, partitions)
-        reading = Reading(consumer, partitions, options, renderer, output)
+        try:
+            reading = await unless(stop, _begun(client, options, renderer, output))
+        except StoppedError:
+            return interrupts.exit_code  # it has not begun: that is no way for it to end
         try:
             try:
                 await first_of(reading.read(), stop.wait(), output.reader_gone())
@@ -62,12 +65,39 @@ async def consume_output(client: Client, options: ConsumeOptions, renderer: Rend
             return Exit.OK
         except OSError as error:
             text = f"standard output cannot be written: {error}"
-            raise Complaint(text, reason="OUTPUT_FAILED") from error
+            raise _cut_off(Complaint(text, reason="OUTPUT_FAILED"), reading.printed) from error
+        except RiverrunError as error:
+            raise _cut_off(complaint_of(error), reading.printed) from error
+        except Complaint as complaint:
+            raise _cut_off(complaint, reading.printed) from None
     return Exit.OK if options.endless else interrupts.exit_code
 
 
+async def _begun(
+    client: Client, options: ConsumeOptions, renderer: Renderer, output: StandardOutput
+) -> Reading:
+    """Find what is to be read, and prepare for it."""
+    partitions = await find_topic(client, options.topic, options.partitions)
+    consumer = await make_consumer(client, options)
+    await tell_committed(client, options, partitions)
+    return Reading(consumer, partitions, options, renderer, output)
+
+
+def _cut_off(complaint: Complaint, printed: int) -> Complaint:
+    """Take into account what was printed before: whoever repeats it all gets that twice."""
+    if printed:
+        complaint.message = f"{complaint.message.rstrip('. ')}; {printed_records(printed)}"
+        complaint.partly()
+    complaint.more["printed_records"] = printed
+    return complaint
+
+
 class Reading:
-    """Cuts a consumer's batches to what is wanted, renders them and hands them to the output."""
+    """Cuts a consumer's batches to what is wanted, renders them and hands them to the output.
+
+    Attributes:
+        printed: how many records were written whole.
+    """
 
     def __init__(
         self,
@@ -83,6 +113,7 @@ class Reading:
         self._render = renderer
         self._output = output
         self._count = 0
+        self.printed = 0
         self._committer = Committer(consumer) if options.group is not None else None
         self._ending: Ending[TopicPartition] = Ending(max_records=options.max_records)
 
@@ -104,10 +135,11 @@ class Reading:
         await first_of(*works)
 
     async def finish(self, timeout_s: float | None) -> None:
-        """Write what is left, for at most `timeout_s`, and commit what was written.
+        """Write what is left, for at most `timeout_s`, and commit what was written, for as long.
 
         Raises:
             RiverrunError: the group's offsets could not be stored.
+            Complaint: they were not in that time, and nobody knows whether they will be.
             OSError: as `StandardOutput.drain` does.
         """
         try:
@@ -117,7 +149,21 @@ class Reading:
             write_note("note: nobody reads standard output; what was left is not written")
         finally:
             if self._committer is not None:
-                await self._committer.finish()
+                await self._commit(self._committer, timeout_s)
+
+    async def _commit(self, committer: Committer, timeout_s: float | None) -> None:
+        """Commit what was written."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await committer.finish()
+        except TimeoutError:
+            raise Complaint(
+                f"stopped by a signal, and no broker has stored the offsets of group "
+                f"{self._options.group} within {timeout_s:.0f} s; where it has not, what was printed "
+                "since the last commit comes again",
+                Exit.UNKNOWN_OUTCOME,
+                "INTERRUPTED",
+            ) from None
 
     async def _read_shown(self) -> None:
         """Hand over batches, with a bar of progress where a person waits for a file to be written."""
@@ -170,10 +216,11 @@ class Reading:
         if count or whole:
             data = self._render(batch, count)
             position = CommittedOffset(behind, leader_epoch=batch.leader_epoch)
-            await self._output.put(data, partial(self._written, where, position))
+            await self._output.put(data, partial(self._written, where, position, count))
 
-    def _written(self, where: TopicPartition, position: CommittedOffset) -> None:
+    def _written(self, where: TopicPartition, position: CommittedOffset, count: int) -> None:
         """Note what has been written."""
+        self.printed += count
         if self._committer is not None:
             self._committer.written[where] = position
 

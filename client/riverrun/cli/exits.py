@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import json
 import sys
+from collections.abc import Mapping
 
 from riverrun.cli import status
 from riverrun.cli.colours import coloured
@@ -20,22 +21,29 @@ class Exit(enum.IntEnum):
     CONFLICT = 4
     UNAVAILABLE = 5
     UNKNOWN_OUTCOME = 6
+    PARTLY = 7
     INTERRUPTED = 130
     TERMINATED = 143
 
 
 MEANINGS = {
     Exit.OK: "Done. Also where the reader of a pipe went away, and where a `consume` without an "
-    "end of its own was stopped by SIGINT or SIGTERM.",
-    Exit.FAILED: "It failed, and definitely did not happen; the message says why. `doctor`: "
+    "end of its own, once it had begun, was stopped by SIGINT or SIGTERM.",
+    Exit.FAILED: "It failed, and definitely nothing of it happened; the message says why. `doctor`: "
     "something is wrong.",
-    Exit.USAGE: "The command line or a line of input is wrong; the message says what is right.",
+    Exit.USAGE: "The command line, or the first line of input, is wrong; nothing happened, and the "
+    "message says what is right.",
     Exit.NOT_FOUND: "There is no such topic, partition or offset.",
     Exit.CONFLICT: "There is such a topic already, or somebody else's change came in between.",
     Exit.UNAVAILABLE: "No broker answers, or it cannot do it just now. Nothing happened; the same "
     "command may succeed a little later.",
-    Exit.UNKNOWN_OUTCOME: "It failed, and nobody knows whether it happened: look before you repeat "
-    "it.",
+    Exit.UNKNOWN_OUTCOME: "It failed, and nobody knows whether it, or a part of it, happened: look "
+    "before you repeat it.",
+    Exit.PARTLY: "It failed, and a part of it has happened for good, whatever the reason was: records "
+    "were acknowledged or printed, partitions trimmed, groups moved. The message says how much. A "
+    "code of its own, because scripts repeat a command after 1 or 5, and this one, repeated whole, "
+    "would do that part twice; the next number, because those from 64 on are taken by sysexits, and "
+    "from 126 on by shells.",
     Exit.INTERRUPTED: "Stopped by SIGINT before it was done; what was taken was finished first.",
     Exit.TERMINATED: "Stopped by SIGTERM before it was done; what was taken was finished first.",
 }
@@ -68,7 +76,7 @@ class Complaint(Exception):
         message: what was wrong, the actual and the expected value, and what to do.
         code: the exit code.
         reason: a word to program against.
-        acknowledged: how many records were written all the same; None where none were sent.
+        more: what programs are told besides, such as how many records were acknowledged.
     """
 
     def __init__(
@@ -76,13 +84,29 @@ class Complaint(Exception):
         message: str,
         code: Exit = Exit.FAILED,
         reason: str = "FAILED",
-        acknowledged: int | None = None,
+        more: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.code = code
         self.reason = reason
-        self.acknowledged = acknowledged
+        self.more = dict(more or {})
+
+    @property
+    def outcome(self) -> str:
+        """Whether it happened, in words that `docs/cli.md` promises."""
+        match self.code:
+            case Exit.UNKNOWN_OUTCOME:
+                return "unknown"
+            case Exit.PARTLY:
+                return "partly happened"
+            case _:
+                return "nothing happened"
+
+    def partly(self) -> None:
+        """Take into account that a part has happened; of what is left nobody may know all the same."""
+        if self.code is not Exit.UNKNOWN_OUTCOME:
+            self.code = Exit.PARTLY
 
 
 def tell(complaint: Complaint, *, as_json: bool) -> None:
@@ -91,11 +115,10 @@ def tell(complaint: Complaint, *, as_json: bool) -> None:
         error: dict[str, object] = {
             "reason": complaint.reason,
             "message": complaint.message,
-            "outcome": "unknown" if complaint.code is Exit.UNKNOWN_OUTCOME else "nothing happened",
+            "outcome": complaint.outcome,
             "exit_code": int(complaint.code),
+            **complaint.more,
         }
-        if complaint.acknowledged is not None:
-            error["acknowledged_records"] = complaint.acknowledged
         text = json.dumps({"error": error}, ensure_ascii=False)
     else:
         text = (

@@ -60,9 +60,9 @@ class DelimiterFramer:
             self._pending_bytes += len(rest)
         if self._pending_bytes > self._record_bytes_max:
             raise RecordTooLongError(
-                f"this one record is too large: {self._pending_bytes} bytes came without "
-                f"{self._delimiter_name()}, and a record has at most {self._record_bytes_max}: "
-                "check --delimiter, or cut the input with --record-size"
+                f"this one record is too large: more than {self._record_bytes_max} bytes, the most "
+                f"that any topic takes, came without {self._delimiter_name()}: check --delimiter, or "
+                "cut the input with --record-size"
             )
         return records
 

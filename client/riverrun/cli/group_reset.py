@@ -11,6 +11,7 @@ import click
 from riverrun.cli.arguments import partitions_option, read_place, reading, topics_option
 from riverrun.cli.completion import complete_places
 from riverrun.cli.confirming import confirm, yes_option
+from riverrun.cli.counts import counted
 from riverrun.cli.exits import Complaint, Exit, write_note
 from riverrun.cli.places import AtOffset, AtTime, LastRecords, Place
 from riverrun.cli.running import run
@@ -20,6 +21,10 @@ from riverrun.cli.tables import Cell, Table, joined, print_json, print_table
 if TYPE_CHECKING:
     from riverrun import Admin, Client, TopicPartition
     from riverrun.cli.group_progress import Standing
+
+
+MOVED_TOLD = 8
+"""Programs are told of all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +69,8 @@ def reset_offsets(
 
     With --topic it is moved in all partitions of that topic, also where it has not committed yet.
     Stop the group's consumers first: one that runs reads on where it is, and commits that.
-    On a terminal it asks first.
+    On a terminal it asks first. Where some partitions refuse, the others are moved all the same, the
+    error says which, and the exit code is 7.
 
     \b
     riverrun group reset-offsets billing --to earliest --dry-run
@@ -93,19 +99,52 @@ def reset_offsets(
         yes,
         "nothing was changed; --dry-run shows what would be",
     )
-    run(ctx, lambda client: _store(client, group, changes))
+    run(ctx, lambda client: _store(client.admin(), group, changes))
     _show(ctx, moves)
 
 
-async def _store(client: Client, group: str, changes: Mapping[TopicPartition, int]) -> None:
-    """Commit the new offsets."""
+async def _store(admin: Admin, group: str, changes: Mapping[TopicPartition, int]) -> None:
+    """Commit the new offsets.
+
+    Raises:
+        Complaint: a partition refused; it says which others were moved.
+    """
+    from riverrun.cli.session import complaint_of  # noqa: PLC0415 - imports grpc
     from riverrun.errors import RiverrunError  # noqa: PLC0415 - for the work only
 
     try:
-        await client.admin().commit_group_offsets(group, changes)
+        await admin.commit_group_offsets(group, changes)
     except RiverrunError as error:
-        error.message += f"; others may have been moved: see `riverrun group describe {group}`"
-        raise
+        raise await _not_all_moved(admin, group, changes, complaint_of(error)) from error
+
+
+async def _not_all_moved(
+    admin: Admin, group: str, changes: Mapping[TopicPartition, int], complaint: Complaint
+) -> Complaint:
+    """Look which partitions were moved although one refused, and say so."""
+    from riverrun.errors import RiverrunError  # noqa: PLC0415 - for the work only
+
+    text = complaint.message.rstrip(". ")
+    try:
+        now = await admin.group_offsets(group, changes)
+    except RiverrunError:
+        complaint.code = Exit.UNKNOWN_OUTCOME
+        complaint.message = (
+            f"{text}; others may have been moved: see `riverrun group describe {group}`"
+        )
+        return complaint
+    moved = [
+        where
+        for where, offset in changes.items()
+        if (known := now.get(where)) is not None and known.offset == offset
+    ]
+    complaint.message = f"{text}; {len(moved)} of {counted(len(changes), 'partition')} were moved"
+    if moved:
+        complaint.message += f": {', '.join(map(str, moved[:MOVED_TOLD]))}"
+        complaint.message += ", …" if len(moved) > MOVED_TOLD else ""
+        complaint.partly()
+    complaint.more["moved"] = [where._asdict() for where in moved]
+    return complaint
 
 
 async def _moves(

@@ -8,7 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from riverrun._core.encoding import size_bound
 from riverrun._core.records import NewRecord
+from riverrun.cli.admission import Admission, NotTakenError
+from riverrun.cli.exits import Exit
 from riverrun.cli.jsonlines import JsonLineError, ParsedRecord, read_record
 
 Sendable: TypeAlias = bytes | tuple[bytes | None, bytes | None] | NewRecord | None
@@ -16,7 +19,19 @@ InputFormat: TypeAlias = Literal["raw", "json", "hex", "base64"]
 
 
 class InputError(ValueError):
-    """A frame that is no record; the message names it by its number, from 1."""
+    """A frame that is no record, or not one for the topic; the message names it by its number, from 1.
+
+    Attributes:
+        code: the exit code.
+        reason: a word to program against.
+        not_taken: the topic does not take it, as far as is known.
+    """
+
+    def __init__(self, message: str, refused: NotTakenError | None = None) -> None:
+        super().__init__(message)
+        self.code = Exit.USAGE if refused is None else refused.code
+        self.reason = "INVALID_INPUT" if refused is None else refused.reason
+        self.not_taken = refused is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +63,10 @@ class RecordReader:
         key_separator: cuts a frame into key and value at its first place.
         null: a key or value of exactly these bytes is absent.
         headers: what every record gets, before its own.
+        noun: what a frame is called in messages: a line where newlines end them.
+        admission: what the topic takes.
         count: how many frames were read, those that are no records included.
+        blank: how many of those were passed over.
         like_seconds: the first timestamp that would be of our days if it were in seconds.
     """
 
@@ -56,8 +74,12 @@ class RecordReader:
     key_separator: bytes | None = None
     null: bytes | None = None
     headers: Sequence[tuple[str, bytes]] = ()
+    noun: Literal["line", "record"] = "record"
+    admission: Admission = field(default_factory=Admission)
     count: int = field(default=0, init=False)
+    blank: int = field(default=0, init=False)
     like_seconds: int | None = field(default=None, init=False)
+    _measured: bool = field(default=False, init=False)
 
     def read(self, frames: list[bytes]) -> Parsed:
         """Turn frames into records, up to the first that is none.
@@ -65,9 +87,11 @@ class RecordReader:
         Records without a partition of their own keep their order, and so do those of each
         partition.
         """
+        longest = max(map(len, frames), default=0) + size_bound(None, None, self.headers)
+        self._measured = self.admission.may_be_too_large(longest)
         if self.form == "json":
             return self._read_json(frames)
-        if self.form == "raw" and self.null is None and not self.headers:
+        if not self._measured and self.form == "raw" and self.null is None and not self.headers:
             records = self._read_plain(frames)
             if records is not None:
                 self.count += len(frames)
@@ -91,6 +115,9 @@ class RecordReader:
             self.count += 1
             try:
                 records.append(self._record(frame))
+            except NotTakenError as refused:
+                error = self._wrong(str(refused), refused)
+                break
             except InputError as wrong:
                 error = wrong
                 break
@@ -109,6 +136,8 @@ class RecordReader:
                     "every record has one where --key-separator is given"
                 )
             key, value = decode(first), decode(rest)
+        if self._measured:
+            self.admission.check_size(key, value, self.headers)
         if self.headers:
             return NewRecord(value, key, self.headers)
         return (key, value)
@@ -152,15 +181,29 @@ class RecordReader:
         for frame in frames:
             self.count += 1
             if not frame.strip():
+                self.blank += 1
                 continue
             try:
-                record = read_record(frame)
+                record = self._read_object(frame)
             except JsonLineError as wrong:
                 error = self._wrong(str(wrong))
+                break
+            except NotTakenError as refused:
+                error = self._wrong(str(refused), refused)
                 break
             by_partition.setdefault(record.partition, []).append(self._json_record(record))
         runs = [Run(records, partition) for partition, records in by_partition.items()]
         return Parsed(runs, error)
+
+    def _read_object(self, frame: bytes) -> ParsedRecord:
+        """Read one JSON object, and look whether the topic takes what it says."""
+        record = read_record(frame)
+        self.admission.check_partition(record.partition)
+        self.admission.check_timestamp(record.timestamp_ms)
+        if self._measured:
+            headers = (*self.headers, *record.headers)
+            self.admission.check_size(record.key, record.value, headers, record.timestamp_ms)
+        return record
 
     def _json_record(self, record: ParsedRecord) -> Sendable:
         """Choose the leanest form that holds a parsed record."""
@@ -172,9 +215,9 @@ class RecordReader:
             return NewRecord(record.value, record.key, headers, record.timestamp_ms)
         return (record.key, record.value)
 
-    def _wrong(self, why: str) -> InputError:
+    def _wrong(self, why: str, refused: NotTakenError | None = None) -> InputError:
         """Name the frame that is being read."""
-        return InputError(f"record {self.count} of standard input: {why}")
+        return InputError(f"{self.noun} {self.count} of standard input: {why}", refused)
 
 
 def _shown(data: bytes) -> str:

@@ -69,7 +69,7 @@ def read_record(line: bytes) -> ParsedRecord:
         raise JsonLineError(f"not JSON: {error}") from None
     if not isinstance(fields, dict):
         raise JsonLineError(
-            f'a JSON {_kind(fields)}, not an object such as {{"key": "k", "value": "v"}}'
+            f'JSON, but {_kind(fields)}, not an object such as {{"key": "k", "value": "v"}}'
         )
     unknown = sorted(fields.keys() - _KNOWN)
     if unknown:
@@ -103,7 +103,7 @@ def _data(fields: dict[str, object], name: str) -> bytes | None:
         raise JsonLineError(f'both "{name}" and "{name}_base64"; give one')
     if encoded is not None:
         if not isinstance(encoded, str):
-            raise JsonLineError(f'"{name}_base64" is a {_kind(encoded)}, not a string')
+            raise JsonLineError(f'"{name}_base64" is {_kind(encoded)}, not a string')
         try:
             return base64.b64decode(encoded, validate=True)
         except (binascii.Error, ValueError) as error:
@@ -112,7 +112,7 @@ def _data(fields: dict[str, object], name: str) -> bytes | None:
         return None
     if not isinstance(text, str):
         raise JsonLineError(
-            f'"{name}" is a {_kind(text)}, not a string; write JSON payloads as a quoted string'
+            f'"{name}" is {_kind(text)}, not a string; write JSON payloads as a quoted string'
         )
     return _utf8(text, name)
 
@@ -127,7 +127,7 @@ def _headers(given: object) -> Sequence[tuple[str, bytes]]:
         case list():
             pairs = given
         case _:
-            raise JsonLineError(f'"headers" is a {_kind(given)}, not an object or a list')
+            raise JsonLineError(f'"headers" is {_kind(given)}, not an object or a list')
     headers: list[tuple[str, bytes]] = []
     for pair in pairs:
         name = pair.get("key") if isinstance(pair, dict) else None
@@ -156,7 +156,7 @@ def _integer(given: object, name: str, highest: int) -> int | None:
     if given is None:
         return None
     if not isinstance(given, int) or isinstance(given, bool):
-        raise JsonLineError(f'"{name}" is a {_kind(given)}, not an integer')
+        raise JsonLineError(f'"{name}" is {_kind(given)}, not an integer')
     if not 0 <= given <= highest:
         raise JsonLineError(f'"{name}" is {given}; it goes from 0 to {highest}')
     return given
@@ -171,17 +171,17 @@ def _utf8(text: str, name: str) -> bytes:
 
 
 def _kind(value: object) -> str:
-    """Name a JSON type as JSON does."""
+    """Name a JSON type as JSON does, with its article."""
     match value:
         case bool():
-            return "boolean"
+            return "a boolean"
         case int() | float():
-            return "number"
+            return "a number"
         case str():
-            return "string"
+            return "a string"
         case list():
-            return "list"
+            return "a list"
         case dict():
-            return "object"
+            return "an object"
         case _:
             return "null"

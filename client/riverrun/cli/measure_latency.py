@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import struct
 import time
 from functools import partial
@@ -12,10 +13,11 @@ from typing import TYPE_CHECKING
 from riverrun import Consumer, Offset, Producer, RecordMetadata, RiverrunError, TopicPartition
 from riverrun._core.histogram import Histogram
 from riverrun.cli.exits import Complaint, Exit
+from riverrun.cli.interrupts import Interrupts
 from riverrun.cli.measurement import Measurement
 from riverrun.cli.progress import Progress
 from riverrun.cli.schedule import NS_PER_S, Metronome, Tick, ticks
-from riverrun.cli.waiting import first_of
+from riverrun.cli.waiting import StoppedError, first_of, unless
 
 if TYPE_CHECKING:
     from riverrun import Client
@@ -25,33 +27,65 @@ _STAMP = struct.Struct("<8sQQ")
 """The run's number, the record's own, and when it was due."""
 PATIENCE_S = 30.0
 """How long after the last record was due it may still come."""
+HURRIED_CLOSE_S = 5.0
+"""How long after a signal what is under way may take."""
 
 
 async def measure_latency(client: Client, load: LatencyLoad) -> Measurement:
-    """Write by the clock, read beside it, and measure both.
+    """Write by the clock, read beside it, and measure both, until all is done or a signal comes.
 
     Raises:
         RiverrunError: a record was not acknowledged, or cannot be read.
         Complaint: records were not read in time.
     """
-    ends = await client.admin().list_offsets(load.topic, "latest")
+    stop = asyncio.Event()
+    with Interrupts(stop.set) as interrupts:
+        try:
+            return await _measure(client, load, stop, interrupts)
+        except StoppedError:  # before the first record
+            return _measurement(load, Histogram(), Histogram(), 0.0, interrupts.received)
+
+
+async def _measure(
+    client: Client, load: LatencyLoad, stop: asyncio.Event, interrupts: Interrupts
+) -> Measurement:
+    ends = await unless(stop, client.admin().list_offsets(load.topic, "latest"))
     consumer = client.consumer(
         partitions={
             TopicPartition(end.topic, end.partition): Offset(end.high_watermark) for end in ends
         }
     )
     run = LatencyRun(load, client.producer(acks=load.acks, linger_s=0))
-    async with run.producer, consumer, Progress(run.total, lambda: run.seen):
-        await consumer.assignment()
-        began_ns = time.perf_counter_ns()
-        await run.measure(consumer)
-        seconds = (time.perf_counter_ns() - began_ns) / NS_PER_S - load.warm_up
-    size_bytes = load.records * load.record_size
-    more: dict[str, object] = {
-        "rate": load.rate,
-        "ack_latency_ms": run.acknowledged.summary_ms(),
-    }
-    return Measurement("latency", load.topic, run.read.count, size_bytes, seconds, run.read, more)
+    try:
+        async with run.producer, consumer, Progress(run.total, lambda: run.seen):
+            await unless(stop, consumer.assignment())
+            began_ns = time.perf_counter_ns()
+            await run.measure(consumer, stop)
+            seconds = (time.perf_counter_ns() - began_ns) / NS_PER_S - load.warm_up
+            if run.seen >= run.total:
+                return _measurement(load, run.read, run.acknowledged, seconds)
+            # What is under way is not measured any more, and nobody waits long for it.
+            await run.producer.close(timeout_s=HURRIED_CLOSE_S)
+    except RiverrunError as error:
+        # Only now, for closing has flushed what was under way.
+        error.acknowledged_records = run.producer.statistics().records_acknowledged
+        raise
+    return _measurement(load, run.read, run.acknowledged, max(0.0, seconds), interrupts.received)
+
+
+def _measurement(
+    load: LatencyLoad,
+    read: Histogram,
+    acknowledged: Histogram,
+    seconds: float,
+    stopped_by: signal.Signals | None = None,
+) -> Measurement:
+    """Tell what was measured, all of it or up to a signal."""
+    size_bytes = read.count * load.record_size
+    more: dict[str, object] = {"rate": load.rate, "ack_latency_ms": acknowledged.summary_ms()}
+    return Measurement(
+        "latency", load.topic, read.count, size_bytes, seconds, read, more, stopped_by
+    )
 
 
 class LatencyRun:
@@ -76,21 +110,29 @@ class LatencyRun:
         self._padding = os.urandom(load.record_size - _STAMP.size)
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    async def measure(self, consumer: Consumer) -> None:
-        """Write and read until every record has come."""
+    async def measure(self, consumer: Consumer, stop: asyncio.Event) -> None:
+        """Write and read until every record has come, or it is to stop.
+
+        Raises:
+            RiverrunError: a record was not acknowledged, or cannot be read.
+            Complaint: records were not read in time.
+        """
         metronome = Metronome(ticks(self._load.rate, self.total), self._write)
         metronome.start()
         try:
             async with asyncio.timeout(self._load.warm_up + self._load.seconds + PATIENCE_S):
-                await first_of(self._read(consumer), self._fail())
+                await first_of(self._read(consumer), self._fail(), stop.wait())
         except TimeoutError:
-            raise Complaint(
+            late = Complaint(
                 f"{self.seen} of {self.total} records were read within "
                 f"{PATIENCE_S:.0f} s after the last was due; of those that count, "
                 f"{self.acknowledged.count} were acknowledged",
                 Exit.UNAVAILABLE,
                 "TIMED_OUT",
-            ) from None
+            )
+            if self.producer.statistics().records_acknowledged:
+                late.partly()
+            raise late from None
         finally:
             metronome.stop()
             self._failed.cancel()

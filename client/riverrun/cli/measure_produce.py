@@ -8,7 +8,7 @@ from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING
 
-from riverrun import BufferFullError, Producer, RecordMetadata
+from riverrun import BufferFullError, Producer, RecordMetadata, RiverrunError
 from riverrun._core.histogram import Histogram
 from riverrun.cli.exits import Complaint, Exit
 from riverrun.cli.measurement import Measurement
@@ -41,14 +41,19 @@ async def measure_produce(client: Client, load: ProduceLoad) -> Measurement:
         compression=load.compression,
         batch_bytes=load.batch_bytes or DEFAULT_BATCH_BYTES,
     )
-    async with producer, Progress(load.records, lambda: load.records - workload.left):
-        began = time.perf_counter()
-        if load.mode == "many":
-            batches = await _send_many(producer, load.topic, workload, latency)
-        else:
-            await _send_each(producer, load.topic, workload, latency)
-            batches = None
-        seconds = time.perf_counter() - began
+    batches = None
+    try:
+        async with producer, Progress(load.records, lambda: load.records - workload.left):
+            began = time.perf_counter()
+            if load.mode == "many":
+                batches = await _send_many(producer, load.topic, workload, latency)
+            else:
+                await _send_each(producer, load.topic, workload, latency)
+            seconds = time.perf_counter() - began
+    except RiverrunError as error:
+        # Only now, for closing has flushed what was under way.
+        error.acknowledged_records = producer.statistics().records_acknowledged
+        raise
     more: dict[str, object] = {"mode": load.mode, "latency_samples": latency.count}
     if batches is not None:
         more["batches"] = batches

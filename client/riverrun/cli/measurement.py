@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ class Measurement:
         seconds: from the first to the last.
         latency: see the help of each command for what it means there.
         more: what only this measurement tells.
+        stopped_by: the signal that cut it short; None where nothing did.
     """
 
     test: str
@@ -33,12 +35,22 @@ class Measurement:
     seconds: float
     latency: Histogram
     more: dict[str, object] = field(default_factory=dict)
+    stopped_by: signal.Signals | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """What shells say of a process that a signal ended; 0 where none came."""
+        return 128 + self.stopped_by if self.stopped_by else 0
 
     def fields(self) -> dict[str, object]:
         """Tell it for programs."""
         seconds = max(self.seconds, 1e-9)
+        partial: dict[str, object] = {}
+        if self.stopped_by is not None:
+            partial = {"partial": True, "stopped_by": self.stopped_by.name}
         return {
             "test": self.test,
+            **partial,
             "topic": self.topic,
             "records": self.records,
             "seconds": round(self.seconds, 6),

@@ -91,12 +91,14 @@ def _seconds(_ctx: click.Context, param: click.Parameter, given: str | None) -> 
     help="Who must have a record on disk before it counts.",
 )
 @click.pass_context
-def latency(ctx: click.Context, /, **given: Any) -> None:  # what click has read, by name
+def latency(ctx: click.Context, /, **given: Any) -> int:  # what click has read, by name
     r"""Write records to TOPIC at a fixed rate and read them here, and tell how long each took.
 
     latency_ms is from the moment when a record was due until it was read; ack_latency_ms until it
     was acknowledged. Records are due by the clock, every millisecond at most, whether or not
     earlier ones are done: a stall counts for every record that it delays.
+
+    SIGINT and SIGTERM end it with what was measured so far, marked by "partial": true.
 
     \b
     riverrun perf latency bench --rate 10000 --seconds 30
@@ -109,4 +111,6 @@ def latency(ctx: click.Context, /, **given: Any) -> None:  # what click has read
 
         return await measure_latency(client, load)
 
-    print_json(run(ctx, work, loop_factory=fast_loop()).fields())
+    measured = run(ctx, work, loop_factory=fast_loop())
+    print_json(measured.fields())
+    return measured.exit_code

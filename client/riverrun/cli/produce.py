@@ -12,6 +12,7 @@ import click
 
 from riverrun.cli.arguments import parse_headers, reading, topic_argument
 from riverrun.cli.escapes import unescape
+from riverrun.cli.exits import write_note
 from riverrun.cli.framing import RECORD_BYTES_MAX
 from riverrun.cli.inputs import InputFormat
 from riverrun.cli.running import run
@@ -133,13 +134,24 @@ def produce(ctx: click.Context, /, **given: Any) -> int:  # what click has read,
     same. Records of a partition that they name themselves keep their order, and so do the others
     among themselves.
 
-    A partition that is offline is told of on standard error, with the command that brings it back;
-    after --timeout (2 minutes by default) without an acknowledgement it is an error.
+    A partition that is offline is told of on standard error, with the command that brings it back,
+    and so is a broker that goes away on the way; after --timeout (2 minutes by default) without an
+    acknowledgement it is an error. Where no broker answers at the start, it is one after 10 seconds,
+    or after --timeout where that is less.
 
-    If a record is refused, those before it in its partition stay written, and the error says how
-    many were acknowledged in all. SIGINT and SIGTERM end reading; what was read is sent and waited
-    for as long as acknowledgements come, and then it is told how much is not acknowledged. A second
-    signal ends at once.
+    At the first line that is no record, or that the topic does not take, reading stops: those before
+    it are written, nothing from it on is sent, and the error names it, so that a script can go on
+    behind it (`tail -n +N`). Where a broker refuses or does not answer, reading stops too, what is
+    under way is finished, and the error says how many records were acknowledged and from which line
+    on nothing was sent; of a topic of one partition also which line is the first that is not
+    acknowledged. With --output json these are line, acknowledged_records, acknowledged_to_line and
+    unsent_from_line; lines count from 1, and are records where --delimiter or --record-size cuts
+    them. The exit code is 7 where records were acknowledged (repeating all would write them twice),
+    and 6 where nobody knows of some. A topic that --create has made stays.
+
+    SIGINT and SIGTERM end reading; what was read is sent and waited for as long as acknowledgements
+    come, and then it is told how many there were, and which line comes next. A second signal ends
+    at once.
     """
     options = _check(ctx, ProduceOptions(timeout_s=settings(ctx).timeout_s, **given))
 
@@ -153,8 +165,8 @@ def produce(ctx: click.Context, /, **given: Any) -> int:  # what click has read,
     seconds = time.monotonic() - began
     if settings(ctx).as_json:
         print_json(outcome.fields(seconds))
-    elif sys.stderr.isatty():
-        click.echo(outcome.note(seconds), err=True)
+    elif outcome.stopped_by is not None or sys.stderr.isatty():
+        write_note(outcome.note(seconds))
     return outcome.exit_code
 
 

@@ -25,12 +25,15 @@ class Totals:
         bytes: encoded and compressed.
         batches: how many.
         offsets: per partition the first offset and the one behind the last.
+        first: how many are acknowledged from the first on, without a gap, of what failed; None where
+            nobody can say.
     """
 
     records: int = 0
     bytes: int = 0
     batches: int = 0
     offsets: dict[int, tuple[int, int]] = field(default_factory=dict)
+    first: int | None = None
 
     def add(self, summary: SendSummary) -> None:
         """Add what one call has written."""
@@ -85,6 +88,8 @@ class Lane:
             try:
                 totals.add(await call(chain.from_iterable(self._take())))
             except RiverrunError as error:
+                known = error.acknowledged_first
+                totals.first = None if known is None else totals.records + known
                 totals.records += error.acknowledged_records
                 raise
 
@@ -106,7 +111,7 @@ class Sender:
 
     Attributes:
         totals: what has been acknowledged by calls that have ended.
-        error: why the first call that failed did.
+        error: why the first call that failed did, or the first of which nobody knows what it wrote.
         given: how many records it was given.
     """
 
@@ -121,6 +126,11 @@ class Sender:
         self._has_failed = False
         self._lanes: dict[int | None, Lane] = {}
         self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def acknowledged_first(self) -> int | None:
+        """How many records are acknowledged from the first on, after a failure, as far as is known."""
+        return self.totals.first if len(self._lanes) == 1 else None
 
     async def send(self, run: Run) -> None:
         """Send one run; returns when there is room for more. Does nothing after a failure."""
@@ -165,7 +175,7 @@ class Sender:
         try:
             await lane.send(call, self.totals)
         except RiverrunError as error:
-            if self.error is None:
+            if self.error is None or (self.error.outcome_known and not error.outcome_known):
                 self.error = error
             self._fail_once()
         except Exception:

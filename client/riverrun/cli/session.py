@@ -80,6 +80,8 @@ def complaint_of(error: RiverrunError) -> Complaint:
     text = error.message
     if not error.outcome_known:
         text += " (nobody knows whether it took effect)"
-    return Complaint(
-        text, code, str(error.reason), getattr(error, "acknowledged_records", None) or None
-    )
+    complaint = Complaint(text, code, str(error.reason))
+    if error.acknowledged_records:
+        complaint.more["acknowledged_records"] = error.acknowledged_records
+        complaint.partly()
+    return complaint

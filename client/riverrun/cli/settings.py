@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,22 @@ class Settings:
     def as_json(self) -> bool:
         """Whether programs read the output."""
         return self.output == "json"
+
+
+def asks_for_json(args: Sequence[str]) -> bool:
+    """Whether a command line that cannot be read says that programs read its output.
+
+    >>> asks_for_json(["consume", "orders", "--from", "nonsense", "--output", "json"])
+    True
+    """
+    options = args[: args.index("--")] if "--" in args else args
+    chosen = ""
+    for text, behind in zip(options, [*options[1:], ""], strict=True):
+        if text == "--output":
+            chosen = behind
+        elif text.startswith("--output="):
+            chosen = text.removeprefix("--output=")
+    return chosen == "json"
 
 
 def with_ports(bootstrap: str) -> str:

@@ -9,6 +9,7 @@ import click
 
 from riverrun.cli.arguments import configs_option, topic_argument
 from riverrun.cli.completion import complete_settings
+from riverrun.cli.counts import counted
 from riverrun.cli.exits import write_note
 from riverrun.cli.running import run
 from riverrun.cli.settings import Command, settings
@@ -152,7 +153,7 @@ def _tell(ctx: click.Context, topic: TopicInfo, note: str) -> None:
 
 def _count(topic: TopicInfo) -> str:
     """Say how many partitions and replicas a topic has."""
-    partitions = f"{topic.partitions} partition{'' if topic.partitions == 1 else 's'}"
+    partitions = counted(topic.partitions, "partition")
     if topic.replication_factor <= 1:
         return partitions
     return f"{partitions}, {topic.replication_factor} replicas of each"

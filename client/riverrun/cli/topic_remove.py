@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -9,11 +10,12 @@ import click
 from riverrun.cli.arguments import partitions_option, read_place, reading, topic_argument
 from riverrun.cli.completion import complete_places
 from riverrun.cli.confirming import confirm, yes_option
+from riverrun.cli.counts import counted
 from riverrun.cli.exits import Complaint, Exit, write_note
 from riverrun.cli.places import AtOffset, AtTime, Place
 from riverrun.cli.running import run
 from riverrun.cli.settings import Command, settings
-from riverrun.cli.tables import Table, print_json, print_table
+from riverrun.cli.tables import Table, joined, print_json, print_table
 
 if TYPE_CHECKING:
     from riverrun import Admin, Client, From, TrimResult
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 EVERYTHING = -1
 """As an offset to trim before: all that is committed."""
 NOTHING_DELETED = "nothing was deleted"
+ERRORS_TOLD = 3
+"""The table has all of them."""
 
 
 @click.command(cls=Command, short_help="Delete the records before a place.")
@@ -41,7 +45,8 @@ def trim(
 ) -> None:
     r"""Delete the records of TOPIC before a place in each partition, for good.
 
-    On a terminal it asks first.
+    On a terminal it asks first. Partitions are trimmed each for itself: where some refuse, the others
+    are trimmed all the same, and the exit code is 7.
 
     \b
     riverrun topic trim orders --before 30d-ago
@@ -61,15 +66,13 @@ def trim(
     if settings(ctx).as_json:
         print_json([_result_fields(result) for result in results])
     else:
-        rows = [(result.partition, result.log_start_offset, result.error) for result in results]
+        rows = [
+            (one.partition, "-" if one.error else one.log_start_offset, one.error)
+            for one in results
+        ]
         print_table(Table(("PARTITION", "BEGINS AT", "ERROR"), rows))
-    failed = [result for result in results if result.error]
-    if failed:
-        raise Complaint(
-            f"{len(failed)} of {len(results)} partitions were not trimmed; "
-            f"partition {failed[0].partition}: {failed[0].error}",
-            reason="TRIM_FAILED",
-        )
+    if any(result.error for result in results):
+        raise _not_trimmed(topic, results)
 
 
 @click.command(cls=Command, short_help="Delete a topic and its records.")
@@ -100,6 +103,22 @@ def delete(ctx: click.Context, topic: str, if_exists: bool, yes: bool) -> None:
         print_json({"topic": topic, "deleted": deleted})
     else:
         write_note(f"deleted topic {topic}" if deleted else f"there is no topic {topic}")
+
+
+def _not_trimmed(topic: str, results: Sequence[TrimResult]) -> Complaint:
+    """Say which partitions were trimmed and which were not, and whether that is known of all."""
+    failed = [result for result in results if result.error]
+    done = [result.partition for result in results if not result.error]
+    text = f"topic {topic}: {len(failed)} of {counted(len(results), 'partition')} not trimmed"
+    if done:
+        text += f" (trimmed: {joined(done)})"
+    told = "; ".join(f"partition {one.partition}: {one.error}" for one in failed[:ERRORS_TOLD])
+    complaint = Complaint(f"{text}; {told}", Exit.FAILED, "TRIM_FAILED", {"trimmed": done})
+    if done:
+        complaint.partly()
+    if not all(result.outcome_known for result in failed):
+        complaint.code = Exit.UNKNOWN_OUTCOME
+    return complaint
 
 
 async def _trim_points(
@@ -135,6 +154,6 @@ def _result_fields(result: TrimResult) -> dict[str, object]:
     """Tell where a partition begins now."""
     fields: dict[str, object] = {
         "partition": result.partition,
-        "log_start_offset": result.log_start_offset,
+        "log_start_offset": None if result.error else result.log_start_offset,
     }
     return {**fields, "error": result.error} if result.error else fields

@@ -11,7 +11,7 @@ from riverrun.cli.exits import Complaint, Exit
 from riverrun.errors import TopicNotFoundError
 
 if TYPE_CHECKING:
-    from riverrun import Client
+    from riverrun import Client, TopicDescription
 
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,249}", re.ASCII)
@@ -32,13 +32,7 @@ async def find_topic(
         TopicNotFoundError: there is no such topic; it says how to make it.
         Complaint: it has fewer partitions than that.
     """
-    try:
-        count = (await client.admin().describe_topic(topic)).topic.partitions
-    except TopicNotFoundError as error:
-        # Nobody asked to describe it.
-        told = error.message.removeprefix(f"describe topic {topic}: ").rstrip(". ")
-        error.message = _with_advice(told, topic, made_by)
-        raise
+    count = (await describe_topic(client, topic, made_by=made_by)).topic.partitions
     chosen = tuple(partitions) or range(count)
     beyond = [partition for partition in chosen if partition >= count]
     if beyond:
@@ -48,6 +42,21 @@ async def find_topic(
             "PARTITION_NOT_FOUND",
         )
     return tuple(TopicPartition(topic, partition) for partition in chosen)
+
+
+async def describe_topic(client: Client, topic: str, *, made_by: str = "") -> TopicDescription:
+    """Tell everything about a topic that has to be there.
+
+    Raises:
+        TopicNotFoundError: there is no such topic; it says how to make it.
+    """
+    try:
+        return await client.admin().describe_topic(topic)
+    except TopicNotFoundError as error:
+        # Nobody asked to describe it.
+        told = error.message.removeprefix(f"describe topic {topic}: ").rstrip(". ")
+        error.message = _with_advice(told, topic, made_by)
+        raise
 
 
 def _with_advice(told: str, topic: str, made_by: str) -> str:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
+Result = TypeVar("Result")
 Work: TypeAlias = Coroutine[Any, Any, object]  # what a coroutine yields concerns only the loop
+
+
+class StoppedError(Exception):
+    """The work was cut off: somebody wanted it to stop."""
 
 
 async def first_of(*works: Work) -> None:
@@ -24,3 +29,22 @@ async def first_of(*works: Work) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def unless(stopped: asyncio.Event, work: Coroutine[Any, Any, Result]) -> Result:
+    """Return what the work returns.
+
+    Raises:
+        StoppedError: the event was set before that; the work is cancelled.
+    """
+    doing = asyncio.create_task(work, name="riverrun-work")
+    stopping = asyncio.create_task(stopped.wait(), name="riverrun-stop")
+    try:
+        await asyncio.wait([doing, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if not doing.done():
+            raise StoppedError
+        return doing.result()
+    finally:
+        doing.cancel()
+        stopping.cancel()
+        await asyncio.gather(doing, stopping, return_exceptions=True)

@@ -214,7 +214,14 @@ class PartitionMachine:
         side = "was deleted" if offset < state.log_start_offset else "does not exist yet"
         raise Refusal(
             Reason.OFFSET_OUT_OF_RANGE,
-            f"offset {offset} {side}: the partition has offsets {state.log_start_offset} to "
-            f"{state.log_end_offset}",
+            f"offset {offset} {side}: {_extent(state)}",
             available=(state.log_start_offset, state.log_end_offset),
         )
+
+
+def _extent(state: LogState) -> str:
+    """Say which records there are, and where the next one comes."""
+    first, following = state.log_start_offset, state.log_end_offset
+    if first == following:
+        return f"the partition has no records, the next will be {following}"
+    return f"the first record is {first}, the last is {following - 1}, the next will be {following}"

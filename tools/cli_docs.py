@@ -23,7 +23,11 @@ Standard output carries data only; notes, progress and errors go to standard err
 line that says what was wrong, what was expected and what to do; with `--output json` it is one
 object `{"error": {"reason", "message", "outcome", "exit_code"}}` on standard error, and everything
 on standard output is JSON. Tables fit a terminal, with colours where `rich` is installed
-(`pip install riverrun[cli]`); in a pipe they are plain text with nothing cut.
+(`pip install rich`); in a pipe they are plain text with nothing cut.
+
+`topic delete`, `topic trim` and `group reset-offsets` ask before they do what cannot be taken back.
+Where nobody can be asked, because standard input or standard error is no terminal or with
+`--output json`, they need `--yes`: without it they do nothing, and the exit code is 2.
 
 Global options (`--bootstrap`, `--output`, `--timeout`) may stand before or after a command's name;
 the last one counts. `RIVERRUN_BOOTSTRAP` stands in for `--bootstrap`.

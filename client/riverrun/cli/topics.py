@@ -11,7 +11,7 @@ from riverrun.cli.exits import Complaint, Exit
 from riverrun.errors import TopicNotFoundError
 
 if TYPE_CHECKING:
-    from riverrun import Client
+    from riverrun import Admin, Client
 
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,249}", re.ASCII)
@@ -33,21 +33,42 @@ async def find_topic(
         Complaint: it has fewer partitions than that.
     """
     try:
-        count = (await client.admin().describe_topic(topic)).topic.partitions
+        count = await partition_count(client.admin(), topic)
     except TopicNotFoundError as error:
-        # Nobody asked to describe it.
-        told = error.message.removeprefix(f"describe topic {topic}: ").rstrip(". ")
-        error.message = _with_advice(told, topic, made_by)
+        error.message = _with_advice(error.message, topic, made_by)
         raise
     chosen = tuple(partitions) or range(count)
-    beyond = [partition for partition in chosen if partition >= count]
+    check_partitions(topic, chosen, count)
+    return tuple(TopicPartition(topic, partition) for partition in chosen)
+
+
+async def partition_count(admin: Admin, topic: str) -> int:
+    """Tell how many partitions a topic has.
+
+    Raises:
+        TopicNotFoundError: there is no such topic.
+    """
+    try:
+        return (await admin.describe_topic(topic)).topic.partitions
+    except TopicNotFoundError as error:
+        # Nobody asked to describe it.
+        error.message = error.message.removeprefix(f"describe topic {topic}: ").rstrip(". ")
+        raise
+
+
+def check_partitions(topic: str, partitions: Iterable[int], count: int) -> None:
+    """Refuse partitions that a topic does not have, in the words of the broker.
+
+    Raises:
+        Complaint: one is not there.
+    """
+    beyond = sorted(partition for partition in partitions if partition >= count)
     if beyond:
         raise Complaint(
-            f"topic {topic} has no partition {beyond[0]}; it has {count}, from 0",
+            f"topic {topic!r} has no partition {beyond[0]}; it has {count}, from 0",
             Exit.NOT_FOUND,
             "PARTITION_NOT_FOUND",
         )
-    return tuple(TopicPartition(topic, partition) for partition in chosen)
 
 
 def _with_advice(told: str, topic: str, made_by: str) -> str:

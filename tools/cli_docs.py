@@ -26,7 +26,11 @@ error, and everything on standard output is JSON. `outcome` is `nothing happened
 or `unknown`; beside it stand the numbers of what was done: of `produce` those that its help names,
 `printed_records` of `consume`, `trimmed` (partitions) of `topic trim`, `moved` of
 `group reset-offsets`. Tables fit a terminal, with colours where `rich` is installed
-(`pip install riverrun[cli]`); in a pipe they are plain text with nothing cut.
+(`pip install rich`); in a pipe they are plain text with nothing cut.
+
+`topic delete`, `topic trim` and `group reset-offsets` ask before they do what cannot be taken back.
+Where nobody can be asked, because standard input or standard error is no terminal or with
+`--output json`, they need `--yes`: without it they do nothing, and the exit code is 2.
 
 Global options (`--bootstrap`, `--output`, `--timeout`) may stand before or after a command's name;
 the last one counts. `RIVERRUN_BOOTSTRAP` stands in for `--bootstrap`.

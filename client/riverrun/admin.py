@@ -5,6 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
 from functools import partial
 
+from riverrun._core.argument_checks import (
+    INT32_MAX,
+    check_topic,
+    out_of_range,
+    texts,
+    whole_number,
+)
 from riverrun._core.attempts import Attempts
 from riverrun._core.descriptions import (
     ClusterInfo,
@@ -56,16 +63,17 @@ class Admin:
         """Make a topic; 0 means the broker's default.
 
         Raises:
-            TopicExistsError: the name is taken, and `if_not_exists` was not set.
+            TopicExistsError: the name is taken, and `if_not_exists` is False.
             UsageError: the name, the number of partitions or the configuration is refused.
 
         Example:
             await admin.create_topic("clicks", partitions=6, configs={"retention.ms": "86400000"})
         """
+        check_topic(topic)
         request = pb.CreateTopicRequest(
             topic=topic,
-            partitions=partitions,
-            replication_factor=replication_factor,
+            partitions=whole_number("partitions", partitions, 0, INT32_MAX),
+            replication_factor=whole_number("replication_factor", replication_factor, 0, INT32_MAX),
             configs=config_texts(configs or {}),
             if_not_exists=if_not_exists,
             validate_only=validate_only,
@@ -109,6 +117,7 @@ class Admin:
             for partition in (await admin.describe_topic("orders")).partitions:
                 print(partition.partition, partition.high_watermark, partition.size_bytes)
         """
+        check_topic(topic)
         request = pb.DescribeTopicRequest(topic=topic)
         answer = await self._connections.call(
             lambda connection, timeout_s: connection.admin.DescribeTopic(
@@ -132,8 +141,12 @@ class Admin:
         Example:
             await admin.alter_topic("orders", set={"retention.ms": "3600000"}, unset=["max.batch.bytes"])
         """
+        check_topic(topic)
         request = pb.AlterTopicRequest(
-            topic=topic, set=config_texts(set or {}), unset=unset, validate_only=validate_only
+            topic=topic,
+            set=config_texts(set or {}),
+            unset=texts("unset", unset, 'keys, as ["retention.ms"]'),
+            validate_only=validate_only,
         )
         answer = await self._connections.call(
             lambda connection, timeout_s: connection.admin.AlterTopic(request, timeout=timeout_s),
@@ -150,8 +163,11 @@ class Admin:
         Example:
             await admin.add_partitions("orders", 6)
         """
+        check_topic(topic)
         request = pb.AddPartitionsRequest(
-            topic=topic, partitions=partitions, validate_only=validate_only
+            topic=topic,
+            partitions=whole_number("partitions", partitions, 1, INT32_MAX),
+            validate_only=validate_only,
         )
         answer = await self._connections.call(
             lambda connection, timeout_s: connection.admin.AddPartitions(
@@ -177,7 +193,18 @@ class Admin:
             for result in await admin.trim_topic("orders", {0: -1, 1: -1}):
                 print(result.partition, result.log_start_offset, result.error)
         """
-        points = [pb.TrimPoint(partition=p, before_offset=at) for p, at in before.items()]
+        check_topic(topic)
+        if not isinstance(before, Mapping):
+            raise out_of_range("before", before, "offsets by partition, as {0: 1200}")
+        points = [
+            pb.TrimPoint(
+                partition=whole_number("a partition", partition, 0, INT32_MAX),
+                before_offset=whole_number(
+                    "an offset", at, -1, expected="a whole number from 0, or -1 for all"
+                ),
+            )
+            for partition, at in before.items()
+        ]
         request = pb.TrimTopicRequest(topic=topic, points=points)
         attempts = Attempts()
         answer = await self._connections.call(
@@ -200,6 +227,9 @@ class Admin:
         Example:
             await admin.delete_topic("orders")
         """
+        check_topic(topic)
+        if not isinstance(topic_id, bytes):
+            raise out_of_range("topic_id", topic_id, "bytes, as TopicInfo has it")
         request = pb.DeleteTopicRequest(topic=topic, topic_id=topic_id)
         await self._connections.call(
             lambda connection, timeout_s: connection.admin.DeleteTopic(request, timeout=timeout_s),
@@ -258,7 +288,8 @@ class Admin:
             for broker in (await admin.cluster()).brokers:
                 print(broker.broker_id, broker.endpoint)
         """
-        request = metadata_pb2.GetMetadataRequest(topics=topics)
+        names = texts("topics", topics, 'names, as ["orders"]')
+        request = metadata_pb2.GetMetadataRequest(topics=names)
         answer = await self._connections.call(
             lambda connection, timeout_s: connection.metadata.GetMetadata(
                 request, timeout=timeout_s

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
 
+from riverrun._core.argument_checks import check_timeout
 from riverrun._core.backoff import Backoff
 from riverrun._core.descriptions import ServerInfo
 from riverrun._core.records import CommitMode, From, OffsetReset, PositionReset, TopicPartition
@@ -40,8 +41,8 @@ class Client:
     the client has made.
 
     Args:
-        bootstrap: "host:port", several joined by commas, or a sequence of them. Any broker of the
-            cluster will do: each serves every call.
+        bootstrap: "host:port", several joined by commas, or a sequence of them; without a port it is
+            7171. Any broker of the cluster will do: each serves every call.
         connect_timeout_s: how long to look for a broker that answers.
         request_timeout_s: how long one unary call may take once a broker was found, its retries
             included, and finding a broker again for them.
@@ -125,7 +126,7 @@ class Client:
                 on disk, or the leader has taken it in ("none").
             idempotent: batches sent again after a broken connection are not written twice. Without
                 it they are not sent again, and fail with an unknown outcome.
-            compression: of whole batches. "zstd" needs `pip install riverrun[zstd]`.
+            compression: of whole batches. "zstd" needs `pip install backports.zstd` before Python 3.14.
             linger_s: how long a batch that is not full waits for more records. Also with 0 records
                 gather while earlier batches wait for their answers.
             batch_bytes: how large a batch may grow; the broker's limit counts too.
@@ -357,6 +358,7 @@ class Client:
         Example:
             await client.close(timeout_s=10)
         """
+        check_timeout(timeout_s)
         await self._close_once(timeout_s=timeout_s, quiet=False)
 
     async def __aenter__(self) -> Self:

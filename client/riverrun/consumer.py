@@ -8,6 +8,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Generic, Self, TypeAlias
 
+from riverrun._core.argument_checks import check_timeout, whole_number
 from riverrun._core.backoff import Backoff
 from riverrun._core.batch_view import BatchView
 from riverrun._core.deserializing import RecordDeserializer
@@ -24,7 +25,7 @@ from riverrun._net.subscribe_loop import SubscribeLoop
 from riverrun._net.subscribe_settings import SubscribeSettings
 from riverrun._net.subscribe_stream import Machine
 from riverrun.consumer_commits import ConsumerCommits
-from riverrun.errors import Reason, RiverrunError, UsageError
+from riverrun.errors import RiverrunError
 from riverrun.v1 import records_pb2
 
 RecordBatchView: TypeAlias = BatchView[records_pb2.Record]
@@ -125,25 +126,25 @@ class Consumer(ConsumerCommits, Generic[K, V]):
     async def getmany(
         self, max_records: int = 500, timeout_s: float | None = None
     ) -> list[Record[K, V]]:
-        """Return up to `max_records` records; at least one, unless the time is up or the end came.
+        """Return from one to `max_records` records; none where the time is up or the end came.
+
+        It waits for the first only, and returns what is there then: not exactly so many, and fewer where
+        the others would have to be waited for. A loop gathers a number.
 
         Args:
             max_records: the most to return.
             timeout_s: how long to wait for the first; None is for ever, 0 is not at all.
 
         Raises:
-            UsageError: `max_records` is below 1.
+            UsageError: `max_records` is no number from 1, or `timeout_s` none from 0.
             DeserializationError: the next record's key or value is not what it should be.
             RiverrunError: a partition, or the consumer, cannot go on.
 
         Example:
             records = await consumer.getmany(100, timeout_s=1)
         """
-        if max_records < 1:
-            raise UsageError(
-                f"max_records is {max_records}; it must be at least 1",
-                reason=Reason.INVALID_REQUEST,
-            )
+        max_records = whole_number("max_records", max_records, 1)
+        check_timeout(timeout_s)
         self._handing_out.asked()
         if not self._handing_out.go_on():
             view = await self._view_within(timeout_s)
@@ -202,6 +203,7 @@ class Consumer(ConsumerCommits, Generic[K, V]):
             records = await consumer.getmany(timeout_s=1)
             await consumer.close(timeout_s=5)
         """
+        check_timeout(timeout_s)
         await self._close(through=False, quiet=False, timeout_s=timeout_s)
 
     aclose = close

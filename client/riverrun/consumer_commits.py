@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 
+from riverrun._core.argument_checks import by_partition, topic_partitions
 from riverrun._core.committing import Front, Positions, front_of, with_released
 from riverrun._core.handing_out import HandingOut
 from riverrun._core.records import CommittedOffset, TopicPartition
@@ -92,7 +93,8 @@ class ConsumerCommits(ConsumerPositions):
                 print(partition, at.offset if at else "nothing yet")
         """
         group = self._checked_group()
-        asked = await self.assignment() if partitions is None else tuple(partitions)
+        named = None if partitions is None else topic_partitions(partitions)
+        asked = await self.assignment() if named is None else named
         if not asked:
             return {}
         return await fetch_group_offsets(self._connections, group, asked, self._topic_ids())
@@ -106,7 +108,7 @@ class ConsumerCommits(ConsumerPositions):
         self._checked_group()
         places = {
             partition: at if isinstance(at, CommittedOffset) else CommittedOffset(at)
-            for partition, at in offsets.items()
+            for partition, at in by_partition("offsets", offsets).items()
         }
 
         def note(positions: Positions) -> None:

@@ -5,6 +5,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping
 
+from riverrun._core.argument_checks import (
+    by_partition,
+    topic_partition,
+    topic_partitions,
+)
 from riverrun._core.committing import Floors
 from riverrun._core.handing_out import HandingOut
 from riverrun._core.partition_reader import PartitionReader
@@ -66,7 +71,7 @@ class ConsumerPositions:
         Example:
             print(await consumer.position(riverrun.TopicPartition("orders", 0)))
         """
-        reader = await self._reader(partition)
+        reader = await self._reader(topic_partition(partition))
         # Whether a place beyond the high watermark exists, the broker says when it looks there.
         while not (reader.begun and (reader.in_range or reader.paused)):
             error = reader.error or (None if reader.begun else reader.trouble)
@@ -130,8 +135,10 @@ class ConsumerPositions:
             for partition, offset in (await consumer.beginning_offsets()).items():
                 print(partition, offset)
         """
-        asked = await self.assignment() if partitions is None else partitions
-        return await log_starts(self._connections, asked)
+        named = None if partitions is None else topic_partitions(partitions)
+        return await log_starts(
+            self._connections, await self.assignment() if named is None else named
+        )
 
     async def end_offsets(
         self, partitions: Iterable[TopicPartition] | None = None
@@ -145,8 +152,10 @@ class ConsumerPositions:
             for partition, offset in (await consumer.end_offsets()).items():
                 print(partition, offset)
         """
-        asked = await self.assignment() if partitions is None else partitions
-        return await high_watermarks(self._connections, asked)
+        named = None if partitions is None else topic_partitions(partitions)
+        return await high_watermarks(
+            self._connections, await self.assignment() if named is None else named
+        )
 
     async def offsets_for_times(
         self, times_ms: Mapping[TopicPartition, int]
@@ -164,7 +173,7 @@ class ConsumerPositions:
             times_ms = dict.fromkeys(await consumer.assignment(), hour_ago_ms)
             print(await consumer.offsets_for_times(times_ms))
         """
-        return await offsets_at_times(self._connections, times_ms)
+        return await offsets_at_times(self._connections, by_partition("times_ms", times_ms))
 
     # Going elsewhere.
 
@@ -204,7 +213,7 @@ class ConsumerPositions:
             await consumer.seek_many(dict.fromkeys(await consumer.assignment(), noon))
         """
         found: dict[TopicPartition, From] = {}
-        for partition, to in places.items():
+        for partition, to in by_partition("places", places).items():
             found[partition] = Offset(to) if isinstance(to, int) else to
             check_place(found[partition], self._group)
         for partition in found:
@@ -248,7 +257,8 @@ class ConsumerPositions:
             records = await consumer.getmany(timeout_s=0.1)
             consumer.resume()
         """
-        for reader in self._loop.pause(tuple(partitions) or tuple(self._machine.readers)):
+        named = topic_partitions(partitions)
+        for reader in self._loop.pause(named or tuple(self._machine.readers)):
             if self._handing_out.forget(reader.partition, pausing=True):
                 reader.dropped = True
 
@@ -259,7 +269,7 @@ class ConsumerPositions:
             consumer.pause()
             consumer.resume([riverrun.TopicPartition("orders", 0)])
         """
-        self._loop.resume(tuple(partitions) or tuple(self.paused()))
+        self._loop.resume(topic_partitions(partitions) or tuple(self.paused()))
 
     def paused(self) -> frozenset[TopicPartition]:
         """Return the partitions that are paused.

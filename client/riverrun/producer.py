@@ -8,6 +8,14 @@ from contextlib import aclosing, suppress
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeAlias, TypedDict, cast
 
+from riverrun._core.argument_checks import (
+    INT32_MAX,
+    check_callable,
+    check_records,
+    check_timeout,
+    check_topic,
+    whole_number,
+)
 from riverrun._core.chunks import Chunk, Chunker, Sendable
 from riverrun._core.codecs import Compression
 from riverrun._core.encoding import size_bound
@@ -20,11 +28,11 @@ from riverrun._core.row_checks import check_row, check_size
 from riverrun._core.serializing import Item, RecordSerializer
 from riverrun._core.type_parameters import K, V
 from riverrun._net.delivery_reports import OnDelivery
-from riverrun._net.feeding import feed
+from riverrun._net.feeding import RunSource, feed
 from riverrun._net.produce_engine import ProduceEngine, Submission, now_ms
-from riverrun._net.produce_settings import ProducerConfig, out_of_range
+from riverrun._net.produce_settings import ProducerConfig
 from riverrun._net.receipts import Tally, TallyReceipt
-from riverrun.errors import Reason, RiverrunError, TimedOutError, UsageError
+from riverrun.errors import RiverrunError, TimedOutError, UsageError
 
 Acks: TypeAlias = Literal["all", "leader", "none"]
 
@@ -74,6 +82,7 @@ class Producer(Generic[K, V]):
         on_delivery: OnDelivery | None = None,
         serializer: RecordSerializer[K, V],
     ) -> None:
+        check_callable("on_delivery", on_delivery)
         self._engine = engine
         self._on_delivery = on_delivery
         self._serializer = serializer
@@ -100,7 +109,7 @@ class Producer(Generic[K, V]):
             key: equal keys go to one partition, unless the partitioner says otherwise.
             partition: where to in the topic, whatever the partitioner says.
             headers: anything else that travels with the record, as pairs or a mapping; they are copied.
-            timestamp_ms: when it happened, in ms since 1970; None is now.
+            timestamp_ms: when it happened, in ms since 1970, not below 0; None is now.
 
         Raises:
             TopicNotFoundError: no such topic or partition.
@@ -138,7 +147,7 @@ class Producer(Generic[K, V]):
             key: as for `send`.
             partition: where to in the topic, whatever the partitioner says.
             headers: anything else that travels with the record, as pairs or a mapping; they are copied.
-            timestamp_ms: when it happened, in ms since 1970; None is now.
+            timestamp_ms: when it happened, in ms since 1970, not below 0; None is now.
             on_delivery: called once of every record that was taken, on the event loop, with (None,
                 metadata) or (error, None): in the order of the acknowledgements, so in that of the
                 records of a partition, and before a `flush` returns that waits for them. What it
@@ -157,6 +166,7 @@ class Producer(Generic[K, V]):
                 producer.send_nowait("orders", b"%d melons" % number, on_delivery=told)
                 await producer.drain()
         """
+        check_callable("on_delivery", on_delivery)
         told = self._on_delivery if on_delivery is None else on_delivery
         return self._engine.take(
             self._checked(topic, value, key, partition, headers, timestamp_ms, told)
@@ -205,6 +215,8 @@ class Producer(Generic[K, V]):
             print(summary.records, "records in", summary.batches, "batches")
         """
         _check_place(topic, partition)
+        if not isinstance(records, RunSource):
+            check_records(records, or_async=True)
         self._engine.check_open()
         await self._engine.known_topic(topic, partition)
         tally = Tally(topic)
@@ -276,6 +288,7 @@ class Producer(Generic[K, V]):
             producer = client.producer()
             await producer.close(timeout_s=5)
         """
+        check_timeout(timeout_s)
         try:
             await self._engine.close(timeout_s)
         finally:
@@ -364,7 +377,9 @@ class Producer(Generic[K, V]):
 
 
 def _check_place(topic: str, partition: int | None) -> None:
-    if not topic:
-        raise UsageError("the topic's name is empty", reason=Reason.INVALID_NAME)
-    if partition is not None and partition < 0:
-        raise out_of_range("partition", partition, "0 or above, or None")
+    check_topic(topic)
+    # Nearly all are plain ints, and this is done for every record.
+    if partition is not None and not (type(partition) is int and 0 <= partition <= INT32_MAX):
+        whole_number(
+            "partition", partition, 0, INT32_MAX, expected="a whole number from 0, or None"
+        )

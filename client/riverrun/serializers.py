@@ -117,7 +117,7 @@ def field_serializer(
         "json": partial(serialize_json, sort_keys=True) if field == "key" else serialize_json,
         "protobuf": serialize_protobuf,
     }
-    if given in named:
+    if isinstance(given, str) and given in named:
         return FieldSerializer(field, f'"{given}"', named[given], _EXPECTED[given])
     if given == "bytes":
         return None

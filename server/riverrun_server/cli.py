@@ -208,8 +208,8 @@ def _server_extra() -> Iterator[None]:
             raise
         _fail(
             EXIT_FAILED,
-            f"{error.name} is not installed: the broker needs the server extra: "
-            "pip install 'riverrun[server]'",
+            f"{error.name} is not installed: the broker needs the server extra; in a clone of "
+            "Riverrun's repository: pip install '.[server]'",
         )
 
 

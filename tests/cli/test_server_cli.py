@@ -199,8 +199,8 @@ def test_without_the_server_extra_it_says_what_to_install():
     done = with_app("run", before="import sys; sys.modules['structlog'] = None\n")
     assert done.returncode == 1
     assert done.stderr == (
-        "riverrun-server: structlog is not installed: the broker needs the server extra: "
-        "pip install 'riverrun[server]'\n"
+        "riverrun-server: structlog is not installed: the broker needs the server extra; in a clone of "
+        "Riverrun's repository: pip install '.[server]'\n"
     )
 
 

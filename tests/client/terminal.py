@@ -9,6 +9,7 @@ import struct
 import subprocess
 import termios
 import threading
+import time
 from fcntl import ioctl
 
 _ESCAPE = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]")
@@ -50,6 +51,29 @@ class Terminal:
         self._written.clear()
         assert done.returncode == code, text.decode()
         return text
+
+    def start(self, args, *, env):
+        """Start a program that is used here, as a shell is; the terminal is the one that controls it."""
+        return subprocess.Popen(
+            args,
+            env=env | {"TERM": "xterm"},
+            stdin=self._slave,
+            stdout=self._slave,
+            stderr=self._slave,
+            start_new_session=True,
+        )
+
+    def written(self):
+        """Return what was written here since the last `run`."""
+        return bytes(self._written)
+
+    def wait_for(self, pattern, begin=0):
+        """Wait until what was written from `begin` on has a match, and return that."""
+        deadline = time.monotonic() + 60
+        while (found := pattern.search(self.written(), begin)) is None:
+            assert time.monotonic() < deadline, self.written()[begin:]
+            self._thread.join(0.01)
+        return found
 
     def type(self, data):
         """Type into it."""

@@ -341,4 +341,4 @@ def test_nobody_there_is_told_as_the_async_client_tells_it():
     with client, pytest.raises(riverrun.NoBrokerError, match="riverrun-server run"):
         client.server_info()
     with pytest.raises(riverrun.UsageError, match="host:port"):
-        riverrun.blocking.Client("here")
+        riverrun.blocking.Client("here:")

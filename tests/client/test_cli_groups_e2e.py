@@ -6,8 +6,8 @@ import pytest
 
 from riverrun import TopicPartition
 from riverrun.cli.exits import Exit
+from riverrun.cli.group_moves import target_offset
 from riverrun.cli.group_progress import Standing
-from riverrun.cli.group_reset import target_offset
 from riverrun.cli.places import parse_place
 from tests.client.cli_process import CommandLine
 from tests.e2e.broker_process import BrokerProcess
@@ -72,7 +72,7 @@ def test_partitions_without_a_commit_are_described_where_their_topic_is_named(cl
 
 def test_offsets_that_were_deleted_unread_are_told_and_are_no_lag(cli, topic):
     commit(cli, topic, "g3", 2)
-    cli.run("topic", "trim", topic, "--before", "6", "--partition", "0")
+    cli.run("topic", "trim", topic, "--before", "6", "--partition", "0", "--yes")
     assert offsets(cli, "g3") == {0: (2, 4)}
     assert b"4 offsets behind the committed one were deleted" in cli.out("group", "describe", "g3")
 
@@ -105,7 +105,9 @@ def test_a_group_is_moved_to_every_kind_of_place_within_what_there_is(to, offset
 
 def test_a_moved_group_reads_on_where_it_was_moved_to(cli, topic):
     commit(cli, topic, "g5", 9)
-    cli.run("group", "reset-offsets", "g5", "--to", "-3")
+    moved = cli.run("group", "reset-offsets", "g5", "--to", "-3", "--yes")
+    assert moved.stderr == b"moved group g5 in 1 of 1 partition\n"
+    assert moved.stdout.split()[-5:] == [topic.encode(), b"0", b"9", b"7", b"3"]
     read = cli.out("consume", topic, "--group", "g5", "--exit-at-end")
     assert read == b"7\n8\n9\n"
 
@@ -119,16 +121,60 @@ def test_a_dry_run_shows_the_change_and_makes_none(cli, topic):
 
 def test_a_reset_may_name_topics_and_partitions(cli, topic):
     commit(cli, topic, "g7", 1)
-    cli.run("group", "reset-offsets", "g7", "--to", "latest", "--topic", topic, "--partition", "1")
+    place = ("--to", "latest", "--topic", topic, "--partition", "1", "--yes")
+    cli.run("group", "reset-offsets", "g7", *place)
     assert offsets(cli, "g7") == {0: (1, 9), 1: (0, 0)}
+    elsewhere = ("group", "reset-offsets", "g7", "--to", "0", "--partition")
+    said = cli.error(*elsewhere, "5", code=Exit.NOT_FOUND)
+    assert said == f"error: topic {topic!r} has no partition 5; it has 2, from 0"
+
+
+def test_a_partition_where_nothing_is_committed_is_placed_by_its_topic(cli, topic):
+    commit(cli, topic, "g10", 1)
     said = cli.error(
-        *("group", "reset-offsets", "g7", "--to", "0", "--partition", "5"), code=Exit.NOT_FOUND
+        *("group", "reset-offsets", "g10", "--to", "0", "--partition", "1"), code=Exit.NOT_FOUND
     )
-    assert "partition 5 is none of those to move: 0,1" in said
+    assert f"committed nothing in partition 1, only in {topic}[0]; name the topic" in said
+
+
+@pytest.mark.parametrize("do", ["describe", "reset-offsets"])
+def test_a_topic_that_is_not_there_is_named_without_what_nobody_asked_for(cli, do):
+    cli.run("topic", "create", "purchases", "--if-not-exists")
+    to = ["--to", "latest"] if do == "reset-offsets" else []
+    said = cli.error("group", do, "g", *to, "--topic", "purchses", code=Exit.NOT_FOUND)
+    assert said == "error: there is no topic 'purchses'; did you mean 'purchases'?"
+
+
+def test_an_offset_beyond_the_end_is_said_to_be_taken_as_the_end(cli, topic):
+    commit(cli, topic, "g11", 10)
+    beyond = cli.run("group", "reset-offsets", "g11", "--to", "99999")
+    taken, unchanged = beyond.stderr.decode().splitlines()
+    assert taken == f"note: offset 99999 lies behind the end of {topic}[0], so its end is taken, 10"
+    assert unchanged == "nothing to change: group g11 stands there already"
+    cli.run("topic", "trim", topic, "--before", "4", "--partition", "0", "--yes")
+    args = ("group", "reset-offsets", "g11", "--to", "1", "--topic", topic, "--yes")
+    taken, moved = cli.run(*args).stderr.decode().splitlines()
+    assert taken == (
+        f"note: offset 1 of {topic}[0] was deleted, so its first one is taken, 4; so are the nearest of 1 more"
+    )
+    assert moved == "moved group g11 in 2 of 2 partitions"
+
+
+def test_without_a_terminal_a_group_is_moved_only_where_that_was_said(cli, topic):
+    commit(cli, topic, "g12", 5)
+    for more in ((), ("--output", "json")):
+        done = cli.run("group", "reset-offsets", "g12", "--to", "0", *more, code=Exit.USAGE)
+        assert (done.stdout, b"NOT_CONFIRMED" in done.stderr) == (b"", bool(more))
+        assert (
+            b"nothing was changed: nobody can be asked here whether to move group g12"
+            in done.stderr
+        )
+        assert f"in 1 of 1 partition ({topic}[0] from 5 to 0); give --yes".encode() in done.stderr
+    assert offsets(cli, "g12") == {0: (5, 5)}
 
 
 def test_a_new_group_is_placed_by_time(cli, topic):
-    place = ("--to", "1970-01-01T00:00:08Z", "--topic", topic)
+    place = ("--to", "1970-01-01T00:00:08Z", "--topic", topic, "--yes")
     cli.run("group", "reset-offsets", "g8", *place)
     assert offsets(cli, "g8") == {0: (8, 2), 1: (0, 0)}
 

@@ -98,9 +98,15 @@ def test_the_forms_that_people_type_are_read(line, parsed):
         ('{"value": "v", "headers": "a=1"}', "not an object or a list"),
         ('{"value": "v", "headers": [["a", "1"]]}', "a header in a list"),
         ('{"value": "v", "headers": [{"key": "a"}]}', 'no "value"'),
-        ('{"value": "v", "headers": {"a": 1}}', "is a number"),
+        ('{"value": "v", "headers": {"a": 1}}', "header 'a': \"value\" is a number, not a string"),
+        ('{"value": "v", "headers": [{"key": "a", "value_base64": 1}]}', "header 'a': .* a number"),
+        ('{"value": "v", "headers": {"a": "\\ud800"}}', "header 'a': .*use \"value_base64\""),
+        (
+            '{"value": "v", "timestamp": -1}',
+            "-1; it is in ms since 1970, not below 0: leave it out",
+        ),
         ('{"value": "\\ud800"}', "lone surrogate"),
-        ('{"value": "v", "headers": {"\\ud800": "1"}}', "lone surrogate"),
+        ('{"value": "v", "headers": {"\\ud800": "1"}}', "header name .* lone surrogate"),
         ('{"value": "\xff"}'.encode("latin-1"), "not JSON"),
     ],
 )

@@ -156,7 +156,10 @@ def test_the_short_help_in_a_group_is_that_of_the_command():
         (["topic", "create", "t", "--config", "a=1", "--config", "a=2"], "set twice"),
         (["topic", "alter", "t"], "nothing to change"),
         (["topic", "alter", "t", "--config", "a=1", "--unset", "a"], "give one"),
-        (["topic", "trim", "t", "--before", "-5"], "an offset, a time or latest"),
+        (
+            ["topic", "trim", "t", "--before", "-5"],
+            "an offset, a time or latest, which deletes everything",
+        ),
         (["topic", "trim", "t"], "--before"),
         (["produce", "t", "--delimiter", ""], "--record-size"),
         (["produce", "t", "--delimiter", r"\q"], "xHH"),

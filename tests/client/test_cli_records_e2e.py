@@ -56,11 +56,12 @@ def test_delimiters_of_any_bytes_cut_and_join(cli):
 def test_keys_nulls_headers_and_formats(cli):
     cli.run(
         *("produce", "parts", "--create", "--key-separator", ":", "--null-value", "NULL"),
-        *("--header", "h=1", "--header", "h=2"),
+        *("--header", "h=1", "--header", "h=2", "--header", "=nameless"),
         stdin=b"k:v\nk2:NULL\nNULL:\n",
     )
     assert consumed(cli, "parts", "--format", "%o|%k|%s|%K|%S|%h|%t|%p", "--null-value", "-") == (
-        b"0|k|v|1|1|h=1,h=2|parts|0\n1|k2|-|2|-1|h=1,h=2|parts|0\n2|-||-1|0|h=1,h=2|parts|0\n"
+        b"0|k|v|1|1|h=1,h=2,=nameless|parts|0\n1|k2|-|2|-1|h=1,h=2,=nameless|parts|0\n"
+        b"2|-||-1|0|h=1,h=2,=nameless|parts|0\n"
     )
     lines = [json.loads(line) for line in consumed(cli, "parts", "--output", "json").splitlines()]
     assert [(line["key"], line["value"]) for line in lines] == [
@@ -68,7 +69,8 @@ def test_keys_nulls_headers_and_formats(cli):
         ("k2", None),
         (None, ""),
     ]
-    assert lines[0]["headers"] == [{"key": "h", "value": "1"}, {"key": "h", "value": "2"}]
+    pairs = [("h", "1"), ("h", "2"), ("", "nameless")]
+    assert lines[0]["headers"] == [{"key": name, "value": value} for name, value in pairs]
 
 
 def test_partitions_are_chosen_as_asked_for(cli):
@@ -95,7 +97,7 @@ def test_json_goes_round(cli):
     given = (
         b'{"key": "k", "value_base64": "/wA=", "timestamp": 1700000000000, "partition": 2}\n'
         b'{"key": null, "value": "\\u00e9", "timestamp": 1700000000001, "partition": 0,'
-        b' "headers": [{"key": "a", "value_base64": "/w=="}]}\n'
+        b' "headers": [{"key": "a", "value_base64": "/w=="}, {"key": "", "value": "x"}]}\n'
     )
     cli.run("topic", "create", "json-a", "--partitions", "3")
     cli.run("topic", "create", "json-b", "--partitions", "3")
@@ -244,7 +246,7 @@ def test_no_input_makes_no_record(cli):
 
 def test_a_position_that_is_gone_is_an_error_that_says_what_can_be_read(cli):
     cli.run("produce", "gone", "--create", stdin=b"1\n2\n3\n")
-    cli.run("topic", "trim", "gone", "--before", "2")
+    cli.run("topic", "trim", "gone", "--before", "2", "--yes")
     said = cli.error("consume", "gone", "--from", "0", "--exit-at-end", code=Exit.NOT_FOUND)
     assert "2" in said
     assert consumed(cli, "gone") == b"3\n"

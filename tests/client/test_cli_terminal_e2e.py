@@ -103,6 +103,29 @@ def test_what_cannot_be_taken_back_is_asked_for_on_a_terminal(cli):
         assert "deleted topic asked" in plain(said)
 
 
+def test_the_question_before_a_group_is_moved_says_where_to(cli):
+    cli.run("topic", "create", "question", "--partitions", "5")
+    cli.run("produce", "question", "--partition", "1", stdin=b"1\n2\n3\n")
+    args = [SCRIPT, "group", "reset-offsets", "g", "--to", "latest", "--topic", "question"]
+    with Terminal(columns=200) as terminal:
+        terminal.type(b"n\n")
+        said = plain(terminal.run(args, env=cli.env, code=Exit.FAILED))
+        assert "move group g to latest in 5 of 5 partitions (question[0] from nothing to 0" in said
+        assert "question[1] from nothing to 3, question[2] from nothing to 0, and 2 more)?" in said
+        assert "error: nothing was changed" in said
+        terminal.type(b"y\n")
+        assert "moved group g in 5 of 5 partitions" in plain(terminal.run(args, env=cli.env))
+
+
+def test_where_the_question_could_not_be_seen_nothing_is_done(cli, tmp_path):
+    cli.run("topic", "create", "unseen")
+    with Terminal() as terminal, (tmp_path / "errors").open("wb") as errors:
+        args = [SCRIPT, "topic", "delete", "unseen"]
+        terminal.run(args, env=cli.env, code=Exit.USAGE, stderr=errors)
+    assert "give --yes if that is meant" in (tmp_path / "errors").read_text()
+    cli.run("topic", "describe", "unseen")
+
+
 def test_a_person_is_told_at_once_that_nobody_answers(cli):
     with Terminal() as terminal:
         args = [SCRIPT, "--bootstrap", "127.0.0.1:1", "--timeout", "1", "topic", "list"]

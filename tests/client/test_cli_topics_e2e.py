@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
 
 import pytest
 
 from riverrun.cli.exits import Exit
-from tests.client.cli_process import SCRIPT, CommandLine
+from tests.client.cli_process import CommandLine
 from tests.e2e.broker_process import BrokerProcess
 
 
@@ -35,7 +32,13 @@ def test_a_topic_is_made_listed_described_and_deleted(cli):
     assert [partition["partition"] for partition in described["partitions"]] == [0, 1, 2]
     assert described["partitions"][0]["high_watermark"] == 0
     assert {entry["source"] for entry in described["configs"]} == {"default"}
-    done = cli.run("topic", "delete", "life")
+    said = cli.error("topic", "delete", "life", code=Exit.USAGE)
+    assert said == (
+        "error: nothing was deleted: nobody can be asked here whether to delete topic life and all its "
+        "records; give --yes if that is meant"
+    )
+    assert "life" in [topic["topic"] for topic in cli.json("topic", "list")]
+    done = cli.run("topic", "delete", "life", "--yes")
     assert done.stdout == b""
     assert done.stderr == b"deleted topic life\n"
     assert "life" not in [topic["topic"] for topic in cli.json("topic", "list")]
@@ -115,7 +118,9 @@ def test_a_trim_moves_the_beginning(cli, before, begins):
     topic = f"trim-{begins}"
     lines = b"".join(b'{"value": "v", "timestamp": %d}\n' % (1000 + at) for at in range(10))
     cli.run("produce", topic, "--create", "--format", "json", stdin=lines)
-    result = cli.json("topic", "trim", topic, "--before", before)
+    args = ("topic", "trim", topic, "--before", before)
+    assert "nothing was deleted" in cli.error(*args, code=Exit.USAGE)
+    result = cli.json(*args, "--yes")
     assert result == [{"partition": 0, "log_start_offset": begins}]
     assert cli.json("topic", "offsets", topic)[0] == {
         "partition": 0,
@@ -127,9 +132,22 @@ def test_a_trim_moves_the_beginning(cli, before, begins):
 def test_a_trim_of_a_partition_that_is_not_there_names_how_many_there_are(cli):
     cli.run("topic", "create", "trim-few", "--partitions", "2")
     said = cli.error(
-        "topic", "trim", "trim-few", "--before", "0", "--partition", "7", code=Exit.NOT_FOUND
+        *("topic", "trim", "trim-few", "--before", "0", "--partition", "7", "--yes"),
+        code=Exit.NOT_FOUND,
     )
-    assert "it has 2" in said
+    assert said == "error: topic 'trim-few' has no partition 7; it has 2, from 0"
+    said = cli.error("topic", "offsets", "trim-few", "--partition", "7", code=Exit.NOT_FOUND)
+    assert said.endswith("topic 'trim-few' has no partition 7; it has 2, from 0")
+
+
+def test_what_the_broker_says_of_its_fields_is_told_in_options(cli):
+    cli.run("topic", "create", "options")
+    said = cli.error("topic", "create", "options", code=Exit.CONFLICT)
+    assert "already; with --if-not-exists it is accepted as it is" in said
+    said = cli.error("topic", "create", "many", "--replication-factor", "3", code=Exit.FAILED)
+    assert "ask for a smaller --replication-factor" in said
+    trim = ("topic", "trim", "options", "--before", "7", "--yes")
+    assert b"give one of these, or latest for all" in cli.run(*trim, code=Exit.FAILED).stderr
 
 
 @pytest.mark.parametrize(
@@ -137,10 +155,10 @@ def test_a_trim_of_a_partition_that_is_not_there_names_how_many_there_are(cli):
     [
         ["topic", "describe"],
         ["topic", "offsets"],
-        ["topic", "delete"],
+        ["topic", "delete", "--yes"],
         ["topic", "alter", "--config", "retention.ms=1000000"],
         ["topic", "add-partitions", "--partitions", "9"],
-        ["topic", "trim", "--before", "0"],
+        ["topic", "trim", "--before", "0", "--yes"],
         ["produce"],
         ["consume", "--exit-at-end"],
         ["perf", "produce", "--records", "1"],
@@ -157,9 +175,9 @@ def test_a_missing_topic_is_named_with_the_one_that_was_meant(cli, args):
 
 
 def test_deleting_what_is_not_there_is_well_where_that_was_asked_for(cli):
-    done = cli.run("topic", "delete", "never-made", "--if-exists")
+    done = cli.run("topic", "delete", "never-made", "--if-exists", "--yes")
     assert done.stderr == b"there is no topic never-made\n"
-    assert cli.json("topic", "delete", "never-made", "--if-exists")["deleted"] is False
+    assert cli.json("topic", "delete", "never-made", "--if-exists", "--yes")["deleted"] is False
 
 
 def test_an_error_is_json_where_json_was_asked_for(cli):
@@ -188,62 +206,3 @@ def test_the_doctor_finds_a_running_broker_well(cli):
     well = ("address", "version", "clock", "limits", "partitions")
     assert states == dict.fromkeys(well, "ok")
     assert b"WHAT TO DO" in cli.out("doctor")
-
-
-# What each shell would run at a tab, the functions of its own completion system reduced to printing.
-COMPLETED = {
-    "bash": """
-        eval "$(riverrun completion bash)"
-        COMP_WORDS=(riverrun {words}) COMP_CWORD={at}
-        _riverrun_completion riverrun
-        printf '%s\\n' "${{COMPREPLY[@]}}" """,
-    "zsh": """
-        compdef() {{ }}; compadd() {{ print -rl -- $completions }}
-        _describe() {{ print -rl -- ${{completions_with_descriptions%%:*}} }}
-        eval "$(riverrun completion zsh)"
-        words=(riverrun {words}) CURRENT={at}+1
-        _riverrun_completion""",
-    "fish": """
-        riverrun completion fish | source
-        complete -C 'riverrun {words}' | string replace -r '\\t.*' ''""",
-}
-SHELLS = {name: where for name in COMPLETED if (where := shutil.which(name))}
-"""Those of this machine; bash is everywhere, and the two others where somebody installed them."""
-
-
-@pytest.mark.parametrize("shell", SHELLS)
-@pytest.mark.parametrize(
-    ("words", "offered"),
-    [
-        ("consume compl", ["complete-me"]),
-        ("group describe g --topic compl", ["complete-me"]),
-        ("topic de", ["delete", "describe"]),
-        ("produce complete-me --ac", ["--acks"]),
-        ("consume complete-me --from yes", ["yesterday"]),
-        ("topic alter complete-me --config retention.m", ["retention.ms="]),
-    ],
-)
-def test_commands_options_and_topics_are_completed_by_a_shell(cli, shell, words, offered):
-    cli.run("topic", "create", "complete-me", "--if-not-exists")
-    script = COMPLETED[shell].format(words=words, at=len(words.split()))
-    path = f"{SCRIPT.parent}:{os.environ['PATH']}"
-    done = subprocess.run(
-        [SHELLS[shell], "-c", script],
-        capture_output=True,
-        timeout=60,
-        check=False,
-        text=True,
-        env=cli.env | {"PATH": path},
-    )
-    assert sorted(done.stdout.split()) == offered, done.stderr
-
-
-def test_bash_is_there_to_complete():
-    assert "bash" in SHELLS
-
-
-def test_topics_of_the_brokers_named_on_the_command_line_are_completed(cli):
-    cli.run("topic", "create", "complete-me", "--if-not-exists")
-    words = f"riverrun --bootstrap {cli.env['RIVERRUN_BOOTSTRAP']} consume compl"
-    env = f"_RIVERRUN_COMPLETE=bash_complete COMP_WORDS='{words}' COMP_CWORD=4"
-    assert cli.shell(f"{env} RIVERRUN_BOOTSTRAP= riverrun").stdout == b"plain,complete-me\n"

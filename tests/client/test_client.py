@@ -32,6 +32,9 @@ def closed_port() -> str:
         ("a:1, b:2,a:1", ("a:1", "b:2")),
         (["a:1", "b:2,c:3"], ("a:1", "b:2", "c:3")),
         ("[::1]:7171", ("[::1]:7171",)),
+        ("h", ("h:7171",)),
+        ("a:1,b,[::1]", ("a:1", "b:7171", "[::1]:7171")),
+        (("h", "h:7171"), ("h:7171",)),
     ],
 )
 def test_bootstrap_addresses_are_taken_apart(given, parsed):
@@ -39,7 +42,8 @@ def test_bootstrap_addresses_are_taken_apart(given, parsed):
 
 
 @pytest.mark.parametrize(
-    "given", ["", "h", "h:", ":1", "h:x", "h:0", "h:70000", "::1:7171", [], "a:1,b"]
+    "given",
+    ["", "h:", ":1", "h:x", "h:0", "h:70000", "::1:7171", "::1", [], "a:1,:", 7171, [7171], None],
 )
 def test_a_bootstrap_address_that_is_none_is_refused_with_an_example(given):
     with pytest.raises(riverrun.UsageError, match="host:port"):
@@ -232,7 +236,7 @@ def test_a_reason_of_a_newer_broker_keeps_its_text_and_whether_it_may_be_tried_a
         (lambda c: c.consumer(), "nothing to read"),
         (lambda c: c.consumer(""), "empty"),
         (lambda c: c.consumer(partitions=[1]), "without a topic"),
-        (lambda c: c.consumer("t", partitions=[-1]), "no partition"),
+        (lambda c: c.consumer("t", partitions=[-1]), "partition is -1"),
         (lambda c: c.consumer("t", from_="committed"), "group"),
         (lambda c: c.consumer("t", from_="begin"), "no place"),
         (lambda c: c.consumer("t", from_=riverrun.Offset(-1)), "no place"),

@@ -421,7 +421,7 @@ def test_what_was_purged_before_its_release_is_not_released_when_it_comes_again(
         ({"commit": "auto"}, 'commit "auto" needs a group'),
         ({"commit": "at_most_once"}, 'commit "at_most_once" needs a group'),
         ({"commit": "sometimes", "group": "g"}, 'use "manual", "auto" or "at_most_once"'),
-        ({"commit": "auto", "group": "g", "commit_interval_s": 0}, "must be above 0"),
+        ({"commit": "auto", "group": "g", "commit_interval_s": 0}, "a number of seconds, above 0"),
     ],
 )
 async def test_commit_settings_that_make_no_sense_are_refused(client, settings, said):

@@ -191,8 +191,11 @@ async def test_a_seek_to_it_reads_it_again_raw_or_with_another_try(client):
     await send(client, b"0", b"1", b"2")
     async with reading(client, value_deserializer=sometimes) as consumer:
         assert (await anext(consumer)).value == b"0"
-        with pytest.raises(DeserializationError):
+        with pytest.raises(DeserializationError) as caught:
             await anext(consumer)
+        # What it advises can be typed.
+        advice = f"consumer.seek(riverrun.TopicPartition({PLACE.topic!r}, {PLACE.partition}), 2);"
+        assert advice in caught.value.message
         await consumer.seek(PLACE, 1)
         assert (await anext(consumer.batches())).values() == [b"1", b"2"]
         await consumer.seek(PLACE, 1)

@@ -103,7 +103,7 @@ async def test_what_is_no_pairs_is_refused_with_what_it_must_be(wrong):
 
 async def test_a_mapping_of_anything_else_than_bytes_is_refused():
     async with producing() as (_, _, producer):
-        with pytest.raises(UsageError, match="pair of str and bytes"):
+        with pytest.raises(UsageError, match="value of type str; it must be bytes: encode it"):
             producer.send_nowait(TOPIC, b"", headers={"a": "text"})
 
 

@@ -75,7 +75,7 @@ async def test_a_partition_that_is_not_there_is_told_with_how_many_there_are(par
             producer.send(TOPIC, b"", partition=partition),
             producer.send_many(TOPIC, [b""], partition=partition),
         ):
-            with pytest.raises(riverrun.TopicNotFoundError, match="has 3 partitions"):
+            with pytest.raises(riverrun.TopicNotFoundError, match="it has 3, from 0"):
                 await call
 
 

@@ -70,7 +70,7 @@ def test_without_the_server_extra_it_says_what_to_install(monkeypatch):
         importlib.util, "find_spec", lambda name: None if name == "rocksdict" else found(name)
     )
     with (
-        pytest.raises(riverrun.FatalError, match=r"rocksdict.*pip install 'riverrun\[server\]'"),
+        pytest.raises(riverrun.FatalError, match=r"rocksdict.*pip install '\.\[server\]'"),
         riverrun.testing.broker(),
     ):
         pass

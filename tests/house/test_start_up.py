@@ -27,6 +27,8 @@ HELP = {
     "riverrun._core.headers",  # what a record does to those that it is given
     "riverrun._core.records",
     "riverrun._core.type_parameters",
+    "riverrun._net",
+    "riverrun._net.addresses",  # the default port, and what has it; no grpc yet
     "riverrun.cli",
     "riverrun.cli.app",
     "riverrun.cli.colours",
@@ -38,11 +40,10 @@ HELP = {
     "riverrun.errors",
 }
 TOPIC_LIST = HELP | {
+    "riverrun._core.argument_checks",
     "riverrun._core.attempts",
     "riverrun._core.backoff",
     "riverrun._core.descriptions",
-    "riverrun._net",
-    "riverrun._net.addresses",
     "riverrun._net.channel",
     "riverrun._net.closing",
     "riverrun._net.configs",

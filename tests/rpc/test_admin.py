@@ -57,6 +57,8 @@ async def test_a_topic_that_exists_is_refused_or_accepted_as_it_is(broker):
     assert refused.code is grpc.StatusCode.ALREADY_EXISTS
     assert refused.error.reason == e.ERROR_REASON_TOPIC_EXISTS
     assert refused.error.outcome == e.OUTCOME_NOTHING_HAPPENED
+    # In the words of the API: what a client calls it, the client says.
+    assert refused.error.message.endswith("already; with if_not_exists it is accepted as it is")
     again = await create(broker, "t", 5, if_not_exists=True)
     assert not again.created
     assert again.topic == first.topic

@@ -46,7 +46,7 @@ def codec_for(compression: str) -> int:
     Raises:
         UsageError: there is no such compression, or its package is not installed.
     """
-    codec = CODECS.get(compression)
+    codec = CODECS.get(compression) if isinstance(compression, str) else None
     if codec is None:
         raise UsageError(
             f"compression is {compression!r}; use one of {', '.join(CODECS)}",
@@ -55,7 +55,7 @@ def codec_for(compression: str) -> int:
     if codec in _MODULES and _module(codec) is None:
         raise UsageError(
             f"compression {compression} needs the package backports.zstd, which is not installed; "
-            "run `pip install riverrun[zstd]`, or use gzip",
+            "run `pip install backports.zstd`, or use gzip",
             reason=Reason.UNSUPPORTED_CODEC,
         )
     return codec

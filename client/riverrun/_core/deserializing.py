@@ -45,11 +45,12 @@ def _refused(
     record: Record, part: Literal["key", "value"], error: Exception
 ) -> DeserializationError:
     where = record.topic_partition
+    place = f"riverrun.TopicPartition({where.topic!r}, {where.partition})"
     return DeserializationError(
         f"{where}: the {part} of the record at offset {record.offset} cannot be deserialized: "
         f"{type(error).__name__}: {error}; its partition stops there. To step over it, "
-        f"seek({where}, {record.offset + 1}); error.record has it as bytes; to read it again, "
-        "seek to its own offset",
+        f"consumer.seek({place}, {record.offset + 1}); error.record has it as bytes; to read it "
+        "again, seek to its own offset",
         record=record,
         part=part,
     )

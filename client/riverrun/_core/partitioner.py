@@ -141,7 +141,7 @@ def route_maker(partitioner: PartitionerName | Partitioner) -> RouteMaker:
     """
     if callable(partitioner):
         return partial(OwnRoute, partitioner)
-    named = _NAMED.get(partitioner)
+    named = _NAMED.get(partitioner) if isinstance(partitioner, str) else None
     if named is None:
         raise UsageError(
             f"partitioner is {partitioner!r}; it must be one of {', '.join(map(repr, _NAMED))}, or a "

@@ -71,7 +71,7 @@ class NewRecord(Generic[K_co, V_co]):
         value: the payload; None is a tombstone, which is not the same as empty.
         key: keeps records together and in order: equal keys go to one partition.
         headers: anything else that travels with it; it keeps a copy.
-        timestamp_ms: when it happened, in ms since 1970; None is now.
+        timestamp_ms: when it happened, in ms since 1970, not below 0; None is now.
 
     Example:
         record = riverrun.NewRecord(b"2 apples", key=b"anna", headers=[("shop", b"3")])

@@ -37,20 +37,30 @@ def check_row(row: Row) -> None:
                 f"or give the producer a {name}_serializer",
                 reason=Reason.INVALID_REQUEST,
             )
-    if type(timestamp_ms) is not int or not -(1 << 63) <= timestamp_ms < 1 << 63:
+    if type(timestamp_ms) is not int or not 0 <= timestamp_ms < 1 << 63:
         raise UsageError(
-            f"the timestamp is {timestamp_ms!r}; it must be an int, ms since 1970",
+            f"the timestamp is {timestamp_ms!r}; it must be an int, ms since 1970 and not below 0: "
+            "leave it out, or None, for none",
             reason=Reason.INVALID_TIMESTAMP,
         )
-    for header in headers:
-        name_part, content = header
+    for name_part, content in headers:
         if type(name_part) is not str or type(content) is not bytes:
-            raise UsageError(
-                f"the header {header!r} must be a pair of str and bytes",
-                reason=Reason.INVALID_REQUEST,
-            )
+            raise _wrong_header(name_part, content)
         if not name_part.isascii():
             _check_utf8(name_part)
+
+
+def _wrong_header(name: object, content: object) -> UsageError:
+    """Say which part of a header is not what it must be."""
+    if type(name) is not str:
+        wrong = f"the header name {name!r} is of type {type(name).__name__}; it must be str"
+        advice = "decode it" if isinstance(name, bytes) else "names are text"
+    else:
+        wrong = (
+            f"the header {name!r} has a value of type {type(content).__name__}; it must be bytes"
+        )
+        advice = "encode it" if isinstance(content, str) else "make bytes of it"
+    return UsageError(f"{wrong}: {advice}", reason=Reason.INVALID_REQUEST)
 
 
 def _check_utf8(name: str) -> None:

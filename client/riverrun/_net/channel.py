@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 
+from riverrun._core.argument_checks import check_seconds, out_of_range
 from riverrun._core.attempts import Attempts
 from riverrun._core.backoff import Backoff
 from riverrun._core.descriptions import ServerInfo
@@ -19,7 +20,7 @@ from riverrun._net.describing import server_info
 from riverrun._net.failures import NO_ANSWER, being_cancelled, from_rpc, is_connection_trouble
 from riverrun._net.forking import check_process
 from riverrun._net.unreachable import no_answer, no_broker, waiting
-from riverrun.errors import ClosedError, Reason, RetriableError, RiverrunError, UsageError
+from riverrun.errors import ClosedError, Reason, RetriableError, RiverrunError
 from riverrun.v1 import (
     admin_pb2_grpc,
     consumer_pb2_grpc,
@@ -74,11 +75,9 @@ class ConnectionConfig:
             UsageError: one is not above 0.
         """
         for name in ("connect_timeout_s", "request_timeout_s"):
-            value = getattr(self, name)
-            if not value > 0:
-                raise UsageError(
-                    f"{name} is {value!r}; it must be above 0", reason=Reason.INVALID_REQUEST
-                )
+            check_seconds(name, getattr(self, name), above=True)
+        if not isinstance(self.client_id, str):
+            raise out_of_range("client_id", self.client_id, "a str")
 
 
 class Connection:

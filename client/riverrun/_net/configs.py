@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from riverrun._core.argument_checks import out_of_range
 from riverrun.errors import Reason, UsageError
 
 
@@ -13,6 +14,10 @@ def config_texts(configs: Mapping[str, str | int]) -> dict[str, str]:
     Raises:
         UsageError: a key or a value is something else.
     """
+    if not isinstance(configs, Mapping):
+        raise out_of_range(
+            "the configuration", configs, 'a mapping, as {"retention.ms": "3600000"}'
+        )
     texts: dict[str, str] = {}
     for key, value in configs.items():
         if not isinstance(key, str) or not isinstance(value, str | int):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import get_args
 
+from riverrun._core.argument_checks import check_seconds
 from riverrun._core.committing import Ledger, Positions
 from riverrun._core.episodes import Episodes
 from riverrun._core.records import CommitMode
@@ -36,9 +37,8 @@ class CommitSettings:
             wrong = f'commit is {self.mode!r}; use "manual", "auto" or "at_most_once"'
         elif self.mode != "manual" and not self.group:
             wrong = f'commit "{self.mode}" needs a group: client.consumer(topic, group=...)'
-        elif not self.interval_s > 0:
-            wrong = f"commit_interval_s is {self.interval_s!r}; it must be above 0"
         else:
+            check_seconds("commit_interval_s", self.interval_s, above=True)
             return
         raise UsageError(wrong, reason=Reason.INVALID_REQUEST)
 

@@ -5,6 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
+from riverrun._core.argument_checks import (
+    INT32_MAX,
+    by_partition,
+    check_group,
+    check_topic,
+    out_of_range,
+    topic_partitions,
+    whole_number,
+)
 from riverrun._core.attempts import Attempts
 from riverrun._core.descriptions import PartitionOffset
 from riverrun._core.records import (
@@ -33,6 +42,9 @@ def offset_query(topic: str, partition: int | None, at: From) -> pb.OffsetQuery:
     Raises:
         UsageError: it is not one that brokers look up.
     """
+    check_topic(topic)
+    if partition is not None:
+        partition = whole_number("partition", partition, 0, INT32_MAX)
     query = pb.OffsetQuery(topic=topic, partition=partition)
     if isinstance(at, Time):
         query.time_ms = at.time_ms
@@ -125,12 +137,12 @@ async def fetch_group_offsets(
     Raises:
         RiverrunError: the first partition of which nobody can say, or the call itself.
     """
-    _check_group(group)
+    check_group(group)
     request = pb.FetchOffsetsRequest(
         group_id=group,
         partitions=[
             pb.TopicPartition(topic=p.topic, topic_id=topic_ids.get(p, b""), partition=p.partition)
-            for p in partitions
+            for p in topic_partitions(partitions)
         ],
     )
     answer = await connections.call(
@@ -176,7 +188,8 @@ async def try_group_offsets(
     Raises:
         RiverrunError: the call itself.
     """
-    _check_group(group)
+    check_group(group)
+    offsets = by_partition("offsets", offsets)
     if not offsets:
         return {}
     request = pb.CommitOffsetRequest(
@@ -205,21 +218,14 @@ def _commit(
     partition: TopicPartition, topic_id: bytes, offset: int | CommittedOffset
 ) -> pb.OffsetCommit:
     place = offset if isinstance(offset, CommittedOffset) else CommittedOffset(offset)
-    if place.offset < 0:
-        raise UsageError(
-            f"the offset to commit for {partition} is {place.offset}; offsets begin at 0",
-            reason=Reason.INVALID_REQUEST,
-        )
+    if not isinstance(place.metadata, str):
+        raise out_of_range(f"the metadata to commit for {partition}", place.metadata, "a str")
+    epoch = place.leader_epoch
     return pb.OffsetCommit(
         topic=partition.topic,
         topic_id=topic_id,
         partition=partition.partition,
-        offset=place.offset,
-        leader_epoch=place.leader_epoch,
+        offset=whole_number(f"the offset to commit for {partition}", place.offset),
+        leader_epoch=None if epoch is None else whole_number("leader_epoch", epoch, 0, INT32_MAX),
         metadata=place.metadata,
     )
-
-
-def _check_group(group: str) -> None:
-    if not group:
-        raise UsageError("the group's name is empty", reason=Reason.INVALID_NAME)

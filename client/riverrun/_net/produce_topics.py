@@ -106,8 +106,7 @@ class ProduceTopics:
         assert route is not None, "the topic has been learnt"
         if partition is not None and partition >= route.partitions:
             raise TopicNotFoundError(
-                f"topic {topic} has {route.partitions} partitions, numbered from 0; partition "
-                f"{partition} does not exist",
+                f"topic {topic!r} has no partition {partition}; it has {route.partitions}, from 0",
                 reason=Reason.PARTITION_NOT_FOUND,
             )
 

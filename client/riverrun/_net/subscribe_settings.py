@@ -5,6 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from riverrun._core.argument_checks import (
+    INT32_MAX,
+    by_partition,
+    check_callable,
+    is_whole,
+    out_of_range,
+    topic_partition,
+    whole_number,
+)
 from riverrun._core.records import From, Last, Offset, PositionReset, Time, TopicPartition
 from riverrun.errors import Reason, UsageError
 from riverrun.v1 import consumer_pb2 as pb
@@ -72,6 +81,10 @@ def checked_settings(
     Raises:
         UsageError: nothing to read, or settings that contradict each other.
     """
+    if group is not None and not isinstance(group, str):
+        raise out_of_range("group", group, 'its name, a str such as "billing", or None')
+    check_callable("on_reset", on_reset)
+    whole_number("prefetch_bytes", prefetch_bytes, 1)
     for topic in topics:
         if not isinstance(topic, str):
             raise _refused(
@@ -82,17 +95,15 @@ def checked_settings(
     places: dict[TopicPartition, From] = {}
     explicit: list[TopicPartition] = []
     if isinstance(partitions, Mapping):
-        places.update(partitions)
+        places.update(by_partition("partitions", partitions))
     else:
-        explicit = [named for one in partitions or () for named in _named(one, topics)]
+        explicit = _explicit(() if partitions is None else partitions, topics)
         places.update(dict.fromkeys(explicit, begin_at))
     for at in (begin_at, *places.values()):
         check_place(at, group)
     whole = _whole_topics(topics, places)
-    if offset_reset not in _RESETS:
+    if not isinstance(offset_reset, str | None) or offset_reset not in _RESETS:
         raise _refused(f'offset_reset is {offset_reset!r}; use "earliest", "latest" or "error"')
-    if prefetch_bytes < 1:
-        raise _refused(f"prefetch_bytes is {prefetch_bytes}; it must be at least 1")
     return SubscribeSettings(
         topics=whole,
         group=group or "",
@@ -145,14 +156,12 @@ def check_place(at: From, group: str | None) -> None:
         UsageError: it is none.
     """
     match at:
-        case Offset(offset):
-            wrong = offset < 0
-        case Last(records):
-            wrong = records < 0
+        case Offset(number) | Last(number):
+            wrong = not is_whole(number)
         case Time():
             wrong = False
         case _:
-            wrong = at not in _NAMED
+            wrong = not isinstance(at, str) or at not in _NAMED
     if wrong:
         raise _refused(
             f'{at!r} is no place to read from; use "earliest", "latest", "committed", Offset(n), '
@@ -162,21 +171,31 @@ def check_place(at: From, group: str | None) -> None:
         raise _refused('from_ "committed" needs a group: client.consumer(topic, group=...)')
 
 
-def _named(partition: int | TopicPartition, topics: tuple[str, ...]) -> Iterable[TopicPartition]:
-    if isinstance(partition, TopicPartition):
-        return (partition,)
-    if not topics:
-        raise _refused(f"partition {partition} is named without a topic")
-    return [TopicPartition(topic, partition) for topic in topics]
+def _explicit(
+    partitions: Iterable[int | TopicPartition], topics: tuple[str, ...]
+) -> list[TopicPartition]:
+    """Return what is named: numbers count in each of the topics."""
+    single = isinstance(partitions, str | TopicPartition)
+    if single or not isinstance(partitions, Iterable):
+        raise out_of_range(
+            "partitions", partitions, 'several, as [0, 1] or [riverrun.TopicPartition("orders", 0)]'
+        )
+    explicit: list[TopicPartition] = []
+    for one in partitions:
+        if isinstance(one, tuple | str):
+            explicit.append(topic_partition(one))
+            continue
+        number = whole_number("a partition", one, 0, INT32_MAX)
+        if not topics:
+            raise _refused(f"partition {number} is named without a topic")
+        explicit += [topic_partition((topic, number)) for topic in topics]
+    return explicit
 
 
 def _whole_topics(
     topics: tuple[str, ...], places: Mapping[TopicPartition, From]
 ) -> tuple[str, ...]:
     """Return the topics of which no partition is named, and check that there is something."""
-    for place in places:
-        if not place.topic or place.partition < 0:
-            raise _refused(f"{place} names no partition: a topic and a number from 0 are needed")
     named = {partition.topic for partition in places}
     whole = tuple(dict.fromkeys(topic for topic in topics if topic not in named))
     if not whole and not places:

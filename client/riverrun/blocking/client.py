@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Literal, Self, Unpack, overload
 
 import riverrun.client
+from riverrun._core.argument_checks import check_timeout
 from riverrun._core.descriptions import ServerInfo
 from riverrun._core.partitioner import Partitioner, PartitionerName
 from riverrun._core.records import CommitMode, From, OffsetReset, PositionReset, TopicPartition
@@ -39,8 +40,8 @@ class Client:
     in the parent it goes on. Make it after forking, or start processes with "spawn".
 
     Args:
-        bootstrap: "host:port", several joined by commas, or a sequence of them. Any broker of the
-            cluster will do: each serves every call.
+        bootstrap: "host:port", several joined by commas, or a sequence of them; without a port it is
+            7171. Any broker of the cluster will do: each serves every call.
         connect_timeout_s: how long to look for a broker that answers.
         request_timeout_s: how long one unary call may take, its retries included.
         client_id: a name for the broker's logs.
@@ -294,6 +295,7 @@ class Client:
         Example:
             client.close(timeout_s=10)
         """
+        check_timeout(timeout_s)
         self._session.lifetime.close(timeout_s)
 
     def __enter__(self) -> Self:

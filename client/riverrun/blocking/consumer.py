@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Generic, NamedTuple, Self, TypeAlias, TypeVar
 
 import riverrun.consumer
+from riverrun._core.argument_checks import check_timeout, whole_number
 from riverrun._core.partition_reader import Taken
 from riverrun._core.put_back import Given
 from riverrun._core.reader_statistics import ConsumerStatistics
@@ -136,20 +137,25 @@ class Consumer(ConsumerPositions, Generic[K, V]):
                 return
 
     def getmany(self, max_records: int = 500, timeout_s: float | None = None) -> list[Record[K, V]]:
-        """Return up to `max_records` records; at least one, unless the time is up or the end came.
+        """Return from one to `max_records` records; none where the time is up or the end came.
+
+        It waits for the first only, and returns what is there then: not exactly so many, and fewer where
+        the others would have to be waited for. A loop gathers a number.
 
         Args:
             max_records: the most to return.
             timeout_s: how long to wait for the first; None is for ever, 0 is not at all.
 
         Raises:
-            UsageError: `max_records` is below 1.
+            UsageError: `max_records` is no number from 1, or `timeout_s` none from 0.
             DeserializationError: the next record's key or value is not what it should be.
             RiverrunError: a partition, or the consumer, cannot go on.
 
         Example:
             records = consumer.getmany(100, timeout_s=1)
         """
+        whole_number("max_records", max_records, 1)
+        check_timeout(timeout_s)
         began_s = time.monotonic()
         thread = self._asked()
 
@@ -237,6 +243,7 @@ class Consumer(ConsumerPositions, Generic[K, V]):
             consumer.close(timeout_s=5)
         """
         if not self._session.lifetime.ended:
+            check_timeout(timeout_s)
             self._call(lambda: self._consumer.close(timeout_s=timeout_s))
 
     def __enter__(self) -> Self:

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Generic, Self, cast
 
 import riverrun.producer
+from riverrun._core.argument_checks import check_records, check_timeout
 from riverrun._core.encoding import Row, size_bound
 from riverrun._core.headers import own_headers
 from riverrun._core.producer_statistics import ProducerStatistics
@@ -80,7 +81,7 @@ class Producer(Generic[K, V]):
             key: equal keys go to one partition, unless the partitioner says otherwise.
             partition: where to in the topic, whatever the partitioner says.
             headers: anything else that travels with the record, as pairs or a mapping; they are copied.
-            timestamp_ms: when it happened, in ms since 1970; None is now.
+            timestamp_ms: when it happened, in ms since 1970, not below 0; None is now.
 
         Raises:
             TopicNotFoundError: no such topic or partition.
@@ -123,7 +124,7 @@ class Producer(Generic[K, V]):
             key: as for `send`.
             partition: where to in the topic, whatever the partitioner says.
             headers: anything else that travels with the record, as pairs or a mapping; they are copied.
-            timestamp_ms: when it happened, in ms since 1970; None is now.
+            timestamp_ms: when it happened, in ms since 1970, not below 0; None is now.
             on_delivery: called once of every record that was taken, on the client's thread, where it
                 must not block, with (None, metadata) or (error, None): in the order of the
                 acknowledgements, so in that of the records of a partition, and before a `flush`
@@ -205,6 +206,7 @@ class Producer(Generic[K, V]):
             summary = producer.send_many("orders", (b"%d pears" % n for n in range(1000)))
             print(summary.records, "records in", summary.batches, "batches")
         """
+        check_records(records, or_async=False)
         refused: list[UsageError] = []
         handover = Handover(self._serializer.each(topic, records, refused), self._thread)
 
@@ -261,6 +263,7 @@ class Producer(Generic[K, V]):
             producer = client.producer()
             producer.close(timeout_s=5)
         """
+        check_timeout(timeout_s)
         if not self._session.lifetime.ended:
             self._thread.call(
                 lambda: self._session.close_producer(self._producer, self._queue, timeout_s)

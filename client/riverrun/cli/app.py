@@ -56,7 +56,7 @@ cli = Group(
     \b
     riverrun topic create orders --partitions 3
     echo 'hello' | riverrun produce orders
-    riverrun consume orders --from -10
+    riverrun consume orders --from -10     # the last 10 of each partition
 
     Standard output carries data only; notes and errors go to standard error. Global options may
     stand before or after the command. Try `riverrun COMMAND --help`.""",

@@ -93,11 +93,11 @@ def now_ms() -> int:
 def parse_headers(
     _ctx: click.Context, param: click.Parameter, given: Sequence[str]
 ) -> list[tuple[str, bytes]]:
-    """Read `--header name=value`; the value may be any bytes, and names may repeat."""
+    """Read `--header name=value`: any text may be a name, an empty one too, and any bytes a value."""
     headers = []
     for text in given:
         name, equals, value = text.partition("=")
-        if not name or not equals:
+        if not equals:
             raise click.BadParameter(f"{text!r} is not NAME=VALUE.", param=param)
         try:
             name.encode()

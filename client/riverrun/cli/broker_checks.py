@@ -41,7 +41,7 @@ def check_open_files(limit: int | None) -> list[Finding]:
         return []
     if limit < 0:
         return [Finding("open files", "ok", "no limit for the broker")]
-    found = f"at most {limit} files and connections for the broker"
+    found = f"at most {limit:,} files and connections for the broker"
     if limit < OPEN_FILES_MIN:
         advice = "raise it where the broker starts (ulimit -n, LimitNOFILE), and restart the broker"
         return [Finding("open files", "warning", found, advice)]

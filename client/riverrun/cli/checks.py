@@ -120,7 +120,7 @@ def check_limits(info: ServerInfo) -> Finding:
     """Tell the bounds that people meet, and whether an untuned gRPC client can read."""
     limits = info.limits
     found = (
-        f"batches to {shown_bytes(limits.max_batch_bytes)} and {limits.max_batch_records} records, "
+        f"batches to {shown_bytes(limits.max_batch_bytes)} and {limits.max_batch_records:,} records, "
         f"requests to {shown_bytes(limits.max_request_bytes)}, "
         f"frames to {shown_bytes(limits.max_frame_bytes)}"
     )

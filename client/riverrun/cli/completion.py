@@ -12,8 +12,6 @@ from riverrun.cli.settings import Command, Settings
 
 TOPICS_TIMEOUT_S = 1.0
 
-_BASH_TAKES = "COMPREPLY+=($value)"
-_BASH_NO_SPACE = "            [[ $value == *= ]] && compopt -o nospace 2>/dev/null"
 _PLACES = ("earliest", "latest", "committed")
 _SPANS = ("10m-ago", "1h-ago", "1d-ago", "7d-ago")
 TOPIC_SETTINGS = (
@@ -39,13 +37,14 @@ def completion(shell: str) -> None:
     """
     from riverrun.cli.app import COMPLETION_VARIABLE, PROGRAM, cli  # noqa: PLC0415 - the root imports this module
 
+    if shell == "bash":
+        from riverrun.cli.bash_completion import bash_script  # noqa: PLC0415 - for this shell only
+
+        click.echo(bash_script(PROGRAM, COMPLETION_VARIABLE), nl=False)
+        return
     kind = get_completion_class(shell)
     assert kind is not None, f"click completes {shell}"
-    completer = kind(cli, {}, PROGRAM, COMPLETION_VARIABLE)
-    # Not completer.source(): for bash it starts one to look at its version, and complains of it.
-    script = completer.source_template % completer.source_vars()
-    # `retention.ms=` goes on with its value.
-    click.echo(script.replace(_BASH_TAKES, f"{_BASH_TAKES}\n{_BASH_NO_SPACE}"))
+    click.echo(kind(cli, {}, PROGRAM, COMPLETION_VARIABLE).source())
 
 
 def complete_places(

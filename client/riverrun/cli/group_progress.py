@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from riverrun import Admin, CommittedOffset, PartitionOffset, RiverrunError, TopicPartition
 from riverrun.cli.exits import Complaint, Exit
+from riverrun.cli.topics import partition_count
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ async def standings(admin: Admin, group: str, topics: Iterable[str] = ()) -> lis
     """
     wanted: list[TopicPartition] = []
     for topic in dict.fromkeys(topics):
-        count = (await admin.describe_topic(topic)).topic.partitions
+        count = await partition_count(admin, topic)
         wanted += [TopicPartition(topic, partition) for partition in range(count)]
     committed = await admin.group_offsets(group, wanted)
     if not committed:

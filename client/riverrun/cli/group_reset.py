@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
@@ -13,10 +12,11 @@ from riverrun.cli.completion import complete_places
 from riverrun.cli.confirming import confirm, yes_option
 from riverrun.cli.counts import counted
 from riverrun.cli.exits import Complaint, Exit, write_note
-from riverrun.cli.places import AtOffset, AtTime, LastRecords, Place
+from riverrun.cli.group_moves import Move, bounded_note, shown_moves, target_offset
+from riverrun.cli.places import AtTime, Place, write_place
 from riverrun.cli.running import run
 from riverrun.cli.settings import Command, settings
-from riverrun.cli.tables import Cell, Table, joined, print_json, print_table
+from riverrun.cli.tables import Cell, Table, print_json, print_table
 
 if TYPE_CHECKING:
     from riverrun import Admin, Client, TopicPartition
@@ -25,19 +25,6 @@ if TYPE_CHECKING:
 
 MOVED_TOLD = 8
 """Programs are told of all."""
-
-
-@dataclass(frozen=True, slots=True)
-class Move:
-    """One partition of a group, and the offset at which it is to go on."""
-
-    standing: Standing
-    offset: int
-
-    @property
-    def before(self) -> int | None:
-        """Where it stands; None where nothing is committed."""
-        return self.standing.committed.offset if self.standing.committed else None
 
 
 @click.command(cls=Command, name="reset-offsets", short_help="Move a group to another place.")
@@ -69,8 +56,8 @@ def reset_offsets(
 
     With --topic it is moved in all partitions of that topic, also where it has not committed yet.
     Stop the group's consumers first: one that runs reads on where it is, and commits that.
-    On a terminal it asks first. Where some partitions refuse, the others are moved all the same, the
-    error says which, and the exit code is 7.
+    It asks first; where there is no terminal to ask on, --yes is needed. Where some partitions
+    refuse, the others are moved all the same, the error says which, and the exit code is 7.
 
     \b
     riverrun group reset-offsets billing --to earliest --dry-run
@@ -88,19 +75,27 @@ def reset_offsets(
         return await _moves(admin, found, partitions, to)
 
     moves = run(ctx, plan)
-    changes = {move.standing.where: move.offset for move in moves if move.before != move.offset}
+    changes = [move for move in moves if move.before != move.offset]
+    note = bounded_note(moves, to)
+    if note:
+        write_note(note)
     if dry_run or not changes:
         _show(ctx, moves)
-        write_note("nothing was changed: this was a dry run" if changes else "nothing to change")
+        there = f"nothing to change: group {group} stands there already"
+        write_note("nothing was changed: this was a dry run" if changes else there)
         return
+    count = f"{len(changes)} of {counted(len(moves), 'partition')}"
     confirm(
         ctx,
-        f"move group {group} in {len(changes)} of {len(moves)} partitions",
+        f"move group {group} to {write_place(to)} in {count} ({shown_moves(changes)})",
         yes,
-        "nothing was changed; --dry-run shows what would be",
+        "nothing was changed",
     )
-    run(ctx, lambda client: _store(client.admin(), group, changes))
+    offsets = {move.standing.where: move.offset for move in changes}
+    run(ctx, lambda client: _store(client.admin(), group, offsets))
     _show(ctx, moves)
+    if not settings(ctx).as_json:
+        write_note(f"moved group {group} in {count}")
 
 
 async def _store(admin: Admin, group: str, changes: Mapping[TopicPartition, int]) -> None:
@@ -158,11 +153,7 @@ async def _moves(
     there = {standing.where.partition for standing in standings}
     missing = sorted(set(partitions) - there)
     if missing:
-        raise Complaint(
-            f"partition {missing[0]} is none of those to move: {joined(sorted(there))}",
-            Exit.NOT_FOUND,
-            "PARTITION_NOT_FOUND",
-        )
+        await _refuse_partition(admin, standings, missing[0])
     chosen = [one for one in standings if not partitions or one.where.partition in partitions]
     offline = [standing for standing in chosen if standing.error]
     if offline:
@@ -176,6 +167,27 @@ async def _moves(
     return [Move(standing, target_offset(standing, to, times)) for standing in chosen]
 
 
+async def _refuse_partition(admin: Admin, standings: Sequence[Standing], missing: int) -> None:
+    """Say why a partition is not among those to move: no topic has it, or the group is not there.
+
+    Raises:
+        Complaint: in any case.
+    """
+    from riverrun.cli.topics import check_partitions, partition_count  # noqa: PLC0415 - imports grpc
+
+    topics = dict.fromkeys(standing.where.topic for standing in standings)
+    counts = {topic: await partition_count(admin, topic) for topic in topics}
+    largest = max(counts, key=lambda topic: counts[topic])
+    check_partitions(largest, [missing], counts[largest])
+    there = ", ".join(str(standing.where) for standing in standings)
+    raise Complaint(
+        f"the group has committed nothing in partition {missing}, only in {there}; name the topic with "
+        "--topic to place it there",
+        Exit.NOT_FOUND,
+        "PARTITION_NOT_FOUND",
+    )
+
+
 async def _times(
     admin: Admin, standings: Sequence[Standing], time_ms: int
 ) -> dict[tuple[str, int], int | None]:
@@ -187,27 +199,6 @@ async def _times(
         for topic in dict.fromkeys(standing.where.topic for standing in standings)
         for found in await admin.list_offsets(topic, Time(time_ms))
     }
-
-
-def target_offset(
-    standing: Standing, to: Place, times: Mapping[tuple[str, int], int | None]
-) -> int:
-    """Choose the offset of a place, within those that the partition has."""
-    assert standing.earliest is not None, "offline partitions were refused"
-    assert standing.latest is not None, "offline partitions were refused"
-    match to:
-        case "earliest":
-            offset = standing.earliest
-        case AtOffset(asked):
-            offset = asked
-        case LastRecords(count):
-            offset = standing.latest - count
-        case AtTime():
-            found = times.get(standing.where)
-            offset = standing.latest if found is None else found
-        case _:
-            offset = standing.latest
-    return min(max(offset, standing.earliest), standing.latest)
 
 
 def _show(ctx: click.Context, moves: Sequence[Move]) -> None:

@@ -51,7 +51,7 @@ def describe(ctx: click.Context, group: str, topics: tuple[str, ...]) -> None:
             click.echo(f"\n{standing.where}: {standing.error}")
         elif standing.unread:
             click.echo(
-                f"\n{standing.where}: {standing.unread} offsets behind the committed one were "
+                f"\n{standing.where}: {standing.unread:,} offsets behind the committed one were "
                 "deleted before the group read them"
             )
 

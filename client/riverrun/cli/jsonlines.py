@@ -96,25 +96,25 @@ def _put(fields: dict[str, object], name: str, data: bytes | None) -> None:
         fields[f"{name}_base64"] = base64.b64encode(data).decode()
 
 
-def _data(fields: dict[str, object], name: str) -> bytes | None:
-    """Read a field of bytes from whichever of its two names it has."""
+def _data(fields: dict[str, object], name: str, of: str = "") -> bytes | None:
+    """Read a field of bytes from whichever of its two names it has; `of` says whose it is."""
     text, encoded = fields.get(name), fields.get(f"{name}_base64")
     if text is not None and encoded is not None:
-        raise JsonLineError(f'both "{name}" and "{name}_base64"; give one')
+        raise JsonLineError(f'{of}both "{name}" and "{name}_base64"; give one')
     if encoded is not None:
         if not isinstance(encoded, str):
-            raise JsonLineError(f'"{name}_base64" is {_kind(encoded)}, not a string')
+            raise JsonLineError(f'{of}"{name}_base64" is {_kind(encoded)}, not a string')
         try:
             return base64.b64decode(encoded, validate=True)
         except (binascii.Error, ValueError) as error:
-            raise JsonLineError(f'"{name}_base64" is not base64: {error}') from None
+            raise JsonLineError(f'{of}"{name}_base64" is not base64: {error}') from None
     if text is None:
         return None
     if not isinstance(text, str):
         raise JsonLineError(
-            f'"{name}" is {_kind(text)}, not a string; write JSON payloads as a quoted string'
+            f'{of}"{name}" is {_kind(text)}, not a string; write JSON payloads as a quoted string'
         )
-    return _utf8(text, name)
+    return _utf8(text, name, of)
 
 
 def _headers(given: object) -> Sequence[tuple[str, bytes]]:
@@ -133,10 +133,10 @@ def _headers(given: object) -> Sequence[tuple[str, bytes]]:
         name = pair.get("key") if isinstance(pair, dict) else None
         if not isinstance(name, str):
             raise JsonLineError('a header in a list is {"key": "name", "value": "text"}')
-        value = _data(pair, "value")
+        value = _data(pair, "value", f"header {name!r}: ")
         if value is None:
             raise JsonLineError(f'header {name!r} has no "value"; it may be empty, but not absent')
-        _utf8(name, "header name")
+        _check_name(name)
         headers.append((name, value))
     return tuple(headers)
 
@@ -148,6 +148,10 @@ def _timestamp(given: object) -> int | None:
             return parse_instant_ms(given)
         except PlaceError as error:
             raise JsonLineError(f'"timestamp": {error}') from None
+    if isinstance(given, int) and given < 0:
+        raise JsonLineError(
+            f'"timestamp" is {given}; it is in ms since 1970, not below 0: leave it out, or null, for none'
+        )
     return _integer(given, "timestamp", _INT64_MAX)
 
 
@@ -162,12 +166,20 @@ def _integer(given: object, name: str, highest: int) -> int | None:
     return given
 
 
-def _utf8(text: str, name: str) -> bytes:
+def _utf8(text: str, name: str, of: str = "") -> bytes:
     """Encode text; JSON can escape lone surrogates, which UTF-8 cannot hold."""
     try:
         return text.encode()
     except UnicodeEncodeError:
-        raise JsonLineError(f'"{name}" has a lone surrogate; use "{name}_base64"') from None
+        raise JsonLineError(f'{of}"{name}" has a lone surrogate; use "{name}_base64"') from None
+
+
+def _check_name(name: str) -> None:
+    """Refuse the name of a header that UTF-8 cannot hold."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise JsonLineError(f"the header name {name!r} has a lone surrogate") from None
 
 
 def _kind(value: object) -> str:

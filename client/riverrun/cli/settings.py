@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from riverrun._net.addresses import DEFAULT_PORT, with_port
 from riverrun.cli.places import parse_span_ms
 
-DEFAULT_PORT = 7171
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+BOOTSTRAP_VARIABLE = "RIVERRUN_BOOTSTRAP"
 DEFAULT_BOOTSTRAP = f"127.0.0.1:{DEFAULT_PORT}"
 
 
@@ -46,12 +51,23 @@ def asks_for_json(args: Sequence[str]) -> bool:
 
 def with_ports(bootstrap: str) -> str:
     """Add the default port to each address that is a host alone."""
-    return ",".join(
-        f"{address}:{DEFAULT_PORT}"
-        if (address := part.strip()) and (":" not in address or address.endswith("]"))
-        else address
-        for part in bootstrap.split(",")
-    )
+    return ",".join(with_port(part.strip()) for part in bootstrap.split(","))
+
+
+def complete_addresses(
+    _ctx: click.Context, _param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Offer the addresses of the environment and the default one, also behind others and a comma."""
+    from click.shell_completion import CompletionItem  # noqa: PLC0415 - for completion only
+
+    known = f"{os.environ.get(BOOTSTRAP_VARIABLE, '')},{DEFAULT_BOOTSTRAP}".split(",")
+    before, comma, begun = incomplete.rpartition(",")
+    given = set(before.split(","))
+    return [
+        CompletionItem(f"{before}{comma}{address}")
+        for address in dict.fromkeys(map(str.strip, known))
+        if address and address.startswith(begun) and address not in given
+    ]
 
 
 def read_seconds(text: str) -> float:
@@ -104,10 +120,11 @@ def global_options(*, root: bool = False) -> list[click.Parameter]:
         click.Option(
             ["--bootstrap"],
             metavar="H:P[,H:P...]",
-            envvar="RIVERRUN_BOOTSTRAP" if root else None,
+            envvar=BOOTSTRAP_VARIABLE if root else None,
             show_envvar=root,
             expose_value=False,
             callback=_store("bootstrap", with_ports),
+            shell_complete=complete_addresses,
             help=f"Brokers to ask; the port is {DEFAULT_PORT} where none is given.  [default: "
             f"{DEFAULT_BOOTSTRAP}]",
         ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING
 
 import click
@@ -18,6 +18,12 @@ from riverrun.cli.topic_json import topic_fields
 
 if TYPE_CHECKING:
     from riverrun import Client, TopicInfo
+
+_ADVICE = {
+    "with if_not_exists it": "with --if-not-exists it",
+    "a smaller replication_factor": "a smaller --replication-factor",
+}
+"""What the broker advises, and how it is said here."""
 
 validate_option = click.option(
     "--validate-only", is_flag=True, help="Only check the request; change nothing."
@@ -68,7 +74,7 @@ def create(
             validate_only=validate_only,
         )
 
-    made = run(ctx, work)
+    made = run(ctx, lambda client: _in_options(work(client)))
     if validate_only:
         _tell(ctx, made, f"topic {topic} can be made, with {_count(made)}")
     elif made.created:
@@ -141,6 +147,22 @@ def add_partitions(ctx: click.Context, topic: str, partitions: int, validate_onl
     grown = run(ctx, work)
     verb = "can have" if validate_only else "has"
     _tell(ctx, grown, f"topic {topic} {verb} {_count(grown)}")
+
+
+async def _in_options(work: Awaitable[TopicInfo]) -> TopicInfo:
+    """Do it; what the broker advises of its fields is told in the words of the command line.
+
+    Raises:
+        RiverrunError: of `work`.
+    """
+    from riverrun.errors import RiverrunError  # noqa: PLC0415 - for the work only
+
+    try:
+        return await work
+    except RiverrunError as error:
+        for advice, here in _ADVICE.items():
+            error.message = error.message.replace(advice, here)
+        raise
 
 
 def _tell(ctx: click.Context, topic: TopicInfo, note: str) -> None:

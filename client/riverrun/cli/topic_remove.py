@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -12,7 +13,7 @@ from riverrun.cli.completion import complete_places
 from riverrun.cli.confirming import confirm, yes_option
 from riverrun.cli.counts import counted
 from riverrun.cli.exits import Complaint, Exit, write_note
-from riverrun.cli.places import AtOffset, AtTime, Place
+from riverrun.cli.places import AtOffset, AtTime, Place, write_place
 from riverrun.cli.running import run
 from riverrun.cli.settings import Command, settings
 from riverrun.cli.tables import Table, joined, print_json, print_table
@@ -45,8 +46,8 @@ def trim(
 ) -> None:
     r"""Delete the records of TOPIC before a place in each partition, for good.
 
-    On a terminal it asks first. Partitions are trimmed each for itself: where some refuse, the others
-    are trimmed all the same, and the exit code is 7.
+    It asks first; where there is no terminal to ask on, --yes is needed. Partitions are trimmed
+    each for itself: where some refuse, the others are trimmed all the same, and the exit code is 7.
 
     \b
     riverrun topic trim orders --before 30d-ago
@@ -54,15 +55,18 @@ def trim(
     riverrun topic trim scratch --before latest --yes
     """
     if not isinstance(before, AtOffset | AtTime) and before != "latest":
-        raise click.UsageError("--before takes an offset, a time or latest", ctx)
-    confirm(ctx, f"delete records of topic {topic}", yes, NOTHING_DELETED)
+        raise click.UsageError(
+            "--before takes an offset, a time or latest, which deletes everything", ctx
+        )
+    where = "everything" if before == "latest" else f"everything before {write_place(before)}"
+    confirm(ctx, f"delete {where} in topic {topic}", yes, NOTHING_DELETED)
 
     async def work(client: Client) -> tuple[TrimResult, ...]:
         admin = client.admin()
         points = await _trim_points(admin, topic, before, partitions)
         return await admin.trim_topic(topic, points) if points else ()
 
-    results = run(ctx, work)
+    results = [_in_options(result) for result in run(ctx, work)]
     if settings(ctx).as_json:
         print_json([_result_fields(result) for result in results])
     else:
@@ -81,7 +85,9 @@ def trim(
 @yes_option
 @click.pass_context
 def delete(ctx: click.Context, topic: str, if_exists: bool, yes: bool) -> None:
-    r"""Delete TOPIC and all its records, for good. On a terminal it asks first.
+    r"""Delete TOPIC and all its records, for good.
+
+    It asks first; where there is no terminal to ask on, --yes is needed.
 
     \b
     riverrun topic delete scratch
@@ -129,16 +135,11 @@ async def _trim_points(
     A partition without a record of the time or later has only older ones: all of them go.
     """
     from riverrun import Time  # noqa: PLC0415 - the client is imported when a command runs
+    from riverrun.cli.topics import check_partitions  # noqa: PLC0415
 
     place: From = Time(before.time_ms) if isinstance(before, AtTime) else "earliest"
     found = {one.partition: one.offset for one in await admin.list_offsets(topic, place)}
-    missing = sorted(set(partitions) - found.keys())
-    if missing:
-        raise Complaint(
-            f"topic {topic} has no partition {missing[0]}; it has {len(found)}, from 0",
-            Exit.NOT_FOUND,
-            "PARTITION_NOT_FOUND",
-        )
+    check_partitions(topic, partitions, len(found))
     chosen = sorted(set(partitions)) or sorted(found)
     match before:
         case AtOffset(offset):
@@ -148,6 +149,11 @@ async def _trim_points(
             return {where: EVERYTHING if at is None else at for where, at in times.items()}
         case _:
             return dict.fromkeys(chosen, EVERYTHING)
+
+
+def _in_options(result: TrimResult) -> TrimResult:
+    """Say in the words of the command line what the broker says of its field."""
+    return replace(result, error=result.error.replace("-1 for all", "latest for all"))
 
 
 def _result_fields(result: TrimResult) -> dict[str, object]:

@@ -11,7 +11,7 @@ from riverrun.cli.exits import Complaint, Exit
 from riverrun.errors import TopicNotFoundError
 
 if TYPE_CHECKING:
-    from riverrun import Client, TopicDescription
+    from riverrun import Admin, Client, TopicDescription
 
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,249}", re.ASCII)
@@ -34,14 +34,32 @@ async def find_topic(
     """
     count = (await describe_topic(client, topic, made_by=made_by)).topic.partitions
     chosen = tuple(partitions) or range(count)
-    beyond = [partition for partition in chosen if partition >= count]
+    check_partitions(topic, chosen, count)
+    return tuple(TopicPartition(topic, partition) for partition in chosen)
+
+
+async def partition_count(admin: Admin, topic: str) -> int:
+    """Tell how many partitions a topic has.
+
+    Raises:
+        TopicNotFoundError: there is no such topic.
+    """
+    return (await _described(admin, topic)).topic.partitions
+
+
+def check_partitions(topic: str, partitions: Iterable[int], count: int) -> None:
+    """Refuse partitions that a topic does not have, in the words of the broker.
+
+    Raises:
+        Complaint: one is not there.
+    """
+    beyond = sorted(partition for partition in partitions if partition >= count)
     if beyond:
         raise Complaint(
-            f"topic {topic} has no partition {beyond[0]}; it has {count}, from 0",
+            f"topic {topic!r} has no partition {beyond[0]}; it has {count}, from 0",
             Exit.NOT_FOUND,
             "PARTITION_NOT_FOUND",
         )
-    return tuple(TopicPartition(topic, partition) for partition in chosen)
 
 
 async def describe_topic(client: Client, topic: str, *, made_by: str = "") -> TopicDescription:
@@ -51,11 +69,18 @@ async def describe_topic(client: Client, topic: str, *, made_by: str = "") -> To
         TopicNotFoundError: there is no such topic; it says how to make it.
     """
     try:
-        return await client.admin().describe_topic(topic)
+        return await _described(client.admin(), topic)
+    except TopicNotFoundError as error:
+        error.message = _with_advice(error.message, topic, made_by)
+        raise
+
+
+async def _described(admin: Admin, topic: str) -> TopicDescription:
+    try:
+        return await admin.describe_topic(topic)
     except TopicNotFoundError as error:
         # Nobody asked to describe it.
-        told = error.message.removeprefix(f"describe topic {topic}: ").rstrip(". ")
-        error.message = _with_advice(told, topic, made_by)
+        error.message = error.message.removeprefix(f"describe topic {topic}: ").rstrip(". ")
         raise
 
 

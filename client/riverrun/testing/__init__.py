@@ -1,4 +1,4 @@
-"""A throw-away broker for tests, in one line; needs `pip install 'riverrun[server]'`.
+"""A throw-away broker for tests, in one line; needs the server extra (`pip install '.[server]'`).
 
 pytest has the fixtures `riverrun_broker` and `riverrun_topic` as soon as riverrun is installed.
 """

@@ -74,8 +74,8 @@ def _check_installed() -> None:
     ]
     if missing:
         raise _not_started(
-            f"{missing[0]} is not installed: a broker needs the server extra: "
-            "pip install 'riverrun[server]'"
+            f"{missing[0]} is not installed: a broker needs the server extra; in a clone of Riverrun's "
+            "repository: pip install '.[server]'"
         )
 
 

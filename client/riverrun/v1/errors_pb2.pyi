@@ -59,7 +59,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     INVALID_ARGUMENT, nothing happened.
     """
     ERROR_REASON_INVALID_TIMESTAMP: _ErrorReason.ValueType  # 3
-    """A timestamp lies further ahead of the broker's clock than timestamp_ahead_max.
+    """A timestamp lies below 0, or further ahead of the broker's clock than timestamp_ahead_max.
     INVALID_ARGUMENT, nothing happened.
     """
     ERROR_REASON_BATCH_TOO_LARGE: _ErrorReason.ValueType  # 4
@@ -223,7 +223,7 @@ ERROR_REASON_INVALID_RECORD: ErrorReason.ValueType  # 2
 INVALID_ARGUMENT, nothing happened.
 """
 ERROR_REASON_INVALID_TIMESTAMP: ErrorReason.ValueType  # 3
-"""A timestamp lies further ahead of the broker's clock than timestamp_ahead_max.
+"""A timestamp lies below 0, or further ahead of the broker's clock than timestamp_ahead_max.
 INVALID_ARGUMENT, nothing happened.
 """
 ERROR_REASON_BATCH_TOO_LARGE: ErrorReason.ValueType  # 4

@@ -93,7 +93,7 @@ class Record(_message.Message):
     value: _builtins.bytes
     """The payload. Absent is a tombstone, which is not the same as empty."""
     timestamp_ms: _builtins.int
-    """When it happened, in ms since 1970; absent takes the time of the append."""
+    """When it happened, in ms since 1970 and not below 0; absent takes the time of the append."""
     offset_delta: _builtins.int
     """Set by a broker that has rewritten a batch: base_offset plus this is the record's offset.
     It counts only in batches whose attributes say so; a producer leaves it alone.

@@ -34,7 +34,7 @@ class TextRecord(_message.Message):
     value: _builtins.str
     """The payload; absent for a tombstone."""
     timestamp_ms: _builtins.int
-    """When it happened, in ms since 1970; absent takes the time of the append."""
+    """When it happened, in ms since 1970 and not below 0; absent takes the time of the append."""
     @_builtins.property
     def headers(self) -> _containers.RepeatedCompositeFieldContainer[Global___TextHeader]:
         """Headers."""

@@ -101,6 +101,7 @@ def accept(batch: RecordBatch, limits: IngressLimits, now_ms: int) -> AcceptedBa
         batch.first_timestamp_ms = first
         batch.max_timestamp_ms = _latest_of_batch(latest, all_timed, now_ms)
         _check_timestamp(latest, limits, now_ms)
+    _check_not_negative(min(batch.max_timestamp_ms, batch.first_timestamp_ms))
     _check_timestamp(max(batch.max_timestamp_ms, batch.first_timestamp_ms), limits, now_ms)
     return AcceptedBatch(batch, records, _header(batch, size))
 
@@ -245,11 +246,16 @@ def _check_count(count: int, declared: int) -> None:
 
 
 def _times(records: Iterable[Record]) -> tuple[int, int, bool]:
-    """Return (the first record's timestamp, the largest one, whether each has one); 0 is none."""
+    """Return (the first record's timestamp, the largest one, whether each has one); 0 is none.
+
+    Raises:
+        Refusal: INVALID_TIMESTAMP: one lies below 0.
+    """
     times = [record.timestamp_ms if record.HasField("timestamp_ms") else None for record in records]
     known = [time for time in times if time is not None]
     if not known:
         return 0, 0, False
+    _check_not_negative(min(known))
     return times[0] or 0, max(known), len(known) == len(times)
 
 
@@ -260,6 +266,15 @@ def _latest_of_batch(latest_ms: int, all_timed: bool, now_ms: int) -> int:
     than now, and a lookup by time must not pass over it.
     """
     return latest_ms if all_timed or latest_ms > now_ms else 0
+
+
+def _check_not_negative(earliest: int) -> None:
+    if earliest < 0:
+        raise Refusal(
+            Reason.INVALID_TIMESTAMP,
+            f"timestamp {earliest} lies below 0; timestamps are milliseconds since 1970, and a record "
+            "without one leaves the field out, which takes the time of the append",
+        )
 
 
 def _check_timestamp(latest: int, limits: IngressLimits, now_ms: int) -> None:

@@ -137,7 +137,7 @@ def create(
     if new.topic in image.topics:
         raise Refusal(
             Reason.TOPIC_EXISTS,
-            f"there is a topic {quoted(new.topic)} already; --if-not-exists accepts it as it is",
+            f"there is a topic {quoted(new.topic)} already; with if_not_exists it is accepted as it is",
         )
     partitions = new.partitions or policy.default_partitions
     topic_rules.check_partitions(partitions, policy.limits, image.partition_count)

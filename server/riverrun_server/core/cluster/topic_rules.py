@@ -103,7 +103,7 @@ def check_replication_factor(count: int, brokers: int) -> None:
         raise Refusal(
             Reason.NOT_ENOUGH_BROKERS,
             f"replication factor {count} needs {count} brokers, {brokers} "
-            f"{'is' if brokers == 1 else 'are'} registered; ask for less with --replication-factor "
+            f"{'is' if brokers == 1 else 'are'} registered; ask for a smaller replication_factor "
             '(a broker with the setting metadata = "embedded" is always alone)',
         )
 
@@ -132,8 +132,7 @@ def missing_partition(name: str, partition: int, partitions: int) -> Refusal:
     """Return the refusal for a partition that a topic does not have."""
     return Refusal(
         Reason.PARTITION_NOT_FOUND,
-        f"topic {quoted(name)} has {partitions} partitions, 0 to {partitions - 1}; there is no "
-        f"partition {partition}",
+        f"topic {quoted(name)} has no partition {partition}; it has {partitions}, from 0",
     )
 
 

@@ -37,7 +37,7 @@ def test_a_file_that_is_produced_shows_a_bar_and_leaves_one_line(cli, tmp_path):
     bars = [line for line in said.split(b"\r") if b"%  " in line]
     assert bars
     assert all(b"of 38.1 MiB" in bar for bar in bars)
-    assert plain(said).splitlines()[-1].strip().startswith("400001 records acknowledged in ")
+    assert plain(said).splitlines()[-1].strip().startswith("400,001 records acknowledged in ")
 
 
 def test_a_topic_that_is_read_into_a_file_shows_a_bar_and_the_file_is_clean(cli, tmp_path):

@@ -6,10 +6,10 @@ from __future__ import annotations
 def counted(count: int, noun: str) -> str:
     """Write a count with its noun.
 
-    >>> counted(1, "record"), counted(0, "record")
-    ('1 record', '0 records')
+    >>> counted(1, "record"), counted(12000, "record")
+    ('1 record', '12,000 records')
     """
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def acknowledged(count: int) -> str:

@@ -160,14 +160,14 @@ def test_a_trim_that_some_partitions_refuse_says_which_were_trimmed(cli):
     lines = [b'{"value": "v", "partition": %d}' % partition for partition in (0, 0, 0, 1, 1, 1, 2)]
     cli.run("produce", "trims", "--format", "json", stdin=b"\n".join(lines))
     done = cli.run(
-        *("topic", "trim", "trims", "--before", "2", "--output", "json"), code=Exit.PARTLY
+        *("topic", "trim", "trims", "--before", "2", "--yes", "--output", "json"), code=Exit.PARTLY
     )
     error = error_of(done)
     assert (error["outcome"], error["trimmed"]) == ("partly happened", [0, 1])
     assert "1 of 3 partitions not trimmed (trimmed: 0,1); partition 2: " in error["message"]
     starts = [one["log_start_offset"] for one in json.loads(done.stdout)]
     assert starts == [2, 2, None]
-    said = cli.run("topic", "trim", "trims", "--before", "9", code=Exit.FAILED).stderr
+    said = cli.run("topic", "trim", "trims", "--before", "9", "--yes", code=Exit.FAILED).stderr
     assert b"error: topic trims: 3 of 3 partitions not trimmed; partition 0: " in said
 
 

@@ -112,7 +112,7 @@ def test_the_question_before_a_group_is_moved_says_where_to(cli):
         said = plain(terminal.run(args, env=cli.env, code=Exit.FAILED))
         assert "move group g to latest in 5 of 5 partitions (question[0] from nothing to 0" in said
         assert "question[1] from nothing to 3, question[2] from nothing to 0, and 2 more)?" in said
-        assert "error: nothing was changed" in said
+        assert "]: nothing was changed" in said
         terminal.type(b"y\n")
         assert "moved group g in 5 of 5 partitions" in plain(terminal.run(args, env=cli.env))
 

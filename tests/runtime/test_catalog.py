@@ -56,7 +56,7 @@ async def test_what_is_not_there_is_told_by_name_number_and_id(catalog):
     made = await create(catalog, "orders", 3)
     for arguments, reason, said in (
         (("order", b"", 0), Reason.TOPIC_NOT_FOUND, "did you mean 'orders'"),
-        (("orders", b"", 3), Reason.PARTITION_NOT_FOUND, "0 to 2"),
+        (("orders", b"", 3), Reason.PARTITION_NOT_FOUND, "it has 3, from 0"),
         (("orders", b"", -1), Reason.PARTITION_NOT_FOUND, "-1"),
         (("", made.topic_id, 9), Reason.PARTITION_NOT_FOUND, "'orders'"),
         (("orders", b"x" * 16, 0), Reason.TOPIC_ID_MISMATCH, made.topic_id.hex()),

@@ -62,8 +62,8 @@ map: $(VENV)/.stamp ## print the tree with each module's sentence
 	$(BIN)/python tools/map.py
 
 lock: ## pin the newest versions of every dependency (needs uv)
-	uv pip compile --quiet --no-emit-index-url --no-annotate --no-header --extra server --group dev pyproject.toml -o requirements/dev.lock
-	uv pip compile --quiet --no-emit-index-url --no-annotate --no-header --group proto -o requirements/proto.lock
+	uv pip compile --quiet --no-annotate --no-header --extra server --group dev pyproject.toml -o requirements/dev.lock
+	uv pip compile --quiet --no-annotate --no-header --group proto -o requirements/proto.lock
 
 clean: ## remove what the other targets made, data aside
 	rm -rf $(VENV) .tools dist bench-results .mypy_cache .ruff_cache .pytest_cache .hypothesis

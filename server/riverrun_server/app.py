@@ -26,8 +26,8 @@ from riverrun_server.assembly import (
 from riverrun_server.config.settings import Settings
 from riverrun_server.config.show import changed
 from riverrun_server.http import ProbeServer
-from riverrun_server.metadata_opening import open_metadata
-from riverrun_server.ports.metadata import MetadataError, MetadataStore
+from riverrun_server.metadata_opening import open_metadata, without_metadata_no_start
+from riverrun_server.ports.metadata import MetadataStore
 from riverrun_server.rpc.server import ListenerServer, ServingStatus, check_free, stop_all
 from riverrun_server.runtime.catalog import Catalog
 from riverrun_server.runtime.disk import look, watch_disk
@@ -116,10 +116,8 @@ class Broker:
         self._stop_in_order(servers, status)
         self.health.life = Life.REGISTERING
         await status.starting()
-        try:
+        with without_metadata_no_start():
             await catalog.start(make_registration(shared, store, servers))
-        except MetadataError as error:
-            raise CannotStart(f"metadata: {error}") from error
         spawn("catalog", catalog.run())
         spawn("group offsets", offsets.run())
         spawn("retention", make_retention(shared, catalog, store).run())
@@ -223,10 +221,8 @@ class Broker:
         if self.settings.metadata is not None:
             liveness = make_liveness(shared, store, metadata)
             opened.push_async_callback(liveness.end)
-            try:
+            with without_metadata_no_start():
                 await liveness.begin()
-            except MetadataError as error:
-                raise CannotStart(f"metadata: {error}") from error
             self.supervisor.spawn("liveness", liveness.run(), until=Stage.CLOSE_METADATA)
         return metadata
 

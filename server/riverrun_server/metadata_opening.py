@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import structlog
 
@@ -63,6 +63,19 @@ async def open_metadata(
             raise CannotStart(f"metadata {address}: {error}") from error
         _log.info("metadata is in etcd", address=str(address), prefix=address.prefix)
         yield store
+
+
+@contextlib.contextmanager
+def without_metadata_no_start() -> Iterator[None]:
+    """End with a line for the operator where the metadata fails what a start needs.
+
+    Raises:
+        CannotStart: in the place of a MetadataError.
+    """
+    try:
+        yield
+    except MetadataError as error:
+        raise CannotStart(f"metadata: {error}") from error
 
 
 def _check_home(table: Table, address: EtcdAddress | None, data_dir: str) -> None:

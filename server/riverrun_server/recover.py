@@ -19,9 +19,9 @@ from riverrun_server.core.cluster.values import Id, Incarnations, TopicValue
 from riverrun_server.core.log.batch import PartitionId
 from riverrun_server.core.producers import ProducersSnapshot
 from riverrun_server.metadata.documents import JsonDocuments
-from riverrun_server.metadata_opening import open_metadata
+from riverrun_server.metadata_opening import open_metadata, without_metadata_no_start
 from riverrun_server.ports.log import CorruptData
-from riverrun_server.ports.metadata import Documents, MetadataError, MetadataStore
+from riverrun_server.ports.metadata import Documents, MetadataStore
 from riverrun_server.runtime.broker_start import accept_partition_loss
 from riverrun_server.runtime.clock import SystemClock, SystemDice
 from riverrun_server.runtime.supervisor import CannotStart
@@ -33,8 +33,6 @@ from riverrun_server.storage.store import open_store, renew_index
 from riverrun_server.wire.snapshots import decode_snapshot, encode_snapshot
 from riverrun_server.wire.stored import scan_batch, stored_batch
 
-# RocksDB must not meet damaged tables before what is left has moved out of them.
-_CALM: Final = Tuning(compactions=False)
 _FORGOTTEN: Final = (
     "its producers are forgotten: they have to begin anew, and what they send again of what it holds "
     "is written again"
@@ -48,15 +46,13 @@ def accept_loss(settings: Settings, topic: str, partition: int) -> str:
         CannotStart: there is no such partition here.
         StorageError: the store cannot be opened or written.
     """
-    try:
+    with without_metadata_no_start():
         renewed = _renew_damaged_index(settings, topic, partition)
         store = _opened(settings)
         try:
             told = asyncio.run(_accept_and_write_down(store, settings, topic, partition))
         finally:
             store.close()
-    except MetadataError as error:
-        raise CannotStart(f"metadata: {error}") from error
     return told + renewed
 
 
@@ -68,7 +64,8 @@ def _opened(settings: Settings) -> RocksStore:
         scan=scan_batch,
         dice=SystemDice(),
         slots=1,  # those that it has: how many more the broker wants is not for us to make
-        tuning=_CALM,
+        # RocksDB must not meet damaged tables before what is left has moved out of them.
+        tuning=Tuning(compactions=False),
     )
 
 
@@ -81,7 +78,7 @@ def _renew_damaged_index(settings: Settings, topic: str, partition: int) -> str:
             return ""
     finally:
         store.close()
-    renew_index(settings.data_dir, _CALM)
+    renew_index(settings.data_dir)
     return (
         "; the index, which all partitions share, was damaged and has been made anew: others that "
         "have lost their rows are offline too, until their loss is accepted in the same way"

@@ -14,12 +14,6 @@ import riverrun.blocking
 from riverrun import TopicPartition
 
 
-@pytest.fixture(scope="module")
-def client(real_broker):
-    with riverrun.blocking.Client(real_broker.address) as client:
-        yield client
-
-
 @pytest.fixture
 def topic(client, own_topic):
     client.admin().create_topic(own_topic, partitions=3)

@@ -19,12 +19,6 @@ from riverrun.blocking.send_queue import SendQueue
 from tests.e2e.broker_process import BrokerProcess
 
 
-@pytest.fixture(scope="module")
-def client(real_broker):
-    with riverrun.blocking.Client(real_broker.address) as client:
-        yield client
-
-
 @pytest.fixture
 def topic(client, own_topic):
     client.admin().create_topic(own_topic, partitions=3)

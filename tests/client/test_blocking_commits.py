@@ -16,12 +16,6 @@ from riverrun.blocking.hands import Hands
 NEVER_S = 3600.0
 
 
-@pytest.fixture(scope="module")
-def client(real_broker):
-    with riverrun.blocking.Client(real_broker.address) as client:
-        yield client
-
-
 @pytest.fixture
 def topic(client, own_topic):
     """One partition with 3,000 records in three batches: most are taken in the calling thread."""

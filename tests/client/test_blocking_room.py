@@ -15,12 +15,6 @@ from riverrun.blocking.loop_thread import LoopThread
 from riverrun.blocking.send_queue import SendQueue
 
 
-@pytest.fixture(scope="module")
-def client(real_broker):
-    with riverrun.blocking.Client(real_broker.address) as client:
-        yield client
-
-
 @pytest.fixture
 def topic(client, own_topic):
     client.admin().create_topic(own_topic, partitions=1)

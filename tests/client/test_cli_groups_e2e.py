@@ -9,18 +9,6 @@ from riverrun.cli.exits import Exit
 from riverrun.cli.group_moves import target_offset
 from riverrun.cli.group_progress import Standing
 from riverrun.cli.places import parse_place
-from tests.client.cli_process import CommandLine
-from tests.e2e.broker_process import BrokerProcess
-
-
-@pytest.fixture(scope="module")
-def cli(tmp_path_factory):
-    broker = BrokerProcess(tmp_path_factory.mktemp("broker"))
-    try:
-        broker.start()
-        yield CommandLine(broker.address)
-    finally:
-        broker.stop()
 
 
 @pytest.fixture

@@ -16,16 +16,6 @@ NOBODY = ("--bootstrap", "127.0.0.1:1")
 LARGE = b"x" * 1_500_000 + b"\n"
 
 
-@pytest.fixture(scope="module")
-def cli(tmp_path_factory):
-    broker = BrokerProcess(tmp_path_factory.mktemp("broker"))
-    try:
-        broker.start()
-        yield CommandLine(broker.address)
-    finally:
-        broker.stop()
-
-
 def numbers(first, last):
     """Write lines of numbers, as `seq` does."""
     return b"".join(b"%d\n" % number for number in range(first, last + 1))

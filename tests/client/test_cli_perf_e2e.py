@@ -7,18 +7,6 @@ import json
 import pytest
 
 from riverrun.cli.exits import Exit
-from tests.client.cli_process import CommandLine
-from tests.e2e.broker_process import BrokerProcess
-
-
-@pytest.fixture(scope="module")
-def cli(tmp_path_factory):
-    broker = BrokerProcess(tmp_path_factory.mktemp("broker"))
-    try:
-        broker.start()
-        yield CommandLine(broker.address)
-    finally:
-        broker.stop()
 
 
 def measured(cli, *args):

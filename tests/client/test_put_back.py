@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import riverrun.blocking
 from riverrun import TopicPartition
 from tests.client.fake_broker import FakeBroker, impatient
 from tests.client.filling import fill
@@ -42,12 +41,6 @@ class InBetween:
 
     def __exit__(self, *error):
         self.release()
-
-
-@pytest.fixture(scope="module")
-def client(real_broker):
-    with riverrun.blocking.Client(real_broker.address) as client:
-        yield client
 
 
 @pytest.fixture

@@ -11,13 +11,13 @@ from tests.e2e.broker_process import BrokerProcess
 
 
 @contextlib.contextmanager
-def ended(broker):
-    """Leave no process behind; what the broker printed is shown where a test fails."""
+def ended(process):
+    """Leave no broker or etcd behind; what it printed is shown where a test fails."""
     try:
-        yield broker
+        yield process
     finally:
-        broker.stop()
-        sys.stdout.write(broker.logs())
+        process.stop()
+        sys.stdout.write(process.logs())
 
 
 @pytest.fixture

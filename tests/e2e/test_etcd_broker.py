@@ -20,12 +20,9 @@ pytestmark = toolchain.BUILDS
 
 @pytest.fixture(scope="module")
 def etcd(tmp_path_factory):
-    process = EtcdProcess(tmp_path_factory.mktemp("etcd"))
-    try:
+    with ended(EtcdProcess(tmp_path_factory.mktemp("etcd"))) as process:
         process.start()
         yield process
-    finally:
-        process.stop()
 
 
 @pytest.fixture

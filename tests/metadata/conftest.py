@@ -13,6 +13,7 @@ from riverrun_server.runtime.flusher import Flusher
 from riverrun_server.runtime.threads import PoolThreads
 from riverrun_server.storage.store import open_store
 from riverrun_server.wire.stored import scan_batch, stored_batch
+from tests.e2e.conftest import ended
 from tests.metadata.etcd_process import EtcdProcess
 from tests.metadata.etcd_world import EtcdWorld
 from tests.metadata.fakes import FakeDisk, ManualClock, SeededDice
@@ -106,12 +107,9 @@ WORLDS = {"in memory": EmbeddedWorld, "on RocksDB": RocksWorld}
 @pytest.fixture(scope="session")
 def etcd(tmp_path_factory):
     """An etcd that all tests share; it may be restarted, and keeps its data and its port."""
-    process = EtcdProcess(tmp_path_factory.mktemp("etcd"))
-    try:
+    with ended(EtcdProcess(tmp_path_factory.mktemp("etcd"))) as process:
         process.start()
         yield process
-    finally:
-        process.stop()
 
 
 @asynccontextmanager

@@ -86,10 +86,7 @@ def check_topic(topic: object) -> None:
     Raises:
         UsageError: it is no text, or empty.
     """
-    if not isinstance(topic, str):
-        raise out_of_range("the topic", topic, 'its name, a str such as "orders"')
-    if not topic:
-        raise UsageError("the topic's name is empty", reason=Reason.INVALID_NAME)
+    _check_name("topic", topic, "orders")
 
 
 def check_group(group: object) -> None:
@@ -98,10 +95,14 @@ def check_group(group: object) -> None:
     Raises:
         UsageError: it is no text, or empty.
     """
-    if not isinstance(group, str):
-        raise out_of_range("the group", group, 'its name, a str such as "billing"')
-    if not group:
-        raise UsageError("the group's name is empty", reason=Reason.INVALID_NAME)
+    _check_name("group", group, "billing")
+
+
+def _check_name(of: str, name: object, example: str) -> None:
+    if not isinstance(name, str):
+        raise out_of_range(f"the {of}", name, f'its name, a str such as "{example}"')
+    if not name:
+        raise UsageError(f"the {of}'s name is empty", reason=Reason.INVALID_NAME)
 
 
 def texts(name: str, given: Iterable[str], expected: str) -> tuple[str, ...]:

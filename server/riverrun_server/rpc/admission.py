@@ -258,9 +258,8 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
                 code = context.code()
                 raise
             except Exception as error:  # noqa: BLE001 - the edge: what comes here is answered for
-                request = (
-                    None  # gRPC keeps an abort's frames, in a circle, until the collector looks
-                )
+                # gRPC keeps an abort's frames, in a circle, until the collector looks.
+                request = None
                 try:
                     await answer_for(context, name, error)
                 finally:

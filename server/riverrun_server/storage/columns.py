@@ -25,6 +25,7 @@ from rocksdict import (
     SstFileWriter,
 )
 
+from riverrun_server.ports.log import CorruptData
 from riverrun_server.storage.rocks_errors import translated
 
 _ENTRIES: Final = "rocksdb.num-entries-active-mem-table"
@@ -98,6 +99,13 @@ class Column:
             finally:
                 del rows  # as long as it lives, the database stays open
         return found
+
+    def may_hold(self, begin: bytes, end: bytes) -> bool:
+        """Return whether there is a row from `begin` up to but not `end`, or damage hides it."""
+        try:
+            return bool(self.scan(begin, end, 1))
+        except CorruptData:
+            return True
 
     def last(self, begin: bytes, at: bytes) -> tuple[bytes, bytes] | None:
         """Return the last row from `begin` up to and including `at`.

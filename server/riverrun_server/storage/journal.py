@@ -80,6 +80,19 @@ class Journal:
         with self._one_at_a_time:
             self._durable = max(self._durable, captured)
 
+    def flush(self) -> None:
+        """Write everything into tables, all families side by side, and make it durable; blocks.
+
+        Raises:
+            StorageError: some of it may be in tables.
+        """
+        columns = [column for column in self.rocks.columns() if column.is_dirty]
+        for column in columns:
+            column.flush(wait=False)
+        for column in columns:
+            column.flush()
+        self.sync()
+
 
 def last_claim(rocks: Rocks) -> tuple[int, int]:
     """Return (number of the last write, the durable number it carried), zeros in a new database.

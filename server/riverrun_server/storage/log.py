@@ -263,10 +263,7 @@ class RocksLog:
     def is_followed(self) -> bool:
         """Return whether anything stands behind the end, or cannot be told; blocks, for repairs."""
         end = keys.batch(self._prefix, self._state.log_end_offset)
-        try:
-            return bool(self._slot.scan(end, keys.batches_end(self._prefix), 1))
-        except CorruptData:
-            return True
+        return self._slot.may_hold(end, keys.batches_end(self._prefix))
 
     # How.
 

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 import structlog
 
 from riverrun_server.core.log.batch import PartitionId
-from riverrun_server.core.log.epochs import EpochEntry
+from riverrun_server.core.log.epochs import EpochEntry, EpochMap
 from riverrun_server.core.log.partition import PartitionMachine
 from riverrun_server.core.log.state import IndexRow, LogState
 from riverrun_server.core.producers import ProducerTable
@@ -74,10 +74,7 @@ def reindex(store: Path, families: Sequence[str], tuning: Tuning, written: int) 
         rocks.renew(keys.INDEX)
         journal = Journal(rocks, written)
         _put_all(journal, kept)
-        for column in rocks.columns():
-            if column.is_dirty:
-                column.flush()
-        journal.sync()
+        journal.flush()
     finally:
         rocks.close()
     with translated(f"replacing {store}"):
@@ -86,8 +83,8 @@ def reindex(store: Path, families: Sequence[str], tuning: Tuning, written: int) 
 
 def rebuild(
     journal: Journal, partition: PartitionId, slot: Column, parse: Parse, scan: Scan
-) -> LogState | None:
-    """Write the rows of a partition as its batches have them; None where it has no readable batch.
+) -> bool:
+    """Write the rows of a partition as its batches have them; False where it has no readable batch.
 
     The log begins with the first batch that is there and ends with the last that continues without a
     gap; what it holds of deleted records may be among it. All of it counts as committed. Nothing is
@@ -100,19 +97,19 @@ def rebuild(
     try:
         first = slot.scan(prefix, keys.batches_end(prefix), 1)
     except CorruptData:
-        return None
+        return False
     start = keys.offset_of(first[0][0]) if first else 0
     told = LogState(start, _FAR, start)
     found = _fold(RocksLog(partition, journal, slot, told, None, parse, scan), start)
     if found.state.log_end_offset == start:
-        return None
+        return False
     write = Batch()
     write.delete_range(journal.index, *keys.rows(prefix))
     journal.commit(write)
     _put_all(journal, _index_rows(prefix, found))
     _put_all(journal, [(keys.state(prefix), rows.pack_state(found.state))])
     journal.sync()
-    return found.state
+    return True
 
 
 class _Found(NamedTuple):
@@ -126,19 +123,19 @@ class _Found(NamedTuple):
 def _fold(log: RocksLog, start: int) -> _Found:
     """Let the batches of a log pass through the machine that had written them."""
     machine = PartitionMachine(LogState(start, start, start), ProducerTable(1), leader_epoch=0)
-    epochs: list[EpochEntry] = []
+    epochs = EpochMap()
     signposts: list[IndexRow] = []
     for batch in readable(log):
         stamp = batch.stamp
-        if not epochs or epochs[-1].leader_epoch < stamp.leader_epoch:
-            epochs.append(EpochEntry(stamp.leader_epoch, stamp.base_offset))
+        epochs.begin(stamp.leader_epoch, stamp.base_offset)
         beside = machine.rows(batch.header, stamp, len(batch.data))
         if beside.index is not None:
             signposts.append(beside.index)
         machine.state = beside.state
     state = machine.state.committed_to(machine.log_end)
-    accepted = epochs[-1].leader_epoch if epochs else 0
-    return _Found(dataclasses.replace(state, accepted_epoch=accepted), epochs, signposts)
+    accepted = epochs.latest.leader_epoch if epochs.latest else 0
+    state = dataclasses.replace(state, accepted_epoch=accepted)
+    return _Found(state, epochs.entries(), signposts)
 
 
 def _index_rows(prefix: bytes, found: _Found) -> Iterator[Row]:

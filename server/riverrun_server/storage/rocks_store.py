@@ -175,8 +175,7 @@ class RocksStore:
         """
         slot, codec = self._rocks.column(keys.slot_name(self._pool[partition])), self._codec
         self._logs.pop(partition).mark_dropped()
-        found = rebuild(self._journal, partition, slot, codec.parse, codec.scan)
-        return found is not None
+        return rebuild(self._journal, partition, slot, codec.parse, codec.scan)
 
     def table(self, name: bytes) -> RocksTable:
         """Return a table, empty where it has never been written; names are 1 to 255 bytes."""
@@ -276,7 +275,7 @@ class RocksStore:
         self._closed = True
         try:
             if clean:
-                self._flush()
+                self._journal.flush()
             self._rocks.close()
             if clean:
                 self.write_watermark(clean=True)
@@ -309,10 +308,10 @@ class RocksStore:
         write.put(self._journal.meta, keys.slot_of(prefix), rows.pack_slot(slot))
         write.put(self._journal.index, keys.state(prefix), rows.pack_state(LogState()))
         again = (slot, prefix) in self._dead
-        if again or self._holds_any(prefix, slot):
+        column, end = self._rocks.column(keys.slot_name(slot)), keys.batches_end(prefix)
+        if again or column.may_hold(prefix, end):
             # Dropped from this slot, or left there by a salvage: they would be the new partition's.
-            column = self._rocks.column(keys.slot_name(slot))
-            write.delete_range(column, prefix, keys.batches_end(prefix))
+            write.delete_range(column, prefix, end)
         if again:
             write.delete(self._journal.meta, keys.dead(slot, prefix))
         self._journal.commit(write)
@@ -329,13 +328,6 @@ class RocksStore:
                 setting="storage.slots",
             )
         return self._log_of(partition, slot, LogState(), None)
-
-    def _holds_any(self, prefix: bytes, slot: int) -> bool:
-        column = self._rocks.column(keys.slot_name(slot))
-        try:
-            return bool(column.scan(prefix, keys.batches_end(prefix), 1))
-        except CorruptData:
-            return True
 
     def _still_wanted(self, job: Job) -> bool:
         """Return whether what a job deletes is still dead: its keys could be in use again."""
@@ -359,14 +351,6 @@ class RocksStore:
             self._journal.commit(write)
             self._dead.discard((slot, prefix))
             self._pool.cleaned(slot)
-
-    def _flush(self) -> None:
-        columns = [column for column in self._rocks.columns() if column.is_dirty]
-        for column in columns:
-            column.flush(wait=False)
-        for column in columns:
-            column.flush()
-        self._journal.sync()
 
 
 def _slots(rocks: Rocks) -> dict[int, bool]:

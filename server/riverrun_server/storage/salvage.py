@@ -84,10 +84,7 @@ def salvage(
                     log_end_offset=end,
                     was=was,
                 )
-        journal.sync()
-        for column in rocks.columns():
-            if column.is_dirty:
-                column.flush()
+        journal.flush()
     finally:
         rocks.close()
     before_change()

@@ -13,8 +13,9 @@ from riverrun_server.core.reading.limits import ReadingLimits
 from riverrun_server.core.reading.places import EARLIEST
 from riverrun_server.core.reading.subscription import Subscription, SubscriptionSettings
 from riverrun_server.observe.metrics import Metrics
-from riverrun_server.rpc.admission import Admission, AdmissionInterceptor, Caps
+from riverrun_server.rpc.admission import Admission, Caps
 from riverrun_server.rpc.consumer import ConsumerService
+from riverrun_server.rpc.door import Door
 from riverrun_server.rpc.errors import to_proto
 from riverrun_server.rpc.reading_plans import places_of
 from riverrun_server.rpc.streams import Streams
@@ -145,8 +146,10 @@ class Stream:
 async def serving(world, append=None):
     """Serve a world on a port of 127.0.0.1; yield a channel to it."""
     admission = Admission(Caps(100, 100, 100), world.metrics)
-    server = grpc.aio.server(interceptors=[AdmissionInterceptor(admission, "test")])
-    server.add_generic_rpc_handlers(
+    door = Door(admission, "test")
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((door,))
+    door.add_generic_rpc_handlers(
         (ConsumerService(world.streams).handler(), TextService(world.streams, append).handler())
     )
     world.target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"

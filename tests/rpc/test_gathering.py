@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from riverrun.v1.records_pb2 import Record, RecordBatch, RecordSet
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.log.batch import PartitionId, Stamp
-from riverrun_server.core.pace import AIM_CALLS
 from riverrun_server.ports.partitions import Acks, Appended
 from riverrun_server.rpc.gathering import Gathering
 from riverrun_server.wire.ingress import IngressLimits, pack_records
@@ -150,14 +149,18 @@ async def test_many_calls_wait_for_one_another_and_not_once_there_are_enough(gat
     partition = Partition()
     now_s = time.perf_counter()
     pace = gathering._pace(partition, Acks.ALL, now_s - 1)
-    pace.closed(10_000, now_s, time.thread_time() + 1)
+    for _ in range(20):
+        pace.came()
+    pace.closed(now_s, time.thread_time() + 1)
+    for _ in range(20):
+        pace.left()
     gathering.add(partition, packed(b"0"), Acks.ALL, lambda _: None)
     await turn()
     assert not partition.appends
-    for n in range(1, AIM_CALLS):
+    for n in range(1, pace.aim):
         gathering.add(partition, packed(b"%d" % n), Acks.ALL, lambda _: None)
     await turn()
-    assert partition.values() == [[b"%d" % n for n in range(AIM_CALLS)]]
+    assert partition.values() == [[b"%d" % n for n in range(pace.aim)]]
     assert not gathering._open
 
 

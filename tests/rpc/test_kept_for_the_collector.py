@@ -17,8 +17,9 @@ import pytest
 
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.observe.metrics import Metrics
-from riverrun_server.rpc.admission import Admission, AdmissionInterceptor, Caps
+from riverrun_server.rpc.admission import Admission, Caps
 from riverrun_server.rpc.call_log import CallLog, CallLogRules
+from riverrun_server.rpc.door import Door
 from riverrun_server.rpc.errors import to_proto
 
 CALLS = 5
@@ -73,10 +74,10 @@ async def call():
         name: grpc.unary_unary_rpc_method_handler(do, Request, bytes)
         for name, do in {"Answer": answer, "Fail": fail, "Tell": tell}.items()
     }
-    server = grpc.aio.server(interceptors=[AdmissionInterceptor(admission, "inside")])
-    server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler("some.Service", handlers),)
-    )
+    door = Door(admission, "inside")
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((door,))
+    door.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("some.Service", handlers),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     gc.collect()

@@ -17,8 +17,9 @@ from riverrun_server.core.log.batch import PartitionId
 from riverrun_server.observe.metrics import Metrics
 from riverrun_server.ports.partitions import Appended
 from riverrun_server.rpc import appends
-from riverrun_server.rpc.admission import Admission, AdmissionInterceptor, Caps
+from riverrun_server.rpc.admission import Admission, Caps
 from riverrun_server.rpc.appends import AppendRules
+from riverrun_server.rpc.door import Door
 from riverrun_server.rpc.producer import ProducerService
 from riverrun_server.runtime.clock import SystemDice
 from riverrun_server.runtime.in_flight import InFlightBytes
@@ -94,9 +95,11 @@ async def running(partitions=2, *, connection_bytes=1 << 20, timeout_ms=30_000):
         return 7
 
     admission = Admission(Caps(100, 100, 100), Metrics(process=False))
-    server = grpc.aio.server(interceptors=[AdmissionInterceptor(admission, "test")])
+    door = Door(admission, "test")
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((door,))
     service = ProducerService(rules, in_flight, producer_id, draining, SystemDice())
-    server.add_generic_rpc_handlers((service.handler(),))
+    door.add_generic_rpc_handlers((service.handler(),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

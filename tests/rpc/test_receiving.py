@@ -27,7 +27,11 @@ def make(slow_max):
 
 async def begin(receiving):
     call = Call()
-    task = asyncio.create_task(receiving.request(call))
+
+    async def serve():
+        return await receiving.request(call, asyncio.current_task())
+
+    task = asyncio.create_task(serve())
     await asyncio.sleep(0.01)
     return call, task
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeAlias
 
 from google.protobuf.duration_pb2 import Duration
@@ -32,6 +33,8 @@ Where: TypeAlias = tuple[str, bytes, int]
 
 # A smaller record set is packed on the loop; a thread would cost more than the work.
 _PACK_ON_LOOP_RECORDS = 500
+
+_ACKS = {producer_pb2.ACKS_UNSPECIFIED: Acks.ALL, **{int(acks): acks for acks in Acks}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +99,7 @@ class AppendRules:
         return join([await self.pack_records(access, records)], self.now_ms())
 
     def _ingress(self, access: PartitionAccess) -> IngressLimits:
-        return IngressLimits(access.max_batch_bytes, self.limits.timestamp_ahead_max_ms)
+        return _ingress(access.max_batch_bytes, self.limits.timestamp_ahead_max_ms)
 
     def timeout_s(self, timeout: Duration | None) -> float:
         """Return how long to wait for acks; what the client asks for is bounded.
@@ -114,6 +117,10 @@ class AppendRules:
                 f"{self.limits.default_produce_timeout_ms / 1000} s",
             )
         return min(seconds, self.limits.max_produce_timeout_ms / 1000)
+
+
+# Nearly every batch of a broker meets the same two numbers.
+_ingress = lru_cache(256)(IngressLimits)
 
 
 def check_records(count: int, what: str = "records") -> None:
@@ -139,16 +146,14 @@ def acks_of(value: int) -> Acks:
     Raises:
         Refusal: INVALID_REQUEST for a value that is none.
     """
-    if value == producer_pb2.ACKS_UNSPECIFIED:
-        return Acks.ALL
-    try:
-        return Acks(value)
-    except ValueError:
+    acks = _ACKS.get(value)
+    if acks is None:
         raise Refusal(
             Reason.INVALID_REQUEST,
             f"acks is {value}, which means nothing here; use ACKS_ALL (1), ACKS_LEADER (2) or "
             "ACKS_NONE (3)",
-        ) from None
+        )
+    return acks
 
 
 def where(access: PartitionAccess) -> Where:

@@ -15,7 +15,7 @@ from time import perf_counter, thread_time
 from typing import Final
 from weakref import WeakKeyDictionary
 
-from riverrun_server.core.pace import AIM_CALLS, Pace
+from riverrun_server.core.pace import Pace
 from riverrun_server.ports.partitions import Acks, Append, Appended, PartitionAccess
 from riverrun_server.rpc.errors import internal
 from riverrun_server.wire.ingress import MAX_BATCH_RECORDS, PackedRecords, join
@@ -43,20 +43,28 @@ class Gathering:
         # A partition that is let go takes its paces along.
         self._paces: WeakKeyDictionary[PartitionAccess, dict[Acks, Pace]] = WeakKeyDictionary()
 
-    def add(self, access: PartitionAccess, packed: PackedRecords, acks: Acks, done: Done) -> None:
-        """Append records soon; `done` is told of them alone, as by `PartitionAccess.submit`."""
+    def add(self, access: PartitionAccess, packed: PackedRecords, acks: Acks, done: Done) -> Pace:
+        """Append records soon; `done` is told of them alone, as by `PartitionAccess.submit`.
+
+        Returns the pace that counts the call: tell it once the call has `left`.
+        """
         key = access, acks
         group = self._open.get(key)
         if group is not None and not group.fits(packed):
             self._append(key, group)
             group = None
         if group is None:
-            group = self._open[key] = _Group(min(access.max_batch_bytes, _GROUP_BYTES_MAX))
             now_s = perf_counter()
-            self._append_soon(key, group, self._pace(access, acks, now_s).wait_s(now_s))
+            pace = self._pace(access, acks, now_s)
+            wait_s = pace.wait_s(now_s)
+            max_bytes = min(access.max_batch_bytes, _GROUP_BYTES_MAX)
+            group = self._open[key] = _Group(max_bytes, pace, pace.aim if wait_s else 0)
+            self._append_soon(key, group, wait_s)
         group.add(packed, done)
-        if len(group.packed) == AIM_CALLS:
+        group.pace.came()
+        if len(group.packed) == group.aim:
             self._append_soon(key, group, 0.0)
+        return group.pace
 
     def _append_soon(self, key: tuple[PartitionAccess, Acks], group: _Group, wait_s: float) -> None:
         loop = asyncio.get_running_loop()
@@ -72,7 +80,7 @@ class Gathering:
         access, acks = key
         # The loop's own clock counts whole milliseconds only.
         now_s = perf_counter()
-        self._pace(access, acks, now_s).closed(len(group.packed), now_s, thread_time())
+        group.pace.closed(now_s, thread_time())
         try:
             access.submit(Append(join(group.packed, self._now_ms()), acks, group.appended))
         except Exception as error:  # noqa: BLE001 - nobody else would answer these calls
@@ -84,13 +92,21 @@ class Gathering:
 
 
 class _Group:
-    """The records of some calls, in order, and who is told of each call's."""
+    """The records of some calls, in order, and who is told of each call's.
 
-    __slots__ = ("_bytes_left", "_dones", "_records_left", "packed")
+    Args:
+        max_bytes: of all records; the first ones may be larger.
+        pace: of its partition and ack condition.
+        aim: with so many calls it is complete; 0 where it waits for nobody.
+    """
 
-    def __init__(self, max_bytes: int) -> None:
+    __slots__ = ("_bytes_left", "_dones", "_records_left", "aim", "pace", "packed")
+
+    def __init__(self, max_bytes: int, pace: Pace, aim: int) -> None:
         self._bytes_left = max_bytes
         self._records_left = MAX_BATCH_RECORDS
+        self.pace = pace
+        self.aim = aim
         self.packed: list[PackedRecords] = []
         self._dones: list[Done] = []
 
@@ -99,7 +115,7 @@ class _Group:
         return len(packed.data) <= self._bytes_left and packed.records <= self._records_left
 
     def add(self, packed: PackedRecords, done: Done) -> None:
-        """Take records; the first ones may be larger than the group's bound."""
+        """Take the records of a call."""
         self._bytes_left -= len(packed.data)
         self._records_left -= packed.records
         self.packed.append(packed)

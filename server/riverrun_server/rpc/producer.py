@@ -14,6 +14,7 @@ from riverrun.v1 import producer_pb2
 from riverrun.v1.producer_pb2 import PartitionBatch, ProduceRequest, ProduceResponse
 from riverrun.v1.records_pb2 import Record
 from riverrun_server.core.errors import Reason, Refusal
+from riverrun_server.core.pace import Pace
 from riverrun_server.ports.clock import Dice
 from riverrun_server.ports.partitions import Acks, Append, Appended, PartitionAccess
 from riverrun_server.rpc import call_notes
@@ -29,6 +30,7 @@ from riverrun_server.rpc.appends import (
 from riverrun_server.rpc.gathering import Gathering
 from riverrun_server.rpc.partitioning import choose_partitions
 from riverrun_server.rpc.produce_stream import ProduceStream, received
+from riverrun_server.rpc.timeouts import Timeouts
 from riverrun_server.runtime.in_flight import InFlightBytes
 from riverrun_server.wire.ingress import AcceptedBatch, join
 
@@ -44,13 +46,14 @@ class _Slot:
     appended: Appended | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Call:
     """A unary Produce under way: its results in order, and how many are still missing."""
 
     acks: Acks
     slots: list[_Slot] = field(default_factory=list)
     missing: int = 0
+    paces: list[Pace] = field(default_factory=list)
     waiter: asyncio.Future[None] | None = None
 
     def refuse(self, place: Where, refusal: Refusal) -> None:
@@ -79,19 +82,31 @@ class _Call:
 
         return done
 
-    async def finish(self, timeout_s: float) -> None:
+    def gathered(self, pace: Pace) -> None:
+        """Count the call there until its answer has been sent."""
+        if not self.paces:
+            task = asyncio.current_task()
+            assert task is not None, "gRPC runs each call in a task"
+            task.add_done_callback(self._left)
+        self.paces.append(pace)
+
+    def _left(self, _: object) -> None:
+        for pace in self.paces:
+            pace.left()
+
+    async def finish(self, timeouts: Timeouts, timeout_s: float) -> None:
         """Wait for what is missing; what does not come in time is answered as unknown."""
         if not self.missing:
             return
-        loop = asyncio.get_running_loop()
-        waiter = self.waiter = loop.create_future()
-        timer = loop.call_later(timeout_s, self._time_out, timeout_s)
+        self.waiter = asyncio.get_running_loop().create_future()
+        timeouts.start(self, timeout_s)
         try:
-            await waiter
+            await self.waiter
         finally:
-            timer.cancel()
+            timeouts.stop(self, timeout_s)
 
-    def _time_out(self, timeout_s: float) -> None:
+    def time_out(self, timeout_s: float) -> None:
+        """Answer what has not come as unknown."""
         for slot in self.slots:
             if slot.appended is None:
                 slot.appended = Appended(None, slot.record_count, error=timed_out(timeout_s))
@@ -108,8 +123,12 @@ class _Call:
 
     def failure(self) -> Refusal | None:
         """Return why nothing at all was appended, or None where something was."""
-        refusals = [slot.appended.error for slot in self.slots if slot.appended is not None]
-        return refusals[0] if refusals and all(refusals) else None
+        first: Refusal | None = None
+        for slot in self.slots:
+            if slot.appended is None or slot.appended.error is None:
+                return None
+            first = first or slot.appended.error
+        return first
 
 
 class ProducerService:
@@ -137,6 +156,7 @@ class ProducerService:
         self._draining = draining
         self._dice = dice
         self._gathering = Gathering(rules.now_ms)
+        self._timeouts = Timeouts()
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return the service's methods; streamed answers are serialised by the stream itself."""
@@ -161,11 +181,11 @@ class ProducerService:
             },
         )
 
-    async def produce(
+    def produce(
         self, request: ProduceRequest, _: grpc.aio.ServicerContext[Any, Any]
-    ) -> ProduceResponse:
+    ) -> Awaitable[ProduceResponse]:
         """Append the flat form's records, or many batches."""
-        return await self.append(request)
+        return self.append(request)
 
     async def append(self, request: ProduceRequest) -> ProduceResponse:
         """Do what Produce does.
@@ -188,7 +208,7 @@ class ProducerService:
                 await self._append_batches(request, call)
             else:
                 await self._append_flat(request, call)
-            await call.finish(timeout_s)
+            await call.finish(self._timeouts, timeout_s)
         finally:
             budget.close()
         if not request.batches and (failure := call.failure()) is not None:
@@ -225,7 +245,7 @@ class ProducerService:
                 continue
             if expected is None:
                 done = call.expect(access, packed.records)
-                self._gathering.add(access, packed, call.acks, done)
+                call.gathered(self._gathering.add(access, packed, call.acks, done))
             else:
                 call.submit(access, join([packed], self._rules.now_ms()), expected)
 

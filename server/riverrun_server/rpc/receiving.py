@@ -45,15 +45,15 @@ class Receiving:
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
 
-    async def request(self, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        """Return the one request of a call.
+    async def request(
+        self, context: grpc.aio.ServicerContext[Any, Any], task: asyncio.Task[Any]
+    ) -> Any:
+        """Return the one request of a call, which runs in this task.
 
         Raises:
             Refusal: INVALID_REQUEST where there is none; OVERLOADED where it took too long.
         """
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
-        assert task is not None
-        self._arriving[task] = loop.time()
+        self._arriving[task] = asyncio.get_running_loop().time()
         if self._timer is None:
             self._look_later()
         try:

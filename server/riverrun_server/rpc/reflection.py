@@ -23,11 +23,13 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor, FileDescript
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
+from riverrun_server.rpc.door import Door
+
 V1: Final = "grpc.reflection.v1.ServerReflection"
 V1ALPHA: Final = str(reflection.SERVICE_NAME)
 
 
-def serve_reflection(server: grpc.aio.Server, services: Iterable[str]) -> None:
+def serve_reflection(server: Door, services: Iterable[str]) -> None:
     """Let `server` describe these services, named in full, and reflection itself.
 
     The descriptors are read at the first call that needs them, not here.

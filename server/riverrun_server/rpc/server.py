@@ -15,7 +15,8 @@ import grpc.aio
 from google.protobuf.internal import api_implementation
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 
-from riverrun_server.rpc.admission import METADATA_BYTES_MAX, Admission, AdmissionInterceptor
+from riverrun_server.rpc.admission import Admission
+from riverrun_server.rpc.door import METADATA_BYTES_MAX, Door
 from riverrun_server.rpc.listener import Address, Listener
 from riverrun_server.rpc.reflection import serve_reflection
 from riverrun_server.runtime.supervisor import CannotStart
@@ -85,11 +86,11 @@ class Service:
 
     Attributes:
         name: in full, as in riverrun.v1.ProducerService.
-        add: the generated add_…_to_server, its servicer already given.
+        add: the generated add_…_to_server, its servicer already given; the door is its server.
     """
 
     name: str
-    add: Callable[[grpc.aio.Server], None]
+    add: Callable[[Door], None]
 
 
 class ServingStatus:
@@ -151,11 +152,10 @@ class ListenerServer:
                 f"protobuf runs on {api_implementation.Type()!r}, expected 'upb'; unset "
                 "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION or install protobuf's binary wheel"
             )
-        self._server = grpc.aio.server(
-            options=options.as_grpc(),
-            interceptors=[AdmissionInterceptor(admission, listener.name)],
-        )
-        health_pb2_grpc.add_HealthServicer_to_server(status.servicer, self._server)
+        self._door = Door(admission, listener.name)
+        self._server = grpc.aio.server(options=options.as_grpc())
+        self._server.add_generic_rpc_handlers((self._door,))
+        health_pb2_grpc.add_HealthServicer_to_server(status.servicer, self._door)
         self._reflects = reflects
         self._names: list[str] = [health.SERVICE_NAME]
         self.add(services)
@@ -164,13 +164,13 @@ class ListenerServer:
     def add(self, services: Sequence[Service]) -> None:
         """Serve these too; before `start`."""
         for service in services:
-            service.add(self._server)
+            service.add(self._door)
             self._names.append(service.name)
 
     async def start(self) -> None:
         """Answer calls from now on."""
         if self._reflects:
-            serve_reflection(self._server, self._names)
+            serve_reflection(self._door, self._names)
         await self._server.start()
 
     async def stop(self, grace_s: float) -> None:

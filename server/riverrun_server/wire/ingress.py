@@ -131,7 +131,7 @@ def pack_records(records: Sequence[Record], limits: IngressLimits, now_ms: int) 
         Refusal: INVALID_RECORD, INVALID_TIMESTAMP, BATCH_TOO_LARGE.
     """
     # Each look at a repeated field makes its elements anew for Python.
-    records = list(records)
+    records = records[:]
     _check_count(len(records), 0)
     data = _record_set(records)
     _check_size(len(data), len(records), limits)
@@ -252,9 +252,9 @@ def _times(records: Iterable[Record]) -> tuple[int, int, bool]:
         Refusal: INVALID_TIMESTAMP: one lies below 0.
     """
     times = [record.timestamp_ms if record.HasField("timestamp_ms") else None for record in records]
-    known = [time for time in times if time is not None]
-    if not known:
+    if times.count(None) == len(times):
         return 0, 0, False
+    known = [time for time in times if time is not None]
     _check_not_negative(min(known))
     return times[0] or 0, max(known), len(known) == len(times)
 

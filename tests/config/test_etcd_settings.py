@@ -53,6 +53,14 @@ def test_an_address_that_names_no_etcd_is_refused_with_the_form(text):
     assert "expected embedded, or etcd://HOST:PORT,HOST:PORT/CLUSTER" in said
 
 
+def test_a_password_in_an_address_is_refused_and_not_told():
+    [said] = problems(metadata="etcd://broker:s3cret@127.0.0.1:2379/orders")
+    assert said.endswith(
+        "got 'etcd://***@127.0.0.1:2379/orders' (whom to log in as goes into etcd.user and "
+        "etcd.password_file)"
+    )
+
+
 @pytest.mark.parametrize(
     ("given", "lacks"),
     [

@@ -20,6 +20,8 @@ from riverrun_server.rpc.listener import Address, Listener, Protocol
 
 DEFAULT: Final = "default"
 _SHOWN_MAX: Final = 100
+# The user, and perhaps the password, in front of an address.
+_LOGIN: Final = re.compile(r"://[^/\s]*@")
 # Variables that begin like settings and are none: the file itself, and the client's own.
 _OTHERS: Final = {"RIVERRUN_CONFIG", "RIVERRUN_BOOTSTRAP"}
 # Kubernetes and Docker links set these for a service whose name begins with "riverrun".
@@ -291,9 +293,9 @@ def _refused(where: str, shown: str, accepts: str, error: ValueError) -> str:
 
 
 def _quoted(raw: object) -> str:
-    """Write a value as far as it fits a line."""
+    """Write a value as far as it fits a line, without whom an address in it logs in as."""
     try:
-        return _cut(repr(raw))
+        return _cut(_LOGIN.sub("://***@", repr(raw)))
     except ValueError:  # Python writes out no number of more than some thousand digits
         return "a number of thousands of digits"
 

@@ -62,6 +62,8 @@ class MetadataAddress:
         found = _URL.fullmatch(raw) if isinstance(raw, str) else None
         if found is None or _NAME.fullmatch(found[3]) is None or found[3] in (".", ".."):
             raise ValueError
+        if "@" in found[2]:
+            raise ValueError("whom to log in as goes into etcd.user and etcd.password_file")
         members = tuple(Address.parse(member) for member in found[2].split(","))
         if len(members) > _MEMBERS_MAX or len(set(members)) < len(members):
             raise ValueError("a member is there twice, or there are too many")

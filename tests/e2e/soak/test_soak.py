@@ -44,7 +44,8 @@ async def test_a_broker_under_mixed_load_loses_nothing_and_warns_of_nothing(tmp_
     assert 30 < last.rss_mib < 2_000
     assert 10 < last.handles < 2_000
     assert last.threads > 3
-    assert last.cpu > 0
+    # The kernel counts in hundredths of a second, and the last interval may be shorter.
+    assert max(sample.cpu for sample in rig.samples) > 0
     assert last.disk_mib >= last.wal_mib > 0
     assert last.p50_ms is not None
     assert last.p99_ms >= last.p50_ms > 0

@@ -1,4 +1,4 @@
-"""The broker's command line: riverrun-server run, print-config, recover and version.
+"""The broker's command line: riverrun-server run, print-config, recover, move-metadata and version.
 
 What a person can put right is one line on standard error and an exit code, never a traceback.
 Heavy imports happen inside the commands, so that help and configuration come at once.
@@ -164,6 +164,30 @@ def recover(topic: str, partition: int, accept_loss: bool, **given: Any) -> None
             told = accept(settings, topic, partition)
     if told:
         click.echo(told)
+
+
+@main.command("move-metadata")
+@takes_settings("data_dir", "metadata", "insecure", "log.format", "log.level")
+def move_metadata(**given: Any) -> None:
+    r"""Move a broker's metadata from its own store into etcd.
+
+    The broker must not be running on the data directory. Topics, their ids, configurations and
+    records stay as they are; from then on the broker is started with the same --metadata. Where it
+    was interrupted, do it again.
+
+    \b
+    Example:
+      riverrun-server move-metadata --data-dir data --metadata etcd://127.0.0.1:2379/orders
+    """
+    settings = _loaded(given).settings
+    with _server_extra():
+        from riverrun_server.move_metadata import move_metadata as move  # noqa: PLC0415 - as above
+        from riverrun_server.observe import logs  # noqa: PLC0415
+
+        logs.configure(settings.log.format, settings.log.level)
+        with _one_line():
+            told = move(settings)
+    click.echo(told)
 
 
 @main.command()

@@ -52,8 +52,33 @@ async def open_metadata(
         return
     row = MarkRow(table, address.prefix)
     mark = Mark() if settings.etcd.confirm_store else row.load()
+    async with open_etcd(settings, address, mark, row.save, dice) as store:
+        _log.info("metadata is in etcd", address=str(address), prefix=address.prefix)
+        yield store
+
+
+@contextlib.asynccontextmanager
+async def open_etcd(
+    settings: Settings,
+    address: EtcdAddress,
+    mark: Mark,
+    progress: Callable[[Mark], None],
+    dice: Dice,
+) -> AsyncIterator[EtcdStore]:
+    """Open the metadata of a cluster in etcd, which answers from then on.
+
+    Args:
+        settings: say how etcd is reached.
+        address: where it is.
+        mark: how far it was seen before.
+        progress: told the newest mark whenever it has moved.
+        dice: spreads pauses.
+
+    Raises:
+        CannotStart: it cannot be reached.
+    """
     try:
-        opened = EtcdStore(_options(settings, address), dice, mark=mark, progress=row.save)
+        opened = EtcdStore(_options(settings, address), dice, mark=mark, progress=progress)
     except OSError as error:
         raise CannotStart(f"etcd: {error.filename}: {error.strerror}") from error
     async with opened as store:
@@ -61,7 +86,6 @@ async def open_metadata(
             await store.wait_until_it_answers(settings.etcd.start_timeout_s)
         except MetadataError as error:
             raise CannotStart(f"metadata {address}: {error}") from error
-        _log.info("metadata is in etcd", address=str(address), prefix=address.prefix)
         yield store
 
 
@@ -96,8 +120,9 @@ def _check_home(table: Table, address: EtcdAddress | None, data_dir: str) -> Non
     if address is not None and revision:
         raise CannotStart(
             f"metadata is {told}, but data directory {data_dir} keeps its metadata itself "
-            f"({len(entries)} keys at revision {revision}); start it with --metadata embedded, or "
-            "another data directory"
+            f"({len(entries)} keys at revision {revision}); start it with --metadata embedded, with "
+            "another data directory, or take its metadata there first: riverrun-server "
+            f"move-metadata --data-dir {data_dir} --metadata {told}"
         )
 
 

@@ -103,3 +103,47 @@ async def test_while_etcd_is_away_records_go_on_and_a_new_topic_is_refused(broke
         assert broker.term() == 0
     finally:
         etcd.start()
+
+
+def moved(broker, address):
+    """Take a broker's metadata to etcd by the operator's command."""
+    return subprocess.run(
+        [SERVER, "move-metadata", "--data-dir", str(broker.data_dir), "--metadata", address],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+async def test_a_broker_with_its_own_metadata_moves_to_etcd_with_everything(tmp_path, address):
+    with ended(BrokerProcess(tmp_path)) as alone:
+        alone.start()
+        async with riverrun.Client(alone.address) as client:
+            await client.admin().create_topic(
+                "kept", partitions=2, configs={"retention.ms": "5000000"}
+            )
+            async with client.producer() as producer:
+                await producer.send("kept", b"before", partition=1)
+            async with client.consumer("kept", group="readers") as consumer:
+                await anext(aiter(consumer))
+                await consumer.commit()
+            before = await client.admin().describe_topic("kept")
+        alone.kill9()  # what was acknowledged moves along, however the broker ended
+    done = moved(alone, address)
+    assert done.returncode == 0, done.stderr
+    assert f"start the broker with --metadata {address}" in done.stdout
+    assert "is in etcd already" in moved(alone, address).stderr
+    with ended(BrokerProcess(tmp_path, "--metadata", address)) as broker:
+        broker.start()
+        async with riverrun.Client(broker.address) as client:
+            after = await client.admin().describe_topic("kept")
+            assert (after.topic, after.configs) == (before.topic, before.configs)
+            async with client.producer() as producer:
+                assert (await producer.send("kept", b"after", partition=1)).offset == 1
+            async with client.consumer("kept", group="readers") as consumer:
+                assert (await anext(aiter(consumer))).value == b"after"
+        assert broker.term() == 0
+    with ended(BrokerProcess(tmp_path)) as alone, pytest.raises(AssertionError):
+        alone.start()
+    assert "are in etcd under" in alone.logs()

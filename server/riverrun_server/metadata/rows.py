@@ -55,6 +55,10 @@ class Rows:
                 puts.append((key, _row(event.entry)))
         self._table.write(puts, deletes)
 
+    def keys(self) -> list[bytes]:
+        """Return the keys of all rows: without them the metadata is not here any more."""
+        return [_REVISION_KEY, *(key for key, _ in self._table.scan(_ENTRY_PREFIX))]
+
 
 def _row(entry: Entry) -> bytes:
     header = _ENTRY.pack(

@@ -52,6 +52,10 @@ class MarkRow:
 
     def save(self, mark: Mark) -> None:
         """Write the mark; where the disk refuses, an older one stays, which proves less."""
-        row = _HEADER.pack(FORMAT_VERSION, mark.cluster_id, mark.revision) + self._prefix
         with contextlib.suppress(StorageError):
-            self._table.write([(_KEY, row)])
+            self._table.write([self.row(mark)])
+
+    def row(self, mark: Mark) -> tuple[bytes, bytes]:
+        """Return the row of a mark."""
+        header = _HEADER.pack(FORMAT_VERSION, mark.cluster_id, mark.revision)
+        return _KEY, header + self._prefix

@@ -1,0 +1,1 @@
+"""Between brokers: replication streams, and what they carry."""

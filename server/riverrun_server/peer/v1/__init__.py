@@ -1,0 +1,1 @@
+"""Messages between brokers as generated from proto/riverrun_server/peer/v1."""

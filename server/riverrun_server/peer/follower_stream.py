@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final, TypeAlias
 
@@ -117,8 +116,8 @@ class FollowerStream:
                 self.mailbox = None
                 mailbox.close()
                 writing.cancel()
-                with contextlib.suppress(asyncio.CancelledError, grpc.aio.AioRpcError):
-                    await writing
+                # Suppressing its cancellation would suppress one of this task, too.
+                await asyncio.gather(writing, return_exceptions=True)
         finally:
             call.cancel()
 

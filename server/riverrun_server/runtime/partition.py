@@ -227,6 +227,10 @@ class LocalPartition:
         """The offset that the next record gets."""
         return self._machine.log_end
 
+    def sync_point(self) -> int:
+        """Say up to which offset everything has been written."""
+        return self._machine.log_end
+
     def synced(self, offset: int) -> None:
         """Answer what waited for this much to be on disk, and wake readers."""
         if self._gone:

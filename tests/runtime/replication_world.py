@@ -50,6 +50,7 @@ class Broker:
         self.id = broker
         self.store = MemoryStore(stored_batch, scan_batch)
         self.incarnation = life(broker)
+        self.lives = 0
         self.up = False
         self.failures = []
 
@@ -75,6 +76,12 @@ class Broker:
     def crash(self, survivors: int = 0) -> None:
         self.up = False
         self.store.crash(survivors)
+
+    def wipe(self) -> None:
+        """Lose the disk: what comes back is another life."""
+        self.store = MemoryStore(stored_batch, scan_batch)
+        self.lives += 1
+        self.incarnation = life(self.id, self.lives)
 
     def learn(self) -> None:
         """Apply all of the metadata."""

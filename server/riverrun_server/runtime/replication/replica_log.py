@@ -197,6 +197,10 @@ class ReplicaLog:
         Raises:
             CorruptData: what remains cannot be trusted.
         """
+        held = self.log.read(offset, self.machine.log_end, 1)
+        if held:
+            # The leader's epoch may end in the midst of a batch here: then it does not have that one.
+            offset = min(offset, held[0].base_offset)
         start, snapshot = self.machine.log_start, self.log.snapshot()
         if offset < start or (start > 0 and snapshot is not None and snapshot[0] > offset):
             # Without what was deleted before, the producers could not be known either.

@@ -213,7 +213,7 @@ class Replica:
         if self.log.is_synced or self.why_stopped is not None:
             return None
         probe = self.follower.core.probe if self.follower is not None else 0
-        return self.log.sync_point(self.leader_epoch, probe)
+        return self.log.sync_point(probe)
 
     def synced(self, point: SyncPoint, now: float) -> None:
         """Learn that a sync that began at a point has ended well."""
@@ -222,9 +222,7 @@ class Replica:
             if self.leader is not None:
                 self.leader.synced(now)
             elif self.follower is not None:
-                # A probe of an earlier leader is none of this one's.
-                seen = point.leader_epoch == self.leader_epoch
-                self.follower.synced(point.probe if seen else 0)
+                self.follower.synced(point.probe)
 
     def tick(self, now: float) -> None:
         """Do what is due: several times a second, evenly."""

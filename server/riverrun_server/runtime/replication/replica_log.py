@@ -54,7 +54,6 @@ class SyncPoint(NamedTuple):
     log_end: int
     writes: int
     cuts: int
-    leader_epoch: int
     probe: int
 
 
@@ -125,10 +124,9 @@ class ReplicaLog:
         """Count a write that a sync has yet to prove."""
         self._writes += 1
 
-    def sync_point(self, leader_epoch: int, probe: int) -> SyncPoint:
+    def sync_point(self, probe: int) -> SyncPoint:
         """Return what a sync that begins now will prove, also of a leader's probe."""
-        end = self.machine.log_end
-        return SyncPoint(self.partition, end, self._writes, self._cuts, leader_epoch, probe)
+        return SyncPoint(self.partition, self.machine.log_end, self._writes, self._cuts, probe)
 
     def synced(self, point: SyncPoint) -> None:
         """Take into account what a sync has proved; a log cut meanwhile is another one."""

@@ -64,7 +64,12 @@ class Broker:
         )
         revision = self.world.write(BrokerKey(self.id), registration)
         services = ReplicaServices(
-            self.store, TailBudget(1 << 20), scan_batch, lambda: NOW_MS, self.failures.append
+            self.store,
+            TailBudget(1 << 20),
+            scan_batch,
+            lambda: NOW_MS,
+            self.failures.append,
+            snapshot_interval_bytes=200,
         )
         world = self.world
         self.replicas = Replicas(
@@ -277,3 +282,29 @@ class World:
 
     def logs(self):
         return [each.log() for each in self.brokers.values() if each.up]
+
+    def shrink(self, *left: int) -> None:
+        """Let the replicas in sync be these, as the metadata say."""
+        value = self.value
+        isr = tuple(Replica(each, life(each)) for each in left)
+        epoch = value.partition_epoch + 1
+        changed = dataclasses.replace(value, isr=isr, partition_epoch=epoch)
+        self.write(PartitionKey(TOPIC, 0), changed)
+        self.learn()
+
+    def sent(self, kind, *, to: int | None = None):
+        """Return the messages of a kind that are on their way."""
+        return [
+            message
+            for (_, receiver), queue in self.links.items()
+            for envelope in queue
+            for message in envelope.messages
+            if isinstance(message, kind) and to in (None, receiver)
+        ]
+
+
+def ready(**how) -> World:
+    """Return a world whose broker 1 leads and is followed by the others."""
+    world = World(**how)
+    world.run()
+    return world

@@ -15,6 +15,21 @@ from riverrun_server.core.log.epochs import EPOCHS_LOST_MAX
 from riverrun_server.runtime.replication.outbox import Outcome
 from tests.runtime.replication_world import ID, World
 
+_WEIGHTS = {
+    "append": 5,
+    "deliver": 10,
+    "sync": 5,
+    "tick": 3,
+    "learn": 5,
+    "decide": 2,
+    "crash": 1,
+    "start": 1,
+    "reconnect": 1,
+    "elect": 2,
+    "trim": 1,
+    "wipe": 1,
+}
+
 
 class History:
     """One random history of a world, and what it must not break."""
@@ -34,33 +49,33 @@ class History:
         world, dice = self.world, self.dice
         before = {each.id: self.watermark(each) for each in world.brokers.values() if each.up}
         broker = world[dice.randint(1, 3)]
-        match dice.randrange(26):
-            case 0 | 1 | 2 | 3:
+        match dice.choices(list(_WEIGHTS), list(_WEIGHTS.values()))[0]:
+            case "append":
                 self.append()
-            case 4 | 5 | 6 | 7 | 8 | 9 | 10 | 11:
+            case "deliver":
                 self.deliver()
-            case 12 | 13 | 14:
+            case "sync":
                 if broker.up:
                     self.sync(broker)
-            case 15 | 16:
+            case "tick":
                 world.tick(dice.choice([0.3, 1.0, 4.0]))
-            case 17 | 18:
+            case "learn":
                 world.learn(broker.id)
-            case 19:
+            case "decide":
                 self.decide()
-            case 20:
+            case "crash":
                 self.crash(broker)
-            case 21:
+            case "start":
                 for each in world.brokers.values():
                     if not each.up:
                         each.start()
-            case 22:
+            case "reconnect":
                 self.reconnect()
-            case 23:
+            case "elect":
                 self.elect()
-            case 24:
+            case "trim":
                 self.trim()
-            case 25:
+            case "wipe":
                 self.wipe(broker)
         world.collect()
         self.check(before)

@@ -18,7 +18,7 @@ from riverrun_server.core.log.state import LogState
 from riverrun_server.core.producers import ProducersSnapshot, ProducerTable
 from riverrun_server.core.replication.messages import Restart
 from riverrun_server.ports.log import LogStore, StorageError
-from riverrun_server.runtime.appender import Appender
+from riverrun_server.runtime.appender import SNAPSHOT_INTERVAL_BYTES, Appender
 from riverrun_server.runtime.recovery import recover_producers
 from riverrun_server.runtime.replication.cutting import state_below
 from riverrun_server.wire.snapshots import encode_snapshot
@@ -36,6 +36,7 @@ class ReplicaServices:
         failed: told when the disk failed for good.
         max_producers: how many idempotent producers a partition knows at once.
         producer_retention_ms: after how long a silent one may be forgotten.
+        snapshot_interval_bytes: between two snapshots of the producers.
     """
 
     store: LogStore
@@ -45,6 +46,7 @@ class ReplicaServices:
     failed: Callable[[StorageError], None]
     max_producers: int = 5_000
     producer_retention_ms: int = 7 * 86_400_000
+    snapshot_interval_bytes: int = SNAPSHOT_INTERVAL_BYTES
 
 
 class SyncPoint(NamedTuple):
@@ -87,6 +89,7 @@ class ReplicaLog:
             services.now_ms,
             services.producer_retention_ms,
             services.failed,
+            snapshot_interval_bytes=services.snapshot_interval_bytes,
         )
         self._writes = self._durable_writes = self._accept_write = 0
         self._cuts = 0
@@ -107,6 +110,11 @@ class ReplicaLog:
         found = self.log.snapshot()
         ahead = found is not None and found[0] > machine.log_end
         machine.producers_known_to = found[0] if found is not None and ahead else 0
+
+    def expire(self) -> None:
+        """Forget the producers that have been silent for long; to be called every few minutes."""
+        services = self._services
+        self.machine.producers.expire(services.now_ms(), services.producer_retention_ms)
 
     # What a sync proves.
 
@@ -232,6 +240,7 @@ class ReplicaLog:
         self._trim_to, self._trim_snapshot = 0, None
         self._first_base = None
         self.machine.cut(state)
+        self.appender.cut()
         self.recover()
 
     # Reading.

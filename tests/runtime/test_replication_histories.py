@@ -23,7 +23,8 @@ _WEIGHTS = {
     "learn": 5,
     "decide": 2,
     "crash": 1,
-    "start": 1,
+    "start": 2,
+    "calm": 1,
     "reconnect": 1,
     "elect": 2,
     "trim": 1,
@@ -69,6 +70,8 @@ class History:
                 for each in world.brokers.values():
                     if not each.up:
                         each.start()
+            case "calm":
+                world.settle(1)
             case "reconnect":
                 self.reconnect()
             case "elect":

@@ -58,6 +58,13 @@ class Following:
         epochs: of the log.
         retry_s: before a question that was not answered is asked again; three times that without
             a word from the leader is silence.
+
+    Attributes:
+        state: how far the logs are known to agree.
+        probe: the leader's newest that came.
+        committed: the leader's high watermark, which may lie behind this log's end.
+        log_start: the leader's.
+        why_stopped: what was found, once it is stopped.
     """
 
     def __init__(

@@ -43,10 +43,21 @@ class Leadership:
         machine: of the log; its epoch has begun at `epoch_start`.
         epochs: of the log.
         insync: the replicas in sync.
+        feeds: who is fed; nobody yet.
         me: this broker.
         epoch_start: where the log ended when the epoch began.
         terms: times and bounds.
         now: in seconds, monotonic, here and everywhere.
+
+    Attributes:
+        registered: by broker id, as the metadata says; to be kept up to date.
+        lease_deadline: until then this broker's session with the metadata store is known to hold; to
+            be kept up to date.
+        unclean_allowed: whether a replica that does not have everything may be elected; likewise.
+        insync: the replicas in sync.
+        followers: what is known of the others.
+        feeds: what was sent to them.
+        deposed: see the transitions.
     """
 
     def __init__(
@@ -54,6 +65,7 @@ class Leadership:
         machine: PartitionMachine,
         epochs: EpochMap,
         insync: InSyncSet,
+        feeds: Feeds,
         me: int,
         epoch_start: int,
         terms: Terms,
@@ -61,7 +73,7 @@ class Leadership:
     ) -> None:
         self.insync = insync
         self.followers = Followers(now)
-        self.feeds = Feeds(terms.max_push_bytes, terms.max_under_way_bytes)
+        self.feeds = feeds
         self.registered: Mapping[int, Registered] = {}
         self.lease_deadline = float("-inf")
         self.unclean_allowed = False
@@ -204,8 +216,7 @@ class Leadership:
     def depose(self) -> None:
         """Learn that a newer leader epoch has been accepted somewhere."""
         self.deposed = True
-        for broker in list(self.feeds):
-            self.feeds.end(broker)
+        self.feeds.close()
 
     # What follows from it.
 
@@ -230,16 +241,20 @@ class Leadership:
             return False
         return self._machine.committed(lowest)
 
-    def tick(self, now: float) -> None:
-        """Begin a new probe where it is time, and forgive followers the time that this process did not run."""
+    def tick(self, now: float) -> bool:
+        """Begin a new probe where it is time; return whether it was.
+
+        Followers are forgiven the time in which this process did not run.
+        """
         passed, self._ticked_at = now - self._ticked_at, now
         if passed > self._terms.lag_s / 2:
             self.followers.forgive(passed, now)
         if now < self._probe_at:
-            return
+            return False
         self._probe_at = now + self._terms.probe_s
         self.followers.probes.mark(now, self._machine.log_end)
         self.feeds.owe()
+        return True
 
     def change(self, now: float) -> Change | None:
         """Return a change of the replicas in sync to ask for; it is pending from here on."""

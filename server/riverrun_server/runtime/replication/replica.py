@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from typing import Final
 
-from riverrun_server.core.cluster.values import Durability, PartitionValue
+from riverrun_server.core.cluster.values import PartitionValue
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.log.batch import PartitionId, StoredBatch
-from riverrun_server.core.replication.following import Following
+from riverrun_server.core.replication.feeding import Feeds, Windows
 from riverrun_server.core.replication.isr import InSyncSet
 from riverrun_server.core.replication.leadership import Leadership
 from riverrun_server.core.replication.messages import Message, Refused
@@ -31,6 +32,9 @@ from riverrun_server.runtime.replication.replica_log import (
     SyncPoint,
 )
 
+# Between two looks for producers that have been silent for long; that costs next to nothing.
+_EXPIRE_S: Final = 300.0
+
 
 class Replica:
     """One replica.
@@ -45,6 +49,7 @@ class Replica:
         services: what all replicas share.
         terms: times and bounds.
         outbox: takes what is to be sent and asked for.
+        windows: how much is under way to each broker.
     """
 
     def __init__(
@@ -55,6 +60,7 @@ class Replica:
         services: ReplicaServices,
         terms: Terms,
         outbox: Outbox,
+        windows: Windows,
     ) -> None:
         self.partition = partition
         self.why_stopped: str | None = None
@@ -66,12 +72,14 @@ class Replica:
         self._services = services
         self._terms = terms
         self._outbox = outbox
+        self._windows = windows
         self._value: PartitionValue | None = None
         self._revision = 0
         self._registered: Mapping[int, Registered] = {}
         self._allows_loss = False
         self._lease_deadline = float("-inf")
         self._has_begun = False
+        self._expire_at = 0.0
 
     def recover(self) -> None:
         """Bring back what memory must know; damage stops the replica. Blocks."""
@@ -194,15 +202,16 @@ class Replica:
         return self.log.read(offset, self.log.machine.high_watermark, max_bytes)
 
     def trim(self, before_offset: int) -> None:
-        """Delete the records before an offset, once all that this needs is committed.
+        """Delete the records before an offset, -1 for all that are committed, as soon as that can be.
 
         Raises:
             Refusal: not led here, or OFFSET_OUT_OF_RANGE above the high watermark.
         """
         if self.leader is None:
             raise self._no_leader()
-        self.log.machine.trim_plan(before_offset, 0)
-        self.log.want_trim(before_offset)
+        plan = self.log.machine.trim_plan(before_offset, 0)
+        if plan is not None:
+            self.log.want_trim(plan.log_start_offset)
         with self._trusting():
             self.log.trim()
 
@@ -213,7 +222,7 @@ class Replica:
         if self.log.is_synced or self.why_stopped is not None:
             return None
         probe = self.follower.core.probe if self.follower is not None else 0
-        return self.log.sync_point(self.leader_epoch, probe)
+        return self.log.sync_point(probe)
 
     def synced(self, point: SyncPoint, now: float) -> None:
         """Learn that a sync that began at a point has ended well."""
@@ -222,14 +231,17 @@ class Replica:
             if self.leader is not None:
                 self.leader.synced(now)
             elif self.follower is not None:
-                # A probe of an earlier leader is none of this one's.
-                seen = point.leader_epoch == self.leader_epoch
-                self.follower.synced(point.probe if seen else 0)
+                self.follower.synced(point.probe)
 
     def tick(self, now: float) -> None:
         """Do what is due: several times a second, evenly."""
         if not self._has_begun and self._value is not None:
             self._begin(now)
+        if now >= self._expire_at:
+            self._expire_at = now + _EXPIRE_S
+            self.log.expire()
+        with self._trusting():
+            self.log.trim()
         with self._trusting():
             if self.leader is not None:
                 self.leader.tick(now)
@@ -270,52 +282,25 @@ class Replica:
                 if leads:
                     self._lead(value, now)
                 else:
-                    self._follow(value, now)
+                    scan, retry_s = self._services.scan, self._terms.retry_s
+                    self.follower = FollowerRole.begin(self.log, value, self._outbox, scan, retry_s)
+                    self.follower.ask(now)
                 self._has_begun = True
             return
         self._has_begun = True
 
     def _lead(self, value: PartitionValue, now: float) -> None:
-        newest = self.log.epochs.latest
-        if newest is not None and newest.leader_epoch >= value.leader_epoch:
-            raise CorruptData(
-                f"its log has leader epoch {newest.leader_epoch} and the metadata says "
-                f"{value.leader_epoch}: the metadata is older than the data"
-            )
-        self.log.begin_epoch(value.leader_epoch)
         insync = InSyncSet(self._me, value, self._revision)
-        machine = self.log.machine
-        core = Leadership(
-            machine, self.log.epochs, insync, self._me, machine.log_end, self._terms, now
-        )
-        self._inform(core)
-        self.leader = LeaderRole(
-            self.log,
-            core,
-            self._outbox,
+        terms = self._terms
+        feeds = Feeds(
+            terms.max_push_bytes,
+            terms.max_under_way_bytes,
+            self._windows,
             lambda: self._outbox.feed_later(self.partition, self.feed),
-            relaxed=value.durability is Durability.RELAXED,
         )
+        self.leader = LeaderRole.begin(self.log, insync, feeds, self._outbox, self._me, terms, now)
+        self._inform(self.leader.core)
         self.leader.reconsider(now)
-
-    def _follow(self, value: PartitionValue, now: float) -> None:
-        self.log.accept_epoch(value.leader_epoch)
-        core = Following(
-            self.partition,
-            value.leader_epoch,
-            self.log.machine,
-            self.log.epochs,
-            self._terms.retry_s,
-        )
-        self.follower = FollowerRole(
-            self.log,
-            core,
-            (value.leader, value.leader_broker_epoch),
-            self._outbox,
-            self._services.scan,
-            relaxed=value.durability is Durability.RELAXED,
-        )
-        self.follower.ask(now)
 
     def _end(self) -> None:
         if self.leader is not None:

@@ -9,15 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator
-from typing import Final
 
 from riverrun_server.core.cluster.standing import Standing
 from riverrun_server.core.cluster.values import PartitionValue, Replica
-
-# What was lost may have been written in epochs of which nothing is left, up to one for each start
-# since the data that is: a backup was put back, or the metadata was lost with the records. An epoch
-# that had been used would tell readers of what is gone that all of it is still there.
-EPOCHS_LOST_MAX: Final = 1_000
+from riverrun_server.core.log.epochs import EPOCHS_LOST_MAX
 
 
 def candidate(partition: PartitionValue, standing: Standing) -> int | None:
@@ -165,8 +160,10 @@ def _eligible(
     if len(isr) >= partition.min_isr:
         return
     in_sync = {each.broker for each in isr}
-    for each in (*partition.elr, *partition.isr):
-        # A broker that has come back as another life lost what it had.
-        lost = standing.replaced(each, partition.durability)
-        if each.broker not in in_sync and not lost:
+    left = [each for each in partition.isr if each.broker not in in_sync]
+    # A broker's later life takes the place of an earlier one that had left before.
+    gone = in_sync | {each.broker for each in left}
+    for each in (*(each for each in partition.elr if each.broker not in gone), *left):
+        # One that has come back as another life lost what it had.
+        if not standing.replaced(each, partition.durability):
             yield each

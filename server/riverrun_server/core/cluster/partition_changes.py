@@ -50,16 +50,14 @@ def is_lost(partition: PartitionValue, standing: Standing) -> bool:
 
 
 def successor(partition: PartitionValue, standing: Standing) -> int | None:
-    """Return who leads in place of a leader that is about to end, of the ISR alone.
+    """Return who leads in place of a leader that is there and about to end, of the ISR alone.
 
     Who left the ISR may lack what the leader has acknowledged to producers that wait for no other
     replica; that is given up where the leader has gone, and not while it is there.
     """
-    assert standing.leads(partition), partition
-    in_sync = dataclasses.replace(partition, elr=())
-    found = None if standing.stays(partition.leader) else candidate(in_sync, standing)
-    assert found != partition.leader, partition
-    return found
+    if standing.stays(partition.leader):
+        return None
+    return candidate(dataclasses.replace(partition, elr=()), standing)
 
 
 def preferred(partition: PartitionValue, standing: Standing) -> int | None:
@@ -104,12 +102,10 @@ def shrunk(partition: PartitionValue, standing: Standing) -> PartitionValue:
     Its leader is there and stays in the ISR, also while it drains: it is the last that could lead.
     The same value comes back where nobody leaves.
     """
-    assert standing.leads(partition), partition
     isr = [
         each
         for each in partition.isr
-        if each.broker == partition.leader
-        or (_remains(each, partition, standing) and standing.stays(each.broker))
+        if each.broker == partition.leader or standing.may_lead(each, partition.durability)
     ]
     if len(isr) == len(partition.isr):
         return partition

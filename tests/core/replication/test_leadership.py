@@ -218,6 +218,19 @@ def test_who_is_not_registered_or_not_a_replica_does_not_join():
     assert it.tick(0.1) is None
 
 
+def test_who_left_because_it_is_gone_does_not_join_again_by_what_it_had():
+    """Where too few are in sync nothing more is committed, and it has what was."""
+    it = Led(1, 2, min_isr=2)
+    it.ack(2, 0)
+    it.append(5)
+    left = next(filter(None, (it.tick(1.0) for _ in range(12))))
+    assert left.value.isr == (life(1),)
+    it.core.insync.seen(left.value, 10)
+    assert [it.tick(1.0) for _ in range(5)] == [None] * 5
+    it.ack(2, 5)
+    assert it.tick(1.0).value.isr == (life(1), life(2))
+
+
 # Leaving.
 
 

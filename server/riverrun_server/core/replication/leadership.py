@@ -265,7 +265,7 @@ class Leadership:
             return self._settling(now)
         if (value := insync.leave(self._behind(now), self._unfit())) is not None:
             return Change(value, insync.revision)
-        for broker, registration in self._joining():
+        for broker, registration in self._joining(now):
             if (value := insync.join(registration.replica)) is not None:
                 return Change(value, insync.revision, ((broker, registration.mod_revision),))
         return None
@@ -291,20 +291,25 @@ class Leadership:
 
     def _behind(self, now: float) -> set[Replica]:
         """Return members that have not had everything for too long."""
-        behind = set()
-        for replica in self.insync.committed.isr:
-            progress = self._counted(replica)
-            if replica.broker == self._me or (
-                progress is not None and progress.durable_end == self._machine.log_end
-            ):
-                continue
-            since = self.followers.caught_up_at(replica.broker)
-            if now - (progress.caught_up_at if progress else since) > self._terms.lag_s:
-                behind.add(replica)
-        return behind
+        return {
+            replica
+            for replica in self.insync.committed.isr
+            if replica.broker != self._me
+            and self._lags(replica.broker, self._counted(replica), now)
+        }
 
-    def _joining(self) -> Iterator[tuple[int, Registered]]:
-        """Yield who may join: it has all that is committed, and this epoch's beginning (KIP-903)."""
+    def _lags(self, broker: int, progress: Progress | None, now: float) -> bool:
+        if progress is not None and progress.durable_end == self._machine.log_end:
+            return False
+        since = progress.caught_up_at if progress else self.followers.caught_up_at(broker)
+        return now - since > self._terms.lag_s
+
+    def _joining(self, now: float) -> Iterator[tuple[int, Registered]]:
+        """Yield who may join: it has all that is committed, and this epoch's beginning (KIP-903).
+
+        And it keeps up, or it would leave again at once: where too few are in sync what is committed
+        stands still, and who died has it.
+        """
         needed = max(self._machine.high_watermark, self.epoch_start)
         for broker in self.followers:
             registration = self.registered.get(broker)
@@ -314,7 +319,7 @@ class Leadership:
                 continue
             progress = self.followers.of(broker, registration.broker_epoch)
             end = progress.durable_end if progress else None
-            if end is not None and end >= needed:
+            if end is not None and end >= needed and not self._lags(broker, progress, now):
                 yield broker, registration
 
     def _counted(self, replica: Replica) -> Progress | None:

@@ -117,6 +117,11 @@ class Broker:
         )
         return answers
 
+    def producers(self):
+        """Return what is known of each producer."""
+        known = self.machine.producers.snapshot(self.machine.log_end).producers
+        return {each.producer_id: (each.last_sequence, *each.batches) for each in known}
+
     def log(self):
         """Return (base, epoch, bytes) of everything that is stored."""
         log = self.replica.log

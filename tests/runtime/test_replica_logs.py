@@ -75,6 +75,26 @@ def test_a_batch_in_whose_midst_the_leaders_epoch_ends_goes_as_a_whole():
     assert [each[:2] for each in world[1].log()] == [(0, 2)]
 
 
+def test_producers_of_what_was_truncated_come_back_in_no_snapshot():
+    """A snapshot of them was due once they were committed, which they never were."""
+    world = ready(min_isr=1)
+    for producer in (1, 2, 3):
+        world[1].append(bytes(90), producer_id=producer, acks=Acks.NONE)
+    world.collect()
+    world.deliver((1, 3))
+    world.links.clear()
+    assert world[3].machine.log_end == 3
+    world.elect(2)
+    world[1].crash()
+    world.learn()
+    world[2].append(*[b"a"] * 5, producer_id=4)
+    world.settle(12)
+    assert world[3].machine.high_watermark == 5
+    world.restart(3)
+    world.learn()
+    assert world[3].producers() == world[2].producers() != {}
+
+
 def test_what_was_committed_is_given_up_after_a_loss_that_was_accepted_and_only_then():
     world = ready(min_isr=1)
     world[1].append(b"a")

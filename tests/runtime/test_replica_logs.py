@@ -90,6 +90,7 @@ def test_producers_of_what_was_truncated_come_back_in_no_snapshot():
     world[2].append(*[b"a"] * 5, producer_id=4)
     world.settle(12)
     assert world[3].machine.high_watermark == 5
+    world[3].store.sync()
     world.restart(3)
     world.learn()
     assert world[3].producers() == world[2].producers() != {}

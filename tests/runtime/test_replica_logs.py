@@ -120,6 +120,16 @@ def test_what_was_committed_is_given_up_after_a_loss_that_was_accepted_and_only_
     assert world[3].replica.why_stopped is None
 
 
+def test_followers_forget_silent_producers_too():
+    world = ready()
+    world[1].append(b"a", producer_id=1)
+    world.settle(2)
+    assert all(each.producers() for each in world.brokers.values())
+    world.wall_ms += 3_600_000
+    world.tick(300.0)
+    assert [each.producers() for each in world.brokers.values()] == [{}, {}, {}]
+
+
 # Beginning anew.
 
 

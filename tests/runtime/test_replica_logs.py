@@ -133,9 +133,9 @@ def test_followers_forget_silent_producers_too():
 # Beginning anew.
 
 
-def trimmed_world() -> World:
+def trimmed_world(**how) -> World:
     """Broker 3 is away while the others go on and delete what it would need."""
-    world = ready(min_isr=1)
+    world = ready(min_isr=1, **how)
     for number in range(4):
         world[1].append(b"%d" % number, producer_id=number + 1)
     world.run()
@@ -177,6 +177,48 @@ def test_a_log_begins_anew_with_the_epochs_before_that_and_none_of_later_ones():
     assert world[2].replica.log.epochs.entries() == [(2, 4), (3, 9)]
     message = world[2].replica.log.restart_message(3)
     assert (message.log_start, message.epochs) == (6, ((2, 4),))
+
+
+def half_begun() -> World:
+    """Broker 3 has begun at offset 6 with a snapshot of offset 9, and two batches of three."""
+    world = trimmed_world(terms=Terms(max_push_bytes=100, max_under_way_bytes=100))
+    world[3].start()
+    world.learn()
+    world.run(sync=False)
+    world[3].store.sync()
+    log = world[3].replica.log
+    assert (log.log.snapshot()[0], log.machine.producers_known_to) == (9, 9)
+    assert (log.machine.log_start, log.machine.log_end) == (6, 8)
+    return world
+
+
+def test_who_leads_without_the_records_that_a_snapshot_tells_of_knows_no_producers():
+    """Their batches are lost: to call them duplicates would be to say that they are there."""
+    world = half_begun()
+    world[1].crash()
+    world[2].crash()
+    world.elect(3, isr=[Replica(3, life(3))], skip=EPOCHS_LOST_MAX)
+    world.learn()
+    assert world[3].producers() == {}
+    assert world[3].append(b"x", producer_id=9) == []
+    (refused,) = world[3].append(b"x", producer_id=8, base_sequence=1)
+    assert refused.error.reason is Reason.UNKNOWN_PRODUCER
+    world.run()
+    known = world[3].producers()
+    world.restart(3)
+    world.learn()
+    assert world[3].replica.why_stopped is None
+    assert world[3].producers() == known
+
+
+def test_a_log_that_is_cut_below_its_only_snapshot_is_thrown_away():
+    """Its producers could not be known: what was before its start is deleted."""
+    log = half_begun()[3].replica.log
+    log.truncate(7)
+    assert (log.machine.log_start, log.machine.log_end) == (0, 0)
+    assert log.log.snapshot() is None
+    assert log.epochs.entries() == []
+    log.recover()
 
 
 def test_a_replica_that_begins_anew_and_crashes_at_once_does_it_again():

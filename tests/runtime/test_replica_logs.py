@@ -9,6 +9,7 @@ import pytest
 from riverrun_server.core.cluster.values import Replica
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.log.epochs import EPOCHS_LOST_MAX
+from riverrun_server.core.replication.following import FollowingState
 from riverrun_server.core.replication.messages import Push, Refused
 from riverrun_server.core.replication.terms import Terms
 from riverrun_server.ports.log import StorageFailed, StorageFull, StorageStalled
@@ -377,6 +378,23 @@ def test_a_follower_without_room_pauses_and_goes_on_later():
     world.run()
     assert world[2].log() == world[1].log()
     assert all(each[0].error is None for each in answers)
+
+
+def test_a_truncation_that_the_disk_refuses_happens_later():
+    world = ready()
+    world[1].append(b"a", acks=Acks.NONE)
+    world.collect()
+    world.links.clear()
+    world.elect(2)
+    world.learn()
+    world[1].store.refuse_writes(StorageStalled("behind"))
+    world.run()
+    assert world[1].machine.log_end == 1
+    world[1].store.refuse_writes(None)
+    world.tick()
+    world.run()
+    assert world[1].machine.log_end == 0
+    assert world[1].replica.follower.core.state is FollowingState.FOLLOWING
 
 
 def test_a_role_that_the_disk_refuses_begins_later():

@@ -340,6 +340,7 @@ def test_who_is_made_a_replica_again_in_the_same_epoch_follows_again():
     world.write(PartitionKey(TOPIC, 0), two)
     world.learn()
     assert world[3].replica.follower is None
+    world.tick()
     world.write(PartitionKey(TOPIC, 0), dataclasses.replace(two, replicas=(1, 2, 3)))
     world.learn()
     world.settle()

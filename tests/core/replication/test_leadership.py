@@ -231,6 +231,26 @@ def test_who_left_because_it_is_gone_does_not_join_again_by_what_it_had():
     assert it.tick(1.0).value.isr == (life(1), life(2))
 
 
+def test_who_was_not_heard_of_for_a_while_does_not_join():
+    it = Led(1, 2, min_isr=1)
+    it.ack(3, 0)
+    assert it.tick(3.1) is None
+    it.ack(3, 0)
+    assert it.tick(2.9) is not None
+
+
+def test_what_a_broker_had_is_forgotten_when_it_holds_no_replica():
+    it = Led(1, 2, min_isr=1)
+    it.ack(3, 0)
+    without = dataclasses.replace(it.value, replicas=(1, 2))
+    it.core.insync.seen(without, 10)
+    assert it.tick(0.1) is None
+    it.core.insync.seen(it.value, 11)
+    assert it.tick(0.1) is None
+    it.ack(3, 0)
+    assert it.tick(0.1) is not None
+
+
 # Leaving.
 
 

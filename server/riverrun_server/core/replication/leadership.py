@@ -261,6 +261,9 @@ class Leadership:
         insync = self.insync
         if self.deposed:
             return None
+        for broker in set(self.followers).difference(insync.committed.replicas):
+            self.followers.forget(broker)
+            self.feeds.end(broker)
         if insync.in_doubt:
             return self._settling(now)
         if (value := insync.leave(self._behind(now), self._unfit())) is not None:
@@ -307,19 +310,23 @@ class Leadership:
     def _joining(self, now: float) -> Iterator[tuple[int, Registered]]:
         """Yield who may join: it has all that is committed, and this epoch's beginning (KIP-903).
 
-        And it keeps up, or it would leave again at once: where too few are in sync what is committed
-        stands still, and who died has it.
+        And it is there and keeps up, or it would leave again at once: where too few are in sync what is
+        committed stands still, and who died has it.
         """
         needed = max(self._machine.high_watermark, self.epoch_start)
         for broker in self.followers:
             registration = self.registered.get(broker)
             if registration is None or registration.fenced or registration.draining:
                 continue
-            if broker not in self.insync.committed.replicas:
-                continue
             progress = self.followers.of(broker, registration.broker_epoch)
-            end = progress.durable_end if progress else None
-            if end is not None and end >= needed and not self._lags(broker, progress, now):
+            if progress is None or progress.acked_at is None or progress.durable_end is None:
+                continue
+            is_there = now - progress.acked_at <= self._terms.ttl_s
+            if (
+                is_there
+                and progress.durable_end >= needed
+                and not self._lags(broker, progress, now)
+            ):
                 yield broker, registration
 
     def _counted(self, replica: Replica) -> Progress | None:

@@ -473,6 +473,16 @@ def test_a_new_stream_loses_nothing_of_what_the_old_one_lost():
     assert all(each[0].error is None for each in answers)
 
 
+def test_a_push_that_was_lost_is_asked_for_when_the_next_one_comes():
+    world = ready()
+    answers = [world[1].append(b"a")]
+    world.collect()
+    world.links.clear()
+    answers.append(world[1].append(b"b"))
+    world.run()
+    assert [each[0].base_offset for each in answers] == [0, 1]
+
+
 def test_readers_get_what_is_committed_and_no_more():
     world = ready()
     world[1].append(b"a")

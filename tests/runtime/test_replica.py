@@ -9,13 +9,13 @@ import pytest
 from riverrun_server.core.cluster import keys
 from riverrun_server.core.cluster.keys import BrokerKey, PartitionKey
 from riverrun_server.core.cluster.steps import Guard, Step, Write
-from riverrun_server.core.cluster.values import Durability
+from riverrun_server.core.cluster.values import Durability, Replica
 from riverrun_server.core.errors import Reason
 from riverrun_server.core.replication.following import FollowingState
 from riverrun_server.core.replication.messages import Acked, Envelope, Follow, Push, Refused
 from riverrun_server.ports.partitions import Acks
 from riverrun_server.runtime.replication.outbox import Outcome
-from tests.runtime.replication_world import ID, TOPIC, World, ready
+from tests.runtime.replication_world import ID, TOPIC, World, life, ready
 
 # Answers.
 

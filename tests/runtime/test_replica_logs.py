@@ -299,6 +299,21 @@ def test_a_deletion_that_the_disk_refuses_happens_later_and_nothing_else_waits()
     assert world[1].replica.leader is not None
 
 
+def test_a_follower_that_is_overtaken_by_a_deletion_while_it_is_fed_begins_anew():
+    world = ready(min_isr=1, terms=Terms(max_push_bytes=100, max_under_way_bytes=100))
+    world.broken.add((3, 1))  # the leader hears nothing of what arrives
+    for _ in range(6):
+        world[1].append(bytes(90))
+    world.settle(12)
+    assert {each.broker for each in world.value.isr} == {1, 2}
+    assert world[3].machine.log_end == 1
+    world[1].replica.trim(4)
+    world.broken.clear()
+    world.settle()
+    assert world[3].machine.log_start == 4
+    assert world[3].log() == world[1].log()
+
+
 # Damage and full disks.
 
 

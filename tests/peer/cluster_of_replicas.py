@@ -13,6 +13,7 @@ from riverrun.v1.records_pb2 import Record, RecordBatch, RecordSet
 from riverrun_server.core.cluster import keys
 from riverrun_server.core.cluster.image import ClusterImage
 from riverrun_server.core.cluster.steps import ABSENT, Step, Write
+from riverrun_server.core.cluster.topic_config import TopicConfig
 from riverrun_server.core.cluster.values import (
     BrokerRegistration,
     Id,
@@ -31,7 +32,9 @@ from riverrun_server.ports.partitions import Acks, Append
 from riverrun_server.runtime.flusher import Flusher
 from riverrun_server.runtime.metadata_feed import MetadataFeed
 from riverrun_server.runtime.metadata_writer import MetadataWriter
+from riverrun_server.runtime.partition import PartitionServices
 from riverrun_server.runtime.replication.driver import ReplicationDriver
+from riverrun_server.runtime.replication.partition import ReplicatedPartition
 from riverrun_server.runtime.replication.replica_log import ReplicaServices
 from riverrun_server.runtime.replication.replicas import Replicas
 from riverrun_server.runtime.threads import OneThread
@@ -39,6 +42,7 @@ from riverrun_server.storage.memory import MemoryStore
 from riverrun_server.wire.ingress import IngressLimits, accept
 from riverrun_server.wire.stored import received_records, scan_batch, stored_batch
 from tests.metadata.fakes import SeededDice
+from tests.runtime.manual import InlineThreads
 
 TOPIC_ID = Id(bytes(range(16)))
 PARTITION = PartitionId(TOPIC_ID, 0)
@@ -136,6 +140,16 @@ class Broker:
                 await self._answered.wait()
         return self.answers
 
+    def partition(self):
+        """Return the partition as services see it here."""
+        services = PartitionServices(
+            self.store, self.flusher, lambda: NOW_MS, TailBudget(1 << 20), InlineThreads()
+        )
+        replica = self.replicas.find(PARTITION)
+        return ReplicatedPartition(
+            "t", TopicConfig(), replica, self.driver, services, time.monotonic
+        )
+
     @property
     def machine(self):
         return self.replicas.find(PARTITION).log.machine
@@ -216,6 +230,11 @@ class Cluster:
         """The partition's value, as the broker with the newest metadata knows it."""
         newest = max(self.brokers.values(), key=lambda each: each.image.revision)
         return newest.image.partitions[TOPIC_ID][0]
+
+    def leads(self, broker):
+        """Whether a broker leads as far as it knows."""
+        replica = self.brokers[broker].replicas.find(PARTITION)
+        return replica is not None and replica.leader is not None
 
     def isr(self):
         return {each.broker for each in self.value().value.isr}

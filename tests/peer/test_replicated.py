@@ -2,31 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
-
 from riverrun_server.core.errors import Reason
-from riverrun_server.metadata.embedded import EmbeddedStore
 from riverrun_server.ports.partitions import Acks
-from tests.metadata.fakes import FakeDisk, ManualClock, SeededDice
-from tests.peer.cluster_of_replicas import Cluster
-
-
-@pytest.fixture
-async def cluster():
-    disk = FakeDisk()
-    async with EmbeddedStore(disk, disk.durable, ManualClock(), SeededDice()) as metadata:
-        cluster = Cluster(metadata)
-        await cluster.start()
-        try:
-            await cluster.until(lambda: _leads(cluster, 1))
-            yield cluster
-        finally:
-            await cluster.stop()
-
-
-def _leads(cluster, broker):
-    replicas = cluster.brokers[broker].replicas
-    return any(replica.leader is not None for replica in replicas)
 
 
 def everywhere(cluster, values):
@@ -93,7 +70,7 @@ async def test_a_new_leader_has_what_was_acknowledged_and_the_old_ones_surplus_g
     old.append(b"surplus", acks=Acks.LEADER)
     await old.answered(2)
     await cluster.elect(2)
-    await cluster.until(lambda: _leads(cluster, 2))
+    await cluster.until(lambda: cluster.leads(2))
     cluster.connect()
     new = cluster.brokers[2]
     new.append(b"new")

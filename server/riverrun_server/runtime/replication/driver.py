@@ -65,12 +65,15 @@ class ReplicationDriver:
         self._now = now
         self._is_due = False
         self._asking: set[asyncio.Task[None]] = set()
+        self._watchers: dict[PartitionId, Callable[[], None]] = {}
+        self._touched: set[PartitionId] = set()
 
     async def run(self) -> None:
         """Tell the replicas the time, evenly, until cancelled."""
         while True:
             self._replicas.tick(self._now())
-            self._carry_out_soon()
+            self._touched.update(self._watchers)
+            self.carry_out_soon()
             await asyncio.sleep(TICK_S)
 
     async def close(self) -> None:
@@ -80,12 +83,21 @@ class ReplicationDriver:
             task.cancel()
         await asyncio.gather(*asking, return_exceptions=True)
 
+    def watch(self, partition: PartitionId, changed: Callable[[], None]) -> None:
+        """Call `changed` whenever more of a partition may be committed, or its role another one."""
+        self._watchers[partition] = changed
+
+    def unwatch(self, partition: PartitionId) -> None:
+        """Take a `watch` back."""
+        self._watchers.pop(partition, None)
+
     # What happens.
 
     def update(self, image: ClusterImage, topic_ids: Iterable[Id] | None = None) -> None:
         """Bring the replicas in line with the metadata, those of some topics or all."""
         self._replicas.update(image, self._now(), topic_ids)
-        self._carry_out_soon()
+        self._touched.update(self._watchers)
+        self.carry_out_soon()
 
     def lease(self, deadline: float) -> None:
         """Learn until when this broker's session with the metadata store is known to hold."""
@@ -103,17 +115,19 @@ class ReplicationDriver:
             append.done(Appended(None, append.batch.header.record_count, error=refusal))
             return
         replica.append(append, self._now())
-        self._carry_out_soon()
+        self._touched.add(partition)
+        self.carry_out_soon()
 
     def receive(self, envelope: Envelope) -> None:
         """Take what another broker says."""
         self._replicas.receive(envelope, self._now())
-        self._carry_out_soon()
+        self._touched.update([message.partition for message in envelope.messages])
+        self.carry_out_soon()
 
     def connected(self, broker: int) -> None:
         """Learn that a new stream leads to a broker."""
         self._replicas.connected(broker, self._now())
-        self._carry_out_soon()
+        self.carry_out_soon()
 
     def disconnected(self, broker: int) -> None:
         """Learn that the stream has ended on which a broker followed."""
@@ -126,11 +140,13 @@ class ReplicationDriver:
     def synced(self, points: list[SyncPoint]) -> None:
         """Learn that what had been written at these points is on the disk."""
         self._replicas.synced(points, self._now())
-        self._carry_out_soon()
+        self._touched.update([point.partition for point in points])
+        self.carry_out_soon()
 
     # What follows.
 
-    def _carry_out_soon(self) -> None:
+    def carry_out_soon(self) -> None:
+        """Carry out what the replicas want done, at the end of this turn of the loop."""
         if not self._is_due:
             self._is_due = True
             asyncio.get_running_loop().call_soon(self._carry_out)
@@ -146,6 +162,10 @@ class ReplicationDriver:
             task.add_done_callback(self._asking.discard)
         if not all(replica.log.is_synced for replica in self._replicas):
             self._flusher.touch(self)
+        touched, self._touched = self._touched, set()
+        for partition in touched:
+            if (changed := self._watchers.get(partition)) is not None:
+                changed()
 
     async def _ask(self, proposal: Proposal) -> None:
         """Ask for a change of the metadata, and tell who wants it what became of that."""
@@ -161,4 +181,5 @@ class ReplicationDriver:
             isr = [each.broker for each in proposal.change.value.isr]
             _log.info("replicas in sync", partition=str(proposal.partition), brokers=isr)
         self._replicas.outcome(proposal, outcome, self._now(), revision=revision)
-        self._carry_out_soon()
+        self._touched.add(proposal.partition)
+        self.carry_out_soon()

@@ -98,6 +98,11 @@ class Replica:
         known = self._value.leader_epoch if self._value else 0
         return max(known, self.log.machine.state.accepted_epoch)
 
+    @property
+    def refusal(self) -> Refusal | None:
+        """Why clients are not served here; None where this replica leads."""
+        return self._no_leader() if self.leader is None else None
+
     # What the metadata says.
 
     def update(

@@ -6,9 +6,6 @@ import asyncio
 import dataclasses
 import time
 
-import grpc
-import grpc.aio
-
 from riverrun.v1.records_pb2 import Record, RecordBatch, RecordSet
 from riverrun_server.core.cluster import keys
 from riverrun_server.core.cluster.image import ClusterImage
@@ -28,6 +25,7 @@ from riverrun_server.core.replication.terms import Terms
 from riverrun_server.metadata.documents import JsonDocuments
 from riverrun_server.peer.hello import Myself
 from riverrun_server.peer.links import PeerLinks
+from riverrun_server.peer.server import PeerServer
 from riverrun_server.ports.partitions import Acks, Append
 from riverrun_server.runtime.flusher import Flusher
 from riverrun_server.runtime.metadata_feed import MetadataFeed
@@ -70,7 +68,6 @@ class Broker:
     async def start(self):
         self.feed = MetadataFeed(self.metadata, JsonDocuments(), self.image, SeededDice(self.id))
         await self.feed.load()
-        self.server = grpc.aio.server()
         known = self.image.brokers.get(self.id)
         registration = BrokerRegistration(
             broker_id=self.id,
@@ -92,8 +89,8 @@ class Broker:
         self.driver.lease(float("inf"))
         myself = Myself("cluster", self.id, self.epoch, lambda: NOW_MS)
         self.links = PeerLinks(myself, self.driver, SeededDice(self.id))
-        self.server.add_generic_rpc_handlers((self.links.service.handler(),))
-        self.address = f"127.0.0.1:{self.server.add_insecure_port('127.0.0.1:0')}"
+        self.server = PeerServer("127.0.0.1:0", (self.links.service.handler(),))
+        self.address = f"127.0.0.1:{self.server.port}"
         await self.server.start()
         self._tasks = [
             asyncio.create_task(each)
@@ -116,7 +113,7 @@ class Broker:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.links.close()
-        await self.server.stop(None)
+        await self.server.stop()
         await self.driver.close()
         await self.flusher.close(5)
         await self.feed.close()

@@ -16,6 +16,7 @@ from riverrun_server.core.replication.messages import Acked, Envelope, Follow, P
 from riverrun_server.peer.hello import Myself
 from riverrun_server.peer.links import PeerLinks
 from riverrun_server.peer.mailbox import FRAME_BYTES, Mailbox
+from riverrun_server.peer.server import PING_S, PeerServer
 from riverrun_server.peer.v1 import replication_pb2 as wire
 from riverrun_server.peer.v1.replication_pb2_grpc import ReplicationServiceStub
 from tests.metadata.fakes import SeededDice
@@ -80,13 +81,11 @@ async def serve():
     async with contextlib.AsyncExitStack() as stack:
 
         async def start(peer, port=0):
-            server = grpc.aio.server()
-            server.add_generic_rpc_handlers((peer.links.service.handler(),))
-            port = server.add_insecure_port(f"127.0.0.1:{port}")
+            server = PeerServer(f"127.0.0.1:{port}", (peer.links.service.handler(),))
             await server.start()
             stack.push_async_callback(peer.links.close)
-            stack.push_async_callback(server.stop, None)
-            return server, f"127.0.0.1:{port}"
+            stack.push_async_callback(server.stop)
+            return server, f"127.0.0.1:{server.port}"
 
         yield start
 
@@ -154,7 +153,7 @@ async def test_a_follower_comes_back_after_its_leader_was_away(serve):
     server, address = await serve(leader)
     follower.links.follow({1: address})
     await follower.hears(1)
-    await server.stop(None)
+    await server.stop()
     assert (await leader.hears(1)) == [("disconnected", 2)]
     again = Peer(1)
     await serve(again, int(address.rpartition(":")[2]))
@@ -243,3 +242,19 @@ async def test_a_mailbox_that_nobody_empties_closes_instead_of_growing():
     mailbox.put([push(batch(1, size=5_000))])
     assert mailbox.is_closed
     assert await mailbox.take() == []
+
+
+async def test_a_silent_stream_is_pinged_and_stays(pair):
+    """Found by reading: a server that is not told so takes pings without data for an attack."""
+    leader, follower = pair
+    await asyncio.sleep(4.5 * PING_S)
+    assert follower.told == [("connected", 1)]
+    assert not leader.told
+    leader.say(2, push(probe=1))
+    await follower.hears(2)
+
+
+async def test_two_brokers_cannot_have_one_port(serve):
+    _, address = await serve(Peer(1))
+    with pytest.raises(RuntimeError):
+        PeerServer(address, ())

@@ -15,6 +15,7 @@ from riverrun_server.core.replication.messages import Envelope
 from riverrun_server.peer.hello import Myself, WrongPeer
 from riverrun_server.peer.mailbox import Mailbox
 from riverrun_server.peer.messages import InvalidMessage, from_leader, to_leader
+from riverrun_server.peer.server import FRAME_BYTES_MAX, PING_S
 from riverrun_server.peer.v1.replication_pb2 import PeerHello, ReplicateRequest, ReplicateResponse
 from riverrun_server.peer.v1.replication_pb2_grpc import ReplicationServiceStub
 from riverrun_server.ports.clock import Dice
@@ -25,16 +26,12 @@ Call: TypeAlias = "grpc.aio.StreamStreamCall[ReplicateRequest, ReplicateResponse
 HELLO_S: Final = 5.0
 _RETRY_S: Final = 0.1
 _RETRY_MAX_S: Final = 2.0
-# A machine that is gone says nothing, so a silent connection is asked.
-_PING_S: Final = 2_000
-_PING_ANSWER_S: Final = 2_000
-_FRAME_MAX: Final = 8 << 20
 _OPTIONS: Final = (
-    ("grpc.keepalive_time_ms", _PING_S),
-    ("grpc.keepalive_timeout_ms", _PING_ANSWER_S),
+    ("grpc.keepalive_time_ms", round(PING_S * 1000)),
+    ("grpc.keepalive_timeout_ms", round(PING_S * 1000)),
     ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.max_receive_message_length", _FRAME_MAX),
-    ("grpc.max_send_message_length", _FRAME_MAX),
+    ("grpc.max_receive_message_length", FRAME_BYTES_MAX),
+    ("grpc.max_send_message_length", FRAME_BYTES_MAX),
     # Replication shares its connection with nothing else.
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.initial_reconnect_backoff_ms", 100),

@@ -488,6 +488,19 @@ def test_a_new_stream_loses_nothing_of_what_the_old_one_lost():
     assert all(each[0].error is None for each in answers)
 
 
+def test_nothing_is_sent_to_who_is_not_connected_until_it_asks():
+    world = ready()
+    world[1].append(bytes(1_000))
+    world.collect()
+    world.links.clear()
+    world[1].replicas.disconnected(2)
+    world[1].append(b"a")
+    world.tick()
+    world.collect()
+    assert world.sent(Push, to=2) == []
+    assert world.sent(Push, to=3)
+
+
 def test_a_push_that_was_lost_is_asked_for_when_the_next_one_comes():
     world = ready()
     answers = [world[1].append(b"a")]

@@ -428,6 +428,22 @@ def test_a_role_that_the_disk_refuses_begins_later():
     assert world[3].log() == world[2].log() != []
 
 
+def test_only_what_was_written_is_synced():
+    world = ready()
+    assert world[1].replicas.sync_points() == []
+    assert not world[1].replicas.is_dirty
+    world[1].append(b"a")
+    assert world[1].replicas.is_dirty
+    assert [each.log_end for each in world[1].replicas.sync_points()] == [1]
+    assert [each.log_end for each in world[1].replicas.sync_points()] == [1]
+    world[1].append(b"b")  # while the disk works
+    world[1].replicas.synced(world[1].replicas.sync_points()[:0], world.now)
+    assert [each.log_end for each in world[1].replicas.sync_points()] == [2]
+    world[1].sync()
+    assert world[1].replicas.sync_points() == []
+    assert not world[1].replicas.is_dirty
+
+
 def test_a_disk_that_failed_is_told():
     world = ready()
     world[2].store.refuse_writes(StorageFailed("gone"))

@@ -160,8 +160,10 @@ class ReplicationDriver:
             task = asyncio.create_task(self._ask(proposal), name="change of an ISR")
             self._asking.add(task)
             task.add_done_callback(self._asking.discard)
-        if not all(replica.log.is_synced for replica in self._replicas):
+        if self._replicas.is_dirty:
             self._flusher.touch(self)
+        if work.more:
+            self.carry_out_soon()
         touched, self._touched = self._touched, set()
         for partition in touched:
             if (changed := self._watchers.get(partition)) is not None:

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from riverrun.v1.records_pb2 import RecordBatch
 from riverrun_server.core.errors import Reason
 from riverrun_server.core.log.batch import PartitionId
 from riverrun_server.core.log.epochs import EpochEntry
@@ -26,7 +25,7 @@ from riverrun_server.peer.messages import (
     to_leader,
 )
 from riverrun_server.peer.v1 import replication_pb2 as wire
-from riverrun_server.wire.stored import stored_batch
+from tests.peer.batches import batch
 
 offsets = st.integers(0, 2**63 - 1)
 epochs = st.integers(0, 2**63 - 1)
@@ -45,13 +44,6 @@ refusals = st.builds(
         ]
     ),
 )
-
-
-def batch(base, count=1, epoch=3):
-    data = RecordBatch(
-        records=b"x", base_offset=base, last_offset_delta=count - 1, leader_epoch=epoch
-    ).SerializeToString()
-    return stored_batch(data)
 
 
 @st.composite
@@ -80,7 +72,7 @@ followers = st.one_of(
 )
 leaders = st.one_of(
     pushes(),
-    st.builds(Diverged, partitions, epochs, epochs, offsets, epochs),
+    st.builds(Diverged, partitions, epochs, epochs, offsets, st.none() | epochs),
     st.builds(
         Restart,
         partitions,

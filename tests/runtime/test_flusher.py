@@ -33,6 +33,9 @@ class Partition:
         self.log_end_offset = 0
         self.proved = []
 
+    def sync_point(self):
+        return self.log_end_offset
+
     def synced(self, offset):
         self.proved.append(offset)
 

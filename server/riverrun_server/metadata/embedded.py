@@ -37,6 +37,7 @@ from riverrun_server.ports.metadata import (
     UnknownOutcome,
     WatchBatch,
 )
+from riverrun_server.runtime.ending import end
 
 R = TypeVar("R")
 
@@ -110,10 +111,8 @@ class EmbeddedStore:
     ) -> None:
         """Stop; whoever still waits learns that the outcome is unknown."""
         assert self._task is not None
-        self._task.cancel()
         try:
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await end(self._task)
         finally:
             self._end("it was closed")
 

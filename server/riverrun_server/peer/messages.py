@@ -78,7 +78,8 @@ def to_follower(messages: Iterable[Message]) -> wire.ReplicateResponse:
             case Diverged():
                 one.diverged.epoch = message.epoch
                 one.diverged.end_offset = message.end_offset
-                one.diverged.asked_epoch = message.asked_epoch
+                if message.asked_epoch is not None:
+                    one.diverged.asked_epoch = message.asked_epoch
                 one.diverged.SetInParent()
             case Restart():
                 _fill_restart(one.restart, message)
@@ -128,8 +129,9 @@ def from_leader(response: wire.ReplicateResponse) -> list[Message]:
                 said.append(_push(where, epoch, one.push))
             case "diverged":
                 known = one.diverged
+                asked = known.asked_epoch if known.HasField("asked_epoch") else None
                 end_offset = _offset(known.end_offset)
-                said.append(Diverged(where, epoch, known.epoch, end_offset, known.asked_epoch))
+                said.append(Diverged(where, epoch, known.epoch, end_offset, asked))
             case "restart":
                 said.append(_restart(where, epoch, one.restart))
             case "refusal":

@@ -85,6 +85,21 @@ class BrokerLiveness:
         self._keeper = LeaseKeeper(store, clock, LEASE_S, _MARGIN_S, pause)
         self._revision = 0
 
+    @property
+    def lease_id(self) -> int:
+        """The lease that the key goes with."""
+        return self._keeper.lease_id
+
+    @property
+    def holds(self) -> bool:
+        """Whether the lease may be relied on at this moment; ask again after every await."""
+        return self._keeper.holds
+
+    @property
+    def deadline(self) -> float:
+        """Until when it may be relied on, by the clock; only grows while the lease is held."""
+        return self._keeper.deadline
+
     async def begin(self) -> None:
         """Put the key, after one that an earlier process left is gone.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import structlog
 
@@ -21,16 +21,18 @@ from riverrun_server.ports.threads import Threads
 _log = structlog.stdlib.get_logger(__name__)
 
 
-class Syncable(Protocol):
-    """What has a log end that a sync can prove."""
+Point = TypeVar("Point")
 
-    @property
-    def log_end_offset(self) -> int:
-        """The offset up to which everything has been written."""
+
+class Syncable(Protocol[Point]):
+    """What has written something that a sync can prove."""
+
+    def sync_point(self) -> Point:
+        """Say what has been written, for a sync begins now."""
         ...
 
-    def synced(self, offset: int) -> None:
-        """Learn that everything below an offset is on disk."""
+    def synced(self, point: Point) -> None:
+        """Learn that what had been written at a point is on disk."""
         ...
 
 
@@ -75,7 +77,7 @@ class Flusher:
         self._observe_sync = observe_sync
         self._observe_wait = observe_wait
         self._dirty_since = 0.0
-        self._dirty: dict[int, Syncable] = {}
+        self._dirty: dict[int, Syncable[Any]] = {}
         self._waiters: list[asyncio.Future[None]] = []
         self._work = asyncio.Event()
         self._thread = thread
@@ -84,14 +86,14 @@ class Flusher:
         self._mark_stale = False
         self._mark_timer: asyncio.TimerHandle | None = None
 
-    def touch(self, partition: Syncable) -> None:
+    def touch(self, partition: Syncable[Any]) -> None:
         """Have a partition told how much of it the next sync proves."""
         if not self._dirty:
             self._dirty_since = self._clock.monotonic()
         self._dirty[id(partition)] = partition
         self._work.set()
 
-    def forget(self, partition: Syncable) -> None:
+    def forget(self, partition: Syncable[Any]) -> None:
         """Tell a partition nothing any more; it is closed."""
         self._dirty.pop(id(partition), None)
 
@@ -158,13 +160,13 @@ class Flusher:
         return self._failure
 
     async def _round(self) -> None:
-        captured = [(each, each.log_end_offset) for each in self._dirty.values()]
+        captured = [(each, each.sync_point()) for each in self._dirty.values()]
         if captured:
             self._observe_wait(self._clock.monotonic() - self._dirty_since)
         self._dirty.clear()
         await self._thread.run(self._sync)
-        for partition, offset in captured:
-            partition.synced(offset)
+        for partition, point in captured:
+            partition.synced(point)
         if self._mark_stale and self._mark_timer is None:
             # The last writes of a burst are noted too, though nothing follows them.
             loop = asyncio.get_running_loop()

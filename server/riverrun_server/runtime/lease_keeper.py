@@ -62,6 +62,11 @@ class LeaseKeeper:
         """Whether the lease may be relied on at this moment; ask again after every await."""
         return self._lease is not None and self._term.holds(self._clock.monotonic())
 
+    @property
+    def deadline(self) -> float:
+        """Until when the lease may be relied on, by the clock."""
+        return self._term.deadline if self._lease is not None else float("-inf")
+
     async def acquire(self) -> int:
         """Get a new lease; return its id.
 

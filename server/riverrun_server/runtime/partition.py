@@ -6,9 +6,7 @@ Not here: what is decided (core/log/partition), writing (runtime/appender), a re
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -16,21 +14,18 @@ import structlog
 from riverrun_server.core.cluster.topic_config import TopicConfig
 from riverrun_server.core.cluster.topic_rules import INTERNAL_PREFIX
 from riverrun_server.core.errors import Reason, Refusal
-from riverrun_server.core.log.batch import PartitionId, StoredBatch
+from riverrun_server.core.log.batch import PartitionId
 from riverrun_server.core.log.epochs import EpochEntry, EpochMap
 from riverrun_server.core.log.hot_tail import HotTail, TailBudget
 from riverrun_server.core.log.partition import PartitionMachine
 from riverrun_server.core.producers import ProducerTable
 from riverrun_server.core.retention import RetentionRule
-from riverrun_server.ports.log import CorruptData, LogStore, StorageError, StorageFailed
-from riverrun_server.ports.partitions import Append, Appended, Watermarks
+from riverrun_server.ports.log import CorruptData, LogStore, StorageError
+from riverrun_server.ports.partitions import Append, Appended
 from riverrun_server.ports.threads import Threads
 from riverrun_server.runtime.appender import Appender, storage_refusal
-from riverrun_server.runtime.cursor import LocalCursor
 from riverrun_server.runtime.flusher import Flusher
-from riverrun_server.runtime.lookup import find_time
-from riverrun_server.runtime.offline_partition import way_back
-from riverrun_server.runtime.partition_flow import PartitionFlow
+from riverrun_server.runtime.readable_partition import ReadablePartition
 from riverrun_server.runtime.recovery import recover_producers
 from riverrun_server.runtime.retention import find_trim
 
@@ -64,7 +59,7 @@ class PartitionServices:
     data_dir: str = "data"
 
 
-class LocalPartition:
+class LocalPartition(ReadablePartition):
     """Implements ports.partitions.PartitionAccess.
 
     Transitions: opening -> online | offline (damage); online -> offline (damage found by a read);
@@ -79,18 +74,23 @@ class LocalPartition:
         leader_epoch: int,
         services: PartitionServices,
     ) -> None:
-        self.topic = topic
-        self.id = partition
         self._services = services
         # The brokers' own topics keep what the disk's reserve is for: groups must be able to commit.
         self._internal = topic.startswith(INTERNAL_PREFIX)
         self._config = config
-        self._log = services.store.open(partition)
-        self._epochs = EpochMap(self._log.epochs())
-        self._machine = PartitionMachine(
-            self._log.state, ProducerTable(services.max_producers), leader_epoch=leader_epoch
+        log = services.store.open(partition)
+        super().__init__(
+            topic,
+            partition,
+            log,
+            EpochMap(log.epochs()),
+            PartitionMachine(
+                log.state, ProducerTable(services.max_producers), leader_epoch=leader_epoch
+            ),
+            HotTail(services.tails),
+            services.threads,
+            services.data_dir,
         )
-        self._tail = HotTail(services.tails)
         self._appender = Appender(
             partition,
             self._log,
@@ -100,25 +100,7 @@ class LocalPartition:
             services.producer_retention_ms,
             services.flusher.fail,
         )
-        self._wakes: set[Callable[[], None]] = set()
-        self.flow = PartitionFlow(self._machine)
         self._gone = False
-        self._closed: Refusal | None = Refusal(
-            Reason.NOT_READY, f"{self} is being opened; ask again after a moment"
-        )
-
-    def __str__(self) -> str:
-        """Name it as people do."""
-        return f"{self.topic}-{self.id.partition}"
-
-    @property
-    def _way_back(self) -> str:
-        return way_back(self._services.data_dir, self.topic, self.id.partition)
-
-    @property
-    def offline(self) -> Refusal | None:
-        """Why nothing can be done with the partition, or None."""
-        return self._closed
 
     @property
     def config(self) -> TopicConfig:
@@ -179,15 +161,6 @@ class LocalPartition:
         self._let_go()
         self._services.store.drop(self.id)
 
-    def go_offline(self, damage: str) -> None:
-        """Serve nothing any more, for what is stored cannot be trusted."""
-        _log.error("partition is offline", partition=str(self), damage=damage)
-        self._closed = Refusal(
-            Reason.PARTITION_OFFLINE,
-            f"{self} is offline on this broker: {damage}. {self._way_back}",
-        )
-        self._wake_readers()
-
     def _let_go(self) -> None:
         self._gone = True
         self._services.flusher.forget(self)
@@ -227,132 +200,16 @@ class LocalPartition:
         """The offset that the next record gets."""
         return self._machine.log_end
 
+    def sync_point(self) -> int:
+        """Say up to which offset everything has been written."""
+        return self._machine.log_end
+
     def synced(self, offset: int) -> None:
         """Answer what waited for this much to be on disk, and wake readers."""
         if self._gone:
             return  # closed or dropped while the disk worked
         if self._appender.synced(offset):
             self._wake_readers()
-
-    # Reading.
-
-    @property
-    def high_watermark(self) -> int:
-        """What lies below it is committed."""
-        return self._machine.high_watermark
-
-    @property
-    def log_start_offset(self) -> int:
-        """The first offset that can be read."""
-        return self._machine.log_start
-
-    async def watermarks(self) -> Watermarks:
-        """Return the partition's offsets."""
-        self._check_online()
-        machine = self._machine
-        return Watermarks(
-            machine.log_start,
-            machine.high_watermark,
-            machine.log_end,
-            machine.leader_epoch,
-            machine.size_bytes,
-        )
-
-    async def offset_at_time(self, time_ms: int) -> tuple[int, int] | None:
-        """Return (offset, timestamp) of the first record at or after a time, or None."""
-        self._check_online()
-        with self._reading(f"looking for time {time_ms}"):
-            return await find_time(self._log, self._machine.state, time_ms, self._services.threads)
-
-    def cursor(self, offset: int, wake: Callable[[], None]) -> LocalCursor:
-        """Begin to read at an offset."""
-        return LocalCursor(self, offset, wake)
-
-    def check_readable(self, offset: int, leader_epoch: int | None) -> None:
-        """Raise the Refusal for an offset that cannot be read (KIP-320 for truncated ones).
-
-        Whether the log was truncated is asked first: what was cut off lies above the log end, and
-        out of range would move the reader by its reset policy instead of telling it.
-        """
-        self._check_online()
-        machine = self._machine
-        diverging = None
-        if leader_epoch is not None and offset > machine.log_start:
-            diverging = self._epochs.diverges(offset, leader_epoch)
-        if diverging is not None:
-            raise Refusal(
-                Reason.LOG_TRUNCATED,
-                f"the record before offset {offset} was read in leader epoch {leader_epoch}, which "
-                f"ended at offset {diverging}: what came behind was truncated after an accepted "
-                f"loss; go on from offset {diverging} or choose where to",
-                available=(machine.log_start, machine.log_end),
-                diverging_offset=diverging,
-            )
-        machine.readable(offset)
-
-    def read_tail(self, offset: int, max_bytes: int) -> list[StoredBatch] | None:
-        """Return committed batches from memory, or None where they are not there."""
-        return self._tail.read(offset, self._machine.high_watermark, max_bytes)
-
-    def read_disk(self, offset: int, max_bytes: int) -> asyncio.Future[list[StoredBatch]]:
-        """Return committed batches from the disk, read in a thread."""
-        reading = self._services.threads.run(self._read, offset, self.high_watermark, max_bytes)
-        reading.add_done_callback(self._stop_at_damage)
-        return reading
-
-    def _read(self, offset: int, end: int, max_bytes: int) -> list[StoredBatch]:
-        try:
-            return self._log.read(offset, end, max_bytes)
-        except CorruptData as damage:
-            raise Refusal(
-                Reason.CORRUPT_DATA,
-                f"{self} is damaged at or behind offset {offset}: {damage}. {self._way_back}",
-            ) from damage
-        except StorageError as error:
-            raise self._closed or Refusal(
-                Reason.STORAGE_STALLED, f"{self} could not be read at offset {offset}: {error}"
-            ) from error
-
-    @contextlib.contextmanager
-    def _reading(self, doing: str) -> Iterator[None]:
-        """Refuse with what a read of the store met; only damage takes the partition offline."""
-        try:
-            yield
-        except StorageFailed:
-            raise  # for the store as a whole, and so for the process
-        except CorruptData as damage:
-            raise self._damaged(f"{doing}: {damage}") from damage
-        except StorageError as error:
-            raise self._closed or Refusal(
-                Reason.STORAGE_STALLED,
-                f"{self} could not be read, {doing}: {error}; nothing happened, try again",
-            ) from error
-
-    def _damaged(self, damage: str) -> Refusal:
-        self.go_offline(damage)
-        return Refusal(Reason.CORRUPT_DATA, f"{self} is damaged: {damage}. {self._way_back}")
-
-    def _stop_at_damage(self, reading: asyncio.Future[list[StoredBatch]]) -> None:
-        error = None if reading.cancelled() else reading.exception()
-        if isinstance(error, Refusal) and error.reason is Reason.CORRUPT_DATA:
-            self.go_offline(error.message.removesuffix(f". {self._way_back}"))
-
-    def wait(self, wake: Callable[[], None]) -> None:
-        """Call `wake` once, when the high watermark has moved."""
-        self._wakes.add(wake)
-
-    def unwait(self, wake: Callable[[], None]) -> None:
-        """Take a `wait` back."""
-        self._wakes.discard(wake)
-
-    def _wake_readers(self) -> None:
-        wakes, self._wakes = self._wakes, set()
-        for wake in wakes:
-            wake()
-
-    def _check_online(self) -> None:
-        if self._closed is not None:
-            raise self._closed
 
     # Deleting.
 

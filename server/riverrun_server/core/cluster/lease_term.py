@@ -39,6 +39,11 @@ class LeaseTerm:
         self._ttl_s = ttl_s
         self._deadline = max(self._deadline, sent_at + ttl_s - self._margin_s)
 
+    @property
+    def deadline(self) -> float:
+        """Until when the lease may be relied on, by the monotonic clock."""
+        return self._deadline
+
     def holds(self, now: float) -> bool:
         """Return whether the lease may be relied on."""
         return now < self._deadline

@@ -28,6 +28,7 @@ from riverrun_server.ports.metadata import (
     WatchBatch,
     WatchInterrupted,
 )
+from riverrun_server.runtime.ending import end
 
 # A watcher that is this far behind lets the stream wait; etcd keeps what it has not sent.
 _BATCHES_MAX: Final = 64
@@ -87,10 +88,10 @@ class EtcdWatch:
         """Let go."""
         self._waiting.clear()
         self._finish(lambda: MetadataUnavailable("the watch is closed"), anew=True)
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
-        self._forget(self)
+        try:
+            await end(self._task)
+        finally:
+            self._forget(self)
 
     def _finish(self, end: Callable[[], MetadataError], *, anew: bool = False) -> None:
         if self._end is None or anew:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)riverrun_server/peer/v1/replication.proto\x12\x17riverrun_server.peer.v1\"X\n\tPeerHello\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x11\n\tbroker_id\x18\x02 \x01(\x05\x12\x14\n\x0c\x62roker_epoch\x18\x03 \x01(\x03\x12\x0e\n\x06now_ms\x18\x04 \x01(\x03\"\x81\x01\n\x10ReplicateRequest\x12\x31\n\x05hello\x18\x01 \x01(\x0b\x32\".riverrun_server.peer.v1.PeerHello\x12:\n\x08messages\x18\x02 \x03(\x0b\x32(.riverrun_server.peer.v1.FollowerMessage\"\x80\x01\n\x11ReplicateResponse\x12\x31\n\x05hello\x18\x01 \x01(\x0b\x32\".riverrun_server.peer.v1.PeerHello\x12\x38\n\x08messages\x18\x02 \x03(\x0b\x32&.riverrun_server.peer.v1.LeaderMessage\"\xf1\x01\n\x0f\x46ollowerMessage\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x14\n\x0cleader_epoch\x18\x03 \x01(\x03\x12\x31\n\x06\x66ollow\x18\x04 \x01(\x0b\x32\x1f.riverrun_server.peer.v1.FollowH\x00\x12/\n\x05\x61\x63ked\x18\x05 \x01(\x0b\x32\x1e.riverrun_server.peer.v1.AckedH\x00\x12\x37\n\x07refusal\x18\x06 \x01(\x0b\x32$.riverrun_server.peer.v1.PeerRefusalH\x00\x42\x06\n\x04kind\"\xa6\x02\n\rLeaderMessage\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x14\n\x0cleader_epoch\x18\x03 \x01(\x03\x12\x35\n\x08\x64iverged\x18\x04 \x01(\x0b\x32!.riverrun_server.peer.v1.DivergedH\x00\x12\x33\n\x07restart\x18\x05 \x01(\x0b\x32 .riverrun_server.peer.v1.RestartH\x00\x12-\n\x04push\x18\x06 \x01(\x0b\x32\x1d.riverrun_server.peer.v1.PushH\x00\x12\x37\n\x07refusal\x18\x07 \x01(\x0b\x32$.riverrun_server.peer.v1.PeerRefusalH\x00\x42\x06\n\x04kind\"A\n\x06\x46ollow\x12\x0f\n\x07log_end\x18\x01 \x01(\x03\x12\x17\n\nlast_epoch\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\r\n\x0b_last_epoch\"B\n\x08\x44iverged\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12\x12\n\nend_offset\x18\x02 \x01(\x03\x12\x13\n\x0b\x61sked_epoch\x18\x03 \x01(\x03\"8\n\nEpochStart\x12\x14\n\x0cleader_epoch\x18\x01 \x01(\x03\x12\x14\n\x0cstart_offset\x18\x02 \x01(\x03\"\x8e\x01\n\x07Restart\x12\x11\n\tlog_start\x18\x01 \x01(\x03\x12\x33\n\x06\x65pochs\x18\x02 \x03(\x0b\x32#.riverrun_server.peer.v1.EpochStart\x12\x17\n\x0fsnapshot_offset\x18\x03 \x01(\x03\x12\x15\n\x08snapshot\x18\x04 \x01(\x0cH\x00\x88\x01\x01\x42\x0b\n\t_snapshot\"\x96\x01\n\x04Push\x12\x13\n\x0b\x62\x61se_offset\x18\x01 \x01(\x03\x12\x1b\n\x0eprevious_epoch\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x0f\n\x07\x62\x61tches\x18\x03 \x03(\x0c\x12\x16\n\x0ehigh_watermark\x18\x04 \x01(\x03\x12\x11\n\tlog_start\x18\x05 \x01(\x03\x12\r\n\x05probe\x18\x06 \x01(\x03\x42\x11\n\x0f_previous_epoch\"+\n\x05\x41\x63ked\x12\x13\n\x0b\x64urable_end\x18\x01 \x01(\x03\x12\r\n\x05probe\x18\x02 \x01(\x03\"\x1d\n\x0bPeerRefusal\x12\x0e\n\x06reason\x18\x01 \x01(\t2|\n\x12ReplicationService\x12\x66\n\tReplicate\x12).riverrun_server.peer.v1.ReplicateRequest\x1a*.riverrun_server.peer.v1.ReplicateResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)riverrun_server/peer/v1/replication.proto\x12\x17riverrun_server.peer.v1\"X\n\tPeerHello\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x11\n\tbroker_id\x18\x02 \x01(\x05\x12\x14\n\x0c\x62roker_epoch\x18\x03 \x01(\x03\x12\x0e\n\x06now_ms\x18\x04 \x01(\x03\"\x81\x01\n\x10ReplicateRequest\x12\x31\n\x05hello\x18\x01 \x01(\x0b\x32\".riverrun_server.peer.v1.PeerHello\x12:\n\x08messages\x18\x02 \x03(\x0b\x32(.riverrun_server.peer.v1.FollowerMessage\"\x80\x01\n\x11ReplicateResponse\x12\x31\n\x05hello\x18\x01 \x01(\x0b\x32\".riverrun_server.peer.v1.PeerHello\x12\x38\n\x08messages\x18\x02 \x03(\x0b\x32&.riverrun_server.peer.v1.LeaderMessage\"\xf1\x01\n\x0f\x46ollowerMessage\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x14\n\x0cleader_epoch\x18\x03 \x01(\x03\x12\x31\n\x06\x66ollow\x18\x04 \x01(\x0b\x32\x1f.riverrun_server.peer.v1.FollowH\x00\x12/\n\x05\x61\x63ked\x18\x05 \x01(\x0b\x32\x1e.riverrun_server.peer.v1.AckedH\x00\x12\x37\n\x07refusal\x18\x06 \x01(\x0b\x32$.riverrun_server.peer.v1.PeerRefusalH\x00\x42\x06\n\x04kind\"\xa6\x02\n\rLeaderMessage\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x14\n\x0cleader_epoch\x18\x03 \x01(\x03\x12\x35\n\x08\x64iverged\x18\x04 \x01(\x0b\x32!.riverrun_server.peer.v1.DivergedH\x00\x12\x33\n\x07restart\x18\x05 \x01(\x0b\x32 .riverrun_server.peer.v1.RestartH\x00\x12-\n\x04push\x18\x06 \x01(\x0b\x32\x1d.riverrun_server.peer.v1.PushH\x00\x12\x37\n\x07refusal\x18\x07 \x01(\x0b\x32$.riverrun_server.peer.v1.PeerRefusalH\x00\x42\x06\n\x04kind\"A\n\x06\x46ollow\x12\x0f\n\x07log_end\x18\x01 \x01(\x03\x12\x17\n\nlast_epoch\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\r\n\x0b_last_epoch\"W\n\x08\x44iverged\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12\x12\n\nend_offset\x18\x02 \x01(\x03\x12\x18\n\x0b\x61sked_epoch\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\x0e\n\x0c_asked_epoch\"8\n\nEpochStart\x12\x14\n\x0cleader_epoch\x18\x01 \x01(\x03\x12\x14\n\x0cstart_offset\x18\x02 \x01(\x03\"\x8e\x01\n\x07Restart\x12\x11\n\tlog_start\x18\x01 \x01(\x03\x12\x33\n\x06\x65pochs\x18\x02 \x03(\x0b\x32#.riverrun_server.peer.v1.EpochStart\x12\x17\n\x0fsnapshot_offset\x18\x03 \x01(\x03\x12\x15\n\x08snapshot\x18\x04 \x01(\x0cH\x00\x88\x01\x01\x42\x0b\n\t_snapshot\"\x96\x01\n\x04Push\x12\x13\n\x0b\x62\x61se_offset\x18\x01 \x01(\x03\x12\x1b\n\x0eprevious_epoch\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x0f\n\x07\x62\x61tches\x18\x03 \x03(\x0c\x12\x16\n\x0ehigh_watermark\x18\x04 \x01(\x03\x12\x11\n\tlog_start\x18\x05 \x01(\x03\x12\r\n\x05probe\x18\x06 \x01(\x03\x42\x11\n\x0f_previous_epoch\"+\n\x05\x41\x63ked\x12\x13\n\x0b\x64urable_end\x18\x01 \x01(\x03\x12\r\n\x05probe\x18\x02 \x01(\x03\"\x1d\n\x0bPeerRefusal\x12\x0e\n\x06reason\x18\x01 \x01(\t2|\n\x12ReplicationService\x12\x66\n\tReplicate\x12).riverrun_server.peer.v1.ReplicateRequest\x1a*.riverrun_server.peer.v1.ReplicateResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,17 +44,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FOLLOW']._serialized_start=964
   _globals['_FOLLOW']._serialized_end=1029
   _globals['_DIVERGED']._serialized_start=1031
-  _globals['_DIVERGED']._serialized_end=1097
-  _globals['_EPOCHSTART']._serialized_start=1099
-  _globals['_EPOCHSTART']._serialized_end=1155
-  _globals['_RESTART']._serialized_start=1158
-  _globals['_RESTART']._serialized_end=1300
-  _globals['_PUSH']._serialized_start=1303
-  _globals['_PUSH']._serialized_end=1453
-  _globals['_ACKED']._serialized_start=1455
-  _globals['_ACKED']._serialized_end=1498
-  _globals['_PEERREFUSAL']._serialized_start=1500
-  _globals['_PEERREFUSAL']._serialized_end=1529
-  _globals['_REPLICATIONSERVICE']._serialized_start=1531
-  _globals['_REPLICATIONSERVICE']._serialized_end=1655
+  _globals['_DIVERGED']._serialized_end=1118
+  _globals['_EPOCHSTART']._serialized_start=1120
+  _globals['_EPOCHSTART']._serialized_end=1176
+  _globals['_RESTART']._serialized_start=1179
+  _globals['_RESTART']._serialized_end=1321
+  _globals['_PUSH']._serialized_start=1324
+  _globals['_PUSH']._serialized_end=1474
+  _globals['_ACKED']._serialized_start=1476
+  _globals['_ACKED']._serialized_end=1519
+  _globals['_PEERREFUSAL']._serialized_start=1521
+  _globals['_PEERREFUSAL']._serialized_end=1550
+  _globals['_REPLICATIONSERVICE']._serialized_start=1552
+  _globals['_REPLICATIONSERVICE']._serialized_end=1676
 # @@protoc_insertion_point(module_scope)

@@ -260,19 +260,21 @@ class Diverged(_message.Message):
     end_offset: _builtins.int
     """The offset behind that epoch's last record."""
     asked_epoch: _builtins.int
-    """The follower's last epoch that this answers."""
+    """The follower's last epoch that this answers; unset where it had none."""
     def __init__(
         self,
         *,
         epoch: _builtins.int = ...,
         end_offset: _builtins.int = ...,
-        asked_epoch: _builtins.int = ...,
+        asked_epoch: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_asked_epoch", b"_asked_epoch", "asked_epoch", b"asked_epoch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["asked_epoch", b"asked_epoch", "end_offset", b"end_offset", "epoch", b"epoch"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_asked_epoch", b"_asked_epoch", "asked_epoch", b"asked_epoch", "end_offset", b"end_offset", "epoch", b"epoch"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__asked_epoch: _TypeAlias = _typing.Literal["asked_epoch"]  # noqa: Y015
+    _WhichOneofArgType__asked_epoch: _TypeAlias = _typing.Literal["_asked_epoch", b"_asked_epoch"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__asked_epoch) -> _WhichOneofReturnType__asked_epoch | None: ...
 
 Global___Diverged: _TypeAlias = Diverged  # noqa: Y015
 

@@ -1,0 +1,156 @@
+"""The follower's end of a replication stream: to one broker that leads what is followed here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final, TypeAlias
+
+import grpc
+import grpc.aio
+import structlog
+
+from riverrun_server.core.backoff import Backoff
+from riverrun_server.core.replication.messages import Envelope
+from riverrun_server.peer.hello import Myself, WrongPeer
+from riverrun_server.peer.mailbox import Mailbox
+from riverrun_server.peer.messages import InvalidMessage, from_leader, to_leader
+from riverrun_server.peer.server import FRAME_BYTES_MAX, PING_S
+from riverrun_server.peer.v1.replication_pb2 import PeerHello, ReplicateRequest, ReplicateResponse
+from riverrun_server.peer.v1.replication_pb2_grpc import ReplicationServiceStub
+from riverrun_server.ports.clock import Dice
+from riverrun_server.ports.peers import PeerEvents
+
+Call: TypeAlias = "grpc.aio.StreamStreamCall[ReplicateRequest, ReplicateResponse]"
+
+HELLO_S: Final = 5.0
+_RETRY_S: Final = 0.1
+_RETRY_MAX_S: Final = 2.0
+_OPTIONS: Final = (
+    ("grpc.keepalive_time_ms", round(PING_S * 1000)),
+    ("grpc.keepalive_timeout_ms", round(PING_S * 1000)),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.max_receive_message_length", FRAME_BYTES_MAX),
+    ("grpc.max_send_message_length", FRAME_BYTES_MAX),
+    # Replication shares its connection with nothing else.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+)
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+class FollowerStream:
+    """A stream to one broker, begun anew whenever it ends.
+
+    Transitions: connecting -> open (both have said who they are) -> connecting, after a pause that
+    grows while nothing works.
+
+    Args:
+        broker: which one.
+        address: where it listens for peers.
+        myself: introduces this broker.
+        events: told what the leader says, and when a stream is new.
+        dice: spreads pauses.
+        pause: waits, in seconds.
+
+    Attributes:
+        mailbox: what is sent on the stream; None while it is not open.
+    """
+
+    def __init__(
+        self,
+        broker: int,
+        address: str,
+        myself: Myself,
+        events: PeerEvents,
+        dice: Dice,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.broker = broker
+        self.address = address
+        self.mailbox: Mailbox | None = None
+        self._myself = myself
+        self._events = events
+        self._backoff = Backoff(dice.uniform, _RETRY_S, _RETRY_MAX_S)
+        self._pause = pause
+        self._said = ""
+
+    async def run(self) -> None:
+        """Keep a stream open until cancelled."""
+        async with grpc.aio.insecure_channel(self.address, options=_OPTIONS) as channel:
+            while True:
+                try:
+                    await self._once(ReplicationServiceStub(channel).Replicate())
+                    why = "it was ended"
+                except (WrongPeer, InvalidMessage) as error:
+                    why = str(error)
+                except grpc.aio.AioRpcError as error:
+                    why = f"{error.code().name}: {error.details()}"
+                except TimeoutError:
+                    why = f"broker {self.broker} did not say who it is within {HELLO_S:g} s"
+                self._tell(why)
+                await self._pause(self._backoff.next_s())
+
+    async def _once(self, call: Call) -> None:
+        """Serve one stream until it ends."""
+        try:
+            hello = await self._greeted(call)
+            self._backoff.reset()
+            self._tell("")
+            mailbox = self.mailbox = Mailbox()
+            writing = asyncio.create_task(_write(call, mailbox), name=f"acks to {self.broker}")
+            self._events.connected(self.broker)
+            try:
+                async for response in _responses(call):
+                    said = tuple(from_leader(response))
+                    if said:
+                        me = self._myself.broker_id
+                        self._events.receive(Envelope(self.broker, hello.broker_epoch, me, said))
+            finally:
+                self.mailbox = None
+                mailbox.close()
+                writing.cancel()
+                # Suppressing its cancellation would suppress one of this task, too.
+                await asyncio.gather(writing, return_exceptions=True)
+        finally:
+            call.cancel()
+
+    async def _greeted(self, call: Call) -> PeerHello:
+        async with asyncio.timeout(HELLO_S):
+            await call.write(ReplicateRequest(hello=self._myself.hello()))
+            async for response in _responses(call):
+                self._myself.check(response.hello, self.broker)
+                return response.hello
+        raise WrongPeer(f"whoever listens on {self.address} ended the stream without a word")
+
+    def _tell(self, why: str) -> None:
+        """Log why there is no stream, once for each reason."""
+        if why == self._said:
+            return
+        self._said = why
+        if why:
+            _log.warning("a leader cannot be followed", broker=self.broker, why=why)
+        else:
+            _log.info("a leader is followed", broker=self.broker, address=self.address)
+
+
+async def _responses(call: Call) -> AsyncIterator[ReplicateResponse]:
+    """Yield what comes, until the other side ends the stream.
+
+    Raises:
+        grpc.aio.AioRpcError: it ended otherwise.
+    """
+    while True:
+        response: object = await call.read()
+        if not isinstance(response, ReplicateResponse):
+            return
+        yield response
+
+
+async def _write(call: Call, mailbox: Mailbox) -> None:
+    while messages := await mailbox.take():
+        await call.write(to_leader(messages))
+    call.cancel()

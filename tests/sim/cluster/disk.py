@@ -15,7 +15,7 @@ from riverrun_server.core.cluster.values import Id, Incarnations
 from riverrun_server.core.log.batch import PartitionId
 from riverrun_server.ports.log import StorageError, StorageFailed, StorageFull, StorageStalled
 from riverrun_server.storage.memory import MemoryStore
-from riverrun_server.storage.memory_image import StoredPartition
+from riverrun_server.storage.memory_image import Step, StoredPartition
 from riverrun_server.wire.stored import scan_batch, stored_batch
 from tests.sim.cluster.world import Process, World
 
@@ -25,6 +25,15 @@ class DiskStore(MemoryStore):
 
     def __init__(self) -> None:
         super().__init__(stored_batch, scan_batch)
+        self.refused = 0
+
+    def take(self, step: Step) -> None:
+        """Change the live image; count what is refused."""
+        try:
+            super().take(step)
+        except StorageError:
+            self.refused += 1
+            raise
 
     def sync_first(self, writes: int) -> None:
         """Make the oldest writes durable; those that a crash has already dealt with are gone."""

@@ -138,6 +138,7 @@ def make_catalog(
     policy = TopicPolicy(
         shared.limits,
         default_partitions=settings.topic_defaults.partitions,
+        default_replication_factor=settings.topic_defaults.replication_factor,
         default_configs=settings.topic_configs(),
     )
     return Catalog(

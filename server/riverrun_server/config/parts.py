@@ -175,6 +175,12 @@ class TopicDefaults:
     """What a topic gets where its creator does not say."""
 
     partitions: int = setting(Integer(1, 100_000), 1, doc="Partitions of a new topic.")
+    replication_factor: int = setting(
+        Integer(1, 1_000),
+        1,
+        doc="Replicas of each partition of a new topic; a topic is refused while fewer brokers are "
+        "there to take them.",
+    )
     retention_ms: int = setting(
         Millis(1, 1000 * YEAR_MS, unlimited=True),
         _or_unlimited(_TOPIC.retention_ms),

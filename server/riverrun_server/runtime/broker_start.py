@@ -8,7 +8,7 @@ from typing import Final
 import structlog
 
 from riverrun_server.core.cluster import keys
-from riverrun_server.core.cluster.changes import Leader, TopicPolicy
+from riverrun_server.core.cluster.changes import TopicPolicy
 from riverrun_server.core.cluster.election import (
     Election,
     TopicPartition,
@@ -17,6 +17,7 @@ from riverrun_server.core.cluster.election import (
     register,
 )
 from riverrun_server.core.cluster.image import ClusterImage
+from riverrun_server.core.cluster.standing import Leader
 from riverrun_server.core.cluster.steps import ABSENT, Step, Write
 from riverrun_server.core.cluster.values import (
     BrokerRegistration,

@@ -14,8 +14,8 @@ from typing import Final
 import structlog
 
 from riverrun_server.core.cluster.changes import NewTopic, TopicPolicy
-from riverrun_server.core.cluster.election import broker_epoch
 from riverrun_server.core.cluster.image import ClusterImage, Touched
+from riverrun_server.core.cluster.standing import broker_epoch
 from riverrun_server.core.cluster.topic_config import canonical
 from riverrun_server.core.cluster.values import BrokerRegistration, Id, PartitionValue
 from riverrun_server.core.log.batch import PartitionId

@@ -20,6 +20,8 @@ from riverrun_server.core.cluster.image import ClusterImage, KeyChange, Touched,
 from riverrun_server.core.cluster.values import (
     BrokerRegistration,
     ClusterValue,
+    ControllerValue,
+    LiveProcess,
     PartitionValue,
     Tombstone,
     TopicValue,
@@ -44,6 +46,8 @@ _RETRY_MAX_S: Final = 5.0
 _KINDS: dict[type, type[Value]] = {
     keys.ClusterKey: ClusterValue,
     keys.BrokerKey: BrokerRegistration,
+    keys.LiveKey: LiveProcess,
+    keys.ControllerKey: ControllerValue,
     keys.TopicKey: TopicValue,
     keys.PartitionKey: PartitionValue,
     keys.TombstoneKey: Tombstone,

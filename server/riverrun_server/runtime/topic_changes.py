@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Final, TypeVar, cast
 
 from riverrun_server.core.cluster import changes, topic_rules
-from riverrun_server.core.cluster.changes import Leader, NewTopic, TopicPlan, TopicPolicy
+from riverrun_server.core.cluster.changes import NewTopic, TopicPlan, TopicPolicy
 from riverrun_server.core.cluster.image import ClusterImage
 from riverrun_server.core.cluster.naming import quoted
+from riverrun_server.core.cluster.standing import Leader
 from riverrun_server.core.cluster.values import Id, TopicValue
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.ports.clock import Clock, Dice

@@ -12,24 +12,31 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from riverrun_server.core.cluster import keys, topic_config, topic_rules
+from riverrun_server.core.cluster import (
+    keys,
+    new_partitions,
+    placement,
+    topic_config,
+    topic_rules,
+)
 from riverrun_server.core.cluster.image import ClusterImage, Versioned
 from riverrun_server.core.cluster.naming import quoted
+from riverrun_server.core.cluster.standing import Leader
 from riverrun_server.core.cluster.steps import (
     ABSENT,
     EARLIER,
-    MAX_CHANGES,
     Erase,
     Guard,
+    Piece,
     Step,
     Write,
     guarded,
+    packed,
 )
 from riverrun_server.core.cluster.topic_config import TopicConfig
 from riverrun_server.core.cluster.values import (
     Durability,
     Id,
-    Incarnations,
     PartitionValue,
     Replica,
     Tombstone,
@@ -81,15 +88,6 @@ class TopicPolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class Leader:
-    """The process that shall lead partitions."""
-
-    broker_id: int
-    broker_epoch: int
-    incarnations: Incarnations
-
-
-@dataclass(frozen=True, slots=True)
 class NewTopic:
     """A request to make a topic; 0 stands for the broker's default."""
 
@@ -129,6 +127,14 @@ def create(
 ) -> TopicPlan:
     """Plan a topic; whether its name is reserved is the caller's business.
 
+    Args:
+        image: the metadata; it says where replicas may go.
+        new: what is asked for.
+        policy: defaults and limits.
+        leader: the broker that plans; it leads every partition where it is the only one.
+        topic_id: of the topic; random, it also decides where placement has a choice.
+        now_ms: the time, in ms since 1970.
+
     Raises:
         Refusal: INVALID_NAME, INVALID_CONFIG, INVALID_REQUEST, LIMIT_EXCEEDED, NOT_ENOUGH_BROKERS,
             TOPIC_EXISTS.
@@ -142,7 +148,7 @@ def create(
     partitions = new.partitions or policy.default_partitions
     topic_rules.check_partitions(partitions, policy.limits, image.partition_count)
     replication_factor = new.replication_factor or policy.default_replication_factor
-    topic_rules.check_replication_factor(replication_factor, len(image.brokers))
+    _check_replicas(image, replication_factor)
     topic = TopicValue(
         topic=new.topic,
         topic_id=topic_id,
@@ -153,36 +159,26 @@ def create(
         create_time_ms=now_ms,
     )
     config = policy.config_of(topic)
-    writes = [
-        Write(keys.partition(topic_id, number), _new_partition(topic, config, leader), ABSENT)
-        for number in range(partitions)
-    ]
-    return TopicPlan(topic, tuple(_creation(topic, writes)))
+    pieces = list(new_partitions.plan(image, topic, range(partitions), config, leader))
+    return TopicPlan(topic, tuple(_creation(topic, pieces)))
 
 
-def _creation(topic: TopicValue, writes: Sequence[Write]) -> Iterator[Step]:
+def _creation(topic: TopicValue, pieces: Sequence[Piece]) -> Iterator[Step]:
     last = Write(keys.topic(topic.topic), topic, ABSENT)
-    if len(writes) < MAX_CHANGES:
-        yield Step((*writes, last))
+    at_once = (*pieces, ((), last))
+    if len(steps := list(packed(at_once))) == 1:
+        yield from steps
         return
     tombstone = Tombstone(topic=topic.topic, topic_id=topic.topic_id, state=TombstoneState.CREATING)
     key = keys.tombstone(topic.topic_id)
     yield Step((Write(key, tombstone, ABSENT),))
-    yield from guarded(Guard(key, EARLIER), writes)
+    yield from packed(pieces, (Guard(key, EARLIER),))
     yield Step((Erase(key, EARLIER), last))
 
 
-def _new_partition(topic: TopicValue, config: TopicConfig, leader: Leader) -> PartitionValue:
-    assert topic.replication_factor == 1, topic
-    durability = Durability.FSYNC if config.fsync else Durability.RELAXED
-    return PartitionValue(
-        leader=leader.broker_id,
-        leader_broker_epoch=leader.broker_epoch,
-        replicas=(leader.broker_id,),
-        isr=(Replica(leader.broker_id, leader.incarnations.of(durability)),),
-        min_isr=config.effective_min_isr(topic.replication_factor),
-        durability=durability,
-    )
+def _check_replicas(image: ClusterImage, replication_factor: int) -> None:
+    usable = len(placement.sites(image.brokers))
+    topic_rules.check_replication_factor(replication_factor, usable, len(image.brokers))
 
 
 def add_partitions(
@@ -190,8 +186,10 @@ def add_partitions(
 ) -> TopicPlan:
     """Plan more partitions of a topic; as many as it has is no change.
 
+    The arguments are those of `create`.
+
     Raises:
-        Refusal: TOPIC_NOT_FOUND, INVALID_REQUEST, LIMIT_EXCEEDED.
+        Refusal: TOPIC_NOT_FOUND, INVALID_REQUEST, LIMIT_EXCEEDED, NOT_ENOUGH_BROKERS.
     """
     found = find(image, name)
     topic = found.value
@@ -205,23 +203,16 @@ def add_partitions(
     topic_rules.check_partitions(partitions, policy.limits, others)
     if partitions == topic.partitions:
         return TopicPlan(topic)
+    _check_replicas(image, topic.replication_factor)
     changed = dataclasses.replace(topic, partitions=partitions)
     config = policy.config_of(topic)
-    left_over = image.partitions.get(topic.topic_id, {})
-    writes = []
-    for number in range(topic.partitions, partitions):
-        value = _new_partition(topic, config, leader)
-        # A crash in the middle of an earlier attempt leaves partitions that nobody could see.
-        before = left_over.get(number)
-        if before is not None:
-            value = dataclasses.replace(value, leader_epoch=before.value.leader_epoch + 1)
-        revision = before.mod_revision if before else ABSENT
-        writes.append(Write(keys.partition(topic.topic_id, number), value, revision))
+    more = range(topic.partitions, partitions)
+    pieces = new_partitions.plan(image, topic, more, config, leader)
     key = keys.topic(name)
-    guard, last = Guard(key, found.mod_revision), Write(key, changed, found.mod_revision)
-    in_last = len(writes) % (MAX_CHANGES - 1)
-    steps = guarded(guard, writes[: len(writes) - in_last])
-    return TopicPlan(changed, (*steps, Step((*writes[len(writes) - in_last :], last))))
+    *steps, last = packed(pieces, (Guard(key, found.mod_revision),))
+    # The one that shows them takes the place of the guard.
+    growing = Write(key, changed, found.mod_revision)
+    return TopicPlan(changed, (*steps, Step((*last.changes[1:], growing))))
 
 
 def alter(

@@ -2,18 +2,20 @@
 
 A process leads only what it was elected for. Whether its data may be trusted is told by the
 incarnation that its data directory carries: if that is the one in the partition's in-sync set,
-everything that counted is there. If it is not, the topic's `unclean.recovery` decides.
+everything that counted is there. If it is not, the topic's `unclean.recovery` decides. Partitions
+that others hold too are the controller's (controller.py, partition_changes.py).
 """
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Final
 
 from riverrun_server.core.cluster import keys
-from riverrun_server.core.cluster.changes import Leader, TopicPolicy, find
-from riverrun_server.core.cluster.image import ClusterImage, Versioned
+from riverrun_server.core.cluster.changes import TopicPolicy, find
+from riverrun_server.core.cluster.image import ClusterImage
+from riverrun_server.core.cluster.partition_changes import EPOCHS_LOST_MAX
+from riverrun_server.core.cluster.standing import Leader, broker_epoch
 from riverrun_server.core.cluster.steps import ABSENT, Guard, Step, Write, guarded
 from riverrun_server.core.cluster.topic_config import TopicConfig, UncleanRecovery
 from riverrun_server.core.cluster.topic_rules import missing_partition
@@ -24,11 +26,6 @@ from riverrun_server.core.cluster.values import (
     Replica,
     TopicValue,
 )
-
-# What was lost may have been written in epochs of which nothing is left here, up to one for each
-# start since the data that is: a backup was put back, or the metadata was lost with the records. An
-# epoch that had been used would tell readers of what is gone that all of it is still there.
-_EPOCHS_LOST_MAX: Final = 1_000
 
 # A topic's name and a partition's number.
 TopicPartition = tuple[str, int]
@@ -59,11 +56,6 @@ def register(image: ClusterImage, registration: BrokerRegistration) -> Step:
     return Step((Write(keys.broker(registration.broker_id), registration, revision),))
 
 
-def broker_epoch(registration: Versioned[BrokerRegistration]) -> int:
-    """Return which process a registration is of."""
-    return registration.value.broker_epoch or registration.mod_revision
-
-
 def elect(image: ClusterImage, leader: Leader, policy: TopicPolicy) -> Election:
     """Elect a broker that has just registered for every partition that only it holds.
 
@@ -89,7 +81,7 @@ def elect(image: ClusterImage, leader: Leader, policy: TopicPolicy) -> Election:
                 continue
             first_free = value.leader_epoch + 1
             if not _has_all_data(value, leader):
-                first_free += _EPOCHS_LOST_MAX
+                first_free += EPOCHS_LOST_MAX
                 if config.unclean_recovery is not UncleanRecovery.ACCEPT:
                     election.offline.append(here)
                     continue
@@ -128,7 +120,7 @@ def accept_loss(
     here = Replica(leader.broker_id, leader.incarnations.of(value.durability))
     accepted = dataclasses.replace(
         value,
-        leader_epoch=max(value.leader_epoch, newest_stored_epoch) + 1 + _EPOCHS_LOST_MAX,
+        leader_epoch=max(value.leader_epoch, newest_stored_epoch) + 1 + EPOCHS_LOST_MAX,
         partition_epoch=value.partition_epoch + 1,
         isr=(here,),
         elr=(),

@@ -9,7 +9,9 @@ from typing import Generic, TypeVar
 from riverrun_server.core.cluster.keys import (
     BrokerKey,
     ClusterKey,
+    ControllerKey,
     Key,
+    LiveKey,
     PartitionKey,
     TombstoneKey,
     TopicKey,
@@ -17,7 +19,9 @@ from riverrun_server.core.cluster.keys import (
 from riverrun_server.core.cluster.values import (
     BrokerRegistration,
     ClusterValue,
+    ControllerValue,
     Id,
+    LiveProcess,
     PartitionValue,
     Tombstone,
     TopicValue,
@@ -63,7 +67,9 @@ class ClusterImage:
     def __init__(self) -> None:
         self.revision = 0
         self.cluster: Versioned[ClusterValue] | None = None
+        self.controller: Versioned[ControllerValue] | None = None
         self.brokers: dict[int, Versioned[BrokerRegistration]] = {}
+        self.live: dict[int, Versioned[LiveProcess]] = {}
         self.topics: dict[str, Versioned[TopicValue]] = {}
         self.partitions: dict[Id, dict[int, Versioned[PartitionValue]]] = {}
         self.tombstones: dict[Id, Versioned[Tombstone]] = {}
@@ -83,9 +89,10 @@ class ClusterImage:
         """Replace everything by what stands at a revision; everything counts as touched."""
         assert revision >= self.revision, (revision, self.revision)
         touched = Touched(set(self._names) | set(self.tombstones), set(self.topics), brokers=True)
-        self.cluster = None
-        for each in (self.brokers, self.topics, self.partitions, self.tombstones, self._names):
+        self.cluster = self.controller = None
+        for each in (self.brokers, self.live, self.topics, self.partitions, self.tombstones):
             each.clear()
+        self._names.clear()
         return self._take(revision, changes, touched)
 
     def apply(self, revision: int, changes: Iterable[KeyChange]) -> Touched:
@@ -106,6 +113,12 @@ class ClusterImage:
                     assert now is None or isinstance(now, BrokerRegistration), now
                     _set(self.brokers, broker_id, change.now)
                     touched.brokers = True
+                case LiveKey(broker_id):
+                    assert now is None or isinstance(now, LiveProcess), now
+                    _set(self.live, broker_id, change.now)
+                case ControllerKey():
+                    assert now is None or isinstance(now, ControllerValue), now
+                    self.controller = change.now  # type: ignore[assignment] # as asserted
                 case TopicKey(name):
                     assert now is None or isinstance(now, TopicValue), now
                     self._set_topic(name, change.now, touched)

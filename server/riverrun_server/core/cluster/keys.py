@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 from riverrun_server.core.cluster.values import Id
 
 CLUSTER: Final = "cluster"
+CONTROLLER: Final = "controller"
 PRODUCER_IDS: Final = "producer_ids"
 
 _BROKERS: Final = "brokers/"
@@ -24,6 +25,16 @@ class BrokerKey(NamedTuple):
     """A broker's registration."""
 
     broker_id: int
+
+
+class LiveKey(NamedTuple):
+    """A broker's process that is alive."""
+
+    broker_id: int
+
+
+class ControllerKey(NamedTuple):
+    """The controller's key."""
 
 
 class TopicKey(NamedTuple):
@@ -45,7 +56,7 @@ class TombstoneKey(NamedTuple):
     topic_id: Id
 
 
-Key = ClusterKey | BrokerKey | TopicKey | PartitionKey | TombstoneKey
+Key = ClusterKey | BrokerKey | LiveKey | ControllerKey | TopicKey | PartitionKey | TombstoneKey
 
 
 def broker(broker_id: int) -> str:
@@ -83,13 +94,20 @@ def parse(key: str) -> Key | None:
 
 
 def _parse(kind: str, rest: str) -> Key | None:
+    found: Key | None = None
     if kind == _PARTITIONS:
         topic_id, _, number = rest.partition("/")
-        return PartitionKey(Id.parse(topic_id), int(number))
-    if kind == _TOPICS:
-        return TopicKey(rest)
-    if kind == _BROKERS:
-        return BrokerKey(int(rest))
-    if kind == _TOMBSTONES:
-        return TombstoneKey(Id.parse(rest))
-    return ClusterKey() if kind == CLUSTER else None
+        found = PartitionKey(Id.parse(topic_id), int(number))
+    elif kind == _TOPICS:
+        found = TopicKey(rest)
+    elif kind == _BROKERS:
+        found = BrokerKey(int(rest))
+    elif kind == _LIVE:
+        found = LiveKey(int(rest))
+    elif kind == _TOMBSTONES:
+        found = TombstoneKey(Id.parse(rest))
+    elif kind == CONTROLLER:
+        found = ControllerKey()
+    elif kind == CLUSTER:
+        found = ClusterKey()
+    return found

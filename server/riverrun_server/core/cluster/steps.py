@@ -6,7 +6,7 @@ the state that it was planned on or not at all, and sending it twice does it onc
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -48,6 +48,8 @@ class Guard:
 
 
 Change = Write | Erase | Guard
+# A write, and what it insists on beside its own key.
+Piece = tuple[tuple[Guard, ...], Write]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,33 @@ def batched(changes: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     """Cut a sequence into pieces of at most `size`."""
     for begin in range(0, len(changes), size):
         yield changes[begin : begin + size]
+
+
+def packed(
+    pieces: Iterable[Piece],
+    always: Sequence[Guard] = (),
+    writes_max: int = MAX_CHANGES,
+) -> Iterator[Step]:
+    """Put writes that each insist on guards of their own into as few steps as hold them in order.
+
+    Args:
+        pieces: each write with what it insists on beside `always`.
+        always: what every step insists on.
+        writes_max: how many writes a step may have; a step that does not apply holds up all of its.
+    """
+    guards = {each.key: each for each in always}
+    writes: list[Write] = []
+    for own, write in pieces:
+        more = {each.key: each for each in own if each.key not in guards}
+        full = len(guards) + len(more) + len(writes) + 1 > MAX_CHANGES
+        if writes and (full or len(writes) == writes_max):
+            yield Step((*guards.values(), *writes))
+            guards, writes = {each.key: each for each in always}, []
+            more = {each.key: each for each in own if each.key not in guards}
+        guards |= more
+        writes.append(write)
+    if writes:
+        yield Step((*guards.values(), *writes))
 
 
 def guarded(guard: Guard, changes: Sequence[Write | Erase]) -> Iterator[Step]:

@@ -88,8 +88,13 @@ def check_partitions(count: int, limits: Limits, other_partitions: int) -> None:
         )
 
 
-def check_replication_factor(count: int, brokers: int) -> None:
+def check_replication_factor(count: int, usable: int, registered: int | None = None) -> None:
     """Refuse a replication factor that cannot be had now.
+
+    Args:
+        count: of the topic.
+        usable: how many brokers take replicas.
+        registered: how many brokers there are, with those that are fenced or draining.
 
     Raises:
         Refusal: INVALID_REQUEST, NOT_ENOUGH_BROKERS.
@@ -99,12 +104,17 @@ def check_replication_factor(count: int, brokers: int) -> None:
             Reason.INVALID_REQUEST,
             f"replication_factor is {count}, expected 1 to {_REPLICAS_MAX}",
         )
-    if count > brokers:
+    if count > usable:
+        registered = usable if registered is None else registered
+        away = registered - usable
         raise Refusal(
             Reason.NOT_ENOUGH_BROKERS,
-            f"replication factor {count} needs {count} brokers, {brokers} "
-            f"{'is' if brokers == 1 else 'are'} registered; ask for a smaller replication_factor "
-            '(a broker with the setting metadata = "embedded" is always alone)',
+            f"replication factor {count} needs {count} broker{'s' * (count > 1)}, {registered} "
+            f"{'is' if registered == 1 else 'are'} registered"
+            + (f" and {away} of them fenced or draining" if away else "")
+            + "; start more, or ask for a smaller replication_factor (flag --replication-factor; "
+            "where none is named, setting topic_defaults.replication_factor counts; a broker with "
+            'the setting metadata = "embedded" is always alone)',
         )
 
 

@@ -1,4 +1,4 @@
-"""What stands in the metadata store: cluster, brokers, topics, partitions, producer-id blocks.
+"""What stands in the metadata store: cluster, brokers, controller, topics, partitions, blocks of ids.
 
 Every value may carry fields of a newer version in `unknown`; they are written back as they came, so
 that a broker that does not know them does not lose them.
@@ -87,7 +87,9 @@ class ClusterValue(Value):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerRegistration(Value):
-    """A broker's process; written once when it starts.
+    """A broker's process; written when it starts, and by the controller when it fences it.
+
+    Fencing belongs to the process: the next one of the same broker begins unfenced.
 
     Attributes:
         broker_id: configured.
@@ -95,18 +97,25 @@ class BrokerRegistration(Value):
             value, so whoever writes it again for the same process fills it in.
         incarnations: of the data it came with.
         endpoints: where clients reach it, as host:port, by listener.
+        peer_endpoint: where other brokers reach it, as host:port; empty where it has no such
+            listener.
         rack: where it stands; replicas are spread over racks.
-        host: the machine it runs on; replicas of a partition never share one.
+        host: the machine it runs on; replicas of a partition share one only where no other is free.
         start_time_ms: when the process began.
+        fenced: it is not seen alive; it leads nothing and is in no ISR until it is let back.
+        draining: it is about to end; it hands on what it leads and leaves the ISRs.
     """
 
     broker_id: int
     incarnations: Incarnations
     endpoints: Mapping[str, str]
+    peer_endpoint: str = ""
     rack: str = ""
     host: str = ""
     start_time_ms: int = 0
     broker_epoch: int = 0
+    fenced: bool = False
+    draining: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +131,22 @@ class LiveProcess(Value):
     incarnation: Id
     host: str = ""
     start_time_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControllerValue(Value):
+    """The process that fences brokers and elects leaders.
+
+    Its key goes with the lease that says that the process is alive, and is written once: the
+    revision of that write names the term, and everything that the controller does insists on it.
+
+    Attributes:
+        broker_id: of the broker.
+        broker_epoch: of its process.
+    """
+
+    broker_id: int
+    broker_epoch: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from riverrun_server.core.cluster import keys
-from riverrun_server.core.cluster.election import broker_epoch
 from riverrun_server.core.cluster.image import ClusterImage, KeyChange, Touched, Versioned
+from riverrun_server.core.cluster.standing import broker_epoch
 from riverrun_server.core.cluster.steps import EARLIER, Erase, Step, Write
 from riverrun_server.core.cluster.values import BrokerRegistration, LiveProcess
 from riverrun_server.ports.metadata import (
@@ -62,7 +62,6 @@ class Session:
         ready: Callable[[], None],
     ) -> None:
         self.image = ClusterImage()
-        self.others: dict[str, Entry] = {}
         self.broker_epoch = 0
         self.lease_id = 0
         self.deadline_s = float("-inf")
@@ -127,10 +126,7 @@ class Session:
             if not isinstance(answer, Listing):
                 self.later(RETRY_S, lambda: self._list(then))
                 return
-            changes = []
-            self.others = {}
-            for entry in answer.entries:
-                self._sort(entry.key, entry, changes)
+            changes = [_change(entry.key, entry) for entry in answer.entries]
             touched = self.image.load(answer.revision, changes)
             self._begin_watch(answer.revision + 1)
             self._changed(touched)
@@ -145,22 +141,10 @@ class Session:
         )
 
     def _apply(self, batch: WatchBatch) -> None:
-        changes: list[KeyChange] = []
-        for event in batch.events:
-            self._sort(event.key, event.entry, changes)
+        changes = [_change(event.key, event.entry) for event in batch.events]
         before = self.image.revision
         assert batch.revision > before, (batch.revision, before)
         self._changed(self.image.apply(batch.revision, changes))
-
-    def _sort(self, key: str, entry: Entry | None, changes: list[KeyChange]) -> None:
-        parsed = keys.parse(key)
-        if parsed is not None:
-            now = None if entry is None else Versioned(entry.value, entry.mod_revision)
-            changes.append(KeyChange(parsed, now))
-        if entry is None:
-            self.others.pop(key, None)
-        else:
-            self.others[key] = entry
 
     # The lease.
 
@@ -181,7 +165,7 @@ class Session:
             incarnation=self._registration(None).incarnations.fsync,
             start_time_ms=self._start_time_ms,
         )
-        before = self.others.get(key)
+        before = self.image.live.get(self._broker)
         if before is not None and before.value.incarnation != value.incarnation:
             # Another life of this broker's data: wait for its lease to end.
             self.later(RETRY_S, lambda: self._list(self._go_live))
@@ -238,6 +222,12 @@ class Session:
             self.later(RETRY_S / 10, lambda: self._list(self._register))
 
         self.call(lambda: self._store.transact(put), answered)
+
+
+def _change(key: str, entry: Entry | None) -> KeyChange:
+    parsed = keys.parse(key)
+    assert parsed is not None, key
+    return KeyChange(parsed, None if entry is None else Versioned(entry.value, entry.mod_revision))
 
 
 def transaction(step: Step, written: dict[str, int]) -> Transaction:

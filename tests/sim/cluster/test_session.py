@@ -8,7 +8,13 @@ import pytest
 
 from riverrun_server.core.cluster import keys
 from riverrun_server.core.cluster.steps import ABSENT, EARLIER, Erase, Guard, Step, Write
-from riverrun_server.core.cluster.values import BrokerRegistration, ClusterValue
+from riverrun_server.core.cluster.values import (
+    BrokerRegistration,
+    ClusterValue,
+    Id,
+    Tombstone,
+    TombstoneState,
+)
 from riverrun_server.ports.metadata import TransactionResult
 from tests.sim.cluster.clock import BrokerClock
 from tests.sim.cluster.disk import SimDisk
@@ -17,6 +23,7 @@ from tests.sim.cluster.network import Lost, Network
 from tests.sim.cluster.session import LEASE_S, Session
 from tests.sim.cluster.world import Process, World
 
+OTHER = keys.tombstone(Id(bytes(16)))
 CLUSTER = ClusterValue(cluster_id="c", create_time_ms=1)
 
 
@@ -143,17 +150,17 @@ def test_the_image_lives_through_compaction_and_broken_watches():
 def test_steps_apply_in_order_and_stop_at_one_that_does_not_fit():
     stage = Stage()
     stage.run(1.0)
-    topic = dataclasses.replace(CLUSTER, cluster_id="t")
+    topic = Tombstone(topic="t", topic_id=Id(bytes(16)), state=TombstoneState.CREATING)
     ended: list[object] = []
     steps = [
         Step((Write(keys.CLUSTER, CLUSTER, ABSENT),)),
-        Step((Guard(keys.CLUSTER, EARLIER), Write("other", topic, ABSENT))),
-        Step((Erase("other", EARLIER),)),
+        Step((Guard(keys.CLUSTER, EARLIER), Write(OTHER, topic, ABSENT))),
+        Step((Erase(OTHER, EARLIER),)),
     ]
     stage.session.commit(steps, ended.append)
     stage.run(1.0)
     assert ended == [None]
-    assert stage.store.get("other") is None
+    assert stage.store.get(OTHER) is None
     stage.session.commit(steps, ended.append)
     stage.run(1.0)
     assert isinstance(ended[1], TransactionResult)

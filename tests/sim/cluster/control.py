@@ -50,7 +50,6 @@ class Control:
         self._controller = Controller(broker, session.broker_epoch, policy, self._fencing)
         self._is_busy = False
         self._alone = False
-        self._was_sure = True
         self._due_s = float("inf")
 
     def look(self) -> None:
@@ -87,12 +86,8 @@ class Control:
         self._fencing.answers(witness, broker)
 
     def _doubt(self, now: float) -> None:
-        is_sure = now < self._session.deadline_s
-        if self._was_sure and not is_sure:
+        if now >= self._session.deadline_s:
             self._fencing.interrupted(now)
-        elif not is_sure:
-            self._fencing.interrupted(now)
-        self._was_sure = is_sure
 
     def _claim(self, claim: Claim) -> None:
         guard = claim.registration

@@ -53,11 +53,15 @@ class SimDisk:
     Args:
         world: time and dice.
         broker: whose it is.
+
+    Attributes:
+        damaged: every batch in which a bit was flipped, and what it had been.
     """
 
     def __init__(self, world: World, broker: int) -> None:
         self.broker = broker
         self.bitten: Counter[str] = Counter()
+        self.damaged: dict[bytes, bytes] = {}
         self.sync_s = 0.002
         self.slow_s = 0.0
         self._world = world
@@ -149,6 +153,7 @@ class SimDisk:
                 place = stored.bases.index(base)
                 if stored.batches[place] == old:
                     stored.batches[place] = bytes(data)
+        self.damaged[bytes(data)] = old
         self.bitten["batches corrupted"] += 1
         return base
 

@@ -47,12 +47,14 @@ class Watched:
         value: as it stands in the metadata store.
         leaders: by leader epoch, the process that showed a high watermark in it.
         unclean: whether its policy accepts losses.
+        min_isr: the smallest in the current leader epoch; a leader may not have heard of the newest.
     """
 
     log: CommittedLog = field(default_factory=CommittedLog)
     value: PartitionValue | None = None
     leaders: dict[int, str] = field(default_factory=dict)
     unclean: bool = False
+    min_isr: int = 1
 
 
 class Invariants:
@@ -62,7 +64,6 @@ class Invariants:
         disks: of all brokers, by id.
         history: told of losses that were accepted.
         now_s: the true time.
-        damaged: what a bit was flipped in on a broker's disk, and what it was.
     """
 
     def __init__(
@@ -70,14 +71,12 @@ class Invariants:
         disks: Mapping[int, SimDisk],
         history: History,
         now_s: Callable[[], float],
-        damaged: Mapping[int, Mapping[bytes, bytes]],
     ) -> None:
         self.partitions: dict[PartitionId, Watched] = {}
         self.checks = 0
         self._disks = disks
         self._history = history
         self._now_s = now_s
-        self._damaged = damaged
         self._watermarks: dict[tuple[str, PartitionId], int] = {}
         self._seen: dict[tuple[int, PartitionId], tuple[LogState | None, LogState | None]] = {}
         self._accepted: dict[tuple[Replica, PartitionId], int] = {}
@@ -133,7 +132,7 @@ class Invariants:
         if stored is None:
             difference = "nothing is stored" if watched.log.end else None
         else:
-            difference = watched.log.difference(stored, damaged=self._damaged[broker])
+            difference = watched.log.difference(stored, damaged=self._disks[broker].damaged)
         if difference is not None:
             kind = "isr" if here in value.isr else "elr"
             raise Violation(
@@ -164,6 +163,9 @@ class Invariants:
         """
         watched = self.partitions[partition]
         before, watched.value = watched.value, value
+        if before is None or value.leader_epoch > before.leader_epoch:
+            watched.min_isr = value.min_isr
+        watched.min_isr = min(watched.min_isr, value.min_isr)
         self._check_value(partition, value)
         if before is not None:
             self._check_change(partition, before, value)
@@ -280,12 +282,12 @@ class Invariants:
             for broker in value.replicas
             if _has(self._counted(broker, partition, value), base, data)
         ]
-        if len(holders) < value.min_isr:
+        if len(holders) < watched.min_isr:
             raise Violation(
                 "too-few-copies",
                 partition,
                 f"{who} calls everything below {watched.log.end} committed: on disk on brokers "
-                f"{holders} only, min ISR is {value.min_isr}",
+                f"{holders} only, min ISR is {watched.min_isr}",
             )
 
     def acknowledged(
@@ -390,23 +392,27 @@ class Invariants:
                 rows[broker] = stored
                 for fault in faults_of(stored):
                     raise Violation("raw-log", partition, f"broker {broker}: {fault}")
-                if (difference := watched.log.difference(stored)) is not None:
+                difference = watched.log.difference(stored, damaged=self._disks[broker].damaged)
+                if difference is not None:
                     raise Violation("at-rest", partition, f"broker {broker}: {difference}")
             self._compare(partition, rows)
             for fault in self._history.faults(partition, watched.log):
                 raise Violation("history", partition, fault)
 
-    @staticmethod
-    def _compare(partition: PartitionId, rows: dict[int, StoredPartition]) -> None:
+    def _compare(self, partition: PartitionId, rows: dict[int, StoredPartition]) -> None:
         (first, one), *others = rows.items()
         for broker, other in others:
             begin = max(one.bases[:1] + other.bases[:1], default=0)
-            mine = one.batches[bisect_left(one.bases, begin) :]
-            theirs = other.batches[bisect_left(other.bases, begin) :]
+            mine = self._from(first, one, begin)
+            theirs = self._from(broker, other, begin)
             if mine != theirs:
                 raise Violation(
                     "replicas-differ", partition, f"brokers {first} and {broker} from {begin} on"
                 )
+
+    def _from(self, broker: int, stored: StoredPartition, begin: int) -> list[bytes]:
+        damaged = self._disks[broker].damaged
+        return [damaged.get(each, each) for each in stored.batches[bisect_left(stored.bases, begin) :]]
 
 
 def _has(stored: StoredPartition | None, base: int, data: bytes) -> bool:

@@ -23,11 +23,8 @@ class Cluster:
     def __init__(self, *, unclean: bool = False, min_isr: int = 2) -> None:
         self.world = World(1)
         self.disks = {broker: SimDisk(self.world, broker) for broker in (1, 2, 3)}
-        self.damaged: dict[int, dict[bytes, bytes]] = {broker: {} for broker in self.disks}
         self.history = History()
-        self.invariants = Invariants(
-            self.disks, self.history, lambda: self.world.now_s, self.damaged
-        )
+        self.invariants = Invariants(self.disks, self.history, lambda: self.world.now_s)
         self.watched = self.invariants.watch(P0, unclean=unclean)
         self.value = PartitionValue(
             leader=1,

@@ -73,6 +73,8 @@ class Session:
         self._changed = changed
         self._ready = ready
         self._watch: SimWatch | None = None
+        self._listing = 0
+        self._listed: list[Callable[[], None]] = []
         self._dice = world.dice(f"session {process.name}")
 
     def begin(self) -> None:
@@ -111,27 +113,35 @@ class Session:
 
         advance(0)
 
-    def later(self, local_s: float, action: Callable[[], None]) -> None:
+    def later(self, local_s: float, action: Callable[[], object]) -> None:
         """Call something after a time by this broker's clock."""
         self._world.after(self._clock.true_s(local_s), action, process=self._process)
 
     # The image.
 
     def _list(self, then: Callable[[], None] | None = None) -> None:
+        """List everything and watch from there; whoever asks again meanwhile asks for a newer one."""
         if self._watch is not None:
             self._watch.close()
             self._watch = None
+        if then is not None:
+            self._listed.append(then)
+        self._listing += 1
+        listing = self._listing
 
         def listed(answer: object) -> None:
+            if listing != self._listing:
+                return
             if not isinstance(answer, Listing):
-                self.later(RETRY_S, lambda: self._list(then))
+                self.later(RETRY_S, lambda: listing == self._listing and self._list())
                 return
             changes = [_change(entry.key, entry) for entry in answer.entries]
             touched = self.image.load(answer.revision, changes)
             self._begin_watch(answer.revision + 1)
+            waiting, self._listed = self._listed, []
             self._changed(touched)
-            if then is not None:
-                then()
+            for each in waiting:
+                each()
 
         self.call(self._store.scan, listed)
 

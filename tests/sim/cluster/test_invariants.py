@@ -236,7 +236,7 @@ def test_a_flipped_bit_counts_for_what_it_was_on_its_own_disk_only(cluster):
     good = rows.batches[0]
     bad = good[:-1] + bytes([good[-1] ^ 1])
     rows.batches[0] = bad
-    cluster.damaged[2][bad] = good
+    cluster.disks[2].damaged[bad] = good
     cluster.change()
     cluster.disks[3].store.stored(P0, durable=True).batches[0] = bad
     with violation("isr-without-committed"):

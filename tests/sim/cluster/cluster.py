@@ -1,0 +1,362 @@
+"""A whole simulated cluster: brokers, store, network, clients, faults, and the checks over all of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from riverrun_server.core.cluster import changes, keys
+from riverrun_server.core.cluster.changes import NewTopic, TopicPolicy
+from riverrun_server.core.cluster.standing import Leader
+from riverrun_server.core.cluster.values import BrokerRegistration, Id, PartitionValue, Replica
+from riverrun_server.core.log.batch import PartitionId
+from riverrun_server.ports.metadata import Compare, Event, Put, Transaction
+from riverrun_server.ports.partitions import Acks
+from tests.sim.cluster.broker import Slot
+from tests.sim.cluster.clients import Consumer, Producer
+from tests.sim.cluster.faults import KINDS, Fault, Nemesis, plan
+from tests.sim.cluster.history import History
+from tests.sim.cluster.invariants import Invariants, Violation
+from tests.sim.cluster.metadata import SimMetadata
+from tests.sim.cluster.network import Network
+from tests.sim.cluster.requests import Fetched
+from tests.sim.cluster.session import transaction
+from tests.sim.cluster.world import World
+
+TOPIC = "t"
+_BEGIN_S = 6.0
+_HEAL_WITHIN_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a cluster is like and what happens to it; drawn from the seed where nobody says.
+
+    Attributes:
+        brokers: how many.
+        partitions: of the one topic.
+        replication_factor: of the topic.
+        min_isr: of the topic.
+        unclean: the topic accepts losses when all of its data is gone.
+        kinds: which faults may happen.
+        mean_gap_s: about so long from one fault to the next.
+        faults_s: for how long faults begin.
+        produce_every_s: about so long from one batch of a producer to the next.
+    """
+
+    brokers: int = 3
+    partitions: int = 1
+    replication_factor: int = 3
+    min_isr: int = 2
+    unclean: bool = False
+    kinds: tuple[str, ...] = tuple(KINDS)
+    mean_gap_s: float = 1.5
+    faults_s: float = 15.0
+    produce_every_s: float = 0.25
+
+
+def draw(seed: int) -> Options:
+    """Return the options of a seed: few kinds of faults at once, so that each gets its turn."""
+    dice = World(seed).dice("options")
+    brokers = dice.choice((3, 3, 3, 4, 5))
+    replication_factor = dice.choice((2, 3, 3, 3))
+    kinds = sorted(dice.sample(sorted(KINDS), dice.randint(1, 8)))
+    return Options(
+        brokers=brokers,
+        partitions=dice.choice((1, 1, 2, 3)),
+        replication_factor=replication_factor,
+        min_isr=dice.randint(1, replication_factor - 1) if dice.random() < 0.4 else 2,
+        kinds=tuple(kinds),
+        mean_gap_s=dice.choice((0.4, 0.8, 1.5, 3.0)),
+        produce_every_s=dice.choice((0.05, 0.15, 0.3)),
+    )
+
+
+class Cluster:
+    """Everything of one run.
+
+    Args:
+        seed: fixes everything.
+        options: drawn from the seed where they are not given.
+        faults: the plan; drawn from the seed where it is not given.
+    """
+
+    def __init__(
+        self, seed: int, options: Options | None = None, faults: Sequence[Fault] | None = None
+    ) -> None:
+        self.options = options = options or draw(seed)
+        self.world = World(seed)
+        self.network = Network(self.world)
+        self.store = SimMetadata(self.world, self.network, self._committed)
+        self.history = History()
+        self.policy = TopicPolicy()
+        self.slots = {broker: Slot(self, broker) for broker in range(1, options.brokers + 1)}
+        self.disks = {broker: slot.disk for broker, slot in self.slots.items()}
+        self.invariants = Invariants(self.disks, self.history, lambda: self.world.now_s)
+        self.nemesis = Nemesis(self)
+        self.partitions: list[PartitionId] = []
+        self.producers: list[Producer] = []
+        self.consumers: list[Consumer] = []
+        if faults is None:
+            dice = self.world.dice("faults")
+            end_s = _BEGIN_S + options.faults_s
+            faults = plan(dice, _BEGIN_S, end_s, options.kinds, options.mean_gap_s)
+        self.faults = list(faults)
+
+    # The run.
+
+    def run(self) -> None:
+        """Begin, let everything go wrong, heal, and see that everything comes to rest.
+
+        Raises:
+            Violation: something happened that must never happen.
+        """
+        for slot in self.slots.values():
+            slot.start()
+        self._until(_BEGIN_S - 1.0)
+        self._create_topic()
+        self._until(_BEGIN_S - 0.5)
+        self._start_clients()
+        self.nemesis.schedule(self.faults)
+        self._until(_BEGIN_S + self.options.faults_s)
+        self.nemesis.heal()
+        for slot in self.slots.values():
+            slot.start()
+        self._until(self.world.now_s + 4.0)
+        for producer in self.producers:
+            producer.stop()
+        self._come_to_rest()
+        self.invariants.at_rest()
+
+    def _until(self, at_s: float) -> None:
+        self.world.run(at_s, self.invariants.look)
+
+    def _create_topic(self) -> None:
+        options = self.options
+        slot = next(iter(self.slots.values()))
+        registered = slot.session.image.brokers[slot.id].value
+        leader = Leader(slot.id, slot.session.broker_epoch, registered.incarnations)
+        configs = {"min.insync.replicas": str(options.min_isr)}
+        if options.unclean:
+            configs["unclean.recovery"] = "accept"
+        topic_id = Id(b"topic" + self.world.seed.to_bytes(11, "big"))
+        new = NewTopic(TOPIC, options.partitions, options.replication_factor, configs)
+        image = slot.session.image
+        planned = changes.create(image, new, self.policy, leader, topic_id, 1)
+        for number in range(options.partitions):
+            partition = PartitionId(topic_id, number)
+            self.partitions.append(partition)
+            self.invariants.watch(partition, unclean=options.unclean)
+        written: dict[str, int] = {}
+        for step in planned.steps:
+            result = self.store.transact(transaction(step, written))
+            assert result.succeeded, (step, result)
+            written.update(dict.fromkeys((each.key for each in step.changes), result.revision))
+
+    def _start_clients(self) -> None:
+        dice = self.world.dice("clients")
+        producer_id = 0
+        for number, partition in enumerate(self.partitions):
+            for kind in dice.choice((("all",), ("all", "once"), ("all", "all"), ("all", "leader"))):
+                producer_id += 1
+                producer = Producer(
+                    self.world,
+                    self.network,
+                    self,
+                    self.history,
+                    f"{kind}-{number}-{producer_id}",
+                    partition,
+                    producer_id=0 if kind == "once" else producer_id,
+                    window=dice.choice((1, 3, 5)),
+                    acks=Acks.LEADER if kind == "leader" else Acks.ALL,
+                )
+                self.producers.append(producer)
+                producer.start(self.options.produce_every_s)
+            consumer = Consumer(
+                self.world,
+                self.network,
+                self,
+                self.history,
+                f"consumer-{number}",
+                partition,
+                self.invariants.delivered,
+            )
+            self.consumers.append(consumer)
+            consumer.start()
+
+    def _come_to_rest(self) -> None:
+        """Wait until all is as it should be.
+
+        Raises:
+            Violation: it does not become so.
+        """
+        give_up_s = self.world.now_s + _HEAL_WITHIN_S
+        while unrest := self._unrest():
+            if self.world.now_s >= give_up_s:
+                raise Violation("liveness", None, f"{_HEAL_WITHIN_S:.0f} s after: {unrest}")
+            self._until(self.world.now_s + 0.5)
+
+    def _unrest(self) -> str | None:
+        """Return what is not yet as it should be, or None."""
+        for partition in self.partitions:
+            value = self.value(partition)
+            missing = set(value.replicas) - {replica.broker for replica in value.isr}
+            if missing:
+                return f"brokers {sorted(missing)} are not in the ISR of {partition}: {value}"
+            if not self._is_registered(value):
+                return f"{partition} is led by nobody who is there: {value}"
+            slot = self.slots[value.leader]
+            if (unrest := slot.unrest(partition)) is not None:
+                return unrest
+        for producer in self.producers:
+            if not producer.idle:
+                return f"{producer.name} has batches without an outcome"
+        for consumer in self.consumers:
+            end = self.invariants.partitions[consumer.partition].log.end
+            if consumer.position < end:
+                return f"{consumer.name} is at {consumer.position}, {end} is committed"
+        return None
+
+    # What the store says.
+
+    def value(self, partition: PartitionId) -> PartitionValue:
+        """Return a partition's value as it stands."""
+        entry = self.store.get(keys.partition(Id(partition.topic_id), partition.partition))
+        assert entry is not None, partition
+        return entry.value
+
+    def _committed(self, revision: int, events: tuple[Event, ...]) -> None:
+        for event in events:
+            self.world.note("store", "commit", revision, event.key, _short(event))
+            parsed = keys.parse(event.key)
+            if isinstance(parsed, keys.PartitionKey) and event.entry is not None:
+                value = event.entry.value
+                partition = PartitionId(bytes(parsed.topic_id), parsed.partition)
+                self.invariants.value_committed(
+                    partition, value, is_registered=self._is_registered(value)
+                )
+
+    def _is_registered(self, value: PartitionValue) -> bool:
+        entry = self.store.get(keys.broker(value.leader))
+        if entry is None:
+            return False
+        found: BrokerRegistration = entry.value
+        epoch = found.broker_epoch or entry.mod_revision
+        return not found.fenced and epoch == value.leader_broker_epoch
+
+    # What clients ask.
+
+    def ids(self) -> list[int]:
+        """Return the brokers that a client may know of."""
+        return sorted(self.slots)
+
+    def leader(self, asked: int, partition: PartitionId) -> int | None:
+        """Return who leads a partition, as a broker knows it."""
+        of_topic = self.slots[asked].session.image.partitions.get(Id(partition.topic_id), {})
+        found = of_topic.get(partition.partition)
+        return None if found is None else found.value.leader
+
+    def fetch(
+        self, broker: int, partition: PartitionId, position: int, last_epoch: int | None
+    ) -> Fetched:
+        """Read from a broker."""
+        return self.slots[broker].broker.fetch(partition, position, last_epoch)
+
+    # What faults ask.
+
+    def leader_of(self, partition: PartitionId) -> int:
+        """Return who leads a partition, as the metadata store has it."""
+        return self.value(partition).leader
+
+    def may_lose(self, broker: int) -> bool:
+        """Whether everything committed is still on the disk of another one that may be elected."""
+        for partition in self.partitions:
+            value = self.value(partition)
+            if not any(
+                self._is_whole(replica, partition, value)
+                for replica in (*value.isr, *value.elr)
+                if replica.broker != broker
+            ):
+                return False
+        return True
+
+    def _is_whole(self, replica: Replica, partition: PartitionId, value: PartitionValue) -> bool:
+        disk = self.disks[replica.broker]
+        if disk.incarnations.of(value.durability) != replica.incarnation:
+            return False
+        stored = disk.store.stored(partition, durable=True)
+        return stored is None or not any(each in disk.damaged for each in stored.batches)
+
+    def corrupt(self, broker: int, partition: PartitionId) -> bool:
+        """Flip a bit in a batch; return whether there was one."""
+        return self.disks[broker].corrupt(partition) is not None
+
+    def change_min_isr(self, partition: PartitionId, min_isr: int) -> bool:
+        """Change what a topic asks for; return whether it was another number."""
+        key = keys.topic(TOPIC)
+        entry = self.store.get(key)
+        assert entry is not None
+        configs = {**entry.value.configs, "min.insync.replicas": str(min_isr)}
+        if configs == entry.value.configs:
+            return False
+        changed = dataclasses.replace(entry.value, configs=configs)
+        compare = Compare.unchanged(key, entry.mod_revision)
+        return self.store.transact(Transaction((compare,), (Put(key, changed),))).succeeded
+
+    def trim(self, partition: PartitionId, share: float) -> bool:
+        """Have a leader delete a share of what is committed; return whether it did."""
+        slot = self.slots[self.leader_of(partition)]
+        return slot.is_running and slot.broker.trim(partition, share)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of one run."""
+
+    seed: int
+    steps: int
+    faults: Counter[str]
+    acknowledged: int
+    checks: int
+    violation: Violation | None
+    cluster: Cluster
+
+
+def simulate(
+    seed: int, options: Options | None = None, faults: Sequence[Fault] | None = None
+) -> Result:
+    """Run a seed to its end, or to what must never happen."""
+    cluster = Cluster(seed, options, faults)
+    violation = None
+    try:
+        cluster.run()
+    except Violation as found:
+        violation = found
+    except AssertionError as found:
+        violation = Violation("assertion", None, f"{type(found).__name__}: {found}")
+        violation.__cause__ = found
+    return Result(
+        seed,
+        cluster.world.steps,
+        cluster.nemesis.counts,
+        cluster.history.acknowledged(),
+        cluster.invariants.checks,
+        violation,
+        cluster,
+    )
+
+
+def _short(event: Event) -> str:
+    value = None if event.entry is None else event.entry.value
+    if isinstance(value, PartitionValue):
+        isr = [replica.broker for replica in value.isr]
+        elr = [replica.broker for replica in value.elr]
+        return (
+            f"leader={value.leader} epoch={value.leader_epoch} process={value.leader_broker_epoch} "
+            f"isr={isr} elr={elr} min={value.min_isr} v={value.partition_epoch}"
+        )
+    if isinstance(value, BrokerRegistration):
+        return f"epoch={value.broker_epoch} fenced={value.fenced} draining={value.draining}"
+    return "gone" if value is None else type(value).__name__

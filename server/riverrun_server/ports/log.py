@@ -103,6 +103,20 @@ class Log(Protocol):
         """
         ...
 
+    def restart(
+        self,
+        state: LogState,
+        epochs: Sequence[EpochEntry],
+        *,
+        snapshot: tuple[int, bytes] | None = None,
+    ) -> None:
+        """Delete everything and begin again, empty, at `state.log_end_offset`.
+
+        For a replica whose log ends before its leader's begins. The snapshot is of a later offset:
+        the batches up to it come from the leader, their producers are known already.
+        """
+        ...
+
     def read(self, offset: int, end: int, max_bytes: int) -> list[StoredBatch]:
         """Return the batches from the one that holds `offset`, below `end`.
 

@@ -11,7 +11,14 @@ from dataclasses import dataclass, field
 
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.log.acks import WaitingAcks
-from riverrun_server.core.log.batch import PartitionId, Stamp, StoredBatch
+from riverrun_server.core.log.batch import (
+    BatchHeader,
+    PartitionId,
+    ScannedBatch,
+    Stamp,
+    StoredBatch,
+)
+from riverrun_server.core.log.epochs import EpochEntry
 from riverrun_server.core.log.hot_tail import HotTail
 from riverrun_server.core.log.partition import PartitionMachine
 from riverrun_server.core.producers import Duplicate, ProducersSnapshot
@@ -53,6 +60,7 @@ class Appender:
         now_ms: the broker's guarded clock.
         producer_retention_ms: after how long a silent producer may be forgotten.
         failed: told when the disk failed for good.
+        admit: raises the Refusal for a batch that must not be written just now.
     """
 
     partition: PartitionId
@@ -62,6 +70,7 @@ class Appender:
     now_ms: Callable[[], int]
     producer_retention_ms: int
     failed: Callable[[StorageError], None]
+    admit: Callable[[Append], None] = lambda _append: None
     _waiting: WaitingAcks[tuple[Append, Appended]] = field(default_factory=WaitingAcks)
     _snapshot_due: ProducersSnapshot | None = None
     _snapshot_bytes: int = 0
@@ -84,24 +93,42 @@ class Appender:
             )
             self._answer(append, answer, decided.last_offset + 1)
             return
-        self._write(append, decided)
+        self.admit(append)
+        data = append.batch.stamped(self.partition, decided)
+        self._write(header, decided, data)
         answer = Appended(decided.base_offset, header.record_count, self.machine.log_start)
         self._answer(append, answer, decided.next_offset)
 
+    def replicate(self, batch: ScannedBatch, epoch: EpochEntry | None) -> None:
+        """Write a batch that a leader has stamped, with the entry of an epoch that it begins.
+
+        Raises:
+            StorageError: nothing was written.
+        """
+        self._store(batch.header, batch.stamp, batch.data, epoch)
+
     def synced(self, offset: int) -> bool:
         """Answer what waited for this much to be on disk; return whether more is committed."""
+        moved = self.machine.synced(offset)
+        self.release()
+        return moved
+
+    def release(self) -> None:
+        """Answer what waited and now holds, and store a snapshot whose time has come."""
         machine = self.machine
-        moved = machine.synced(offset)
         for append, answer in self._waiting.release(machine.durable_end, machine.high_watermark):
             append.done(answer)
-        if self._snapshot_due is not None:
-            self._save_snapshot(self._snapshot_due)
-        return moved
+        self.save_snapshot()
 
     def give_up(self, error: Refusal) -> None:
         """Answer everything that still waits, whether it is on disk nobody knows; write no more."""
         self._snapshot_due = None
         for append, answer in self._waiting.fail():
+            append.done(Appended(None, answer.record_count, error=error))
+
+    def fail_committed(self, error: Refusal) -> None:
+        """Answer what waits to be committed; it is written, what becomes of it nobody knows."""
+        for append, answer in self._waiting.fail_committed():
             append.done(Appended(None, answer.record_count, error=error))
 
     def snapshot(self) -> tuple[int, bytes]:
@@ -120,17 +147,21 @@ class Appender:
             machine.producers.expire(now_ms, self.producer_retention_ms)
             return machine.decide(append.batch.header, append.expected_offset, now_ms)
 
-    def _write(self, append: Append, stamp: Stamp) -> None:
-        header, machine = append.batch.header, self.machine
-        data = append.batch.stamped(self.partition, stamp)
-        rows = machine.rows(header, stamp, len(data))
-        batch = StoredBatch(stamp.base_offset, stamp.next_offset, stamp.leader_epoch, data)
+    def _write(self, header: BatchHeader, stamp: Stamp, data: bytes) -> None:
         try:
-            self.log.append(batch, rows.state, index=rows.index)
+            self._store(header, stamp, data)
         except StorageError as error:
             if not isinstance(error, StorageStalled | StorageFull):
                 self.failed(error)
             raise storage_refusal(error) from error
+
+    def _store(
+        self, header: BatchHeader, stamp: Stamp, data: bytes, epoch: EpochEntry | None = None
+    ) -> None:
+        machine = self.machine
+        rows = machine.rows(header, stamp, len(data))
+        batch = StoredBatch(stamp.base_offset, stamp.next_offset, stamp.leader_epoch, data)
+        self.log.append(batch, rows.state, epoch=epoch, index=rows.index)
         machine.appended(header, stamp, rows)
         self.tail.append(batch)
         if rows.state.appended_bytes - self._snapshot_bytes >= SNAPSHOT_INTERVAL_BYTES:
@@ -149,9 +180,10 @@ class Appender:
             return
         append.done(answer)
 
-    def _save_snapshot(self, due: ProducersSnapshot) -> None:
-        """Store a snapshot once everything that it speaks of is committed."""
-        if self.machine.high_watermark < due.offset:
+    def save_snapshot(self) -> None:
+        """Store the snapshot that is due, once everything that it speaks of is committed."""
+        due = self._snapshot_due
+        if due is None or self.machine.high_watermark < due.offset:
             return
         try:
             self.log.save(self.machine.state, snapshot=(due.offset, encode_snapshot(due)))

@@ -185,6 +185,34 @@ class RocksLog:
         finally:
             self._ending_at = None
 
+    def restart(
+        self,
+        state: LogState,
+        epochs: Sequence[EpochEntry],
+        *,
+        snapshot: tuple[int, bytes] | None = None,
+    ) -> None:
+        """Delete everything and begin again, empty, at `state.log_end_offset`.
+
+        Raises:
+            StorageStalled, StorageFull, StorageFailed: nothing was written.
+        """
+        assert state.log_start_offset == state.log_end_offset, state
+        write = Batch()
+        end = keys.batches_end(self._prefix)
+        write.delete_range(self._slot, keys.batch(self._prefix, 0), end)
+        write.delete_range(self._index, *keys.rows(self._prefix))
+        for entry in epochs:
+            key = keys.epoch(self._prefix, entry.leader_epoch)
+            write.put(self._index, key, rows.pack_epoch(entry))
+        if snapshot is not None:
+            write.put(self._index, keys.snapshot(self._prefix, snapshot[0]), snapshot[1])
+        self._ending_at = 0
+        try:
+            self._commit(write, state)
+        finally:
+            self._ending_at = None
+
     def mark_dropped(self) -> None:
         """Refuse everything from now on: the partition has been deleted."""
         self._dropped = True

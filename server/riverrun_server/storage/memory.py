@@ -260,6 +260,25 @@ class MemoryLog:
 
         self._take(step)
 
+    def restart(
+        self,
+        state: LogState,
+        epochs: Sequence[EpochEntry],
+        *,
+        snapshot: tuple[int, bytes] | None = None,
+    ) -> None:
+        """Delete everything and begin again, empty, at `state.log_end_offset`."""
+        assert state.log_start_offset == state.log_end_offset, state
+
+        def step(stored: StoredPartition) -> None:
+            del stored.bases[:], stored.batches[:], stored.index[:]
+            stored.snapshots.clear()
+            keep_snapshot(stored, snapshot)
+            stored.epochs = dict(epochs)
+            stored.state = state
+
+        self._take(step)
+
     def mark_dropped(self) -> None:
         """Refuse everything from now on."""
         self._dropped = True

@@ -36,6 +36,11 @@ class WaitingAcks(Generic[T]):
         yield from self._take(self._durable, durable_end)
         yield from self._take(self._committed, high_watermark)
 
+    def fail_committed(self) -> Iterator[T]:
+        """Yield, and forget, everything that waits for the high watermark."""
+        while self._committed:
+            yield self._committed.popleft()[1]
+
     def fail(self) -> Iterator[T]:
         """Yield, and forget, everything."""
         for queue in (self._durable, self._committed):

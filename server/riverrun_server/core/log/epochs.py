@@ -10,9 +10,15 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from riverrun_server.core.errors import Reason, Refusal
+
+# What was lost may have been written in epochs of which nothing is left here, up to one for each
+# start since the data that is: a backup was put back, or the metadata was lost with the records. An
+# epoch that had been used would tell readers of what is gone that all of it is still there. So an
+# election that accepts a loss skips this many, and by that it is known.
+EPOCHS_LOST_MAX: Final = 1_000
 
 
 class EpochEntry(NamedTuple):

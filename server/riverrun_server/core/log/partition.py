@@ -41,7 +41,9 @@ class PartitionMachine:
         decide(header) -> a Stamp, or a Duplicate, or a Refusal; nothing changes
         rows(header, stamp, size) -> what to write; nothing changes
         appended(header, stamp, rows): log end moves to the stamp's next offset
-        synced(offset): the durable end, and with it the high watermark, moves up
+        synced(offset): the durable end moves up, and with one replica the high watermark with it
+        committed(offset): the high watermark moves up
+        cut(state): the log ends earlier, or begins anew
         trimmed(state): the log start moves up
     """
 
@@ -52,12 +54,16 @@ class PartitionMachine:
         *,
         leader_epoch: int,
         index_interval_bytes: int = INDEX_INTERVAL_BYTES,
+        replicated: bool = False,
     ) -> None:
         self.state = state
         self.producers = producers
         self.leader_epoch = leader_epoch
         self.durable_end = state.high_watermark
+        # A follower that began with a leader's snapshot knows producers of records yet to come.
+        self.producers_known_to = 0
         self._index_interval = index_interval_bytes
+        self._replicated = replicated
 
     @property
     def log_start(self) -> int:
@@ -150,22 +156,34 @@ class PartitionMachine:
 
     def appended(self, header: BatchHeader, stamp: Stamp, rows: AppendRows) -> None:
         """Take a written batch into account."""
-        self.producers.appended(header, stamp)
+        if stamp.base_offset >= self.producers_known_to:
+            self.producers.appended(header, stamp)
         self.state = rows.state
 
     def synced(self, offset: int) -> bool:
         """Take into account what is on disk; return whether the high watermark moved.
 
-        With one replica in sync the high watermark is that replica's durable end.
+        With one replica in sync the high watermark is that replica's durable end; with more, others
+        have a say and `committed` tells.
         """
         assert offset <= self.log_end, (offset, self.state)
         if offset <= self.durable_end:
             return False
         self.durable_end = offset
+        return False if self._replicated else self.committed(offset)
+
+    def committed(self, offset: int) -> bool:
+        """Take into account what is committed; return whether the high watermark moved."""
+        assert offset <= self.durable_end, (offset, self.durable_end, self.state)
         if offset <= self.state.high_watermark:
             return False
         self.state = self.state.committed_to(offset)
         return True
+
+    def cut(self, state: LogState) -> None:
+        """Take a written truncation into account: what is behind its end is not there any more."""
+        self.state = state
+        self.durable_end = min(self.durable_end, state.log_end_offset)
 
     def trim_plan(self, before_offset: int, trimmed_bytes: int) -> LogState | None:
         """Return the state after a trim, or None where there is nothing to do.

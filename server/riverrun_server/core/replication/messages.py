@@ -49,15 +49,15 @@ class Diverged:
         leader_epoch: of the leader.
         epoch: the leader's largest epoch that is at most the follower's last one.
         end_offset: where that epoch ends in the leader's log.
-        asked_epoch: the follower's last epoch that this answers; an answer to an older question is
-            not one to the newest.
+        asked_epoch: the follower's `last_epoch` that this answers; an answer to an older question
+            is not one to the newest.
     """
 
     partition: PartitionId
     leader_epoch: int
     epoch: int
     end_offset: int
-    asked_epoch: int
+    asked_epoch: int | None
 
 
 @dataclass(frozen=True, slots=True)

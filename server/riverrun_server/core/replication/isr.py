@@ -1,0 +1,131 @@
+"""Who is in sync: what the metadata says, and the one change of it that may be under way.
+
+A change that was asked for may have happened although no answer came. So what is counted is always
+the largest set that may be true: committed and pending together (KIP-497). A change whose outcome
+is unknown stays pending until a newer value of the partition is seen, for the request may still be
+on its way; `settle` is a change of nothing that forces such a value.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection
+
+from riverrun_server.core.cluster.values import PartitionValue, Replica
+
+
+class InSyncSet:
+    """The replicas in sync of one partition in one leader epoch, as its leader counts them.
+
+    Transitions:
+        settled -> pending: `join`, `leave`
+        pending -> settled: `seen`, `not_applied`
+        pending -> in doubt: `unknown`
+        in doubt -> settled: `seen`, and nothing else
+
+    Args:
+        me: the leader's broker id; it never leaves.
+        value: of the partition.
+        revision: at which that was written.
+    """
+
+    def __init__(self, me: int, value: PartitionValue, revision: int) -> None:
+        assert any(each.broker == me for each in value.isr), (me, value)
+        self._me = me
+        self.committed = value
+        self.revision = revision
+        self.pending: PartitionValue | None = None
+        self.in_doubt = False
+
+    @property
+    def maximal(self) -> frozenset[Replica]:
+        """Every replica that may be in sync as far as anybody may have decided."""
+        pending = self.pending.isr if self.pending else ()
+        return frozenset(self.committed.isr) | frozenset(pending)
+
+    @property
+    def electable(self) -> frozenset[Replica]:
+        """Every replica that may be elected without loss as far as anybody may have decided."""
+        pending = self.pending.elr if self.pending else ()
+        return self.maximal | frozenset(self.committed.elr) | frozenset(pending)
+
+    @property
+    def is_too_small(self) -> bool:
+        """Whether nothing may be committed: the committed set has fewer members than it must."""
+        return len(self.committed.isr) < self.committed.min_isr
+
+    def join(self, replica: Replica) -> PartitionValue | None:
+        """Plan that a replica joins; None where it is in already or a change is pending."""
+        if self.pending is not None or replica in self.committed.isr:
+            return None
+        # Another life of the same broker has not the data that this one has.
+        others = [each for each in self.committed.isr if each.broker != replica.broker]
+        return self._plan((*others, replica))
+
+    def leave(self, behind: Collection[int], unfit: Collection[int] = ()) -> PartitionValue | None:
+        """Plan that brokers leave; None where that changes nothing or a change is pending.
+
+        Args:
+            behind: brokers that did not keep up; they may stay eligible.
+            unfit: brokers whose data is damaged or gone; they may not.
+        """
+        assert self._me not in behind, behind
+        assert self._me not in unfit, unfit
+        value = self.committed
+        isr = tuple(each for each in value.isr if each.broker not in {*behind, *unfit})
+        if self.pending is not None:
+            return None
+        if isr == value.isr and not any(each.broker in unfit for each in value.elr):
+            return None
+        return self._plan(isr, unfit)
+
+    def settle(self) -> PartitionValue | None:
+        """Return a change of nothing but the partition epoch, where the last outcome is in doubt.
+
+        Once that is written, a request of which nobody knows compares with a revision that is gone.
+        """
+        if not self.in_doubt:
+            return None
+        value = self.committed
+        return dataclasses.replace(value, partition_epoch=value.partition_epoch + 1)
+
+    def unknown(self) -> None:
+        """Learn that nobody knows whether the pending change was written."""
+        self.in_doubt = self.pending is not None
+
+    def not_applied(self) -> None:
+        """Learn that the pending change was refused; in doubt, that says nothing about earlier ones."""
+        if not self.in_doubt:
+            self.pending = None
+
+    def seen(self, value: PartitionValue, revision: int) -> bool:
+        """Take the value that stands at a revision; return False where it is not newer."""
+        if revision <= self.revision:
+            return False
+        assert value.leader_epoch == self.committed.leader_epoch, (value, self.committed)
+        self.committed, self.revision = value, revision
+        self.pending, self.in_doubt = None, False
+        return True
+
+    def _plan(self, isr: tuple[Replica, ...], unfit: Collection[int] = ()) -> PartitionValue:
+        self.pending = dataclasses.replace(
+            self.committed,
+            isr=isr,
+            elr=self._eligible(isr, unfit),
+            partition_epoch=self.committed.partition_epoch + 1,
+        )
+        return self.pending
+
+    def _eligible(self, isr: tuple[Replica, ...], unfit: Collection[int]) -> tuple[Replica, ...]:
+        """Return who stays eligible beside a new set (KIP-966).
+
+        While the set is too small nothing is committed, so whoever left it then, or made it so by
+        leaving, has everything that is.
+        """
+        value = self.committed
+        if len(isr) >= value.min_isr:
+            return ()
+        inside = {each.broker for each in isr}.union(unfit)
+        left = [each for each in value.isr if each.broker not in inside]
+        renewed = inside | {each.broker for each in left}
+        return (*(each for each in value.elr if each.broker not in renewed), *left)

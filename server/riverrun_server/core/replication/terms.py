@@ -1,0 +1,62 @@
+"""What replication is told from outside: its times and bounds, who is registered; and what it asks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from riverrun_server.core.cluster.values import PartitionValue, Replica
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Times and bounds of replication.
+
+    Attributes:
+        lag_s: a follower that did not keep up for longer leaves the replicas in sync.
+        ttl_s: for how long a confirmed probe says that nobody else leads.
+        probe_s: between two probes.
+        retry_s: before a question that was not answered is asked again.
+        max_push_bytes: of the batches in one push, unless a single one is larger.
+        max_under_way_bytes: that one follower of one partition may leave unacknowledged.
+    """
+
+    lag_s: float = 10.0
+    ttl_s: float = 3.0
+    probe_s: float = 1.0
+    retry_s: float = 1.0
+    max_push_bytes: int = 1 << 20
+    max_under_way_bytes: int = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A broker as its registration says.
+
+    Attributes:
+        broker_epoch: of its process.
+        replica: the life of its data, of the partition's durability class.
+        mod_revision: at which the registration was written.
+        fenced: the controller does not count on it.
+        draining: it is about to go.
+    """
+
+    broker_epoch: int
+    replica: Replica
+    mod_revision: int
+    fenced: bool = False
+    draining: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change of the partition's value that its leader asks for.
+
+    Attributes:
+        value: the next one; it is to be compared with the revision of the one before.
+        mod_revision: of that.
+        joining: registrations that have to stand as they do, (broker id, mod revision) each.
+    """
+
+    value: PartitionValue
+    mod_revision: int
+    joining: tuple[tuple[int, int], ...] = ()

@@ -1,0 +1,182 @@
+"""A replica that leads: it appends, feeds its followers, and answers what everybody in sync has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from riverrun_server.core.errors import Reason, Refusal
+from riverrun_server.core.replication.leadership import Handshake, Leadership
+from riverrun_server.core.replication.messages import Acked, Follow, Message, Push
+from riverrun_server.ports.partitions import Acks, Append, Appended
+from riverrun_server.runtime.replication.outbox import Outbox, Outcome, Proposal
+from riverrun_server.runtime.replication.replica_log import ReplicaLog
+
+
+class LeaderRole:
+    """One leadership over one log.
+
+    Args:
+        log: whose epoch has begun.
+        core: decides.
+        outbox: takes what is to be sent and asked for.
+        hungry: told that followers may be fed; `feed` is called soon after.
+        relaxed: what is written counts as durable.
+    """
+
+    def __init__(
+        self,
+        log: ReplicaLog,
+        core: Leadership,
+        outbox: Outbox,
+        hungry: Callable[[], None],
+        *,
+        relaxed: bool,
+    ) -> None:
+        self.core = core
+        self._log = log
+        self._outbox = outbox
+        self._hungry = hungry
+        self._relaxed = relaxed
+
+    def append(self, append: Append, now: float) -> None:
+        """Append a batch; never raises, the answer comes through `append.done`."""
+        log, end = self._log, self._log.machine.log_end
+
+        def admit(append: Append) -> None:
+            self.core.admit(now, needs_all=append.acks is Acks.ALL)
+
+        log.appender.admit = admit
+        try:
+            self.core.admit(now, needs_all=False)
+            log.appender.append(append)
+        except Refusal as refusal:
+            count = append.batch.header.record_count
+            append.done(Appended(None, count, log.machine.log_start, error=refusal))
+            return
+        if log.machine.log_end > end:
+            log.wrote()
+            self._hungry()
+        self.reconsider(now)
+
+    def receive(self, sender: int, sender_epoch: int, message: Message, now: float) -> None:
+        """Take what a follower says."""
+        match message:
+            case Follow():
+                answer = self.core.followed(sender, sender_epoch, message, self._log.first_base)
+                if answer is Handshake.RESTART:
+                    self._restart(sender)
+                elif not isinstance(answer, Handshake):
+                    self._outbox.send(sender, answer)
+            case Acked():
+                self.core.acked(sender, sender_epoch, message, now)
+                self.reconsider(now)
+            case _:
+                return
+        self._hungry()
+
+    def verify(self, broker: int) -> None:
+        """Look at what a follower could not read.
+
+        Raises:
+            CorruptData: this log is damaged there.
+        """
+        log = self._log
+        offset = self.core.durable_end_of(broker)
+        while offset < log.machine.log_end:
+            found = log.log.scan(offset, 1)
+            if not found or found[-1].stamp.next_offset <= offset:
+                return
+            offset = found[-1].stamp.next_offset
+
+    def depose(self) -> None:
+        """Learn that a newer leader epoch has been accepted somewhere."""
+        self.core.depose()
+
+    def disconnected(self, broker: int) -> None:
+        """Send a follower nothing more until it asks on a new stream."""
+        self.core.feeds.end(broker)
+
+    def outcome(self, proposal: Proposal, outcome: Outcome, revision: int, now: float) -> None:
+        """Learn what became of a change; one that was asked for on another value is history."""
+        insync, change = self.core.insync, proposal.change
+        if change.value.leader_epoch != insync.committed.leader_epoch:
+            return
+        if outcome is Outcome.APPLIED:
+            insync.seen(change.value, revision)
+        elif insync.pending == change.value:
+            if outcome is Outcome.REFUSED:
+                insync.not_applied()
+            else:
+                insync.unknown()
+        self.reconsider(now)
+
+    def synced(self, now: float) -> None:
+        """Learn that more of the log may be on the disk."""
+        self.reconsider(now)
+
+    def tick(self, now: float) -> None:
+        """Probe the followers, and ask for a change of the replicas in sync where one is due."""
+        self.core.tick(now)
+        change = self.core.change(now)
+        if change is not None:
+            self._outbox.propose(self._log.partition, change)
+        self.reconsider(now)
+        self._hungry()
+
+    def reconsider(self, now: float) -> None:
+        """Commit and answer what holds now."""
+        core, log = self.core, self._log
+        if self._relaxed:
+            log.machine.synced(log.machine.log_end)
+        core.advance(now)
+        if core.may_acknowledge(now, core.lease_deadline):
+            log.appender.release()
+        if (refusal := core.too_few()) is not None:
+            log.appender.fail_committed(refusal)
+        log.trim()
+
+    def feed(self) -> None:
+        """Send every follower what it lacks, as far as it may have more under way."""
+        for broker in list(self.core.feeds):
+            while (portion := self._portion(broker)) is not None:
+                self._push(broker, *portion)
+
+    def end(self) -> None:
+        """Lead no more: whether what waits will be committed nobody here will know."""
+        self._log.appender.give_up(
+            Refusal(
+                Reason.NOT_ENOUGH_REPLICAS_AFTER_APPEND,
+                "the leadership ended before enough replicas had the batch; it may yet be committed "
+                "or lost",
+            )
+        )
+
+    def _portion(self, broker: int) -> tuple[int, int] | None:
+        portion = self.core.feeds.next_portion(broker, self._log.machine.log_end)
+        if portion is not None and portion.offset < self._log.first_base:
+            self.core.feeds.end(broker)
+            self._restart(broker)
+            return None
+        return portion
+
+    def _push(self, broker: int, offset: int, max_bytes: int) -> None:
+        log, machine = self._log, self._log.machine
+        batches = tuple(log.read(offset, machine.log_end, max_bytes)) if max_bytes else ()
+        assert not batches or batches[0].base_offset == offset, (offset, batches[0][:3])
+        self._outbox.send(
+            broker,
+            Push(
+                partition=log.partition,
+                leader_epoch=self.core.leader_epoch,
+                previous_epoch=log.epochs.epoch_at(offset - 1),
+                batches=batches,
+                high_watermark=machine.high_watermark,
+                log_start=machine.log_start,
+                probe=self.core.followers.probes.newest,
+                base_offset=offset,
+            ),
+        )
+        self.core.feeds.sent(broker, batches)
+
+    def _restart(self, broker: int) -> None:
+        self._outbox.send(broker, self._log.restart_message(self.core.leader_epoch))

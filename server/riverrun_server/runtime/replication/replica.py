@@ -1,0 +1,370 @@
+"""One replica of one partition: leader, follower or neither, as the partition's value says.
+
+Synchronous, without a loop: it takes messages, values, syncs and ticks, writes, and puts what is to be
+sent and asked for into the outbox. Appends are answered through their own `done`.
+
+Not here: which role a value gives to whom else (core.cluster), what both roles decide
+(core.replication), and how the log is changed (runtime.replication.replica_log).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+
+from riverrun_server.core.cluster.values import Durability, PartitionValue
+from riverrun_server.core.errors import Reason, Refusal
+from riverrun_server.core.log.batch import PartitionId, StoredBatch
+from riverrun_server.core.replication.following import Following
+from riverrun_server.core.replication.isr import InSyncSet
+from riverrun_server.core.replication.leadership import Leadership
+from riverrun_server.core.replication.messages import Message, Refused
+from riverrun_server.core.replication.terms import Registered, Terms
+from riverrun_server.ports.log import CorruptData, StorageError, StorageFull, StorageStalled
+from riverrun_server.ports.partitions import Append, Appended
+from riverrun_server.runtime.replication.follower import FollowerRole
+from riverrun_server.runtime.replication.leader import LeaderRole
+from riverrun_server.runtime.replication.outbox import Outbox, Outcome, Proposal
+from riverrun_server.runtime.replication.replica_log import (
+    ReplicaLog,
+    ReplicaServices,
+    SyncPoint,
+)
+
+
+class Replica:
+    """One replica.
+
+    Transitions of its role: none -> leader | follower -> ... with every newer leader epoch of the
+    partition's value; any -> stopped (`stop`, its data cannot be trusted), for good.
+
+    Args:
+        partition: of what.
+        me: this broker.
+        broker_epoch: of this process.
+        services: what all replicas share.
+        terms: times and bounds.
+        outbox: takes what is to be sent and asked for.
+    """
+
+    def __init__(
+        self,
+        partition: PartitionId,
+        me: int,
+        broker_epoch: int,
+        services: ReplicaServices,
+        terms: Terms,
+        outbox: Outbox,
+    ) -> None:
+        self.partition = partition
+        self.why_stopped: str | None = None
+        self.log = ReplicaLog(partition, services)
+        self.leader: LeaderRole | None = None
+        self.follower: FollowerRole | None = None
+        self._me = me
+        self._broker_epoch = broker_epoch
+        self._services = services
+        self._terms = terms
+        self._outbox = outbox
+        self._value: PartitionValue | None = None
+        self._revision = 0
+        self._registered: Mapping[int, Registered] = {}
+        self._allows_loss = False
+        self._lease_deadline = float("-inf")
+        self._has_begun = False
+
+    def recover(self) -> None:
+        """Bring back what memory must know; damage stops the replica. Blocks."""
+        try:
+            damage = self.log.log.damage
+            if damage is None:
+                self.log.recover()
+        except CorruptData as found:
+            damage = str(found)
+        if damage is not None:
+            self.stop(damage)
+
+    @property
+    def leader_epoch(self) -> int:
+        """The newest leader epoch that is known here; older ones are refused."""
+        known = self._value.leader_epoch if self._value else 0
+        return max(known, self.log.machine.state.accepted_epoch)
+
+    # What the metadata says.
+
+    def update(
+        self,
+        value: PartitionValue,
+        revision: int,
+        registered: Mapping[int, Registered],
+        now: float,
+        *,
+        allows_loss: bool = False,
+    ) -> None:
+        """Take the partition's value, and how the brokers that hold it are registered.
+
+        Args:
+            value: the newest one known.
+            revision: at which it was written.
+            registered: by broker id.
+            now: in seconds, monotonic, here and everywhere.
+            allows_loss: the topic allows an election of a replica that does not have everything.
+        """
+        self._registered, self._allows_loss = registered, allows_loss
+        if revision > self._revision:
+            before, self._value, self._revision = self._value, value, revision
+            if before is None or before.leader_epoch != value.leader_epoch:
+                self._begin(now)
+            elif self._me not in value.replicas:
+                self._end()
+            elif not self._has_begun:
+                self._begin(now)
+            elif self.leader is not None:
+                self.leader.core.insync.seen(value, revision)
+        if self.leader is not None:
+            self._inform(self.leader.core)
+            self.leader.reconsider(now)
+
+    def lease(self, deadline: float) -> None:
+        """Learn until when this broker's session with the metadata store is known to hold."""
+        self._lease_deadline = deadline
+        if self.leader is not None:
+            self.leader.core.lease_deadline = deadline
+
+    def outcome(
+        self, proposal: Proposal, outcome: Outcome, now: float, *, revision: int = 0
+    ) -> None:
+        """Learn what became of a change that was asked for; `revision` where it was written."""
+        if self.leader is not None:
+            self.leader.outcome(proposal, outcome, revision, now)
+
+    # What other brokers say.
+
+    def receive(self, sender: int, sender_epoch: int, message: Message, now: float) -> None:
+        """Take a message; one of another leader epoch than the current one is refused."""
+        if isinstance(message, Refused):
+            self._refused(sender, sender_epoch, message, now)
+        elif message.leader_epoch < self.leader_epoch:
+            self._refuse(sender, Reason.FENCED_LEADER_EPOCH)
+        elif message.leader_epoch > self.leader_epoch or not self._has_begun:
+            self._refuse(sender, Reason.UNKNOWN_LEADER_EPOCH)
+        elif self.why_stopped is not None:
+            self._refuse(sender, Reason.PARTITION_OFFLINE)
+        elif self.leader is not None:
+            with self._trusting():
+                self.leader.receive(sender, sender_epoch, message, now)
+        elif self.follower is not None:
+            with self._trusting():
+                self.follower.receive(sender, sender_epoch, message, now)
+        else:
+            self._refuse(sender, Reason.NOT_LEADER)
+
+    def connected(self, broker: int, now: float) -> None:
+        """Ask anew on a new stream to a broker, if that leads here."""
+        if self.follower is not None and self.follower.leader[0] == broker:
+            self.follower.ask(now)
+
+    def disconnected(self, broker: int) -> None:
+        """Learn that the stream of a follower has ended: what was on its way may be lost."""
+        if self.leader is not None:
+            self.leader.disconnected(broker)
+
+    # Appending and reading.
+
+    def append(self, append: Append, now: float) -> None:
+        """Append a batch; never raises, the answer comes through `append.done`."""
+        if self.leader is None:
+            count = append.batch.header.record_count
+            append.done(Appended(None, count, self.log.machine.log_start, error=self._no_leader()))
+            return
+        self.leader.append(append, now)
+
+    def latest_offset(self, now: float) -> int:
+        """Return where a reader of new records begins.
+
+        Raises:
+            Refusal: not led here, or not known yet.
+        """
+        if self.leader is None:
+            raise self._no_leader()
+        return self.leader.core.latest_offset(now)
+
+    def read(self, offset: int, max_bytes: int) -> list[StoredBatch]:
+        """Return committed batches from the one that holds `offset` on."""
+        return self.log.read(offset, self.log.machine.high_watermark, max_bytes)
+
+    def trim(self, before_offset: int) -> None:
+        """Delete the records before an offset, once all that this needs is committed.
+
+        Raises:
+            Refusal: not led here, or OFFSET_OUT_OF_RANGE above the high watermark.
+        """
+        if self.leader is None:
+            raise self._no_leader()
+        self.log.machine.trim_plan(before_offset, 0)
+        self.log.want_trim(before_offset)
+        with self._trusting():
+            self.log.trim()
+
+    # The disk and the time.
+
+    def sync_point(self) -> SyncPoint | None:
+        """Return what a sync that begins now will prove; None where nothing was written."""
+        if self.log.is_synced or self.why_stopped is not None:
+            return None
+        return self.log.sync_point(self.follower.core.probe if self.follower else 0)
+
+    def synced(self, point: SyncPoint, now: float) -> None:
+        """Learn that a sync that began at a point has ended well."""
+        self.log.synced(point)
+        with self._trusting():
+            if self.leader is not None:
+                self.leader.synced(now)
+            elif self.follower is not None:
+                self.follower.synced(point)
+
+    def tick(self, now: float) -> None:
+        """Do what is due: several times a second, evenly."""
+        if not self._has_begun and self._value is not None:
+            self._begin(now)
+        with self._trusting():
+            if self.leader is not None:
+                self.leader.tick(now)
+            elif self.follower is not None:
+                self.follower.tick(now)
+
+    def feed(self) -> None:
+        """Put into the outbox what followers lack."""
+        with self._trusting():
+            if self.leader is not None:
+                self.leader.feed()
+
+    def stop(self, why: str) -> None:
+        """Serve nothing any more, for what is stored cannot be trusted; nothing is deleted."""
+        self.why_stopped = why
+        if self.follower is not None:
+            self.follower.core.stop(why)
+            self._refuse(self.follower.leader[0], Reason.PARTITION_OFFLINE)
+        self._end()
+
+    # Roles.
+
+    def _begin(self, now: float) -> None:
+        """Take the role that the value gives; where the disk refuses, the next tick tries again."""
+        self._end()
+        value = self._value
+        assert value is not None
+        if value.leader_epoch < self.log.machine.state.accepted_epoch:
+            return  # older than what was accepted here: a newer value is on its way
+        leads = (value.leader, value.leader_broker_epoch) == (self._me, self._broker_epoch)
+        follows = value.leader != self._me and self._me in value.replicas
+        if self.why_stopped is not None:
+            if follows:
+                self._refuse(value.leader, Reason.PARTITION_OFFLINE)
+        elif leads or follows:
+            self._has_begun = False
+            with self._trusting():
+                if leads:
+                    self._lead(value, now)
+                else:
+                    self._follow(value, now)
+                self._has_begun = True
+            return
+        self._has_begun = True
+
+    def _lead(self, value: PartitionValue, now: float) -> None:
+        newest = self.log.epochs.latest
+        if newest is not None and newest.leader_epoch >= value.leader_epoch:
+            raise CorruptData(
+                f"its log has leader epoch {newest.leader_epoch} and the metadata says "
+                f"{value.leader_epoch}: the metadata is older than the data"
+            )
+        self.log.begin_epoch(value.leader_epoch)
+        insync = InSyncSet(self._me, value, self._revision)
+        machine = self.log.machine
+        core = Leadership(
+            machine, self.log.epochs, insync, self._me, machine.log_end, self._terms, now
+        )
+        self._inform(core)
+        self.leader = LeaderRole(
+            self.log,
+            core,
+            self._outbox,
+            lambda: self._outbox.feed_later(self.partition, self.feed),
+            relaxed=value.durability is Durability.RELAXED,
+        )
+        self.leader.reconsider(now)
+
+    def _follow(self, value: PartitionValue, now: float) -> None:
+        self.log.accept_epoch(value.leader_epoch)
+        core = Following(
+            self.partition,
+            value.leader_epoch,
+            self.log.machine,
+            self.log.epochs,
+            self._terms.retry_s,
+        )
+        self.follower = FollowerRole(
+            self.log,
+            core,
+            (value.leader, value.leader_broker_epoch),
+            self._outbox,
+            self._services.scan,
+            relaxed=value.durability is Durability.RELAXED,
+        )
+        self.follower.ask(now)
+
+    def _end(self) -> None:
+        if self.leader is not None:
+            self.leader.end()
+        self.leader = self.follower = None
+
+    def _inform(self, core: Leadership) -> None:
+        core.registered = self._registered
+        core.unclean_allowed = self._allows_loss
+        core.lease_deadline = self._lease_deadline
+
+    # Refusing.
+
+    def _refused(self, sender: int, sender_epoch: int, message: Refused, now: float) -> None:
+        leader = self.leader
+        if leader is None:
+            return  # a follower asks again by itself
+        if message.leader_epoch > leader.core.leader_epoch:
+            if message.reason is Reason.FENCED_LEADER_EPOCH:
+                leader.depose()
+            return
+        if message.leader_epoch < leader.core.leader_epoch:
+            return
+        if message.reason is Reason.PARTITION_OFFLINE:
+            leader.core.went_offline(sender, sender_epoch)
+            leader.reconsider(now)
+        elif message.reason is Reason.CORRUPT_DATA:
+            with self._trusting():
+                leader.verify(sender)
+
+    def _refuse(self, to: int, reason: Reason) -> None:
+        self._outbox.send(to, Refused(self.partition, self.leader_epoch, reason))
+
+    def _no_leader(self) -> Refusal:
+        if self.why_stopped is not None:
+            text = f"{self.partition} is offline on this broker: {self.why_stopped}"
+            return Refusal(Reason.PARTITION_OFFLINE, text)
+        leader = "none" if self._value is None else f"broker {self._value.leader}"
+        return Refusal(
+            Reason.NOT_LEADER,
+            f"{self.partition} is not led by broker {self._me}, the metadata names {leader}; refresh "
+            "the metadata and send to the leader",
+        )
+
+    @contextlib.contextmanager
+    def _trusting(self) -> Iterator[None]:
+        """Stop at damage; a disk that is behind or full has changed nothing, the next tick goes on."""
+        try:
+            yield
+        except CorruptData as damage:
+            self.stop(str(damage))
+        except (StorageStalled, StorageFull):
+            pass
+        except StorageError as error:
+            self._services.failed(error)

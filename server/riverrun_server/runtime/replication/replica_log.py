@@ -1,0 +1,275 @@
+"""One replica's log: what is stored and what memory knows of it, always changed together.
+
+Not here: why it changes (core.replication), and who is told (runtime.replication.replica).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from riverrun_server.core.log.batch import PartitionId, ScannedBatch, StoredBatch
+from riverrun_server.core.log.epochs import EpochEntry, EpochMap
+from riverrun_server.core.log.hot_tail import HotTail, TailBudget
+from riverrun_server.core.log.partition import PartitionMachine
+from riverrun_server.core.log.state import LogState
+from riverrun_server.core.producers import ProducersSnapshot, ProducerTable
+from riverrun_server.core.replication.messages import Restart
+from riverrun_server.ports.log import LogStore, StorageError
+from riverrun_server.runtime.appender import Appender
+from riverrun_server.runtime.recovery import recover_producers
+from riverrun_server.runtime.replication.cutting import state_below
+from riverrun_server.wire.snapshots import encode_snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaServices:
+    """What all replicas of a broker share.
+
+    Attributes:
+        store: where they are stored.
+        tails: the memory that all hot tails may take.
+        scan: reads everything of a stored batch, with all checksums verified.
+        now_ms: the broker's guarded clock.
+        failed: told when the disk failed for good.
+        max_producers: how many idempotent producers a partition knows at once.
+        producer_retention_ms: after how long a silent one may be forgotten.
+    """
+
+    store: LogStore
+    tails: TailBudget
+    scan: Callable[[PartitionId, bytes], ScannedBatch]
+    now_ms: Callable[[], int]
+    failed: Callable[[StorageError], None]
+    max_producers: int = 5_000
+    producer_retention_ms: int = 7 * 86_400_000
+
+
+class SyncPoint(NamedTuple):
+    """What a sync that begins now will prove of one partition."""
+
+    partition: PartitionId
+    log_end: int
+    writes: int
+    cuts: int
+    probe: int
+
+
+class ReplicaLog:
+    """The log of one replica. Every method that writes raises StorageError with nothing changed.
+
+    Args:
+        partition: whose log it is.
+        services: what all replicas share.
+    """
+
+    def __init__(self, partition: PartitionId, services: ReplicaServices) -> None:
+        self.partition = partition
+        self._services = services
+        self.log = services.store.open(partition)
+        self.epochs = EpochMap(self.log.epochs())
+        self.machine = PartitionMachine(
+            self.log.state,
+            ProducerTable(services.max_producers),
+            leader_epoch=self.log.state.accepted_epoch,
+            replicated=True,
+        )
+        # What was recovered is on the disk: opening the store wrote it into tables.
+        self.machine.synced(self.machine.log_end)
+        self.tail = HotTail(services.tails)
+        self.appender = Appender(
+            partition,
+            self.log,
+            self.machine,
+            self.tail,
+            services.now_ms,
+            services.producer_retention_ms,
+            services.failed,
+        )
+        self._writes = self._durable_writes = self._accept_write = 0
+        self._cuts = 0
+        self._first_base: tuple[int, int] | None = None
+        self._trim_to = 0
+        self._trim_snapshot: tuple[int, bytes] | None = None
+
+    def recover(self) -> None:
+        """Bring the producers back from the newest snapshot and what is behind it; blocks.
+
+        Raises:
+            CorruptData: what is stored cannot be trusted.
+        """
+        machine, services = self.machine, self._services
+        producers = ProducerTable(services.max_producers)
+        recover_producers(self.partition, self.log, producers, services.producer_retention_ms)
+        machine.producers = producers
+        found = self.log.snapshot()
+        ahead = found is not None and found[0] > machine.log_end
+        machine.producers_known_to = found[0] if found is not None and ahead else 0
+
+    # What a sync proves.
+
+    @property
+    def is_synced(self) -> bool:
+        """Whether everything that was written is on the disk."""
+        return self._durable_writes == self._writes
+
+    @property
+    def has_accepted_durably(self) -> bool:
+        """Whether the accepted leader epoch is on the disk."""
+        return self._durable_writes >= self._accept_write
+
+    def wrote(self) -> None:
+        """Count a write that a sync has yet to prove."""
+        self._writes += 1
+
+    def sync_point(self, probe: int) -> SyncPoint:
+        """Return what a sync that begins now will prove."""
+        return SyncPoint(self.partition, self.machine.log_end, self._writes, self._cuts, probe)
+
+    def synced(self, point: SyncPoint) -> None:
+        """Take into account what a sync has proved; a log cut meanwhile is another one."""
+        self._durable_writes = max(self._durable_writes, point.writes)
+        if point.cuts == self._cuts:
+            self.machine.synced(point.log_end)
+
+    # Leader epochs.
+
+    def begin_epoch(self, leader_epoch: int) -> None:
+        """Lead from the log end on in a new epoch."""
+        machine = self.machine
+        if machine.producers_known_to > machine.log_end:
+            self._forget_producers()
+        entry = EpochEntry(leader_epoch, machine.log_end)
+        self._accept(leader_epoch, entry)
+        self.epochs.begin(*entry)
+        machine.leader_epoch = leader_epoch
+
+    def accept_epoch(self, leader_epoch: int) -> None:
+        """Follow in an epoch, and in no older one ever again."""
+        if leader_epoch > self.machine.state.accepted_epoch:
+            self._accept(leader_epoch, None)
+
+    def _accept(self, leader_epoch: int, entry: EpochEntry | None) -> None:
+        state = dataclasses.replace(self.machine.state, accepted_epoch=leader_epoch)
+        self.log.save(state, epoch=entry)
+        self.machine.state = state
+        self._writes += 1
+        self._accept_write = self._writes
+
+    def _forget_producers(self) -> None:
+        """Know no producer: what is known tells of records that were lost before they came here."""
+        machine = self.machine
+        end = machine.log_end
+        self.log.truncate(machine.state, self.epochs.entries_below(end))
+        self.log.save(machine.state, snapshot=(end, encode_snapshot(ProducersSnapshot(end, ()))))
+        self._writes += 1
+        self.recover()
+
+    # Following.
+
+    def replicate(self, batch: ScannedBatch) -> None:
+        """Write a batch that the leader sent; it comes next."""
+        stamp, newest = batch.stamp, self.epochs.latest
+        begins = newest is None or stamp.leader_epoch > newest.leader_epoch
+        entry = EpochEntry(stamp.leader_epoch, stamp.base_offset) if begins else None
+        self.appender.replicate(batch, entry)
+        if entry is not None:
+            self.epochs.begin(*entry)
+        self._writes += 1
+
+    def truncate(self, offset: int) -> None:
+        """Delete the batches from an offset on; everything, where nothing of the log can be kept.
+
+        Raises:
+            CorruptData: what remains cannot be trusted.
+        """
+        start, snapshot = self.machine.log_start, self.log.snapshot()
+        if offset < start or (start > 0 and snapshot is not None and snapshot[0] > offset):
+            # Without what was deleted before, the producers could not be known either.
+            self._begin_at(0, (), None)
+            return
+        state = state_below(self.log, self.machine.state, offset)
+        self.log.truncate(state, self.epochs.entries_below(offset))
+        self.epochs.truncate_from(offset)
+        self.tail.truncate(offset)
+        self._cut(state)
+
+    def restart(self, message: Restart) -> None:
+        """Throw the log away and begin where the leader's begins."""
+        self._begin_at(message.log_start, message.epochs, message.snapshot)
+
+    def _begin_at(
+        self, offset: int, epochs: tuple[EpochEntry, ...], snapshot: tuple[int, bytes] | None
+    ) -> None:
+        accepted = self.machine.state.accepted_epoch
+        state = LogState(offset, offset, offset, accepted_epoch=accepted)
+        self.log.restart(state, epochs, snapshot=snapshot)
+        self.epochs.truncate_from(0)
+        for entry in epochs:
+            self.epochs.begin(*entry)
+        self.tail.clear()
+        self._cut(state)
+
+    def _cut(self, state: LogState) -> None:
+        self._writes += 1
+        self._cuts += 1
+        self._trim_to, self._trim_snapshot = 0, None
+        self._first_base = None
+        self.machine.cut(state)
+        self.recover()
+
+    # Reading.
+
+    @property
+    def first_base(self) -> int:
+        """Where the first batch begins: the log start may lie inside it."""
+        start = self.machine.log_start
+        if self._first_base is None or self._first_base[0] != start:
+            first = self.log.read(start, self.machine.log_end, 1)
+            if not first:
+                return start
+            self._first_base = (start, first[0].base_offset)
+        return self._first_base[1]
+
+    def read(self, offset: int, end: int, max_bytes: int) -> list[StoredBatch]:
+        """Return the batches from the one that holds `offset`, below `end`."""
+        found = self.tail.read(offset, end, max_bytes)
+        return self.log.read(offset, end, max_bytes) if found is None else found
+
+    def restart_message(self, leader_epoch: int) -> Restart:
+        """Return what a follower begins with whose log ends before this one begins."""
+        base = self.first_base
+        below = tuple(self.epochs.entries_below(base))
+        return Restart(self.partition, leader_epoch, base, below, self.log.snapshot())
+
+    # Deleting at the start.
+
+    def want_trim(self, offset: int) -> None:
+        """Delete the records before an offset as soon as that is possible."""
+        machine = self.machine
+        if offset <= max(machine.log_start, self._trim_to):
+            return
+        self._trim_to = offset
+        if self._trim_snapshot is None and machine.producers_known_to <= machine.log_end:
+            self._trim_snapshot = self.appender.snapshot()
+
+    def trim(self) -> None:
+        """Delete what was asked for, once the producers' snapshot that goes with it is committed."""
+        machine, snapshot = self.machine, self._trim_snapshot
+        committed = machine.high_watermark
+        if snapshot is None or committed < snapshot[0]:
+            return
+        target = min(self._trim_to, committed, snapshot[0])
+        row = self.log.index_before(target)
+        below = row.bytes_before if row is not None else machine.state.trimmed_bytes
+        if target == machine.log_end:
+            below = machine.state.appended_bytes
+        plan = machine.trim_plan(target, below)
+        if plan is not None:
+            self.log.trim(plan, snapshot=snapshot)
+            machine.trimmed(plan)
+            self.epochs.trim_to(plan.log_start_offset)
+            self._writes += 1
+        self._trim_to, self._trim_snapshot = 0, None

@@ -1,0 +1,198 @@
+"""All replicas of one broker's process: brings envelopes, metadata, syncs and ticks to each.
+
+Synchronous, like the replicas: an asyncio driver and a simulator call it the same way. After any call
+`take` has what is to be sent and asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from riverrun_server.core.cluster.image import ClusterImage, Versioned
+from riverrun_server.core.cluster.values import (
+    BrokerRegistration,
+    Durability,
+    Id,
+    PartitionValue,
+    TopicValue,
+)
+from riverrun_server.core.cluster.values import (
+    Replica as Life,
+)
+from riverrun_server.core.errors import Reason
+from riverrun_server.core.log.batch import PartitionId
+from riverrun_server.core.replication.messages import Envelope, Refused
+from riverrun_server.core.replication.terms import Registered, Terms
+from riverrun_server.runtime.replication.outbox import Outbox, Outcome, Proposal
+from riverrun_server.runtime.replication.replica import Replica
+from riverrun_server.runtime.replication.replica_log import ReplicaServices, SyncPoint
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What is to be carried out."""
+
+    envelopes: list[Envelope]
+    proposals: list[Proposal]
+
+
+class Replicas:
+    """The replicas of one process of a broker.
+
+    Transitions of one: absent -> open (`update` finds this broker among its replicas) -> forgotten
+    (`forget`, its topic is deleted).
+
+    Args:
+        me: this broker.
+        broker_epoch: of this process.
+        services: what all replicas share.
+        terms: times and bounds.
+        allows_loss: whether a topic allows an election of a replica that does not have everything.
+    """
+
+    def __init__(
+        self,
+        me: int,
+        broker_epoch: int,
+        services: ReplicaServices,
+        terms: Terms,
+        allows_loss: Callable[[TopicValue], bool] = lambda _topic: False,
+    ) -> None:
+        self.me = me
+        self.broker_epoch = broker_epoch
+        self._services = services
+        self._terms = terms
+        self._allows_loss = allows_loss
+        self._outbox = Outbox()
+        self._replicas: dict[PartitionId, Replica] = {}
+        self._lease_deadline = float("-inf")
+
+    def __iter__(self) -> Iterator[Replica]:
+        """Yield all replicas."""
+        return iter(self._replicas.values())
+
+    def find(self, partition: PartitionId) -> Replica | None:
+        """Return the replica of a partition, if there is one here."""
+        return self._replicas.get(partition)
+
+    # What the metadata says.
+
+    def update(
+        self, image: ClusterImage, now: float, topic_ids: Iterable[Id] | None = None
+    ) -> None:
+        """Bring the replicas in line with the metadata, those of some topics or all.
+
+        A changed registration concerns all topics.
+        """
+        chosen = list(image.partitions) if topic_ids is None else topic_ids
+        registered = {
+            durability: {
+                broker: _registered(registration, durability)
+                for broker, registration in image.brokers.items()
+            }
+            for durability in Durability
+        }
+        for topic_id in chosen:
+            topic = image.topic_by_id(topic_id)
+            if topic is None:
+                continue  # not complete yet, or on its way out
+            loss = self._allows_loss(topic.value)
+            for number, value in image.partitions.get(topic_id, {}).items():
+                partition = PartitionId(topic_id, number)
+                replica = self._replica(partition, value.value)
+                if replica is not None:
+                    brokers = registered[value.value.durability]
+                    revision = value.mod_revision
+                    replica.update(value.value, revision, brokers, now, allows_loss=loss)
+
+    def lease(self, deadline: float) -> None:
+        """Learn until when this broker's session with the metadata store is known to hold."""
+        self._lease_deadline = deadline
+        for replica in self:
+            replica.lease(deadline)
+
+    def forget(self, partition: PartitionId) -> None:
+        """Serve a partition no more: its topic is deleted."""
+        replica = self._replicas.pop(partition, None)
+        if replica is not None:
+            replica.stop("its topic has been deleted")
+
+    def outcome(
+        self, proposal: Proposal, outcome: Outcome, now: float, *, revision: int = 0
+    ) -> None:
+        """Learn what became of a change that was asked for; `revision` where it was written."""
+        replica = self.find(proposal.partition)
+        if replica is not None:
+            replica.outcome(proposal, outcome, now, revision=revision)
+
+    # What other brokers say.
+
+    def receive(self, envelope: Envelope, now: float) -> None:
+        """Take an envelope; one for another broker is none of ours."""
+        if envelope.to != self.me:
+            return
+        for message in envelope.messages:
+            replica = self.find(message.partition)
+            if replica is not None:
+                replica.receive(envelope.sender, envelope.sender_epoch, message, now)
+            elif not isinstance(message, Refused):
+                refused = Refused(message.partition, 0, Reason.UNKNOWN_LEADER_EPOCH)
+                self._outbox.send(envelope.sender, refused)
+
+    def connected(self, broker: int, now: float) -> None:
+        """Ask a broker anew for everything that it leads and is followed here: the stream is new."""
+        for replica in self:
+            replica.connected(broker, now)
+
+    def disconnected(self, broker: int) -> None:
+        """Learn that the stream on which a broker followed has ended."""
+        for replica in self:
+            replica.disconnected(broker)
+
+    # The disk and the time.
+
+    def sync_points(self) -> list[SyncPoint]:
+        """Return what a sync of the store that begins now will prove."""
+        points = (replica.sync_point() for replica in self)
+        return [point for point in points if point is not None]
+
+    def synced(self, points: Iterable[SyncPoint], now: float) -> None:
+        """Learn that the sync that began at these points has ended well."""
+        for point in points:
+            replica = self.find(point.partition)
+            if replica is not None:
+                replica.synced(point, now)
+
+    def tick(self, now: float) -> None:
+        """Do what is due: several times a second, evenly."""
+        for replica in self:
+            replica.tick(now)
+
+    def take(self) -> Work:
+        """Return, and forget, what is to be sent and asked for."""
+        envelopes = self._outbox.take_envelopes(self.me, self.broker_epoch)
+        return Work(envelopes, self._outbox.take_proposals())
+
+    def _replica(self, partition: PartitionId, value: PartitionValue) -> Replica | None:
+        found = self._replicas.get(partition)
+        if found is not None or self.me not in value.replicas:
+            return found
+        replica = Replica(
+            partition, self.me, self.broker_epoch, self._services, self._terms, self._outbox
+        )
+        replica.recover()
+        replica.lease(self._lease_deadline)
+        self._replicas[partition] = replica
+        return replica
+
+
+def _registered(registration: Versioned[BrokerRegistration], durability: Durability) -> Registered:
+    value = registration.value
+    return Registered(
+        value.broker_epoch or registration.mod_revision,
+        Life(value.broker_id, value.incarnations.of(durability)),
+        registration.mod_revision,
+        fenced=value.fenced,
+        draining=value.draining,
+    )

@@ -2,35 +2,72 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
+from riverrun_server.core.cluster.changes import TopicPolicy
 from riverrun_server.core.cluster.image import Touched
-from riverrun_server.core.cluster.values import BrokerRegistration
+from riverrun_server.core.cluster.topic_config import UncleanRecovery
+from riverrun_server.core.cluster.values import BrokerRegistration, Id, TopicValue
+from riverrun_server.core.errors import Reason
 from riverrun_server.core.log.batch import PartitionId
+from riverrun_server.core.log.hot_tail import TailBudget
+from riverrun_server.core.replication.messages import Envelope, Follow, Message
+from riverrun_server.core.replication.terms import Terms
+from riverrun_server.ports.log import StorageError, StorageFull, StorageStalled
+from riverrun_server.ports.metadata import TransactionResult
+from riverrun_server.ports.partitions import Append, Appended
+from riverrun_server.runtime.replication.outbox import Outcome, Proposal
+from riverrun_server.runtime.replication.replica import Replica
+from riverrun_server.runtime.replication.replica_log import ReplicaServices
+from riverrun_server.runtime.replication.replicas import Replicas
+from riverrun_server.wire.stored import scan_batch
 from tests.sim.cluster.clock import RATE_ERROR_MAX, BrokerClock
 from tests.sim.cluster.control import Control
 from tests.sim.cluster.disk import SimDisk
-from tests.sim.cluster.network import Stream
-from tests.sim.cluster.requests import Fetched
+from tests.sim.cluster.invariants import Invariants
+from tests.sim.cluster.metadata import SimMetadata
+from tests.sim.cluster.network import Lost, Network, Stream
+from tests.sim.cluster.peers import Peers
+from tests.sim.cluster.reading import fetch
+from tests.sim.cluster.requests import Fetched, Produce, Produced
 from tests.sim.cluster.session import Session
-from tests.sim.cluster.world import Life, Process
+from tests.sim.cluster.world import Life, Process, World
 
-if TYPE_CHECKING:
-    from tests.sim.cluster.cluster import Cluster
+TICK_S = 0.2
+_NOT_HERE = Reason.NOT_LEADER
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What every broker of a cluster lives in.
+
+    Attributes:
+        report: carries to the controller that a broker finds another one refusing, or answering.
+    """
+
+    world: World
+    network: Network
+    store: SimMetadata
+    invariants: Invariants
+    policy: TopicPolicy
+    terms: Terms
+    tail_bytes: int
+    report: Callable[[int, int, int | None], None]
 
 
 class Slot:
     """A broker's place: its id, its disk and its clock outlive its processes."""
 
-    def __init__(self, cluster: Cluster, broker: int) -> None:
-        world = cluster.world
+    def __init__(self, around: Surroundings, broker: int, disk: SimDisk) -> None:
+        world = around.world
         dice = world.dice(f"slot {broker}")
         self.id = broker
-        self.disk = SimDisk(world, broker)
+        self.disk = disk
         rate = 1 + dice.uniform(-RATE_ERROR_MAX, RATE_ERROR_MAX)
         self.clock = BrokerClock(world, rate, dice.uniform(0, 1000))
         self.starts = 0
-        self._cluster = cluster
+        self._around = around
         self._broker: Broker | None = None
 
     @property
@@ -59,9 +96,9 @@ class Slot:
         if self.is_running:
             return
         self.starts += 1
-        self._cluster.world.note(self.id, "start", self.starts)
-        self._broker = Broker(self._cluster, self)
-        self._broker.begin()
+        self._around.world.note(self.id, "start", self.starts)
+        self._broker = Broker(self._around, self)
+        self._broker.session.begin()
 
     def kill(self) -> None:
         """End the process as SIGKILL does."""
@@ -74,29 +111,33 @@ class Slot:
         if not self.is_running:
             return 0
         self._end("power cut")
+        self._around.network.silent.add(self.id)
         return self.disk.cut_power()
 
-    def unrest(self, partition: PartitionId) -> str | None:
-        """Return why a partition that is led here is not at rest, or None."""
-        return self.broker.unrest(partition)
-
     def _end(self, how: str) -> None:
-        self._cluster.world.note(self.id, how)
-        self._cluster.world.end(self.process)
-        self._cluster.network.vanish(self.id)
+        self._around.world.note(self.id, how)
+        self._around.world.end(self.process)
+        self._around.network.vanish(self.id)
 
 
 class Broker:
-    """One process."""
+    """One process: it feeds what happens to the machines and carries out what they want done."""
 
-    def __init__(self, cluster: Cluster, slot: Slot) -> None:
+    def __init__(self, around: Surroundings, slot: Slot) -> None:
         self.process = Process(f"{slot.id}.{slot.starts}")
-        self._cluster, self._slot = cluster, slot
-        cluster.network.attach(slot.id, self)
+        self.control: Control | None = None
+        self.replicas: Replicas | None = None
+        self._around, self._slot = around, slot
+        self._is_syncing = False
+        self._has_failed = False
+        self._shown: dict[PartitionId, tuple[int, int]] = {}
+        self._leaders: dict[PartitionId, tuple[bool, bool, int]] = {}
+        around.network.attach(slot.id, self)
+        self.peers = Peers(around.world, around.network, self.process, slot.id, self)
         self.session = Session(
-            cluster.world,
-            cluster.network,
-            cluster.store,
+            around.world,
+            around.network,
+            around.store,
             self.process,
             slot.clock,
             slot.id,
@@ -105,11 +146,8 @@ class Broker:
             self._changed,
             self._ready,
         )
-        self._control: Control | None = None
 
-    def begin(self) -> None:
-        """Come up."""
-        self.session.begin()
+    # The metadata.
 
     def _registration(self, before: BrokerRegistration | None) -> BrokerRegistration:
         return BrokerRegistration(
@@ -121,38 +159,257 @@ class Broker:
         )
 
     def _ready(self) -> None:
-        cluster, slot = self._cluster, self._slot
-        cluster.world.note(slot.id, "registered", self.session.broker_epoch)
-        self._control = Control(
-            self.session, cluster.store, slot.clock, slot.id, cluster.policy, cluster.world.note
+        around, slot = self._around, self._slot
+        around.world.note(slot.id, "registered", self.session.broker_epoch)
+        services = ReplicaServices(
+            slot.disk.store,
+            TailBudget(around.tail_bytes),
+            scan_batch,
+            slot.clock.wall_ms,
+            self._fail,
         )
-        self._control.look()
+        self.replicas = Replicas(
+            slot.id, self.session.broker_epoch, services, around.terms, self._allows_loss
+        )
+        self.control = Control(
+            self.session, around.store, slot.clock, slot.id, around.policy, around.world.note
+        )
+        self._update(None)
+        self.control.look()
+        self._tick()
+
+    def _allows_loss(self, topic: TopicValue) -> bool:
+        return self._around.policy.config_of(topic).unclean_recovery is UncleanRecovery.ACCEPT
 
     def _changed(self, touched: Touched) -> None:
-        if self._control is not None:
-            self._control.look()
+        if self.replicas is None or self.control is None:
+            return
+        topics: Iterable[Id] | None = None if touched.brokers else sorted(touched.topic_ids)
+        self.replicas.lease(self.session.deadline_s)
+        self._update(topics)
+        self.control.look()
+        self._carry_out()
 
-    # A node of the network.
+    def _update(self, topics: Iterable[Id] | None) -> None:
+        """Bring the replicas in line; where the disk takes no new one, try again in a while."""
+        assert self.replicas is not None
+        try:
+            self.replicas.update(self.session.image, self._now(), topics)
+        except (StorageFull, StorageStalled):
+            self.session.later(TICK_S, lambda: self._update(None))
+
+    # The time and the disk.
+
+    def _tick(self) -> None:
+        assert self.replicas is not None
+        self.replicas.lease(self.session.deadline_s)
+        self.replicas.tick(self._now())
+        self.session.later(TICK_S, self._tick)
+        self._carry_out()
+
+    def _now(self) -> float:
+        return self._slot.clock.monotonic()
+
+    def _sync(self) -> None:
+        assert self.replicas is not None
+        points = [] if self._is_syncing else self.replicas.sync_points()
+        if not points:
+            return
+        self._is_syncing = True
+
+        def done(error: StorageError | None) -> None:
+            self._is_syncing = False
+            if error is not None:
+                self._fail(error)
+                return
+            assert self.replicas is not None
+            self.replicas.synced(points, self._now())
+            self._carry_out()
+
+        self._slot.disk.begin_sync(done, self.process)
+
+    def _fail(self, error: StorageError) -> None:
+        """End: nobody knows what is on the disk."""
+        self._has_failed = True
+        self._around.world.note(self._slot.id, "disk failed", error)
+
+        def end() -> None:
+            if self._slot.is_running and self._slot.broker is self:
+                self._slot.cut_power()
+
+        self._around.world.after(0.0, end)
+
+    # What the machines want done.
+
+    def _carry_out(self) -> None:
+        """Show what is committed, send, ask, sync: after everything that was told to the machines."""
+        if self.replicas is None or self._has_failed:
+            return
+        for replica in self.replicas:
+            self._show(replica)
+        work = self.replicas.take()
+        for replica in self.replicas:
+            self._show(replica)
+        for envelope in work.envelopes:
+            self._around.invariants.sent(envelope)
+            self.peers.send(envelope)
+        for proposal in work.proposals:
+            self._propose(proposal)
+        self._sync()
+        self.peers.follow(
+            {
+                replica.follower.leader[0]
+                for replica in self.replicas
+                if replica.follower is not None
+            }
+        )
+
+    def _show(self, replica: Replica) -> None:
+        """Tell the invariants of a high watermark that others will now see."""
+        role = (replica.leader is not None, replica.follower is not None, replica.leader_epoch)
+        if self._leaders.get(replica.partition) != role:
+            self._leaders[replica.partition] = role
+            name = "leads" if role[0] else "follows" if role[1] else "holds"
+            self._around.world.note(
+                self.process.name, name, replica.partition.partition, "epoch", role[2],
+                "end", replica.log.machine.log_end, replica.why_stopped or "",
+            )  # fmt: skip
+        if replica.leader is None:
+            return
+        shown = (replica.leader.core.leader_epoch, replica.log.machine.high_watermark)
+        if self._shown.get(replica.partition) == shown:
+            return
+        self._shown[replica.partition] = shown
+        self._around.world.note(self.process.name, "shows", replica.partition.partition, *shown)
+        self._around.invariants.watermark(
+            self._slot.id, self.process.name, replica.partition, *shown
+        )
+
+    def _propose(self, proposal: Proposal) -> None:
+        def done(answer: object) -> None:
+            assert self.replicas is not None
+            outcome, revision = Outcome.REFUSED, 0
+            if answer is Lost.LOST:
+                outcome = Outcome.UNKNOWN
+            elif isinstance(answer, TransactionResult) and answer.succeeded:
+                outcome, revision = Outcome.APPLIED, answer.revision
+            self._around.world.note(self.process.name, "proposal", outcome.name, revision)
+            self.replicas.outcome(proposal, outcome, self._now(), revision=revision)
+            self._carry_out()
+
+        self.session.commit([proposal.step], done)
+
+    # What other brokers say (a driver of Peers).
+
+    def connected(self, broker: int) -> None:
+        """A stream to a leader is open."""
+        if self.replicas is not None:
+            self._around.report(self._slot.id, broker, None)
+            self.replicas.connected(broker, self._now())
+            self._carry_out()
+
+    def disconnected(self, broker: int) -> None:
+        """The stream of a follower is gone."""
+        if self.replicas is not None:
+            self.replicas.disconnected(broker)
+            self._carry_out()
+
+    def refused(self, broker: int) -> None:
+        """A leader's port refuses connections."""
+        found = self.session.image.brokers.get(broker)
+        if found is not None:
+            epoch = found.value.broker_epoch or found.mod_revision
+            self._around.report(self._slot.id, broker, epoch)
 
     def opened(self, stream: Stream) -> None:
         """Somebody has opened a stream to here."""
-
-    def received(self, stream: Stream, payload: object) -> None:
-        """Something has arrived."""
+        self.peers.opened(stream)
 
     def broken(self, stream: Stream) -> None:
         """A stream is gone."""
+        self.peers.broken(stream)
 
-    # What clients and tests ask.
+    def received(self, stream: Stream, payload: object) -> None:
+        """Something has arrived."""
+        if isinstance(payload, Produce):
+            self._produce(stream, payload)
+        elif self.replicas is not None:
+            assert isinstance(payload, Envelope), payload
+            self.replicas.lease(self.session.deadline_s)
+            self.replicas.receive(payload, self._now())
+            self._carry_out()
+
+    def leads(self, message: Message) -> bool:
+        """Whether a message is one that a leader sends."""
+        replica = self.replicas.find(message.partition) if self.replicas else None
+        return replica is not None and replica.leader is not None and not isinstance(message, Follow)
+
+    # What clients ask.
+
+    def _produce(self, stream: Stream, request: Produce) -> None:
+        replica = self.replicas.find(request.partition) if self.replicas else None
+        if replica is None:
+            stream.send(self._slot.id, Produced(request.tag, reason=_NOT_HERE))
+            return
+
+        def done(answer: Appended) -> None:
+            if self._has_failed:
+                return
+            if answer.error is not None:
+                stream.send(self._slot.id, Produced(request.tag, reason=answer.error.reason))
+                return
+            self._show(replica)
+            self._around.world.note(
+                self.process.name, "acks", request.batch.values[0].decode(), answer.base_offset
+            )
+            self._around.invariants.acknowledged(
+                self._slot.id, request.partition, request.batch, request.acks, answer.base_offset
+            )
+            stream.send(
+                self._slot.id, Produced(request.tag, answer.base_offset, answer.duplicate)
+            )
+
+        assert self.replicas is not None
+        self.replicas.lease(self.session.deadline_s)
+        batch = request.batch.incoming(self._slot.clock.wall_ms())
+        replica.append(Append(batch, request.acks, done), self._now())
+        self._carry_out()
 
     def fetch(self, partition: PartitionId, position: int, last_epoch: int | None) -> Fetched:
-        """Read."""
-        return Fetched()
+        """Read what is committed."""
+        replica = self.replicas.find(partition) if self.replicas else None
+        if replica is None or self._has_failed:
+            return Fetched(reason=_NOT_HERE)
+        self._show(replica)
+        return fetch(replica, position, last_epoch)
 
     def trim(self, partition: PartitionId, share: float) -> bool:
         """Delete a share of what is committed."""
-        return False
+        replica = self.replicas.find(partition) if self.replicas else None
+        if replica is None or replica.leader is None or self.process.life is not Life.RUNNING:
+            return False
+        machine = replica.log.machine
+        target = machine.log_start + int(share * (machine.high_watermark - machine.log_start))
+        if target <= machine.log_start:
+            return False
+        log = self._around.invariants.partitions[partition].log
+        self._show(replica)
+        log.deleted_below = max(log.deleted_below, target)
+        self._around.world.note(self.process.name, "trims", partition.partition, target)
+        replica.trim(target)
+        self._carry_out()
+        return True
 
     def unrest(self, partition: PartitionId) -> str | None:
         """Return why a partition that is led here is not at rest, or None."""
+        replica = self.replicas.find(partition) if self.replicas else None
+        if replica is None or replica.leader is None:
+            why = replica.why_stopped if replica else "no replica"
+            return f"broker {self._slot.id} does not lead {partition}: {why}"
+        machine = replica.log.machine
+        if machine.high_watermark < machine.log_end:
+            return (
+                f"{partition}: the high watermark is {machine.high_watermark}, the log ends at "
+                f"{machine.log_end}"
+            )
         return None

@@ -159,9 +159,9 @@ class Producer:
             else:
                 opened(None)
 
-        def opened(stream: Stream | None) -> None:
+        def opened(stream: Stream | Lost | None) -> None:
             self._is_connecting = False
-            if stream is None or not stream.is_open:
+            if not isinstance(stream, Stream) or not stream.is_open:
                 self._later()
                 return
             self._stream = stream

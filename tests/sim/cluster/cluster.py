@@ -5,17 +5,19 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from riverrun_server.core.cluster import changes, keys
 from riverrun_server.core.cluster.changes import NewTopic, TopicPolicy
 from riverrun_server.core.cluster.standing import Leader
 from riverrun_server.core.cluster.values import BrokerRegistration, Id, PartitionValue, Replica
 from riverrun_server.core.log.batch import PartitionId
+from riverrun_server.core.replication.terms import Terms
 from riverrun_server.ports.metadata import Compare, Event, Put, Transaction
 from riverrun_server.ports.partitions import Acks
-from tests.sim.cluster.broker import Slot
+from tests.sim.cluster.broker import Slot, Surroundings
 from tests.sim.cluster.clients import Consumer, Producer
+from tests.sim.cluster.disk import SimDisk
 from tests.sim.cluster.faults import KINDS, Fault, Nemesis, plan
 from tests.sim.cluster.history import History
 from tests.sim.cluster.invariants import Invariants, Violation
@@ -44,6 +46,8 @@ class Options:
         mean_gap_s: about so long from one fault to the next.
         faults_s: for how long faults begin.
         produce_every_s: about so long from one batch of a producer to the next.
+        terms: times and bounds of replication.
+        tail_bytes: memory for the newest batches of a broker.
     """
 
     brokers: int = 3
@@ -55,6 +59,8 @@ class Options:
     mean_gap_s: float = 1.5
     faults_s: float = 15.0
     produce_every_s: float = 0.25
+    terms: Terms = field(default_factory=Terms)
+    tail_bytes: int = 1 << 16
 
 
 def draw(seed: int) -> Options:
@@ -71,6 +77,14 @@ def draw(seed: int) -> Options:
         kinds=tuple(kinds),
         mean_gap_s=dice.choice((0.4, 0.8, 1.5, 3.0)),
         produce_every_s=dice.choice((0.05, 0.15, 0.3)),
+        terms=Terms(
+            lag_s=dice.choice((1.5, 4.0, 10.0)),
+            probe_s=dice.choice((0.3, 1.0)),
+            retry_s=dice.choice((0.3, 1.0)),
+            max_push_bytes=dice.choice((1, 300)),
+            max_under_way_bytes=dice.choice((300, 1000, 8 << 20)),
+        ),
+        tail_bytes=dice.choice((0, 500, 1 << 16)),
     )
 
 
@@ -92,9 +106,20 @@ class Cluster:
         self.store = SimMetadata(self.world, self.network, self._committed)
         self.history = History()
         self.policy = TopicPolicy()
-        self.slots = {broker: Slot(self, broker) for broker in range(1, options.brokers + 1)}
-        self.disks = {broker: slot.disk for broker, slot in self.slots.items()}
+        ids = range(1, options.brokers + 1)
+        self.disks = {broker: SimDisk(self.world, broker) for broker in ids}
         self.invariants = Invariants(self.disks, self.history, lambda: self.world.now_s)
+        around = Surroundings(
+            self.world,
+            self.network,
+            self.store,
+            self.invariants,
+            self.policy,
+            options.terms,
+            options.tail_bytes,
+            self._report,
+        )
+        self.slots = {broker: Slot(around, broker, self.disks[broker]) for broker in ids}
         self.nemesis = Nemesis(self)
         self.partitions: list[PartitionId] = []
         self.producers: list[Producer] = []
@@ -123,6 +148,8 @@ class Cluster:
         self._until(_BEGIN_S + self.options.faults_s)
         self.nemesis.heal()
         for slot in self.slots.values():
+            if slot.disk.repair():
+                slot.kill()  # what a process found damaged it does not touch again
             slot.start()
         self._until(self.world.now_s + 4.0)
         for producer in self.producers:
@@ -208,7 +235,7 @@ class Cluster:
             if not self._is_registered(value):
                 return f"{partition} is led by nobody who is there: {value}"
             slot = self.slots[value.leader]
-            if (unrest := slot.unrest(partition)) is not None:
+            if (unrest := slot.broker.unrest(partition)) is not None:
                 return unrest
         for producer in self.producers:
             if not producer.idle:
@@ -218,6 +245,22 @@ class Cluster:
             if consumer.position < end:
                 return f"{consumer.name} is at {consumer.position}, {end} is committed"
         return None
+
+    def _report(self, witness: int, broker: int, epoch: int | None) -> None:
+        """Tell the controller that a broker refuses connections (its process), or answers (None)."""
+        found = self.slots[witness].session.image.controller
+        if found is None:
+            return
+        controller = found.value.broker_id
+
+        def handle() -> None:
+            control = self.slots[controller].broker.control
+            if control is not None and epoch is None:
+                control.answers(witness, broker)
+            elif control is not None and epoch is not None:
+                control.refuses(witness, broker, epoch)
+
+        self.network.call(witness, controller, handle, lambda answer: None, 1.0)
 
     # What the store says.
 

@@ -28,9 +28,14 @@ class CommittedLog:
         self._bases: list[int] = []
         self._batches: list[bytes] = []
 
-    def expose(self, stored: StoredPartition, high_watermark: int) -> str | None:
+    def expose(
+        self,
+        stored: StoredPartition,
+        high_watermark: int,
+        damaged: Mapping[bytes, bytes] = NO_DAMAGE,
+    ) -> str | None:
         """Take into account that a replica showed its log up to a watermark; say what is wrong."""
-        fault = self.difference(stored, min(high_watermark, self.end))
+        fault = self.difference(stored, min(high_watermark, self.end), damaged)
         if fault is not None or high_watermark <= self.end:
             return fault
         first = bisect_left(stored.bases, self.end)
@@ -41,8 +46,8 @@ class CommittedLog:
             if base != expected:
                 return f"offset {expected} is committed and the log goes on with {base}"
             self._bases.append(base)
-            self._batches.append(data)
-            expected = next_offset(data)
+            self._batches.append(damaged.get(data, data))
+            expected = next_offset(self._batches[-1])
         if expected != high_watermark:
             return f"the high watermark is {high_watermark} and the batches below it end at {expected}"
         self.end = expected
@@ -127,4 +132,5 @@ def _said(data: bytes) -> str:
         records = records_of(data)
     except Exception as error:  # flipped bits may be anything
         return f"{len(data)} unreadable bytes ({type(error).__name__})"
-    return f"epoch {records[0].leader_epoch} {[record.value.decode() for record in records]}"
+    values = [record.value.decode(errors="replace") for record in records]
+    return f"epoch {records[0].leader_epoch} {values}"

@@ -100,7 +100,7 @@ class Control:
 
     def _committed(self, answer: object) -> None:
         """Plan again: at once where it went well, once the image has had time to follow else."""
-        applied = answer is None or (isinstance(answer, TransactionResult) and answer.succeeded)
+        applied = isinstance(answer, TransactionResult) and answer.succeeded
         self._alone = not applied
         delay_s = RETRY_S / 10 if applied else RETRY_S
 

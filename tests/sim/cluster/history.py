@@ -127,7 +127,9 @@ class History:
             if each.partition != partition:
                 continue
             before = expected.get(each.consumer, each.position)
-            if each.position != before and not _was_lost(losses, before, 0.0):
+            # Out of what was deleted a reader goes to where the log begins.
+            deleted = before < each.position <= log.deleted_below
+            if each.position != before and not deleted and not _was_lost(losses, before, 0.0):
                 yield f"{each.consumer} was at {before} and was given {each.position} next"
             expected[each.consumer] = each.next_offset
             at = each.position

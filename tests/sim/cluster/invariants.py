@@ -260,7 +260,7 @@ class Invariants:
                 raise Violation("watermark", partition, f"{process} shows {offset} of nothing")
             return
         before = watched.log.end
-        fault = watched.log.expose(stored, offset)
+        fault = watched.log.expose(stored, offset, self._disks[broker].damaged)
         if fault is not None:
             raise Violation(
                 "committed-differs",
@@ -273,14 +273,22 @@ class Invariants:
                 self._check_member(partition, each)
 
     def _check_copies(self, partition: PartitionId, watched: Watched, who: str) -> None:
-        """What is newly committed is on as many disks as the topic asks for."""
+        """What is newly committed is on as many disks as the topic asks for.
+
+        A disk that was replaced after it had acknowledged counts: its leader cannot know yet.
+        """
         value, last = watched.value, watched.log.last_batch()
         assert value is not None and last is not None, partition
         base, data = last
-        holders = [
+        replaced = [
+            replica.broker
+            for replica in value.isr
+            if self._disks[replica.broker].incarnations.of(value.durability) != replica.incarnation
+        ]
+        holders = replaced + [
             broker
             for broker in value.replicas
-            if _has(self._counted(broker, partition, value), base, data)
+            if self._has(broker, self._counted(broker, partition, value), base, data)
         ]
         if len(holders) < watched.min_isr:
             raise Violation(
@@ -289,6 +297,15 @@ class Invariants:
                 f"{who} calls everything below {watched.log.end} committed: on disk on brokers "
                 f"{holders} only, min ISR is {watched.min_isr}",
             )
+
+    def _has(self, broker: int, stored: StoredPartition | None, base: int, data: bytes) -> bool:
+        if stored is None:
+            return False
+        place = bisect_left(stored.bases, base)
+        if place == len(stored.bases) or stored.bases[place] != base:
+            return False
+        found = stored.batches[place]
+        return self._disks[broker].damaged.get(found, found) == data
 
     def acknowledged(
         self,
@@ -346,19 +363,21 @@ class Invariants:
         value = self.partitions[partition].value
         assert value is not None, partition
         stored = self._counted(broker, partition, value)
-        if stored is None or stored.state.log_end_offset < acked.durable_end:
-            end = stored.state.log_end_offset if stored else None
+        # A disk without a row of the partition says as much as a row of zeros.
+        state = stored.state if stored else LogState()
+        if state.log_end_offset < acked.durable_end:
             raise Violation(
                 "acked-without-sync",
                 partition,
-                f"broker {broker} acknowledges {acked.durable_end}, its disk ends at {end}",
+                f"broker {broker} acknowledges {acked.durable_end}, its disk ends at "
+                f"{state.log_end_offset}",
             )
-        if stored.state.accepted_epoch != acked.leader_epoch:
+        if state.accepted_epoch != acked.leader_epoch:
             raise Violation(
                 "acked-other-epoch",
                 partition,
                 f"broker {broker} acknowledges in leader epoch {acked.leader_epoch}, its disk says "
-                f"that it accepted {stored.state.accepted_epoch}",
+                f"that it accepted {state.accepted_epoch}",
             )
 
     def delivered(
@@ -415,12 +434,5 @@ class Invariants:
         return [damaged.get(each, each) for each in stored.batches[bisect_left(stored.bases, begin) :]]
 
 
-def _has(stored: StoredPartition | None, base: int, data: bytes) -> bool:
-    if stored is None:
-        return False
-    place = bisect_left(stored.bases, base)
-    return place < len(stored.bases) and stored.bases[place] == base and stored.batches[place] == data
-
-
 def _name(record: RawRecord | None) -> str:
-    return "nothing" if record is None else record.value.decode()
+    return "nothing" if record is None else record.value.decode(errors="replace")

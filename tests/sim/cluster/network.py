@@ -87,6 +87,8 @@ class Network:
         self.delay_s = delay_s
         self.slow: dict[tuple[Node, Node], float] = {}
         self.lose_replies: dict[Node, float] = {}
+        # Nodes whose machines are down: nothing comes back from them, not even a refusal.
+        self.silent: set[Node] = set()
         self.bitten: Counter[str] = Counter()
 
     # What goes wrong, on demand. Cuts are counted, so two that overlap end when both have.
@@ -140,24 +142,26 @@ class Network:
 
     def attach(self, node: Node, endpoint: Endpoint) -> None:
         """Let a process be reached as a node, in place of the one before."""
+        self.silent.discard(node)
         self._endpoints[node] = endpoint
 
     def open(
-        self, opener: Node, acceptor: Node, done: Callable[[Stream | None], None]
+        self, opener: Node, acceptor: Node, done: Callable[[Stream | Lost | None], None]
     ) -> None:
-        """Open a stream; `done` gets it, or None where the other end does not answer."""
+        """Open a stream; `done` gets it, None where it is refused, Lost where no answer comes."""
         world, process = self._world, self._endpoints[opener].process
 
         def arrive() -> None:
             # A paused process still accepts: its kernel does.
             endpoint = self._endpoints.get(acceptor)
             alive = endpoint is not None and endpoint.process.life is not Life.ENDED
+            is_cut = self.is_cut(opener, acceptor) or self.is_cut(acceptor, opener)
+            if is_cut or acceptor in self.silent:
+                self.bitten["connections refused by a cut"] += is_cut
+                world.after(CONNECT_TIMEOUT_S, done, Lost.LOST, process=process)
+                return
             if not alive:
                 world.after(self._delay(acceptor, opener), done, None, process=process)
-                return
-            if self.is_cut(opener, acceptor) or self.is_cut(acceptor, opener):
-                self.bitten["connections refused by a cut"] += 1
-                world.after(CONNECT_TIMEOUT_S, done, None, process=process)
                 return
             self._number += 1
             stream = self._streams[self._number] = Stream(self, self._number, opener, acceptor)

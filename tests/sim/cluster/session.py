@@ -93,17 +93,16 @@ class Session:
         self._network.call(self._broker, STORE, carefully, done, CALL_TIMEOUT_S)
 
     def commit(self, steps: Sequence[Step], done: Callable[[object], None]) -> None:
-        """Apply steps in order; `done` gets None, or what stopped them."""
+        """Apply steps in order; `done` gets the last one's answer, or the first that is no success."""
+        assert steps
         written: dict[str, int] = {}
 
         def advance(number: int) -> None:
-            if number == len(steps):
-                done(None)
-                return
             step = steps[number]
 
             def answered(answer: object) -> None:
-                if not isinstance(answer, TransactionResult) or not answer.succeeded:
+                last = number == len(steps) - 1
+                if last or not isinstance(answer, TransactionResult) or not answer.succeeded:
                     done(answer)
                     return
                 written.update(dict.fromkeys((each.key for each in step.changes), answer.revision))

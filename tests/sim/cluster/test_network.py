@@ -36,7 +36,7 @@ class Net:
         self.network.open(opener, acceptor, found.append)
         self.run(2.0)
         (stream,) = found
-        return stream
+        return stream if isinstance(stream, Stream) else None
 
     def run(self, for_s: float) -> None:
         self.world.run(self.world.now_s + for_s)
@@ -153,6 +153,17 @@ def test_nobody_answers_for_a_process_that_has_ended():
     net.open().send("a", 2)
     net.run(1.0)
     assert net.nodes["b"].got == [2]
+
+
+def test_a_machine_that_is_down_does_not_even_refuse():
+    net, answers = Net(), []
+    net.world.end(net.nodes["b"].process)
+    net.network.open("a", "b", answers.append)
+    net.run(2.0)
+    net.network.silent.add("b")
+    net.network.open("a", "b", answers.append)
+    net.run(2.0)
+    assert answers == [None, Lost.LOST]
 
 
 def test_nothing_arrives_on_a_stream_before_its_opener_knows_of_it():

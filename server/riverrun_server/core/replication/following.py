@@ -181,6 +181,10 @@ class Following:
         self._acked = news
         return Acked(self._partition, self.leader_epoch, *news)
 
+    def refused(self) -> None:
+        """Learn that the leader does not know yet that it leads; it will in a moment."""
+        self._asked_at = float("-inf")
+
     def pause(self, now: float) -> None:
         """Learn that a push could not be written; what follows it has a gap before it."""
         self.state = FollowingState.HANDSHAKE

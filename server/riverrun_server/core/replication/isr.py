@@ -62,20 +62,22 @@ class InSyncSet:
         others = [each for each in self.committed.isr if each.broker != replica.broker]
         return self._plan((*others, replica))
 
-    def leave(self, behind: Collection[int], unfit: Collection[int] = ()) -> PartitionValue | None:
-        """Plan that brokers leave; None where that changes nothing or a change is pending.
+    def leave(
+        self, behind: Collection[Replica], unfit: Collection[Replica] = ()
+    ) -> PartitionValue | None:
+        """Plan that replicas leave; None where that changes nothing or a change is pending.
 
         Args:
-            behind: brokers that did not keep up; they may stay eligible.
-            unfit: brokers whose data is damaged or gone; they may not.
+            behind: did not keep up; they may stay eligible.
+            unfit: their data is damaged or gone; they may not.
         """
-        assert self._me not in behind, behind
-        assert self._me not in unfit, unfit
+        leaving = {*behind, *unfit}
+        assert all(each.broker != self._me for each in leaving), leaving
         value = self.committed
-        isr = tuple(each for each in value.isr if each.broker not in {*behind, *unfit})
+        isr = tuple(each for each in value.isr if each not in leaving)
         if self.pending is not None:
             return None
-        if isr == value.isr and not any(each.broker in unfit for each in value.elr):
+        if isr == value.isr and not any(each in unfit for each in value.elr):
             return None
         return self._plan(isr, unfit)
 
@@ -107,7 +109,7 @@ class InSyncSet:
         self.pending, self.in_doubt = None, False
         return True
 
-    def _plan(self, isr: tuple[Replica, ...], unfit: Collection[int] = ()) -> PartitionValue:
+    def _plan(self, isr: tuple[Replica, ...], unfit: Collection[Replica] = ()) -> PartitionValue:
         self.pending = dataclasses.replace(
             self.committed,
             isr=isr,
@@ -116,7 +118,9 @@ class InSyncSet:
         )
         return self.pending
 
-    def _eligible(self, isr: tuple[Replica, ...], unfit: Collection[int]) -> tuple[Replica, ...]:
+    def _eligible(
+        self, isr: tuple[Replica, ...], unfit: Collection[Replica]
+    ) -> tuple[Replica, ...]:
         """Return who stays eligible beside a new set (KIP-966).
 
         While the set is too small nothing is committed, so whoever left it then, or made it so by
@@ -125,7 +129,8 @@ class InSyncSet:
         value = self.committed
         if len(isr) >= value.min_isr:
             return ()
-        inside = {each.broker for each in isr}.union(unfit)
-        left = [each for each in value.isr if each.broker not in inside]
-        renewed = inside | {each.broker for each in left}
-        return (*(each for each in value.elr if each.broker not in renewed), *left)
+        inside = {each.broker for each in isr}
+        left = [each for each in (*value.isr, *value.elr) if each.broker not in inside]
+        # Of two lives of one broker only the newer one, which left later, has its data.
+        newest = {each.broker: each for each in reversed(left) if each not in unfit}
+        return tuple(each for each in left if newest.get(each.broker) == each)

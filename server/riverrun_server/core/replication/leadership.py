@@ -264,17 +264,17 @@ class Leadership:
         value = self.insync.settle()
         return None if value is None else Change(value, self.insync.revision)
 
-    def _unfit(self) -> set[int]:
+    def _unfit(self) -> set[Replica]:
         """Return members whose data is damaged, or whose life of it is over."""
         unfit = set()
         for replica in self.insync.electable:
             registration, progress = self.registered.get(replica.broker), self._counted(replica)
             over = registration is not None and registration.replica != replica
             if replica.broker != self._me and (over or (progress and progress.offline)):
-                unfit.add(replica.broker)
+                unfit.add(replica)
         return unfit
 
-    def _behind(self, now: float) -> set[int]:
+    def _behind(self, now: float) -> set[Replica]:
         """Return members that have not had everything for too long."""
         behind = set()
         for replica in self.insync.committed.isr:
@@ -285,7 +285,7 @@ class Leadership:
                 continue
             since = self.followers.caught_up_at(replica.broker)
             if now - (progress.caught_up_at if progress else since) > self._terms.lag_s:
-                behind.add(replica.broker)
+                behind.add(replica)
         return behind
 
     def _joining(self) -> Iterator[tuple[int, Registered]]:

@@ -10,7 +10,7 @@ from riverrun_server.core.replication.following import Following, FollowingState
 from riverrun_server.core.replication.messages import Diverged, Message, Push, Refused, Restart
 from riverrun_server.ports.log import CorruptData, StorageFull, StorageStalled
 from riverrun_server.runtime.replication.outbox import Outbox
-from riverrun_server.runtime.replication.replica_log import ReplicaLog, SyncPoint
+from riverrun_server.runtime.replication.replica_log import ReplicaLog
 
 
 class FollowerRole:
@@ -66,10 +66,10 @@ class FollowerRole:
         if self.core.state is FollowingState.STOPPED:
             raise CorruptData(self.core.why_stopped)
 
-    def synced(self, point: SyncPoint) -> None:
-        """Acknowledge what a sync has proved."""
+    def synced(self, probe: int) -> None:
+        """Acknowledge what a sync has proved; `probe` is the newest that had come before it began."""
         self._commit()
-        self._acknowledge(point.probe)
+        self._acknowledge(probe)
 
     def tick(self, now: float) -> None:
         """Ask again where no answer came."""

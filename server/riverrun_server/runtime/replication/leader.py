@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.replication.leadership import Handshake, Leadership
@@ -10,6 +11,9 @@ from riverrun_server.core.replication.messages import Acked, Follow, Message, Pu
 from riverrun_server.ports.partitions import Acks, Append, Appended
 from riverrun_server.runtime.replication.outbox import Outbox, Outcome, Proposal
 from riverrun_server.runtime.replication.replica_log import ReplicaLog
+
+# As much as one follower may have under way by default.
+_VERIFIED_BYTES: Final = 8 << 20
 
 
 class LeaderRole:
@@ -56,7 +60,8 @@ class LeaderRole:
         if log.machine.log_end > end:
             log.wrote()
             self._hungry()
-        self.reconsider(now)
+        if self._relaxed or self.core.insync.is_too_small:
+            self.reconsider(now)
 
     def receive(self, sender: int, sender_epoch: int, message: Message, now: float) -> None:
         """Take what a follower says."""
@@ -75,18 +80,12 @@ class LeaderRole:
         self._hungry()
 
     def verify(self, broker: int) -> None:
-        """Look at what a follower could not read.
+        """Look at what a follower could not read: a bounded piece from where it is.
 
         Raises:
             CorruptData: this log is damaged there.
         """
-        log = self._log
-        offset = self.core.durable_end_of(broker)
-        while offset < log.machine.log_end:
-            found = log.log.scan(offset, 1)
-            if not found or found[-1].stamp.next_offset <= offset:
-                return
-            offset = found[-1].stamp.next_offset
+        self._log.log.scan(self.core.durable_end_of(broker), _VERIFIED_BYTES)
 
     def depose(self) -> None:
         """Learn that a newer leader epoch has been accepted somewhere."""

@@ -117,10 +117,10 @@ class Replica:
                 self._begin(now)
             elif self._me not in value.replicas:
                 self._end()
-            elif not self._has_begun:
-                self._begin(now)
             elif self.leader is not None:
                 self.leader.core.insync.seen(value, revision)
+            elif self.follower is None:
+                self._begin(now)
         if self.leader is not None:
             self._inform(self.leader.core)
             self.leader.reconsider(now)
@@ -212,7 +212,8 @@ class Replica:
         """Return what a sync that begins now will prove; None where nothing was written."""
         if self.log.is_synced or self.why_stopped is not None:
             return None
-        return self.log.sync_point(self.follower.core.probe if self.follower else 0)
+        probe = self.follower.core.probe if self.follower is not None else 0
+        return self.log.sync_point(self.leader_epoch, probe)
 
     def synced(self, point: SyncPoint, now: float) -> None:
         """Learn that a sync that began at a point has ended well."""
@@ -221,7 +222,9 @@ class Replica:
             if self.leader is not None:
                 self.leader.synced(now)
             elif self.follower is not None:
-                self.follower.synced(point)
+                # A probe of an earlier leader is none of this one's.
+                seen = point.leader_epoch == self.leader_epoch
+                self.follower.synced(point.probe if seen else 0)
 
     def tick(self, now: float) -> None:
         """Do what is due: several times a second, evenly."""
@@ -327,9 +330,13 @@ class Replica:
     # Refusing.
 
     def _refused(self, sender: int, sender_epoch: int, message: Refused, now: float) -> None:
+        if self.follower is not None:
+            if message.reason is Reason.UNKNOWN_LEADER_EPOCH:
+                self.follower.core.refused()
+            return  # for the rest it asks again by itself
         leader = self.leader
         if leader is None:
-            return  # a follower asks again by itself
+            return
         if message.leader_epoch > leader.core.leader_epoch:
             if message.reason is Reason.FENCED_LEADER_EPOCH:
                 leader.depose()

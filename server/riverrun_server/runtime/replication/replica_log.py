@@ -54,6 +54,7 @@ class SyncPoint(NamedTuple):
     log_end: int
     writes: int
     cuts: int
+    leader_epoch: int
     probe: int
 
 
@@ -124,9 +125,10 @@ class ReplicaLog:
         """Count a write that a sync has yet to prove."""
         self._writes += 1
 
-    def sync_point(self, probe: int) -> SyncPoint:
-        """Return what a sync that begins now will prove."""
-        return SyncPoint(self.partition, self.machine.log_end, self._writes, self._cuts, probe)
+    def sync_point(self, leader_epoch: int, probe: int) -> SyncPoint:
+        """Return what a sync that begins now will prove, also of a leader's probe."""
+        end = self.machine.log_end
+        return SyncPoint(self.partition, end, self._writes, self._cuts, leader_epoch, probe)
 
     def synced(self, point: SyncPoint) -> None:
         """Take into account what a sync has proved; a log cut meanwhile is another one."""
@@ -148,12 +150,22 @@ class ReplicaLog:
 
     def accept_epoch(self, leader_epoch: int) -> None:
         """Follow in an epoch, and in no older one ever again."""
-        if leader_epoch > self.machine.state.accepted_epoch:
+        machine, newest = self.machine, self.epochs.latest
+        if newest is not None and newest.start_offset >= machine.log_end:
+            # It led without a record. What comes next may be of an epoch before that.
+            state = dataclasses.replace(machine.state, accepted_epoch=leader_epoch)
+            self.log.truncate(state, self.epochs.entries_below(machine.log_end))
+            self.epochs.truncate_from(machine.log_end)
+            self._accepted(state)
+        elif leader_epoch > machine.state.accepted_epoch:
             self._accept(leader_epoch, None)
 
     def _accept(self, leader_epoch: int, entry: EpochEntry | None) -> None:
         state = dataclasses.replace(self.machine.state, accepted_epoch=leader_epoch)
         self.log.save(state, epoch=entry)
+        self._accepted(state)
+
+    def _accepted(self, state: LogState) -> None:
         self.machine.state = state
         self._writes += 1
         self._accept_write = self._writes

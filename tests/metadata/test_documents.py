@@ -93,6 +93,23 @@ def test_fields_of_a_newer_version_survive_a_rewrite_by_this_one():
     assert json.loads(again) == newer | {"partitions": 2, "nonce": "32"}
 
 
+def test_a_registration_of_an_earlier_version_is_of_a_broker_that_serves():
+    earlier = {
+        "broker_id": 1,
+        "incarnations": {"fsync": str(ID), "relaxed": str(ID)},
+        "endpoints": {"clients": "h:1"},
+        "rack": "r",
+        "host": "h",
+        "start_time_ms": 5,
+        "broker_epoch": 0,
+        "nonce": "0f",
+    }
+    value = DOCUMENTS.decode(values.BrokerRegistration, entry(json.dumps(earlier).encode()))
+    assert (value.fenced, value.draining, value.peer_endpoint) == (False, False, "")
+    again = json.loads(DOCUMENTS.encode(value, b"\x0f"))
+    assert again == earlier | {"fenced": False, "draining": False, "peer_endpoint": ""}
+
+
 @pytest.mark.parametrize(
     ("data", "said"),
     [

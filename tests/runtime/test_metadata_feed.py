@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 
 from riverrun_server.core.cluster import keys
+from riverrun_server.core.cluster.image import Versioned
+from riverrun_server.core.cluster.values import ControllerValue, LiveProcess
 from riverrun_server.ports.metadata import (
     AccessDenied,
+    Delete,
     MetadataError,
     MetadataUnavailable,
     Put,
@@ -106,6 +109,27 @@ async def test_a_store_that_has_ended_ends_the_catalog(world):
     with pytest.raises(ExceptionGroup) as group:
         await served()
     assert group.group_contains(StoreEnded, match="another one")
+
+
+async def test_who_is_alive_and_who_controls_is_seen_as_it_changes_and_in_a_listing(world):
+    alive = LiveProcess(incarnation=LIVES.fsync, host="m2")
+    controls = ControllerValue(broker_id=2, broker_epoch=7)
+    async with world.started(wrap=world.wrap) as catalog:
+        image, store = catalog._image, world.stores[-1]
+        puts = (
+            Put(keys.live(2), world.documents.encode(alive, b"1")),
+            Put(keys.CONTROLLER, world.documents.encode(controls, b"2")),
+        )
+        revision = (await world.store.transact(Transaction((), puts))).revision
+        await until(lambda: image.revision >= revision)
+        assert image.live == {2: Versioned(alive, revision)}
+        assert image.controller == Versioned(controls, revision)
+        # What goes while the watch is broken is found to be gone.
+        store.breaks = WatchInterrupted("cut")
+        gone = Transaction((), (Delete(keys.live(2)), Delete(keys.CONTROLLER)))
+        revision = (await world.store.transact(gone)).revision
+        await until(lambda: image.revision >= revision)
+        assert (image.live, image.controller) == ({}, None)
 
 
 async def test_a_second_broker_of_the_cluster_does_not_register(world):

@@ -21,7 +21,7 @@ from riverrun_server.core.cluster import (
 )
 from riverrun_server.core.cluster.image import ClusterImage, Versioned
 from riverrun_server.core.cluster.naming import quoted
-from riverrun_server.core.cluster.standing import Leader
+from riverrun_server.core.cluster.standing import Leader, Standing
 from riverrun_server.core.cluster.steps import (
     ABSENT,
     EARLIER,
@@ -250,7 +250,8 @@ def follow_config(image: ClusterImage, name: str, policy: TopicPolicy) -> tuple[
 
     An in-sync replica changes its durability class by naming the incarnation that counts for the
     new one. That it is the same life of its data is known only where the value names the broker's
-    present incarnation of the old class; a partition for which it does not waits for an election.
+    present incarnation of the old class; a partition for which it does not waits for an election. So
+    does one whose leader is away: those eligible in its place would be so no more.
     """
     found = image.topics.get(name)
     if found is None:
@@ -272,6 +273,8 @@ def _following(
     durability = Durability.FSYNC if config.fsync else Durability.RELAXED
     min_isr = config.effective_min_isr(replication_factor)
     if (value.durability, value.min_isr) == (durability, min_isr):
+        return value
+    if not Standing(image.brokers).leads(value):
         return value
     lives = {each: broker.value.incarnations for each, broker in image.brokers.items()}
     isr = []

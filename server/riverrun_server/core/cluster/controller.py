@@ -121,8 +121,9 @@ class Controller:
     """The duties of the controller, for the life of one process.
 
     It is told of nothing: each plan compares what the image shows with what should be. Planned on its
-    own result it plans nothing. A driver carries out `steps`, waits until the image shows them, or shows
-    what came between, and plans again.
+    own result it plans nothing. A driver plans whenever the image has changed, also outside of a term, for
+    what is seen then tells whether liveness keys are to be believed. It carries out `steps`, waits until
+    the image shows them, or shows what came between, and plans again.
 
     Args:
         broker_id: of this broker.
@@ -159,6 +160,7 @@ class Controller:
             alone: give each partition a step of its own, after a step did not apply: others that
                 write to one partition then hold up no other.
         """
+        self._fencing.look(image, now)
         in_term = term(image, self._broker_id, self._broker_epoch)
         if in_term is None:
             self._leaderless_since.clear()

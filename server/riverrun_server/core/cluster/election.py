@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from riverrun_server.core.cluster import keys
 from riverrun_server.core.cluster.changes import TopicPolicy, find
 from riverrun_server.core.cluster.image import ClusterImage
-from riverrun_server.core.cluster.partition_changes import EPOCHS_LOST_MAX
 from riverrun_server.core.cluster.standing import Leader, broker_epoch
 from riverrun_server.core.cluster.steps import ABSENT, Guard, Step, Write, guarded
 from riverrun_server.core.cluster.topic_config import TopicConfig, UncleanRecovery
@@ -26,6 +25,7 @@ from riverrun_server.core.cluster.values import (
     Replica,
     TopicValue,
 )
+from riverrun_server.core.log.epochs import EPOCHS_LOST_MAX
 
 # A topic's name and a partition's number.
 TopicPartition = tuple[str, int]

@@ -42,9 +42,9 @@ class Verdict:
 class Fencing:
     """Judges by liveness keys, and by what brokers tell of each other.
 
-    Transitions: sure -> in doubt (`interrupted`, or more than half of the keys are gone, or this
-    broker's own key) -> sure (one TTL later). The first look of a controller raises no doubt by
-    itself: one that takes over in ordinary succession fences its predecessor at once.
+    Transitions: sure -> in doubt (`interrupted`, or `look` finds more than half of the keys gone, or
+    this broker's own gone or made anew) -> sure (one TTL later). A new term raises no doubt by
+    itself: who takes over in ordinary succession fences its predecessor at once.
 
     Args:
         broker_id: the controller's own broker, which it never fences.
@@ -84,30 +84,32 @@ class Fencing:
         """Take note that a witness reaches a broker again."""
         self._reports.pop((broker, witness), None)
 
-    def judge(self, image: ClusterImage, now: float) -> Verdict:
-        """Say who is to be fenced or let back; the same until the image shows it."""
-        self._forget(image, now)
-        serving = {each for each, found in image.brokers.items() if not found.value.fenced}
-        gone = serving - set(image.live) - {self._broker_id}
-        self._doubt(image, serving, now)
-        fenced = set(image.brokers) - serving
-        let_back = tuple(sorted(fenced & set(image.live)))
-        if now < self._sure_at:
-            return Verdict(let_back=let_back, again_at=self._sure_at if gone else None)
-        early = [each for each in sorted(serving - gone) if self._found_gone(image, each)]
-        return Verdict(tuple(sorted(gone)), tuple(early), let_back)
-
-    def _doubt(self, image: ClusterImage, serving: set[int], now: float) -> None:
+    def look(self, image: ClusterImage, now: float) -> None:
+        """See what tells that keys are not to be believed, in a term as controller or before it."""
         own = image.live.get(self._broker_id)
         if own is None or self._own_key not in (None, own.mod_revision):
             self.interrupted(now)
         if own is not None:
             self._own_key = own.mod_revision
         # The own key counts: where it is gone, too, nobody's says anything.
+        serving = _serving(image)
         many_gone = 2 * len(serving - set(image.live)) > len(serving)
         if many_gone and not self._many_gone:
             self.interrupted(now)
         self._many_gone = many_gone
+
+    def judge(self, image: ClusterImage, now: float) -> Verdict:
+        """Say who is to be fenced or let back; the same until the image shows it."""
+        self.look(image, now)
+        self._forget(image, now)
+        serving = _serving(image)
+        gone = serving - set(image.live) - {self._broker_id}
+        fenced = set(image.brokers) - serving
+        let_back = tuple(sorted(fenced & set(image.live)))
+        if now < self._sure_at:
+            return Verdict(let_back=let_back, again_at=self._sure_at if gone else None)
+        early = [each for each in sorted(serving - gone) if self._found_gone(image, each)]
+        return Verdict(tuple(sorted(gone)), tuple(early), let_back)
 
     def _found_gone(self, image: ClusterImage, broker: int) -> bool:
         process = (broker, broker_epoch(image.brokers[broker]))
@@ -131,6 +133,10 @@ class Fencing:
                 self._early.add((broker, broker_epoch(found)))
             if (broker, epoch) not in processes - self._early or now - at > self._witness_s:
                 del self._reports[broker, witness]
+
+
+def _serving(image: ClusterImage) -> set[int]:
+    return {each for each, found in image.brokers.items() if not found.value.fenced}
 
 
 def _is_alive(image: ClusterImage, broker: int) -> bool:

@@ -9,15 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator
-from typing import Final
 
 from riverrun_server.core.cluster.standing import Standing
 from riverrun_server.core.cluster.values import PartitionValue, Replica
-
-# What was lost may have been written in epochs of which nothing is left, up to one for each start
-# since the data that is: a backup was put back, or the metadata was lost with the records. An epoch
-# that had been used would tell readers of what is gone that all of it is still there.
-EPOCHS_LOST_MAX: Final = 1_000
+from riverrun_server.core.log.epochs import EPOCHS_LOST_MAX
 
 
 def candidate(partition: PartitionValue, standing: Standing) -> int | None:
@@ -55,16 +50,14 @@ def is_lost(partition: PartitionValue, standing: Standing) -> bool:
 
 
 def successor(partition: PartitionValue, standing: Standing) -> int | None:
-    """Return who leads in place of a leader that is about to end, of the ISR alone.
+    """Return who leads in place of a leader that is there and about to end, of the ISR alone.
 
     Who left the ISR may lack what the leader has acknowledged to producers that wait for no other
     replica; that is given up where the leader has gone, and not while it is there.
     """
-    assert standing.leads(partition), partition
-    in_sync = dataclasses.replace(partition, elr=())
-    found = None if standing.stays(partition.leader) else candidate(in_sync, standing)
-    assert found != partition.leader, partition
-    return found
+    if standing.stays(partition.leader):
+        return None
+    return candidate(dataclasses.replace(partition, elr=()), standing)
 
 
 def preferred(partition: PartitionValue, standing: Standing) -> int | None:
@@ -109,12 +102,10 @@ def shrunk(partition: PartitionValue, standing: Standing) -> PartitionValue:
     Its leader is there and stays in the ISR, also while it drains: it is the last that could lead.
     The same value comes back where nobody leaves.
     """
-    assert standing.leads(partition), partition
     isr = [
         each
         for each in partition.isr
-        if each.broker == partition.leader
-        or (_remains(each, partition, standing) and standing.stays(each.broker))
+        if each.broker == partition.leader or standing.may_lead(each, partition.durability)
     ]
     if len(isr) == len(partition.isr):
         return partition
@@ -165,8 +156,10 @@ def _eligible(
     if len(isr) >= partition.min_isr:
         return
     in_sync = {each.broker for each in isr}
-    for each in (*partition.elr, *partition.isr):
-        # A broker that has come back as another life lost what it had.
-        lost = standing.replaced(each, partition.durability)
-        if each.broker not in in_sync and not lost:
+    left = [each for each in partition.isr if each.broker not in in_sync]
+    # A broker's later life takes the place of an earlier one that had left before.
+    gone = in_sync | {each.broker for each in left}
+    for each in (*(each for each in partition.elr if each.broker not in gone), *left):
+        # One that has come back as another life lost what it had.
+        if not standing.replaced(each, partition.durability):
             yield each

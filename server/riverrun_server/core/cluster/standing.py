@@ -40,10 +40,18 @@ class Standing:
 
     def __init__(self, brokers: Mapping[int, Versioned[BrokerRegistration]]) -> None:
         self._brokers = brokers
+        self._serving = {each for each, found in brokers.items() if not found.value.fenced}
+        self._epochs = {each: broker_epoch(found) for each, found in brokers.items()}
+        # Every partition asks for these.
+        self._lives = {
+            (each, durability): Replica(each, found.value.incarnations.of(durability))
+            for each, found in brokers.items()
+            for durability in Durability
+        }
 
     def epoch(self, broker: int) -> int:
         """Return the process that a registered broker is now."""
-        return broker_epoch(self._brokers[broker])
+        return self._epochs[broker]
 
     def process(self, broker: int) -> Leader:
         """Return a registered broker as it would be made leader."""
@@ -51,7 +59,7 @@ class Standing:
 
     def replica(self, broker: int, durability: Durability) -> Replica:
         """Return a registered broker as the life of its data that it is now."""
-        return Replica(broker, self._brokers[broker].value.incarnations.of(durability))
+        return self._lives[broker, durability]
 
     def guard(self, broker: int) -> Guard:
         """Return what insists that a broker is what this says of it."""
@@ -60,18 +68,15 @@ class Standing:
 
     def serves(self, broker: int) -> bool:
         """Return whether a broker is registered and not fenced."""
-        found = self._brokers.get(broker)
-        return found is not None and not found.value.fenced
+        return broker in self._serving
 
     def stays(self, broker: int) -> bool:
         """Return whether a broker serves and is not about to end."""
-        return self.serves(broker) and not self._brokers[broker].value.draining
+        return broker in self._serving and not self._brokers[broker].value.draining
 
     def same_life(self, replica: Replica, durability: Durability) -> bool:
         """Return whether a broker is registered with the data that it had as this replica."""
-        return replica.broker in self._brokers and replica == self.replica(
-            replica.broker, durability
-        )
+        return replica == self._lives.get((replica.broker, durability))
 
     def replaced(self, replica: Replica, durability: Durability) -> bool:
         """Return whether a broker is registered with other data than it had as this replica."""
@@ -85,8 +90,8 @@ class Standing:
         """Return whether a partition's leader is there, as the process that was elected."""
         leader = partition.leader
         return (
-            self.serves(leader)
-            and self.epoch(leader) == partition.leader_broker_epoch
+            leader in self._serving
+            and self._epochs[leader] == partition.leader_broker_epoch
             and leader in partition.replicas
-            and self.replica(leader, partition.durability) in partition.isr
+            and self._lives[leader, partition.durability] in partition.isr
         )

@@ -138,9 +138,9 @@ class SimDisk:
         """Have writes refused because the store is behind, or take them again."""
         self.store.refuse_writes(StorageStalled("write stall") if stalled else None)
 
-    def fail_next_sync(self) -> None:
-        """Have the next sync fail; nobody knows what of it is on the disk."""
-        self._sync_error = StorageFailed("input/output error")
+    def fail_next_sync(self, *, fails: bool = True) -> None:
+        """Have the next sync fail, or not; where it does, nobody knows what of it is on the disk."""
+        self._sync_error = StorageFailed("input/output error") if fails else None
 
     def corrupt(self, partition: PartitionId) -> int | None:
         """Flip a bit in one stored batch; return its offset, or None where there is none."""

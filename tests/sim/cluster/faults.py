@@ -540,7 +540,12 @@ def failed_sync(cluster: Cluster, each: Fault) -> Ongoing | None:
     if slot is None:
         return None
     slot.disk.fail_next_sync()
-    return Ongoing(slot.start, _grew(slot.disk.bitten, "syncs failed"))
+
+    def end() -> None:
+        slot.disk.fail_next_sync(fails=False)
+        slot.start()
+
+    return Ongoing(end, _grew(slot.disk.bitten, "syncs failed"))
 
 
 @fault

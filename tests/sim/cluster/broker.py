@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from riverrun_server.core.cluster import keys
 from riverrun_server.core.cluster.changes import TopicPolicy
 from riverrun_server.core.cluster.image import Touched
+from riverrun_server.core.cluster.steps import Step, Write
 from riverrun_server.core.cluster.topic_config import UncleanRecovery
 from riverrun_server.core.cluster.values import BrokerRegistration, Id, TopicValue
-from riverrun_server.core.errors import Reason
+from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.log.batch import PartitionId
 from riverrun_server.core.log.hot_tail import TailBudget
 from riverrun_server.core.replication.messages import Envelope, Follow, Message
@@ -114,6 +117,12 @@ class Slot:
         self._around.network.silent.add(self.id)
         return self.disk.cut_power()
 
+    def drain(self) -> None:
+        """Say that the process is about to end, so that others lead in its place."""
+        if self.is_running:
+            self._around.world.note(self.id, "drain")
+            self.broker.drain()
+
     def _end(self, how: str) -> None:
         self._around.world.note(self.id, how)
         self._around.world.end(self.process)
@@ -131,7 +140,7 @@ class Broker:
         self._is_syncing = False
         self._has_failed = False
         self._shown: dict[PartitionId, tuple[int, int]] = {}
-        self._leaders: dict[PartitionId, tuple[bool, bool, int]] = {}
+        self._roles: dict[PartitionId, object] = {}
         around.network.attach(slot.id, self)
         self.peers = Peers(around.world, around.network, self.process, slot.id, self)
         self.session = Session(
@@ -177,6 +186,17 @@ class Broker:
         self._update(None)
         self.control.look()
         self._tick()
+
+    def drain(self) -> None:
+        """Say in the metadata that this process is about to end; nothing comes of it if that fails."""
+        found = self.session.image.brokers.get(self._slot.id)
+        if found is None or not self.session.broker_epoch:
+            return
+        value = dataclasses.replace(
+            found.value, draining=True, broker_epoch=self.session.broker_epoch
+        )
+        step = Step((Write(keys.broker(self._slot.id), value, found.mod_revision),))
+        self.session.commit([step], lambda answer: None)
 
     def _allows_loss(self, topic: TopicValue) -> bool:
         return self._around.policy.config_of(topic).unclean_recovery is UncleanRecovery.ACCEPT
@@ -248,8 +268,6 @@ class Broker:
         for replica in self.replicas:
             self._show(replica)
         work = self.replicas.take()
-        for replica in self.replicas:
-            self._show(replica)
         for envelope in work.envelopes:
             self._around.invariants.sent(envelope)
             self.peers.send(envelope)
@@ -266,14 +284,10 @@ class Broker:
 
     def _show(self, replica: Replica) -> None:
         """Tell the invariants of a high watermark that others will now see."""
-        role = (replica.leader is not None, replica.follower is not None, replica.leader_epoch)
-        if self._leaders.get(replica.partition) != role:
-            self._leaders[replica.partition] = role
-            name = "leads" if role[0] else "follows" if role[1] else "holds"
-            self._around.world.note(
-                self.process.name, name, replica.partition.partition, "epoch", role[2],
-                "end", replica.log.machine.log_end, replica.why_stopped or "",
-            )  # fmt: skip
+        role = replica.leader or replica.follower
+        if self._roles.get(replica.partition, False) is not role:
+            self._roles[replica.partition] = role
+            self._note_role(replica)
         if replica.leader is None:
             return
         shown = (replica.leader.core.leader_epoch, replica.log.machine.high_watermark)
@@ -283,6 +297,16 @@ class Broker:
         self._around.world.note(self.process.name, "shows", replica.partition.partition, *shown)
         self._around.invariants.watermark(
             self._slot.id, self.process.name, replica.partition, *shown
+        )
+
+    def _note_role(self, replica: Replica) -> None:
+        name = "leads" if replica.leader else "follows" if replica.follower else "holds"
+        self._around.world.note(
+            self.process.name,
+            name,
+            replica.partition.partition,
+            f"epoch={replica.leader_epoch} end={replica.log.machine.log_end}",
+            replica.why_stopped or "",
         )
 
     def _propose(self, proposal: Proposal) -> None:
@@ -352,6 +376,8 @@ class Broker:
             stream.send(self._slot.id, Produced(request.tag, reason=_NOT_HERE))
             return
 
+        role = replica.leader
+
         def done(answer: Appended) -> None:
             if self._has_failed:
                 return
@@ -362,8 +388,14 @@ class Broker:
             self._around.world.note(
                 self.process.name, "acks", request.batch.values[0].decode(), answer.base_offset
             )
+            assert role is not None
             self._around.invariants.acknowledged(
-                self._slot.id, request.partition, request.batch, request.acks, answer.base_offset
+                self._slot.id,
+                request.partition,
+                request.batch,
+                request.acks,
+                answer.base_offset,
+                role.core.leader_epoch,
             )
             stream.send(
                 self._slot.id, Produced(request.tag, answer.base_offset, answer.duplicate)
@@ -383,6 +415,19 @@ class Broker:
         self._show(replica)
         return fetch(replica, position, last_epoch)
 
+    def latest(self, partition: PartitionId) -> int | None:
+        """Return the latest offset; None where that is not known here."""
+        replica = self.replicas.find(partition) if self.replicas else None
+        if replica is None or replica.leader is None or self._has_failed:
+            return None
+        try:
+            offset = replica.latest_offset(self._now())
+        except Refusal:
+            return None
+        epoch = replica.leader.core.leader_epoch
+        self._around.invariants.latest(self._slot.id, partition, epoch)
+        return offset
+
     def trim(self, partition: PartitionId, share: float) -> bool:
         """Delete a share of what is committed."""
         replica = self.replicas.find(partition) if self.replicas else None
@@ -399,6 +444,17 @@ class Broker:
         replica.trim(target)
         self._carry_out()
         return True
+
+    def producers(self, partition: PartitionId) -> dict[int, tuple[int, int]] | None:
+        """Return what is known of producers: their epochs and last sequences."""
+        replica = self.replicas.find(partition) if self.replicas else None
+        if replica is None:
+            return None
+        machine = replica.log.machine
+        return {
+            each.producer_id: (each.producer_epoch, each.last_sequence)
+            for each in machine.producers.snapshot(machine.log_end).producers
+        }
 
     def unrest(self, partition: PartitionId) -> str | None:
         """Return why a partition that is led here is not at rest, or None."""

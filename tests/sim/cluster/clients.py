@@ -45,6 +45,10 @@ class Brokers(Protocol):
         """Read from a broker."""
         ...
 
+    def latest(self, broker: int, partition: PartitionId) -> int | None:
+        """Ask a broker for the latest offset."""
+        ...
+
 
 class Producer:
     """Sends batches to one partition.
@@ -293,6 +297,14 @@ class Consumer:
             self._look_up()
             return
         leader, position, epoch = self._leader, self.position, self._last_epoch
+        if self._dice.random() < 0.1:
+            self._network.call(
+                self.name,
+                leader,
+                lambda: self._brokers.latest(leader, self.partition),
+                lambda answer: None,
+                LOOKUP_TIMEOUT_S,
+            )
 
         def handle() -> Fetched:
             fetched = self._brokers.fetch(leader, self.partition, position, epoch)

@@ -28,7 +28,7 @@ from tests.sim.cluster.session import transaction
 from tests.sim.cluster.world import World
 
 TOPIC = "t"
-_BEGIN_S = 6.0
+_BEGIN_S = 2.0
 _HEAL_WITHIN_S = 60.0
 
 
@@ -41,7 +41,9 @@ class Options:
         partitions: of the one topic.
         replication_factor: of the topic.
         min_isr: of the topic.
-        unclean: the topic accepts losses when all of its data is gone.
+        unclean: the topic accepts losses when all of its data is gone; then disks are replaced
+            without a thought for what is on the others.
+        relaxed: appends count once they are written.
         kinds: which faults may happen.
         mean_gap_s: about so long from one fault to the next.
         faults_s: for how long faults begin.
@@ -55,9 +57,10 @@ class Options:
     replication_factor: int = 3
     min_isr: int = 2
     unclean: bool = False
+    relaxed: bool = False
     kinds: tuple[str, ...] = tuple(KINDS)
     mean_gap_s: float = 1.5
-    faults_s: float = 15.0
+    faults_s: float = 10.0
     produce_every_s: float = 0.25
     terms: Terms = field(default_factory=Terms)
     tail_bytes: int = 1 << 16
@@ -69,13 +72,17 @@ def draw(seed: int) -> Options:
     brokers = dice.choice((3, 3, 3, 4, 5))
     replication_factor = dice.choice((2, 3, 3, 3))
     kinds = sorted(dice.sample(sorted(KINDS), dice.randint(1, 8)))
+    unclean = dice.random() < 0.15
     return Options(
         brokers=brokers,
         partitions=dice.choice((1, 1, 2, 3)),
         replication_factor=replication_factor,
         min_isr=dice.randint(1, replication_factor - 1) if dice.random() < 0.4 else 2,
+        unclean=unclean,
+        relaxed=unclean and dice.random() < 0.4,
         kinds=tuple(kinds),
-        mean_gap_s=dice.choice((0.4, 0.8, 1.5, 3.0)),
+        mean_gap_s=dice.choice((0.3, 0.6, 1.2, 2.0)),
+        faults_s=dice.choice((5.0, 8.0, 12.0)),
         produce_every_s=dice.choice((0.05, 0.15, 0.3)),
         terms=Terms(
             lag_s=dice.choice((1.5, 4.0, 10.0)),
@@ -140,7 +147,7 @@ class Cluster:
         """
         for slot in self.slots.values():
             slot.start()
-        self._until(_BEGIN_S - 1.0)
+        self._until(_BEGIN_S - 0.8)
         self._create_topic()
         self._until(_BEGIN_S - 0.5)
         self._start_clients()
@@ -151,11 +158,16 @@ class Cluster:
             if slot.disk.repair():
                 slot.kill()  # what a process found damaged it does not touch again
             slot.start()
-        self._until(self.world.now_s + 4.0)
+        self._until(self.world.now_s + 1.5)
         for producer in self.producers:
             producer.stop()
         self._come_to_rest()
         self.invariants.at_rest()
+        self._check_producers()
+        for consumer in self.consumers:
+            log = self.invariants.partitions[consumer.partition].log
+            if unseen := self.history.unseen(consumer.partition, consumer.name, log):
+                raise Violation("unseen", consumer.partition, f"{consumer.name} never got {unseen}")
 
     def _until(self, at_s: float) -> None:
         self.world.run(at_s, self.invariants.look)
@@ -168,6 +180,8 @@ class Cluster:
         configs = {"min.insync.replicas": str(options.min_isr)}
         if options.unclean:
             configs["unclean.recovery"] = "accept"
+        if options.relaxed:
+            configs["fsync"] = "relaxed"
         topic_id = Id(b"topic" + self.world.seed.to_bytes(11, "big"))
         new = NewTopic(TOPIC, options.partitions, options.replication_factor, configs)
         image = slot.session.image
@@ -262,6 +276,22 @@ class Cluster:
 
         self.network.call(witness, controller, handle, lambda answer: None, 1.0)
 
+    def _check_producers(self) -> None:
+        """What every replica knows of producers is what the records say, deleted ones included."""
+        for partition in self.partitions:
+            expected: dict[int, tuple[int, int]] = {}
+            for record in self.invariants.partitions[partition].log.records():
+                if record.producer_id:
+                    expected[record.producer_id] = (record.producer_epoch, record.sequence)
+            for broker in self.value(partition).replicas:
+                known = self.slots[broker].broker.producers(partition)
+                if known != expected:
+                    raise Violation(
+                        "producers",
+                        partition,
+                        f"broker {broker} knows {known} of producers, the records say {expected}",
+                    )
+
     # What the store says.
 
     def value(self, partition: PartitionId) -> PartitionValue:
@@ -274,12 +304,22 @@ class Cluster:
         for event in events:
             self.world.note("store", "commit", revision, event.key, _short(event))
             parsed = keys.parse(event.key)
-            if isinstance(parsed, keys.PartitionKey) and event.entry is not None:
+            if event.entry is None:
+                continue
+            if isinstance(parsed, keys.BrokerKey):
+                self._fenced(parsed.broker_id, is_fenced=event.entry.value.fenced)
+            elif isinstance(parsed, keys.PartitionKey):
                 value = event.entry.value
                 partition = PartitionId(bytes(parsed.topic_id), parsed.partition)
                 self.invariants.value_committed(
                     partition, value, is_registered=self._is_registered(value)
                 )
+
+    def _fenced(self, broker: int, *, is_fenced: bool) -> None:
+        if is_fenced:
+            self.invariants.fenced_s.setdefault(broker, self.world.now_s)
+        else:
+            self.invariants.fenced_s.pop(broker, None)
 
     def _is_registered(self, value: PartitionValue) -> bool:
         entry = self.store.get(keys.broker(value.leader))
@@ -307,6 +347,10 @@ class Cluster:
         """Read from a broker."""
         return self.slots[broker].broker.fetch(partition, position, last_epoch)
 
+    def latest(self, broker: int, partition: PartitionId) -> int | None:
+        """Ask a broker for the latest offset."""
+        return self.slots[broker].broker.latest(partition)
+
     # What faults ask.
 
     def leader_of(self, partition: PartitionId) -> int:
@@ -315,6 +359,8 @@ class Cluster:
 
     def may_lose(self, broker: int) -> bool:
         """Whether everything committed is still on the disk of another one that may be elected."""
+        if self.options.unclean:
+            return True
         for partition in self.partitions:
             value = self.value(partition)
             if not any(

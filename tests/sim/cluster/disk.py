@@ -26,9 +26,11 @@ class DiskStore(MemoryStore):
     def __init__(self) -> None:
         super().__init__(stored_batch, scan_batch)
         self.refused = 0
+        self.changes = 0
 
     def take(self, step: Step) -> None:
-        """Change the live image; count what is refused."""
+        """Change the live image; count what is taken and what is refused."""
+        self.changes += 1
         try:
             super().take(step)
         except StorageError:
@@ -37,6 +39,7 @@ class DiskStore(MemoryStore):
 
     def sync_first(self, writes: int) -> None:
         """Make the oldest writes durable; those that a crash has already dealt with are gone."""
+        self.changes += 1
         for step in self._unsynced[:writes]:
             step(self._durable)
         del self._unsynced[:writes]
@@ -76,6 +79,11 @@ class SimDisk:
         self._crashes = 0
         self.store = DiskStore()
         self.incarnations = Incarnations(self._new_life(), self._new_life())
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """What differs as soon as anything that is stored does."""
+        return self._crashes, self.store.changes
 
     def begin_sync(self, done: Callable[[StorageError | None], None], process: Process) -> None:
         """Begin a sync; `done` is told when everything written before this call is durable."""

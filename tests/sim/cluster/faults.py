@@ -66,6 +66,10 @@ class Slot(Protocol):
         """End the process as SIGKILL does."""
         ...
 
+    def drain(self) -> None:
+        """Announce the end of the process."""
+        ...
+
     def cut_power(self) -> int:
         """End the process and lose what was not synced; return how many writes that were."""
         ...
@@ -233,6 +237,23 @@ def quick_restart(cluster: Cluster, each: Fault) -> Ongoing | None:
     slot.kill()
     slot.start()
     return Ongoing(lambda: None, _always)
+
+
+@fault
+def orderly_restart(cluster: Cluster, each: Fault) -> Ongoing | None:
+    """A process says that it is about to end, hands on what it leads, ends, and is followed by another."""
+    slot = _victim(cluster, each)
+    if slot is None:
+        return None
+    process = slot.process
+    slot.drain()
+
+    def end() -> None:
+        if slot.process is process:
+            slot.kill()
+        slot.start()
+
+    return Ongoing(end, _always)
 
 
 @fault

@@ -23,6 +23,10 @@ from tests.sim.cluster.history import History, Loss
 from tests.sim.cluster.raw_log import RawRecord, faults_of
 
 
+# A lease and a confirmed probe each hold for 3 s by the leader's own clock.
+STALE_S = 6.5
+
+
 class Violation(AssertionError):
     """Something that must never happen has happened.
 
@@ -48,6 +52,7 @@ class Watched:
         leaders: by leader epoch, the process that showed a high watermark in it.
         unclean: whether its policy accepts losses.
         min_isr: the smallest in the current leader epoch; a leader may not have heard of the newest.
+        shown_s: when a high watermark was first shown in the newest leader epoch that showed one.
     """
 
     log: CommittedLog = field(default_factory=CommittedLog)
@@ -55,6 +60,7 @@ class Watched:
     leaders: dict[int, str] = field(default_factory=dict)
     unclean: bool = False
     min_isr: int = 1
+    shown_s: tuple[int, float] = (-1, 0.0)
 
 
 class Invariants:
@@ -73,11 +79,13 @@ class Invariants:
         now_s: Callable[[], float],
     ) -> None:
         self.partitions: dict[PartitionId, Watched] = {}
+        self.fenced_s: dict[int, float] = {}
         self.checks = 0
         self._disks = disks
         self._history = history
         self._now_s = now_s
         self._watermarks: dict[tuple[str, PartitionId], int] = {}
+        self._versions: dict[int, tuple[int, int]] = {}
         self._seen: dict[tuple[int, PartitionId], tuple[LogState | None, LogState | None]] = {}
         self._accepted: dict[tuple[Replica, PartitionId], int] = {}
 
@@ -90,8 +98,12 @@ class Invariants:
 
     def look(self) -> None:
         """Look at every replica whose rows have changed since the last look."""
-        for partition in self.partitions:
-            for broker, disk in self._disks.items():
+        for broker, disk in self._disks.items():
+            version = disk.version
+            if self._versions.get(broker) == version:
+                continue
+            self._versions[broker] = version
+            for partition in self.partitions:
                 live = disk.store.stored(partition, durable=False)
                 durable = disk.store.stored(partition, durable=True)
                 states = (live.state if live else None, durable.state if durable else None)
@@ -254,6 +266,8 @@ class Invariants:
                 partition,
                 f"{leader} and {process} both showed high watermarks in epoch {leader_epoch}",
             )
+        if leader_epoch > watched.shown_s[0]:
+            watched.shown_s = (leader_epoch, self._now_s())
         stored = self._disks[broker].store.stored(partition, durable=False)
         if stored is None:
             if offset:
@@ -314,9 +328,11 @@ class Invariants:
         batch: Batch,
         acks: Acks,
         base_offset: int | None,
+        leader_epoch: int,
     ) -> None:
         """A broker told a client that a batch was appended."""
         self.checks += 1
+        self._check_leader(broker, partition, leader_epoch, "an acknowledgement")
         watched = self.partitions[partition]
         value = watched.value
         assert value is not None, partition
@@ -341,6 +357,29 @@ class Invariants:
                     f"broker {broker} acknowledged {expected.decode()} at {base_offset + index}, "
                     f"where {_name(record)} is committed",
                 )
+
+    def latest(self, broker: int, partition: PartitionId, leader_epoch: int) -> None:
+        """A broker told a reader what the latest offset is."""
+        self.checks += 1
+        self._check_leader(broker, partition, leader_epoch, "a latest offset")
+
+    def _check_leader(
+        self, broker: int, partition: PartitionId, leader_epoch: int, what: str
+    ) -> None:
+        """Whoever was fenced long ago, and replaced, speaks for the partition no more.
+
+        Not at once: until its lease and a confirmation of its epoch have run out it cannot know.
+        """
+        newest, shown_s = self.partitions[partition].shown_s
+        now_s = self._now_s()
+        fenced_s = self.fenced_s.get(broker, now_s)
+        if leader_epoch < newest and max(shown_s, fenced_s) + STALE_S < now_s:
+            raise Violation(
+                "stale-leader",
+                partition,
+                f"broker {broker} gives {what} in epoch {leader_epoch}; it was fenced at "
+                f"{fenced_s:.3f} s and epoch {newest} has committed since {shown_s:.3f} s",
+            )
 
     def sent(self, envelope: Envelope) -> None:
         """A broker sends something to another one."""

@@ -9,7 +9,7 @@ import pytest
 from riverrun_server.core.log.batch import StoredBatch
 from riverrun_server.core.replication.messages import Acked, Envelope, Push
 from riverrun_server.ports.partitions import Acks
-from tests.sim.cluster.invariants import Violation
+from tests.sim.cluster.invariants import STALE_S, Violation
 from tests.sim.cluster.rows import P0, Cluster
 
 
@@ -186,6 +186,21 @@ def test_an_acknowledgement_of_what_is_not_on_the_leaders_disk(cluster):
         cluster.acknowledge(1, b"d", at=3, acks=Acks.LEADER)
 
 
+def test_a_leader_that_was_fenced_and_replaced_long_ago_still_answers(cluster):
+    cluster.invariants.fenced_s[1] = 0.0
+    cluster.elect(2, 2, 3)
+    cluster.show(2, 2, epoch=2)
+    cluster.world.run(STALE_S - 0.1)
+    cluster.acknowledge(1, b"a", b"b", at=0)
+    cluster.invariants.latest(1, P0, 1)
+    cluster.world.run(STALE_S + 0.1)
+    cluster.acknowledge(2, b"a", b"b", at=0, epoch=2)
+    with violation("stale-leader"):
+        cluster.acknowledge(1, b"a", b"b", at=0)
+    with violation("stale-leader"):
+        cluster.invariants.latest(1, P0, 1)
+
+
 def test_a_delivery_of_what_is_not_committed(cluster):
     with violation("delivered-uncommitted"):
         cluster.invariants.delivered(1, P0, ((2, b"c"),))
@@ -228,6 +243,7 @@ def test_a_log_start_that_moved_without_a_deletion(cluster):
         cluster.invariants.look()
     cluster.watched.log.deleted_below = 2
     cluster.invariants._seen.clear()
+    cluster.invariants._versions.clear()
     cluster.invariants.look()
 
 

@@ -1,0 +1,540 @@
+"""Bugs planted into the machines, one at a time: a simulator that misses one of them proves nothing.
+
+Each is a mistake that some system has made. A mutant is caught when a seed ends in a violation; which
+rule noticed it is printed, for a bug that is only ever noticed far from where it is is half found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from unittest.mock import patch
+
+from riverrun_server.core.cluster import partition_changes
+from riverrun_server.core.cluster.standing import Standing
+from riverrun_server.core.log.epochs import EpochMap
+from riverrun_server.core.log.partition import PartitionMachine
+from riverrun_server.core.producers import FRESH, Duplicate, ProducerTable
+from riverrun_server.core.replication.following import Following, FollowingState, Taken
+from riverrun_server.core.replication.isr import InSyncSet
+from riverrun_server.core.replication.leadership import Leadership
+from riverrun_server.core.replication.progress import Followers
+from riverrun_server.ports.partitions import Appended
+from riverrun_server.runtime.appender import Appender
+from riverrun_server.runtime.replication.follower import FollowerRole
+from riverrun_server.runtime.replication.outbox import Proposal
+from riverrun_server.runtime.replication.replica import Replica
+from riverrun_server.runtime.replication.replica_log import ReplicaLog
+from tests.sim.cluster.cluster import Options, draw, simulate
+from tests.sim.cluster.faults import KINDS
+
+SEEDS_MAX = 400
+
+_CRASHES = ("kill", "quick_restart", "power_cut", "power_cut_of_all", "pause", "isolated_broker")
+_CUTS = ("isolated_broker", "cut_between_two", "cut_one_way", "split", "swizzle", "broken_streams")
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One planted bug.
+
+    Attributes:
+        says: what the broken code believes.
+        plant: puts it in and takes it out again.
+        kinds: the faults that it takes; all of them where none is named.
+        options: what the clusters are like, where not as drawn.
+    """
+
+    says: str
+    plant: Callable[[], contextlib.AbstractContextManager[object]]
+    kinds: tuple[str, ...] = ()
+    options: Callable[[Options], Options] = lambda options: options
+
+
+MUTANTS: dict[str, Mutant] = {}
+
+
+def mutant(
+    says: str,
+    *kinds: str,
+    options: Callable[[Options], Options] = lambda options: options,
+) -> Callable[[Callable[[], Iterator[None]]], Callable[[], Iterator[None]]]:
+    """Register a planted bug under its function's name."""
+    for kind in kinds:
+        assert kind in KINDS, kind
+
+    def register(plant: Callable[[], Iterator[None]]) -> Callable[[], Iterator[None]]:
+        MUTANTS[plant.__name__] = Mutant(says, contextlib.contextmanager(plant), kinds, options)
+        return plant
+
+    return register
+
+
+# When an offset counts.
+
+
+@mutant("a follower may acknowledge what it has written", "power_cut", "power_cut_of_all")
+def acknowledged_before_sync():
+    replicate = ReplicaLog.replicate
+
+    def eager(self, batch):
+        replicate(self, batch)
+        self.machine.synced(self.machine.log_end)
+
+    with patch.object(ReplicaLog, "replicate", eager), patch.object(ReplicaLog, "is_synced", True):
+        yield
+
+
+@mutant("a leader may count what it has written", "power_cut", "slow_disk")
+def leader_counts_unsynced():
+    advance = Leadership.advance
+
+    def eager(self, now):
+        self._machine.synced(self._machine.log_end)
+        return advance(self, now)
+
+    with patch.object(Leadership, "advance", eager):
+        yield
+
+
+@mutant("a sync proves what was written while it ran", "slow_disk", "power_cut")
+def sync_proves_too_much():
+    def synced(self, point):
+        self._durable_writes = self._writes
+        self.machine.synced(self.machine.log_end)
+
+    with patch.object(ReplicaLog, "synced", synced):
+        yield
+
+
+@mutant("a sync that began before a truncation proves the log behind it", "slow_disk", *_CRASHES)
+def sync_of_a_log_that_was_cut():
+    def synced(self, point):
+        self._durable_writes = max(self._durable_writes, point.writes)
+        self.machine.synced(min(point.log_end, self.machine.log_end))
+
+    with patch.object(ReplicaLog, "synced", synced):
+        yield
+
+
+@mutant("a majority of the replicas in sync is enough", *_CUTS)
+def majority_commits():
+    def advance(self, now):
+        if self.insync.is_too_small:
+            return False
+        ends = [self._machine.durable_end]
+        for replica in self.insync.maximal:
+            progress = self._counted(replica)
+            ends.append((progress.durable_end if progress else None) or 0)
+        lowest = sorted(ends, reverse=True)[len(self.insync.maximal) // 2]
+        return lowest > self._machine.high_watermark and self._machine.committed(lowest)
+
+    with patch.object(Leadership, "advance", advance):
+        yield
+
+
+@mutant("only the committed set counts, whatever is pending", "lost_store_replies", *_CUTS)
+def pending_members_do_not_count():
+    maximal = property(lambda self: frozenset(self.committed.isr))
+    with patch.object(InSyncSet, "maximal", maximal):
+        yield
+
+
+@mutant("the pending set counts before it is committed", "lost_store_replies", *_CUTS)
+def wished_for_set_counts():
+    maximal = property(lambda self: frozenset((self.pending or self.committed).isr))
+    with patch.object(InSyncSet, "maximal", maximal):
+        yield
+
+
+@mutant("what nobody knows about did not happen", "lost_store_replies", *_CUTS)
+def unknown_outcome_means_no():
+    def unknown(self):
+        self.pending = None
+
+    with patch.object(InSyncSet, "unknown", unknown):
+        yield
+
+
+@mutant("too small a set commits too", *_CRASHES)
+def min_isr_is_not_looked_at():
+    with patch.object(InSyncSet, "is_too_small", False):
+        yield
+
+
+@mutant("a lease once held holds for ever", "isolated_broker", "store_cut_off", "split",
+        options=lambda options: dataclasses.replace(options, faults_s=25.0, mean_gap_s=4.0,
+                                                    replication_factor=2, min_isr=1))  # fmt: skip
+def lease_is_trusted():
+    with patch.object(Leadership, "may_acknowledge", lambda self, now, deadline: True):
+        yield
+
+
+# Where logs part.
+
+
+@mutant("a replica begins again from its high watermark", *_CRASHES)
+def truncates_to_the_high_watermark():
+    follow = Replica._follow
+
+    def truncating(self, value, now):
+        if self.log.machine.high_watermark < self.log.machine.log_end:
+            self.log.truncate(self.log.machine.high_watermark)
+        follow(self, value, now)
+
+    with patch.object(Replica, "_follow", truncating):
+        yield
+
+
+@mutant("one round of truncation is enough", *_CRASHES, "cut_between_two", "slow_link")
+def one_round_of_truncation():
+    diverged = Following.diverged
+
+    def once(self, message):
+        target = diverged(self, message)
+        self._agreed = self._agreed or target is not None
+        return target
+
+    with patch.object(Following, "diverged", once):
+        yield
+
+
+@mutant("a follower truncates to where the leader says, whatever its own epochs are", *_CRASHES)
+def own_epochs_are_not_looked_at():
+    def end_offset_for(self, leader_epoch, log_end):
+        found = original(self, leader_epoch, log_end)
+        return found._replace(end_offset=log_end) if found.leader_epoch != leader_epoch else found
+
+    original = EpochMap.end_offset_for
+    with patch.object(EpochMap, "end_offset_for", end_offset_for):
+        yield
+
+
+@mutant("the offset is enough to see that a push fits", *_CRASHES)
+def epoch_before_a_push_is_not_looked_at():
+    def pushed(self, message, now):
+        if self.state in (FollowingState.TRUNCATING, FollowingState.STOPPED):
+            return Taken()
+        if message.base_offset != self._machine.log_end:
+            return original(self, message, now)
+        self._agreed = True
+        return original(self, message, now)
+
+    original = Following.pushed
+    with patch.object(Following, "pushed", pushed):
+        yield
+
+
+@mutant("whoever asks has a prefix of the leader's log", *_CRASHES)
+def leader_does_not_look_for_divergence():
+    def followed(self, broker, broker_epoch, message, first_base):
+        answer = original(self, broker, broker_epoch, message, first_base)
+        if not isinstance(answer, type(None)) and hasattr(answer, "end_offset"):
+            self.feeds.begin(broker, min(message.log_end, self._machine.log_end))
+        return answer
+
+    original = Leadership.followed
+    with patch.object(Leadership, "followed", followed):
+        yield
+
+
+@mutant("an epoch begins with its first record, not with its election", *_CRASHES)
+def epoch_is_not_begun_on_election():
+    def begin_epoch(self, leader_epoch):
+        self._accept(leader_epoch, None)
+        self.machine.leader_epoch = leader_epoch
+
+    with patch.object(ReplicaLog, "begin_epoch", begin_epoch):
+        yield
+
+
+# Who is believed.
+
+
+@mutant("the accepted epoch reaches the disk some time", *_CRASHES, "slow_disk")
+def epoch_is_acknowledged_before_it_is_durable():
+    with patch.object(ReplicaLog, "has_accepted_durably", True):
+        yield
+
+
+@mutant("messages of older epochs are as good as any", *_CRASHES, *_CUTS)
+def epochs_of_messages_are_not_looked_at():
+    def receive(self, sender, sender_epoch, message, now):
+        if self._has_begun and self.why_stopped is None:
+            role = self.leader or self.follower
+            known = role.core.leader_epoch if role else None
+            if known is not None and message.leader_epoch < known:
+                message = dataclasses.replace(message, leader_epoch=known)
+                if self.follower is not None:
+                    sender, sender_epoch = self.follower.leader
+        original(self, sender, sender_epoch, message, now)
+
+    original = Replica.receive
+    with patch.object(Replica, "receive", receive):
+        yield
+
+
+@mutant("what a broker had on its disk it still has after a restart", "power_cut", "slow_disk")
+def progress_outlives_a_process():
+    def heard(self, broker, broker_epoch):
+        found = original(self, broker, broker_epoch)
+        older = remembered.get((id(self), broker))
+        if found is not None and older is not None and older is not found:
+            found.durable_end = older.durable_end
+        if found is not None:
+            remembered[id(self), broker] = found
+            keep.append(self)
+        return found
+
+    remembered: dict[tuple[int, int], object] = {}
+    keep: list[object] = []
+    original = Followers.heard
+    with patch.object(Followers, "heard", heard):
+        yield
+
+
+@mutant("a replaced disk is the same replica", "replaced_disk", "quick_restart", "kill")
+def lives_of_data_are_not_told_apart():
+    def same_life(self, replica, durability):
+        return replica.broker in self._brokers
+
+    def replaced(self, replica, durability):
+        return False
+
+    def leads(self, partition):
+        leader = partition.leader
+        return self.serves(leader) and self.epoch(leader) == partition.leader_broker_epoch
+
+    with (
+        patch.object(Standing, "same_life", same_life),
+        patch.object(Standing, "replaced", replaced),
+        patch.object(Standing, "leads", leads),
+        patch.object(partition_changes, "elected", _elected_as_named),
+    ):
+        yield
+
+
+def _elected_as_named(partition, broker, standing):
+    isr = tuple(each for each in partition.isr if standing.serves(each.broker)) or partition.isr
+    changed = dataclasses.replace(partition, isr=isr, elr=())
+    return partition_changes._led(changed, broker, partition.leader_epoch + 1, standing)
+
+
+@mutant("any replica that serves may lead", *_CRASHES, "replaced_disk")
+def anybody_is_elected():
+    def candidate(partition, standing):
+        return next((each for each in partition.replicas if standing.stays(each)), None)
+
+    def elected(partition, broker, standing):
+        leader = standing.replica(broker, partition.durability)
+        isr = tuple({leader, *(each for each in partition.isr if standing.serves(each.broker))})
+        changed = dataclasses.replace(partition, isr=isr, elr=())
+        return partition_changes._led(changed, broker, partition.leader_epoch + 1, standing)
+
+    with (
+        patch.object(partition_changes, "candidate", candidate),
+        patch.object(partition_changes, "elected", elected),
+    ):
+        yield
+
+
+@mutant("whoever was fenced stays in sync", *_CRASHES)
+def the_fenced_stay_in_the_isr():
+    with patch.object(partition_changes, "_remains", lambda replica, partition, standing: True):
+        yield
+
+
+@mutant("whoever ever left the ISR stays eligible", *_CRASHES, "another_min_isr")
+def the_elr_is_never_emptied():
+    def eligible(self, isr, unfit):
+        inside = {each.broker for each in isr}.union(unfit)
+        value = self.committed
+        return tuple(each for each in (*value.elr, *value.isr) if each.broker not in inside)
+
+    with patch.object(InSyncSet, "_eligible", eligible):
+        yield
+
+
+@mutant("a replica joins as soon as it is heard of", *_CRASHES, "slow_link")
+def joins_without_having_caught_up():
+    def joining(self):
+        for broker in self.followers:
+            registration = self.registered.get(broker)
+            if registration is not None and not registration.fenced:
+                yield broker, registration
+
+    with patch.object(Leadership, "_joining", joining):
+        yield
+
+
+@mutant("a registration may change while its broker joins", "replaced_disk", "quick_restart",
+        "lost_store_replies", "slow_watch")  # fmt: skip
+def joining_does_not_compare_the_registration():
+    step = Proposal.step
+
+    def without_guards(self):
+        whole = step.fget(self)
+        return dataclasses.replace(whole, changes=whole.changes[:1])
+
+    with patch.object(Proposal, "step", property(without_guards)):
+        yield
+
+
+@mutant("a later process of a leader still leads", "quick_restart", "power_cut", "kill")
+def a_restart_is_no_election():
+    def leads(self, partition):
+        return self.serves(partition.leader)
+
+    with patch.object(Standing, "leads", leads):
+        yield
+
+
+@mutant("one vanished key fences a broker, and so does the next look", "leases_end_early")
+def fencing_elects_without_an_epoch():
+    def led(partition, broker, leader_epoch, standing):
+        return dataclasses.replace(
+            partition,
+            leader=broker,
+            leader_broker_epoch=standing.epoch(broker),
+            partition_epoch=partition.partition_epoch + 1,
+        )
+
+    with patch.object(partition_changes, "_led", led):
+        yield
+
+
+# What clients are told.
+
+
+@mutant("a batch that was sent twice is written twice", *_CUTS, "quick_restart")
+def duplicates_are_written():
+    with patch.object(ProducerTable, "check", lambda self, header: FRESH):
+        yield
+
+
+@mutant("sequences with gaps are fine", *_CUTS, "quick_restart")
+def gaps_in_sequences_are_written():
+    def check(self, header):
+        from riverrun_server.core.errors import Reason, Refusal
+
+        try:
+            return original(self, header)
+        except Refusal as refusal:
+            if refusal.reason in (Reason.OUT_OF_ORDER_SEQUENCE, Reason.UNKNOWN_PRODUCER):
+                return FRESH
+            raise
+
+    original = ProducerTable.check
+    with patch.object(ProducerTable, "check", check):
+        yield
+
+
+@mutant("a duplicate is answered at once", *_CUTS, "slow_disk", "quick_restart")
+def duplicates_are_answered_before_they_are_committed():
+    def append(self, append):
+        decided = self._decide(append)
+        if isinstance(decided, Duplicate):
+            count = append.batch.header.record_count
+            append.done(Appended(decided.first_offset, count, duplicate=True))
+            return
+        original(self, append)
+
+    original = Appender.append
+    with patch.object(Appender, "append", append):
+        yield
+
+
+@mutant("what is known of producers stays when the log is cut", *_CRASHES)
+def producers_outlive_a_truncation():
+    def cut(self, state):
+        self._writes += 1
+        self._cuts += 1
+        self._trim_to, self._trim_snapshot = 0, None
+        self._first_base = None
+        self.machine.cut(state)
+
+    with patch.object(ReplicaLog, "_cut", cut):
+        yield
+
+
+@mutant("only a leader needs to know producers", *_CRASHES)
+def followers_know_no_producers():
+    def appended(self, header, stamp, rows):
+        if stamp.leader_epoch == self.leader_epoch:
+            self.producers.appended(header, stamp)
+        self.state = rows.state
+
+    with patch.object(PartitionMachine, "appended", appended):
+        yield
+
+
+@mutant("readers may have what is written", *_CUTS, "slow_disk")
+def readers_see_what_is_not_committed():
+    def read(self, offset, max_bytes):
+        return self.log.read(offset, self.log.machine.log_end, max_bytes)
+
+    with patch.object(Replica, "read", read):
+        yield
+
+
+# Damage.
+
+
+@mutant("what a leader sends is what it wrote", "flipped_bit", "kill", "broken_streams")
+def pushed_batches_are_not_verified():
+    def read(self, batch):
+        from riverrun_server.core.log.batch import BatchHeader, ScannedBatch, Stamp
+
+        count = batch.next_offset - batch.base_offset
+        stamp = Stamp(batch.base_offset, count - 1, batch.leader_epoch, 1, 1)
+        try:
+            return original(self, batch) or ScannedBatch(BatchHeader(count, 1), stamp, batch.data)
+        except Exception:
+            return None
+
+    original = FollowerRole._read
+    with patch.object(FollowerRole, "_read", read):
+        yield
+
+
+def hunt(name: str, seeds_max: int = SEEDS_MAX) -> tuple[str, int | None, str]:
+    """Run seeds with a bug planted; return its name, the seed that caught it, and what it said."""
+    it = MUTANTS[name]
+    with it.plant():
+        for seed in range(seeds_max):
+            options = draw(seed)
+            if it.kinds:
+                options = dataclasses.replace(options, kinds=it.kinds)
+            found = simulate(seed, it.options(options)).violation
+            if found is not None:
+                return name, seed, str(found)
+    return name, None, ""
+
+
+def main() -> int:
+    """Hunt all mutants, or those that are named; fail where one is missed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", default=sorted(MUTANTS))
+    parser.add_argument("--seeds", type=int, default=SEEDS_MAX)
+    arguments = parser.parse_args()
+    began, missed = time.monotonic(), 0
+    with ProcessPoolExecutor(max_tasks_per_child=1) as pool:
+        hunts = [pool.submit(hunt, name, arguments.seeds) for name in arguments.names]
+        for each in hunts:
+            name, seed, text = each.result()
+            missed += seed is None
+            caught = "MISSED" if seed is None else f"seed {seed}: {text[:110]}"
+            print(f"{name:50} {caught}", flush=True)
+    seconds = time.monotonic() - began
+    print(f"mutants={len(arguments.names)} missed={missed} seconds={seconds:.0f}")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

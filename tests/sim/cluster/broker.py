@@ -140,6 +140,7 @@ class Broker:
         self._is_syncing = False
         self._has_failed = False
         self._shown: dict[PartitionId, tuple[int, int]] = {}
+        self._cuts: dict[PartitionId, int] = {}
         self._roles: dict[PartitionId, object] = {}
         around.network.attach(slot.id, self)
         self.peers = Peers(around.world, around.network, self.process, slot.id, self)
@@ -288,6 +289,15 @@ class Broker:
         if self._roles.get(replica.partition, False) is not role:
             self._roles[replica.partition] = role
             self._note_role(replica)
+        cuts = replica.log._cuts
+        if cuts != self._cuts.get(replica.partition, 0):
+            self._cuts[replica.partition] = cuts
+            self._around.world.note(
+                self.process.name,
+                "cuts its log",
+                replica.partition.partition,
+                f"end={replica.log.machine.log_end}",
+            )
         if replica.leader is None:
             return
         shown = (replica.leader.core.leader_epoch, replica.log.machine.high_watermark)

@@ -28,6 +28,22 @@ from tests.sim.cluster.session import transaction
 from tests.sim.cluster.world import World
 
 TOPIC = "t"
+# The producers of a partition: what they wait for, or that they try each batch once.
+_PRODUCERS = (("all",), ("all", "once"), ("all", "all"), ("all", "leader"), ("all", "leader"))
+# Kinds of faults that together make what each of them alone does not: logs that part again and again,
+# changes of the ISR of which nobody knows whether they happened, replicas that begin from nothing.
+_TOGETHER = (
+    ("isolated_broker", "pause", "kill"),
+    ("isolated_broker", "power_cut_of_all", "slow_disk"),
+    ("cut_one_way", "quick_restart", "power_cut"),
+    ("store_cut_off", "slow_watch", "lost_store_replies", "slow_disk"),
+    ("lost_store_replies", "slow_watch", "pause", "slow_link"),
+    ("replaced_disk", "flipped_bit", "kill"),
+    ("replaced_disk", "trimmed", "slow_link"),
+    ("swizzle", "quick_restart", "another_min_isr"),
+    ("orderly_restart", "slow_disk", "full_disk"),
+    ("leases_end_early", "slow_watch", "pause"),
+)
 _BEGIN_S = 2.0
 _HEAL_WITHIN_S = 60.0
 
@@ -71,7 +87,9 @@ def draw(seed: int) -> Options:
     dice = World(seed).dice("options")
     brokers = dice.choice((3, 3, 3, 4, 5))
     replication_factor = dice.choice((2, 3, 3, 3))
-    kinds = sorted(dice.sample(sorted(KINDS), dice.randint(1, 8)))
+    kinds = dice.choice(_TOGETHER)
+    if dice.random() < 0.6:
+        kinds = tuple(sorted(dice.sample(sorted(KINDS), dice.randint(1, 8))))
     unclean = dice.random() < 0.15
     return Options(
         brokers=brokers,
@@ -80,12 +98,12 @@ def draw(seed: int) -> Options:
         min_isr=dice.randint(1, replication_factor - 1) if dice.random() < 0.4 else 2,
         unclean=unclean,
         relaxed=unclean and dice.random() < 0.4,
-        kinds=tuple(kinds),
+        kinds=kinds,
         mean_gap_s=dice.choice((0.3, 0.6, 1.2, 2.0)),
         faults_s=dice.choice((5.0, 8.0, 12.0)),
         produce_every_s=dice.choice((0.05, 0.15, 0.3)),
         terms=Terms(
-            lag_s=dice.choice((1.5, 4.0, 10.0)),
+            lag_s=dice.choice((0.4, 1.5, 4.0, 10.0)),
             probe_s=dice.choice((0.3, 1.0)),
             retry_s=dice.choice((0.3, 1.0)),
             max_push_bytes=dice.choice((1, 300)),
@@ -200,7 +218,7 @@ class Cluster:
         dice = self.world.dice("clients")
         producer_id = 0
         for number, partition in enumerate(self.partitions):
-            for kind in dice.choice((("all",), ("all", "once"), ("all", "all"), ("all", "leader"))):
+            for kind in dice.choice(_PRODUCERS):
                 producer_id += 1
                 producer = Producer(
                     self.world,
@@ -329,6 +347,16 @@ class Cluster:
         epoch = found.broker_epoch or entry.mod_revision
         return not found.fenced and epoch == value.leader_broker_epoch
 
+    def events(self) -> Counter[str]:
+        """Return how often what is worth having happened did."""
+        kinds = self.world.trace.kinds()
+        names = ("leads", "cuts its log", "plan", "proposal", "start", "lease expired")
+        counts = Counter({name: kinds.get(name, 0) for name in names})
+        counts["losses"] = len(self.history.losses)
+        counts["resets"] = sum(len(each.resets) for each in self.consumers)
+        counts["sent again"] = sum(max(0, each.attempts - 1) for each in self.history.sends)
+        return counts
+
     # What clients ask.
 
     def ids(self) -> list[int]:
@@ -407,6 +435,7 @@ class Result:
     seed: int
     steps: int
     faults: Counter[str]
+    events: Counter[str]
     acknowledged: int
     checks: int
     violation: Violation | None
@@ -430,6 +459,7 @@ def simulate(
         seed,
         cluster.world.steps,
         cluster.nemesis.counts,
+        cluster.events(),
         cluster.history.acknowledged(),
         cluster.invariants.checks,
         violation,

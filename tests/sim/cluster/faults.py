@@ -139,7 +139,7 @@ def plan(
         if at_s >= to_s:
             return found
         # Mostly about as long as a lease, now and then a moment, now and then much longer.
-        lasts_s = dice.choice((dice.uniform(0.01, 0.5), dice.uniform(0.5, 5.0), dice.uniform(3, 9)))
+        lasts_s = dice.choice((dice.uniform(0.01, 0.5), dice.uniform(0.5, 5.0), dice.uniform(3, 12)))
         picks = tuple(dice.random() for _ in range(4))
         found.append(Fault(at_s, lasts_s, dice.choice(kinds), picks))
 
@@ -200,8 +200,14 @@ def _any(items: Sequence[Slot], pick: float) -> Slot:
 
 
 def _two(cluster: Cluster, each: Fault) -> tuple[int, int]:
+    """Choose two brokers: the first is the leader of a partition as often as any."""
     ids = sorted(cluster.slots)
-    one = ids.pop(int(each.picks[0] * len(ids)))
+    if each.picks[2] < 0.5:
+        place = int(2 * each.picks[2] * len(cluster.partitions))
+        one = cluster.leader_of(cluster.partitions[place])
+        ids.remove(one)
+    else:
+        one = ids.pop(int(each.picks[0] * len(ids)))
     return one, ids[int(each.picks[3] * len(ids))]
 
 

@@ -1,5 +1,7 @@
 """The machine of one partition: offsets, times, signposts, watermarks, trims."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -93,6 +95,50 @@ def test_more_than_was_appended_cannot_be_synced():
     it = machine()
     with pytest.raises(AssertionError):
         it.synced(1)
+
+
+def replicated(state: LogState | None = None) -> PartitionMachine:
+    return PartitionMachine(
+        state or LogState(), ProducerTable(100), leader_epoch=3, replicated=True
+    )
+
+
+def test_with_other_replicas_the_watermark_waits_for_more_than_the_disk():
+    it = replicated()
+    append(it, BatchHeader(5, 50))
+    assert not it.synced(5)
+    assert (it.durable_end, it.high_watermark) == (5, 0)
+    assert it.committed(3)
+    assert not it.committed(2)
+    assert (it.durable_end, it.high_watermark) == (5, 3)
+
+
+def test_what_is_not_on_the_disk_is_not_committed():
+    it = replicated()
+    append(it, BatchHeader(5, 50))
+    it.synced(4)
+    with pytest.raises(AssertionError):
+        it.committed(5)
+
+
+def test_what_is_cut_off_is_not_on_the_disk_any_more():
+    it = replicated()
+    append(it, BatchHeader(5, 50))
+    it.synced(5)
+    it.cut(replace(it.state, log_end_offset=2))
+    assert (it.durable_end, it.log_end) == (2, 2)
+    append(it, BatchHeader(5, 50))
+    assert it.durable_end == 2
+
+
+def test_producers_of_batches_that_a_snapshot_knew_are_not_counted_again():
+    it = replicated()
+    it.producers_known_to = 4
+    append(it, BatchHeader(2, 50, producer_id=1))
+    append(it, BatchHeader(2, 50, producer_id=2))
+    append(it, BatchHeader(2, 50, producer_id=3))
+    known = it.producers.snapshot(6).producers
+    assert [each.producer_id for each in known] == [3]
 
 
 def test_a_trim_stops_at_the_watermark():

@@ -37,6 +37,14 @@ def test_failing_releases_everything():
     assert not len(waiting)
 
 
+def test_what_waits_to_be_committed_fails_alone():
+    waiting: WaitingAcks[str] = WaitingAcks()
+    waiting.wait_committed(10, "all")
+    waiting.wait_durable(10, "leader")
+    assert list(waiting.fail_committed()) == ["all"]
+    assert list(waiting.release(10, 10)) == ["leader"]
+
+
 @given(st.lists(st.integers(0, 20)), st.lists(st.integers(0, 25)))
 def test_every_append_is_released_once_at_the_first_bound_that_covers_it(needs, bounds):
     waiting: WaitingAcks[int] = WaitingAcks()

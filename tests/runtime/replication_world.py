@@ -50,6 +50,7 @@ class Broker:
         self.id = broker
         self.store = MemoryStore(stored_batch, scan_batch)
         self.incarnation = life(broker)
+        self.lives = 0
         self.up = False
         self.failures = []
 
@@ -63,7 +64,12 @@ class Broker:
         )
         revision = self.world.write(BrokerKey(self.id), registration)
         services = ReplicaServices(
-            self.store, TailBudget(1 << 20), scan_batch, lambda: NOW_MS, self.failures.append
+            self.store,
+            TailBudget(1 << 20),
+            scan_batch,
+            lambda: NOW_MS,
+            self.failures.append,
+            snapshot_interval_bytes=200,
         )
         world = self.world
         self.replicas = Replicas(
@@ -75,6 +81,12 @@ class Broker:
     def crash(self, survivors: int = 0) -> None:
         self.up = False
         self.store.crash(survivors)
+
+    def wipe(self) -> None:
+        """Lose the disk: what comes back is another life."""
+        self.store = MemoryStore(stored_batch, scan_batch)
+        self.lives += 1
+        self.incarnation = life(self.id, self.lives)
 
     def learn(self) -> None:
         """Apply all of the metadata."""
@@ -270,3 +282,29 @@ class World:
 
     def logs(self):
         return [each.log() for each in self.brokers.values() if each.up]
+
+    def shrink(self, *left: int) -> None:
+        """Let the replicas in sync be these, as the metadata say."""
+        value = self.value
+        isr = tuple(Replica(each, life(each)) for each in left)
+        epoch = value.partition_epoch + 1
+        changed = dataclasses.replace(value, isr=isr, partition_epoch=epoch)
+        self.write(PartitionKey(TOPIC, 0), changed)
+        self.learn()
+
+    def sent(self, kind, *, to: int | None = None):
+        """Return the messages of a kind that are on their way."""
+        return [
+            message
+            for (_, receiver), queue in self.links.items()
+            for envelope in queue
+            for message in envelope.messages
+            if isinstance(message, kind) and to in (None, receiver)
+        ]
+
+
+def ready(**how) -> World:
+    """Return a world whose broker 1 leads and is followed by the others."""
+    world = World(**how)
+    world.run()
+    return world

@@ -301,6 +301,43 @@ def test_a_truncation_of_everything_leaves_an_empty_log(log, writer):
     assert writer.append().base_offset == 0
 
 
+# Beginning again.
+
+
+@pytest.mark.parametrize("at", [0, 9, 30])
+def test_a_log_that_begins_again_has_nothing_of_before(any_world, log, writer, at):
+    for epoch in range(4):
+        writer.append(count=5, epoch=epoch, index=True)
+    writer.trim(7)
+    state = LogState(at, at, at, accepted_epoch=9)
+    log.restart(state, [EpochEntry(1, 0), EpochEntry(6, 3)], snapshot=(40, b"ahead"))
+
+    def check(each):
+        assert each.state == state
+        assert read_all(each) == []
+        assert each.read(at, 99, 1000) == []
+        assert each.epochs() == [EpochEntry(1, 0), EpochEntry(6, 3)]
+        assert each.index_rows(0, 9) == []
+        assert each.snapshot() == (40, b"ahead")
+
+    check(log)
+    log = any_world.restart().open(P0)
+    check(log)
+    new = Writer(log).many(3, count=4, index=True)
+    assert new[0].base_offset == at
+    log = any_world.restart().open(P0)
+    assert read_all(log) == new
+    assert [row.base_offset for row in log.index_rows(0, 9)] == [at, at + 4, at + 8]
+
+
+def test_a_log_begins_again_without_a_snapshot(log, writer):
+    writer.append()
+    log.save(log.state, snapshot=(1, b"old"))
+    log.restart(LogState(5, 5, 5), [])
+    assert log.snapshot() is None
+    assert log.epochs() == []
+
+
 # Dropping.
 
 

@@ -61,6 +61,7 @@ class Appender:
         producer_retention_ms: after how long a silent producer may be forgotten.
         failed: told when the disk failed for good.
         admit: raises the Refusal for a batch that must not be written just now.
+        snapshot_interval_bytes: between two snapshots of the producers.
     """
 
     partition: PartitionId
@@ -71,6 +72,7 @@ class Appender:
     producer_retention_ms: int
     failed: Callable[[StorageError], None]
     admit: Callable[[Append], None] = lambda _append: None
+    snapshot_interval_bytes: int = SNAPSHOT_INTERVAL_BYTES
     _waiting: WaitingAcks[tuple[Append, Appended]] = field(default_factory=WaitingAcks)
     _snapshot_due: ProducersSnapshot | None = None
     _snapshot_bytes: int = 0
@@ -131,6 +133,11 @@ class Appender:
         for append, answer in self._waiting.fail_committed():
             append.done(Appended(None, answer.record_count, error=error))
 
+    def cut(self) -> None:
+        """Take into account that the log was cut: a snapshot that is due may tell of what is gone."""
+        self._snapshot_due = None
+        self._snapshot_bytes = self.machine.state.appended_bytes
+
     def snapshot(self) -> tuple[int, bytes]:
         """Return what is known of producers at the log end, as (offset, bytes)."""
         snapshot = self.machine.producers.snapshot(self.machine.log_end)
@@ -164,7 +171,7 @@ class Appender:
         self.log.append(batch, rows.state, epoch=epoch, index=rows.index)
         machine.appended(header, stamp, rows)
         self.tail.append(batch)
-        if rows.state.appended_bytes - self._snapshot_bytes >= SNAPSHOT_INTERVAL_BYTES:
+        if rows.state.appended_bytes - self._snapshot_bytes >= self.snapshot_interval_bytes:
             self._snapshot_bytes = rows.state.appended_bytes
             self._snapshot_due = machine.producers.snapshot(machine.log_end)
 

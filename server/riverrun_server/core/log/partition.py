@@ -181,7 +181,10 @@ class PartitionMachine:
         return True
 
     def cut(self, state: LogState) -> None:
-        """Take a written truncation into account: what is behind its end is not there any more."""
+        """Take a written truncation into account: what is behind its end is not there any more.
+
+        One that begins anew at a later offset has the durable end behind it until the next sync.
+        """
         self.state = state
         self.durable_end = min(self.durable_end, state.log_end_offset)
 

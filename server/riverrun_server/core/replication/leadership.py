@@ -230,16 +230,20 @@ class Leadership:
             return False
         return self._machine.committed(lowest)
 
-    def tick(self, now: float) -> None:
-        """Begin a new probe where it is time, and forgive followers the time that this process did not run."""
+    def tick(self, now: float) -> bool:
+        """Begin a new probe where it is time; return whether it was.
+
+        Followers are forgiven the time in which this process did not run.
+        """
         passed, self._ticked_at = now - self._ticked_at, now
         if passed > self._terms.lag_s / 2:
             self.followers.forgive(passed, now)
         if now < self._probe_at:
-            return
+            return False
         self._probe_at = now + self._terms.probe_s
         self.followers.probes.mark(now, self._machine.log_end)
         self.feeds.owe()
+        return True
 
     def change(self, now: float) -> Change | None:
         """Return a change of the replicas in sync to ask for; it is pending from here on."""

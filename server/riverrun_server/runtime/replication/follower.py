@@ -129,7 +129,8 @@ class FollowerRole:
         log.trim()
 
     def _acknowledge(self, probe: int) -> None:
-        # Whoever accepted an epoch must refuse older ones for ever, also after a crash right now.
+        # Whoever accepted an epoch must refuse older ones for ever, also after a crash right now. A
+        # sync from before that proves nothing to this leader, nor is its probe one of this leader's.
         if self._log.has_accepted_durably and (acked := self.core.ack(probe)) is not None:
             self._send(acked)
 

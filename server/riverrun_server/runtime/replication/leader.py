@@ -115,7 +115,8 @@ class LeaderRole:
 
     def tick(self, now: float) -> None:
         """Probe the followers, and ask for a change of the replicas in sync where one is due."""
-        self.core.tick(now)
+        if not self.core.tick(now):
+            return
         change = self.core.change(now)
         if change is not None:
             self._outbox.propose(self._log.partition, change)

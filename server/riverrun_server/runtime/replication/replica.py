@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from typing import Final
 
 from riverrun_server.core.cluster.values import Durability, PartitionValue
 from riverrun_server.core.errors import Reason, Refusal
@@ -30,6 +31,9 @@ from riverrun_server.runtime.replication.replica_log import (
     ReplicaServices,
     SyncPoint,
 )
+
+# Between two looks for producers that have been silent for long; that costs next to nothing.
+_EXPIRE_S: Final = 300.0
 
 
 class Replica:
@@ -72,6 +76,7 @@ class Replica:
         self._allows_loss = False
         self._lease_deadline = float("-inf")
         self._has_begun = False
+        self._expire_at = 0.0
 
     def recover(self) -> None:
         """Bring back what memory must know; damage stops the replica. Blocks."""
@@ -213,7 +218,7 @@ class Replica:
         if self.log.is_synced or self.why_stopped is not None:
             return None
         probe = self.follower.core.probe if self.follower is not None else 0
-        return self.log.sync_point(self.leader_epoch, probe)
+        return self.log.sync_point(probe)
 
     def synced(self, point: SyncPoint, now: float) -> None:
         """Learn that a sync that began at a point has ended well."""
@@ -222,14 +227,15 @@ class Replica:
             if self.leader is not None:
                 self.leader.synced(now)
             elif self.follower is not None:
-                # A probe of an earlier leader is none of this one's.
-                seen = point.leader_epoch == self.leader_epoch
-                self.follower.synced(point.probe if seen else 0)
+                self.follower.synced(point.probe)
 
     def tick(self, now: float) -> None:
         """Do what is due: several times a second, evenly."""
         if not self._has_begun and self._value is not None:
             self._begin(now)
+        if now >= self._expire_at:
+            self._expire_at = now + _EXPIRE_S
+            self.log.expire()
         with self._trusting():
             if self.leader is not None:
                 self.leader.tick(now)

@@ -18,7 +18,7 @@ from riverrun_server.core.log.state import LogState
 from riverrun_server.core.producers import ProducersSnapshot, ProducerTable
 from riverrun_server.core.replication.messages import Restart
 from riverrun_server.ports.log import LogStore, StorageError
-from riverrun_server.runtime.appender import Appender
+from riverrun_server.runtime.appender import SNAPSHOT_INTERVAL_BYTES, Appender
 from riverrun_server.runtime.recovery import recover_producers
 from riverrun_server.runtime.replication.cutting import state_below
 from riverrun_server.wire.snapshots import encode_snapshot
@@ -36,6 +36,7 @@ class ReplicaServices:
         failed: told when the disk failed for good.
         max_producers: how many idempotent producers a partition knows at once.
         producer_retention_ms: after how long a silent one may be forgotten.
+        snapshot_interval_bytes: between two snapshots of the producers.
     """
 
     store: LogStore
@@ -45,6 +46,7 @@ class ReplicaServices:
     failed: Callable[[StorageError], None]
     max_producers: int = 5_000
     producer_retention_ms: int = 7 * 86_400_000
+    snapshot_interval_bytes: int = SNAPSHOT_INTERVAL_BYTES
 
 
 class SyncPoint(NamedTuple):
@@ -54,7 +56,6 @@ class SyncPoint(NamedTuple):
     log_end: int
     writes: int
     cuts: int
-    leader_epoch: int
     probe: int
 
 
@@ -88,6 +89,7 @@ class ReplicaLog:
             services.now_ms,
             services.producer_retention_ms,
             services.failed,
+            snapshot_interval_bytes=services.snapshot_interval_bytes,
         )
         self._writes = self._durable_writes = self._accept_write = 0
         self._cuts = 0
@@ -109,6 +111,11 @@ class ReplicaLog:
         ahead = found is not None and found[0] > machine.log_end
         machine.producers_known_to = found[0] if found is not None and ahead else 0
 
+    def expire(self) -> None:
+        """Forget the producers that have been silent for long; to be called every few minutes."""
+        services = self._services
+        self.machine.producers.expire(services.now_ms(), services.producer_retention_ms)
+
     # What a sync proves.
 
     @property
@@ -125,10 +132,9 @@ class ReplicaLog:
         """Count a write that a sync has yet to prove."""
         self._writes += 1
 
-    def sync_point(self, leader_epoch: int, probe: int) -> SyncPoint:
+    def sync_point(self, probe: int) -> SyncPoint:
         """Return what a sync that begins now will prove, also of a leader's probe."""
-        end = self.machine.log_end
-        return SyncPoint(self.partition, end, self._writes, self._cuts, leader_epoch, probe)
+        return SyncPoint(self.partition, self.machine.log_end, self._writes, self._cuts, probe)
 
     def synced(self, point: SyncPoint) -> None:
         """Take into account what a sync has proved; a log cut meanwhile is another one."""
@@ -197,6 +203,10 @@ class ReplicaLog:
         Raises:
             CorruptData: what remains cannot be trusted.
         """
+        held = self.log.read(offset, self.machine.log_end, 1)
+        if held:
+            # The leader's epoch may end in the midst of a batch here: then it does not have that one.
+            offset = min(offset, held[0].base_offset)
         start, snapshot = self.machine.log_start, self.log.snapshot()
         if offset < start or (start > 0 and snapshot is not None and snapshot[0] > offset):
             # Without what was deleted before, the producers could not be known either.
@@ -230,6 +240,7 @@ class ReplicaLog:
         self._trim_to, self._trim_snapshot = 0, None
         self._first_base = None
         self.machine.cut(state)
+        self.appender.cut()
         self.recover()
 
     # Reading.

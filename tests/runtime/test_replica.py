@@ -1,0 +1,346 @@
+"""Replicas of one partition over stores that crash: what is answered, refused, written and asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from riverrun_server.core.cluster.keys import PartitionKey
+from riverrun_server.core.cluster.values import Durability
+from riverrun_server.core.errors import Reason
+from riverrun_server.core.replication.following import FollowingState
+from riverrun_server.core.replication.messages import Acked, Envelope, Follow, Push, Refused
+from riverrun_server.ports.partitions import Acks
+from riverrun_server.runtime.replication.outbox import Outcome
+from tests.runtime.replication_world import ID, TOPIC, World, ready
+
+# Answers.
+
+
+def test_an_append_for_all_is_answered_once_all_in_sync_have_it_on_the_disk():
+    world = ready()
+    answers = world[1].append(b"a")
+    world.run(sync=False)
+    assert world[2].machine.log_end == world[3].machine.log_end == 1
+    world[1].sync()
+    world[2].sync()
+    world.run(sync=False)
+    assert answers == []
+    world[3].sync()
+    world.run(sync=False)
+    assert [each.base_offset for each in answers] == [0]
+
+
+def test_an_append_for_the_leader_is_answered_once_it_is_on_its_disk():
+    world = ready()
+    for_leader = world[1].append(b"a", acks=Acks.LEADER)
+    for_none = world[1].append(b"b", acks=Acks.NONE)
+    assert for_leader == []
+    assert for_none[0].base_offset == 1
+    world[1].sync()
+    assert for_leader[0].base_offset == 0
+
+
+def test_who_does_not_lead_refuses_an_append():
+    world = ready()
+    (answer,) = world[2].append(b"a")
+    assert answer.error.reason is Reason.NOT_LEADER
+    assert world[2].machine.log_end == 0
+
+
+def test_an_append_is_refused_and_not_written_while_too_few_are_in_sync():
+    world = ready(min_isr=2)
+    world.shrink(1)
+    (answer,) = world[1].append(b"a")
+    assert answer.error.reason is Reason.NOT_ENOUGH_REPLICAS
+    assert world[1].machine.log_end == 0
+    assert world[1].append(b"b", acks=Acks.NONE)[0].base_offset == 0
+
+
+def test_what_waits_when_too_few_are_left_is_answered_as_unknown():
+    world = ready(min_isr=2)
+    answers = world[1].append(b"a")
+    for_leader = world[1].append(b"b", acks=Acks.LEADER)
+    world.shrink(1)
+    (answer,) = answers
+    assert answer.error.reason is Reason.NOT_ENOUGH_REPLICAS_AFTER_APPEND
+    assert not answer.error.meaning.definite
+    assert for_leader == []
+    world.run()
+    assert for_leader[0].error is None
+    assert world[1].machine.high_watermark == 0
+
+
+def test_a_batch_sent_again_while_too_few_are_in_sync_is_not_refused_as_unwritten():
+    world = ready(min_isr=2)
+    world[1].append(b"a", producer_id=9)
+    world.shrink(1)
+    (again,) = world[1].append(b"a", producer_id=9)
+    assert again.error.reason is Reason.NOT_ENOUGH_REPLICAS_AFTER_APPEND
+    assert world[1].machine.log_end == 1
+
+
+def test_what_was_committed_before_is_answered_though_too_few_are_in_sync():
+    world = ready(min_isr=2)
+    world[1].append(b"a", producer_id=9)
+    world.run()
+    world.shrink(1)
+    (again,) = world[1].append(b"a", producer_id=9)
+    assert (again.base_offset, again.duplicate) == (0, True)
+
+
+def test_what_waits_when_the_leadership_ends_is_answered_as_unknown():
+    world = ready()
+    answers = world[1].append(b"a")
+    world.elect(2)
+    world.learn()
+    assert not answers[0].error.meaning.definite
+    assert world[1].replica.leader is None
+
+
+def test_past_the_lease_appends_wait_until_followers_have_confirmed():
+    world = ready()
+    answers = world[1].append(b"a")
+    world[1].replicas.lease(world.now)
+    world.run()
+    assert answers == []
+    assert world[1].machine.high_watermark == 0
+    (refused,) = world[1].append(b"b")
+    assert refused.error.reason is Reason.PARTITION_OFFLINE
+    world.tick(1.0)
+    world.run()
+    assert answers[0].base_offset == 0
+
+
+def test_with_relaxed_durability_what_is_written_counts():
+    world = World(durability=Durability.RELAXED)
+    world.run()
+    answers = world[1].append(b"a")
+    world.run(sync=False)
+    assert answers[0].base_offset == 0
+    assert world[2].store.unsynced_writes
+
+
+# The replicas in sync.
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_a_join_of_which_nobody_knows_counts_until_it_is_known(written):
+    world = ready(min_isr=1)
+    world.shrink(1, 2)
+    world.tick()
+    world.collect()
+    assert len(world.proposals) == 1
+    world.decide(Outcome.UNKNOWN, written=written)
+    world[3].crash()
+    answers = world[1].append(b"a")
+    world.run()
+    assert answers == []  # broker 3 may be in sync, and does not have it
+    for _ in range(3):
+        world.tick()
+        world.collect()
+        world.decide()
+        world.learn()
+        world.run()
+    assert bool(answers) is not written  # another write has told
+    world.settle(12)
+    assert answers[0].base_offset == 0
+    assert {each.broker for each in world.value.isr} == {1, 2}
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_who_left_perhaps_counts_until_it_is_known(written):
+    world = ready(min_isr=1)
+    world[3].crash()
+    answers = world[1].append(b"a")
+    for _ in range(12):
+        world.run()
+        world.tick()
+        world.collect()
+    assert len(world.proposals) == 1
+    world.decide(Outcome.UNKNOWN, written=written)
+    world.run()
+    assert answers == []
+    world.settle(3)
+    assert answers[0].base_offset == 0
+
+
+def test_who_joins_must_be_registered_as_it_was_judged():
+    world = ready(min_isr=1)
+    world.shrink(1, 2)
+    world.tick()
+    world.collect()
+    world.restart(3)  # another process, and the leader has not heard of it
+    world.decide()
+    assert {each.broker for each in world.value.isr} == {1, 2}
+    world.settle()
+    assert {each.broker for each in world.value.isr} == {1, 2, 3}
+
+
+# Leader epochs.
+
+
+def test_an_accepted_epoch_is_on_the_disk_before_it_is_acknowledged():
+    world = ready()
+    world.elect(2)
+    world.learn(2, 3)
+    world.run(sync=False)
+    assert world[3].machine.state.accepted_epoch == 2
+    assert world[3].replica.follower.core.state is FollowingState.FOLLOWING
+    assert world[2].replica.leader.core.followers.confirmed_at(3) is None
+    world.tick()
+    world.run(sync=False)
+    assert world[2].replica.leader.core.followers.confirmed_at(3) is None
+    world.run()
+    world.tick()
+    world.run()
+    assert world[2].replica.leader.core.followers.confirmed_at(3) is not None
+
+
+@pytest.mark.parametrize("survives", [True, False])
+def test_a_follower_that_restarts_before_it_acknowledges_refuses_the_older_epoch(survives):
+    """It accepted a newer epoch; whoever heard of that must be able to rely on it for ever."""
+    world = ready()
+    world.elect(2)
+    world.learn(2, 3)
+    world.restart(3, survivors=world[3].store.unsynced_writes if survives else 0)
+    world[3].learn()
+    stale = Push(ID, 1, None, (), 0, 0, 9, 0)
+    epoch = world[1].replicas.broker_epoch
+    world[3].replicas.receive(Envelope(1, epoch, 3, (stale,)), world.now)
+    world.collect()
+    assert [each.leader_epoch for each in world.sent(Refused, to=1)] == [2]
+    assert world.sent(Acked, to=1) == []
+
+
+def test_an_accepted_epoch_is_kept_also_where_the_metadata_is_behind():
+    world = ready()
+    before = world.stored[PartitionKey(TOPIC, 0)]
+    world.elect(2)
+    world.learn(2, 3)
+    world.run()
+    world.restart(3)
+    world.stored[PartitionKey(TOPIC, 0)] = before  # what a lagging member of the store shows
+    world[3].learn()
+    assert world[3].replica.follower is None
+    stale = Push(ID, 1, None, (), 0, 0, 9, 0)
+    world[3].replicas.receive(Envelope(1, 1, 3, (stale,)), world.now)
+    world.collect()
+    assert [each.reason for each in world.sent(Refused, to=1)] == [Reason.FENCED_LEADER_EPOCH]
+
+
+def test_a_leader_that_hears_of_a_newer_epoch_answers_nothing_more():
+    world = ready()
+    world.elect(2)
+    world.learn(2, 3)
+    answers = world[1].append(b"a")
+    world.run()
+    assert answers == []
+    (refused,) = world[1].append(b"b")
+    assert refused.error.reason is Reason.FENCED_LEADER_EPOCH
+    world.learn()
+    assert not answers[0].error.meaning.definite
+
+
+def test_a_newer_epoch_than_known_is_asked_to_wait():
+    world = ready()
+    world.elect(2)
+    world.learn(3)
+    world.collect()
+    world.deliver((3, 2))
+    world.collect()
+    (refused,) = world.sent(Refused, to=3)
+    assert (refused.reason, refused.leader_epoch) == (Reason.UNKNOWN_LEADER_EPOCH, 1)
+    world.learn()
+    world.deliver((2, 3))
+    world.tick(0.1)  # sooner than it would ask by itself
+    world.run()
+    assert world[3].replica.follower.core.state is FollowingState.FOLLOWING
+
+
+def test_a_probe_of_an_earlier_leader_confirms_nothing_to_a_later_one():
+    world = ready()
+    for _ in range(5):
+        world.tick()
+        world.run()
+    world[1].append(b"a")
+    world.run(sync=False)
+    points = world[3].replicas.sync_points()
+    world[3].store.sync()
+    world.elect(2)
+    world.learn()
+    world.run(sync=False)
+    for _ in range(9):
+        world[2].replicas.tick(world.now)
+        world.now += 1.0
+    world[3].replicas.synced(points, world.now)
+    world.collect()
+    assert world.sent(Acked, to=2) == []
+
+
+def test_a_log_that_is_newer_than_the_metadata_stops_its_leader():
+    world = ready()
+    world.elect(2)
+    world.learn()
+    world.run()
+    value = world.value
+    world.write(PartitionKey(TOPIC, 0), dataclasses.replace(value, leader_epoch=1))
+    world.restart(2)
+    forged = dataclasses.replace(
+        value, leader_broker_epoch=world[2].replicas.broker_epoch, partition_epoch=9
+    )
+    world.write(PartitionKey(TOPIC, 0), forged)
+    world[2].learn()
+    assert "the metadata is older" in world[2].replica.why_stopped
+    (answer,) = world[2].append(b"a")
+    assert answer.error.reason is Reason.PARTITION_OFFLINE
+
+
+def test_an_earlier_process_of_a_broker_does_not_lead():
+    world = ready()
+    world.restart(1)
+    world.learn()
+    assert world[1].replica.leader is None
+    assert world[1].replica.follower is None
+    world.elect(1)
+    world.learn()
+    assert world[1].replica.leader is not None
+
+
+def test_messages_of_an_earlier_process_of_the_leader_are_not_taken():
+    world = ready()
+    push = Push(ID, 1, None, (), 0, 0, 9, 0)
+    world[2].replicas.receive(Envelope(1, 1, 2, (push,)), world.now)
+    world.collect()
+    assert [each.reason for each in world.sent(Refused, to=1)] == [Reason.NOT_LEADER]
+
+
+def test_a_broker_that_holds_no_replica_asks_to_wait_and_keeps_silent_at_refusals():
+    world = ready()
+    elsewhere = ID._replace(partition=5)
+    follow, refused = Follow(elsewhere, 3, 0, None), Refused(elsewhere, 3, Reason.NOT_LEADER)
+    world[1].replicas.receive(Envelope(2, 9, 1, (follow, refused)), world.now)
+    world[1].replicas.receive(Envelope(2, 9, 3, (follow,)), world.now)  # for somebody else
+    work = world[1].replicas.take()
+    assert work.envelopes == [
+        Envelope(
+            1,
+            world[1].replicas.broker_epoch,
+            2,
+            (Refused(elsewhere, 0, Reason.UNKNOWN_LEADER_EPOCH),),
+        )
+    ]
+
+
+def test_who_is_made_a_replica_again_in_the_same_epoch_follows_again():
+    world = ready()
+    value = world.value
+    two = dataclasses.replace(value, replicas=(1, 2), isr=value.isr[:2], partition_epoch=1)
+    world.write(PartitionKey(TOPIC, 0), two)
+    world.learn()
+    assert world[3].replica.follower is None
+    world.write(PartitionKey(TOPIC, 0), dataclasses.replace(two, replicas=(1, 2, 3)))
+    world.learn()
+    world.settle()
+    assert {each.broker for each in world.value.isr} == {1, 2, 3}

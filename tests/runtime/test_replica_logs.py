@@ -1,0 +1,334 @@
+"""Logs of replicas: cut, begun anew, damaged, on disks that are full, and how they travel."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from riverrun_server.core.cluster.values import Replica
+from riverrun_server.core.errors import Reason
+from riverrun_server.core.log.epochs import EPOCHS_LOST_MAX
+from riverrun_server.core.replication.messages import Push, Refused
+from riverrun_server.core.replication.terms import Terms
+from riverrun_server.ports.log import StorageFailed, StorageFull, StorageStalled
+from riverrun_server.ports.partitions import Acks
+from riverrun_server.runtime.replication.outbox import Outbox
+from tests.runtime.replication_world import ID, World, life, ready
+
+# Truncation.
+
+
+def test_a_sync_that_began_before_a_truncation_proves_nothing_of_what_came_after():
+    world = ready(min_isr=1)
+    world[1].append(b"a")
+    world[1].append(b"b")
+    points = world[1].replicas.sync_points()
+    world[1].store.sync()
+    world.shrink(1, 2)
+    world.elect(2)
+    world.learn()
+    world[2].append(b"c")
+    world[2].append(b"d")
+    world.run(sync=False)
+    assert world[1].log() == world[2].log()
+    world[1].replicas.synced(points, world.now)
+    assert world[1].machine.durable_end == 0
+
+
+def test_a_replica_that_led_without_a_record_takes_records_of_an_epoch_before():
+    world = ready(min_isr=1)
+    world[1].append(b"a")
+    world.run()
+    world[1].append(b"b")
+    world.collect()
+    world.deliver((1, 3))
+    world[3].sync()
+    world.links.clear()
+    world.elect(2)
+    world.learn(2)  # leads epoch 2 from offset 1 on and writes nothing
+    world.elect(3)
+    world.learn()
+    world.settle()
+    assert world[2].log() == world[3].log()
+    assert [each[1] for each in world[2].log()] == [1, 1]
+    assert world[2].replica.log.epochs.entries()[0] == (1, 0)
+    assert len(world[2].replica.log.epochs.entries()) == 1
+
+
+def test_a_batch_in_whose_midst_the_leaders_epoch_ends_goes_as_a_whole():
+    world = ready(min_isr=1)
+    world[1].append(b"a", b"a", b"a", acks=Acks.LEADER)
+    world[1].sync()
+    world.links.clear()
+    world.elect(2)
+    world.learn(2)
+    world[2].append(b"b", b"b", acks=Acks.LEADER)
+    world.learn()
+    world.settle()
+    assert world[1].log() == world[2].log() == world[3].log()
+    assert [each[:2] for each in world[1].log()] == [(0, 2)]
+
+
+def test_what_was_committed_is_given_up_after_a_loss_that_was_accepted_and_only_then():
+    world = ready(min_isr=1)
+    world[1].append(b"a")
+    world.run()
+    world.tick()
+    world.run()
+    assert world[1].machine.high_watermark == world[3].machine.high_watermark == 1
+    world[2].crash()
+    world[2].wipe()
+    world[2].start()
+    world.elect(2, isr=[Replica(2, life(2, 1))])
+    world.learn()
+    world.run()
+    assert "committed" in world[1].replica.why_stopped
+    assert [each[1] for each in world[1].log()] == [1]
+    world.restart(3)
+    world.elect(2, isr=[Replica(2, life(2, 1))], skip=EPOCHS_LOST_MAX)
+    world[2].append(b"b")
+    world.learn()
+    world.settle()
+    assert world[3].log() == world[2].log()
+    assert world[3].replica.why_stopped is None
+
+
+# Beginning anew.
+
+
+def trimmed_world() -> World:
+    """Broker 3 is away while the others go on and delete what it would need."""
+    world = ready(min_isr=1)
+    for number in range(4):
+        world[1].append(b"%d" % number, producer_id=number + 1)
+    world.run()
+    world[3].crash()
+    world.elect(1)
+    world.learn()
+    for number in range(4, 9):
+        world[1].append(b"%d" % number, producer_id=number + 1)
+    world.settle(12)
+    world[1].replica.trim(6)
+    world.settle(2)
+    return world
+
+
+def test_a_replica_whose_log_ends_before_the_leaders_begins_starts_there():
+    world = trimmed_world()
+    assert world[1].machine.log_start == world[2].machine.log_start == 6
+    world[3].start()
+    world.learn()
+    world.settle()
+    assert world[3].log() == world[1].log()
+    assert world[3].machine.log_start == 6
+    assert {each.broker for each in world.value.isr} == {1, 2, 3}
+    for producer in range(1, 10):
+        # What was deleted is still known of its producers.
+        world.elect(3) if producer == 1 else None
+        world.learn()
+        (answer,) = world[3].append(b"x", producer_id=producer)
+        world.run()
+        assert answer.duplicate
+
+
+def test_a_replica_that_begins_anew_and_crashes_at_once_does_it_again():
+    world = trimmed_world()
+    world[3].start()
+    world.learn()
+    world.run(sync=False)
+    assert world[3].machine.log_start == 6
+    world.restart(3)
+    world.learn()
+    assert world[3].machine.log_end == 4
+    world.settle()
+    assert world[3].log() == world[1].log()
+
+
+def test_a_follower_that_falls_behind_what_is_deleted_begins_anew():
+    world = ready(min_isr=1)
+    world.broken.add((1, 3))
+    for _ in range(6):
+        world[1].append(b"a")
+    world.settle(12)
+    assert {each.broker for each in world.value.isr} == {1, 2}
+    world[1].replica.trim(4)
+    world.broken.clear()
+    world.settle()
+    assert world[3].machine.log_start == 4
+    assert world[3].log() == world[1].log()
+
+
+# Damage and full disks.
+
+
+def test_a_batch_that_fails_its_checksum_is_not_written_and_is_asked_for_again():
+    world = ready()
+    world[1].append(b"a")
+    world.collect()
+    (envelope,) = world.links[(1, 2)]
+    (push,) = envelope.messages
+    (batch,) = push.batches
+    damaged = batch._replace(data=batch.data[:-1] + bytes([batch.data[-1] ^ 1]))
+    bad = dataclasses.replace(push, batches=(damaged,))
+    world.links[(1, 2)] = [dataclasses.replace(envelope, messages=(bad,))]
+    world.run()
+    assert world[2].machine.log_end == 0
+    assert world[1].replica.why_stopped is None
+    world.tick()
+    world.run()
+    assert world[2].log() == world[1].log()
+
+
+@pytest.mark.parametrize("field", ["base_offset", "leader_epoch"])
+def test_a_batch_that_is_not_what_it_says_is_not_written(field):
+    world = ready()
+    world[1].append(b"a")
+    world.collect()
+    (envelope,) = world.links[(1, 2)]
+    (push,) = envelope.messages
+    (batch,) = push.batches
+    other = batch._replace(**{field: getattr(batch, field) + 1})
+    bad = dataclasses.replace(push, batches=(other,), base_offset=push.base_offset)
+    world.links[(1, 2)] = [dataclasses.replace(envelope, messages=(bad,))]
+    world.run()
+    assert world[2].machine.log_end == 0
+
+
+def test_a_leader_whose_own_batch_is_damaged_stops():
+    world = ready(min_isr=1)
+    world[1].append(b"a")
+    world.run()
+    stored = world[1].store._live.partitions[ID]
+    data = stored.batches[0]
+    stored.batches[0] = data[:-1] + bytes([data[-1] ^ 1])
+    world[1].replica.log.tail.clear()
+    world[3].crash()
+    world[3].wipe()
+    world[3].start()
+    world.learn()
+    world.settle(3)
+    assert "checksum" in world[1].replica.why_stopped
+    assert world[3].machine.log_end == 0
+
+
+def test_a_stopped_follower_tells_its_leader_and_leaves():
+    world = ready(min_isr=1)
+    world[1].append(b"a")
+    world.run()
+    world[2].replica.stop("damage")
+    world.settle(2)
+    assert {each.broker for each in world.value.isr} == {1, 3}
+    world.elect(3)
+    world.learn()
+    world.run()
+    assert world[3].replica.leader.core.followers.of(2, world[2].replicas.broker_epoch).offline
+
+
+def test_a_follower_without_room_pauses_and_goes_on_later():
+    world = ready()
+    world[2].store.refuse_writes(StorageFull("full"))
+    answers = [world[1].append(b"a") for _ in range(3)]
+    world.run()
+    assert world[2].machine.log_end == 0
+    world.tick()
+    world.run()
+    world[2].store.refuse_writes(None)
+    world.tick()
+    world.run()
+    assert world[2].log() == world[1].log()
+    assert all(each[0].error is None for each in answers)
+
+
+def test_a_role_that_the_disk_refuses_begins_later():
+    world = ready()
+    for broker in (2, 3):
+        world[broker].store.refuse_writes(StorageStalled("behind"))
+    world.elect(2)
+    world.learn()
+    assert world[2].replica.leader is None
+    assert world[2].append(b"a")[0].error.reason is Reason.NOT_LEADER
+    for broker in (2, 3):
+        world[broker].store.refuse_writes(None)
+    world.settle(2)
+    assert world[2].append(b"a") == []
+    world.settle(2)
+    assert world[3].log() == world[2].log() != []
+
+
+def test_a_disk_that_failed_is_told():
+    world = ready()
+    world[2].store.refuse_writes(StorageFailed("gone"))
+    world[1].append(b"a")
+    world.run(sync=False)
+    assert [str(each) for each in world[2].failures] == ["gone"]
+
+
+# Pushing.
+
+
+def test_pushes_are_bounded_and_fill_what_may_be_under_way():
+    terms = Terms(max_push_bytes=500, max_under_way_bytes=1_500)
+    world = World(terms=terms)
+    world.run()
+    for _ in range(40):
+        world[1].append(bytes(100))
+    world.collect()
+    pushes = world.sent(Push, to=2)
+    sizes = [sum(len(batch.data) for batch in each.batches) for each in pushes]
+    assert all(size <= 500 for size in sizes)
+    assert 1_000 < sum(sizes) <= 2_000
+    world.settle(1)
+    assert world[2].log() == world[1].log()
+
+
+def test_an_envelope_fits_a_frame():
+    outbox = Outbox()
+    world = ready()
+    world[1].append(bytes(1_000))
+    world.collect()
+    (push,) = world.sent(Push, to=2)
+    big = push.batches[0]._replace(data=bytes(1 << 20))
+    for _ in range(7):
+        outbox.send(2, dataclasses.replace(push, batches=(big,)))
+    for _ in range(1_500):
+        outbox.send(3, Refused(ID, 1, Reason.NOT_LEADER))
+    envelopes = outbox.take_envelopes(1, 10)
+    assert [(each.to, len(each.messages)) for each in envelopes] == [
+        (2, 3),
+        (2, 3),
+        (2, 1),
+        (3, 1_000),
+        (3, 500),
+    ]
+    assert outbox.take_envelopes(1, 10) == []
+
+
+def test_a_new_stream_loses_nothing_of_what_the_old_one_lost():
+    world = ready()
+    answers = [world[1].append(b"a") for _ in range(3)]
+    world.collect()
+    world.links.clear()
+    world[1].replicas.disconnected(2)
+    world[2].replicas.connected(1, world.now)
+    world[3].replicas.connected(1, world.now)
+    world.run()
+    assert all(each[0].error is None for each in answers)
+
+
+def test_readers_get_what_is_committed_and_no_more():
+    world = ready()
+    world[1].append(b"a")
+    world.run()
+    world[1].append(b"b")
+    assert [each.base_offset for each in world[1].replica.read(0, 1 << 20)] == [0]
+    assert world[1].replica.latest_offset(world.now) == 1
+
+
+def test_a_deleted_topic_is_forgotten_and_its_appends_are_answered():
+    world = ready()
+    answers = world[1].append(b"a")
+    world[1].replicas.forget(ID)
+    assert world[1].replicas.find(ID) is None
+    assert not answers[0].error.meaning.definite
+    world[1].replicas.forget(ID)

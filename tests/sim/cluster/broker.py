@@ -1,4 +1,4 @@
-"""A simulated broker: one slot through all its processes, each of which drives the real machines."""
+"""One process of a simulated broker: it drives the real machines and carries out what they want done."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from riverrun_server.runtime.replication.replica import Replica
 from riverrun_server.runtime.replication.replica_log import ReplicaServices
 from riverrun_server.runtime.replication.replicas import Replicas
 from riverrun_server.wire.stored import scan_batch
-from tests.sim.cluster.clock import RATE_ERROR_MAX, BrokerClock
+from tests.sim.cluster.clock import BrokerClock
 from tests.sim.cluster.control import Control
 from tests.sim.cluster.disk import SimDisk
 from tests.sim.cluster.invariants import Invariants
@@ -59,99 +59,48 @@ class Surroundings:
     report: Callable[[int, int, int | None], None]
 
 
-class Slot:
-    """A broker's place: its id, its disk and its clock outlive its processes."""
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What of a broker outlives its processes."""
 
-    def __init__(self, around: Surroundings, broker: int, disk: SimDisk) -> None:
-        world = around.world
-        dice = world.dice(f"slot {broker}")
-        self.id = broker
-        self.disk = disk
-        rate = 1 + dice.uniform(-RATE_ERROR_MAX, RATE_ERROR_MAX)
-        self.clock = BrokerClock(world, rate, dice.uniform(0, 1000))
-        self.starts = 0
-        self._around = around
-        self._broker: Broker | None = None
-
-    @property
-    def broker(self) -> Broker:
-        """The newest process; there is one once the world has begun."""
-        assert self._broker is not None, self.id
-        return self._broker
-
-    @property
-    def process(self) -> Process:
-        """The newest process as the world knows it."""
-        return self.broker.process
-
-    @property
-    def session(self) -> Session:
-        """What that process knows of the metadata."""
-        return self.broker.session
-
-    @property
-    def is_running(self) -> bool:
-        """Whether that process has not ended; it may be paused."""
-        return self._broker is not None and self._broker.process.life is not Life.ENDED
-
-    def start(self) -> None:
-        """Begin a process, where none is running."""
-        if self.is_running:
-            return
-        self.starts += 1
-        self._around.world.note(self.id, "start", self.starts)
-        self._broker = Broker(self._around, self)
-        self._broker.session.begin()
-
-    def kill(self) -> None:
-        """End the process as SIGKILL does."""
-        if self.is_running:
-            self._end("kill")
-            self.disk.kill()
-
-    def cut_power(self) -> int:
-        """End the process and lose what was not synced; return how many writes that were."""
-        if not self.is_running:
-            return 0
-        self._end("power cut")
-        self._around.network.silent.add(self.id)
-        return self.disk.cut_power()
-
-    def drain(self) -> None:
-        """Say that the process is about to end, so that others lead in its place."""
-        if self.is_running:
-            self._around.world.note(self.id, "drain")
-            self.broker.drain()
-
-    def _end(self, how: str) -> None:
-        self._around.world.note(self.id, how)
-        self._around.world.end(self.process)
-        self._around.network.vanish(self.id)
+    id: int
+    disk: SimDisk
+    clock: BrokerClock
 
 
 class Broker:
-    """One process: it feeds what happens to the machines and carries out what they want done."""
+    """One process: it feeds what happens to the machines and carries out what they want done.
 
-    def __init__(self, around: Surroundings, slot: Slot) -> None:
-        self.process = Process(f"{slot.id}.{slot.starts}")
+    Args:
+        around: what it lives in.
+        place: its id, its disk and its clock.
+        start: numbers the processes of a broker.
+        failed: told when the disk has failed, and the process has to end.
+    """
+
+    def __init__(
+        self, around: Surroundings, place: Place, start: int, failed: Callable[[], None]
+    ) -> None:
+        self.process = Process(f"{place.id}.{start}")
         self.control: Control | None = None
         self.replicas: Replicas | None = None
-        self._around, self._slot = around, slot
+        self._around, self._place, self._start = around, place, start
+        self._failed = failed
         self._is_syncing = False
         self._has_failed = False
         self._shown: dict[PartitionId, tuple[int, int]] = {}
         self._cuts: dict[PartitionId, int] = {}
         self._roles: dict[PartitionId, object] = {}
-        around.network.attach(slot.id, self)
-        self.peers = Peers(around.world, around.network, self.process, slot.id, self)
+        around.network.attach(place.id, self)
+        self.peers = Peers(around.world, around.network, self.process, place.id, self)
         self.session = Session(
             around.world,
             around.network,
             around.store,
             self.process,
-            slot.clock,
-            slot.id,
-            slot.starts,
+            place.clock,
+            place.id,
+            start,
             self._registration,
             self._changed,
             self._ready,
@@ -161,28 +110,28 @@ class Broker:
 
     def _registration(self, before: BrokerRegistration | None) -> BrokerRegistration:
         return BrokerRegistration(
-            broker_id=self._slot.id,
-            incarnations=self._slot.disk.incarnations,
+            broker_id=self._place.id,
+            incarnations=self._place.disk.incarnations,
             endpoints={},
-            host=f"host-{self._slot.id}",
-            start_time_ms=self._slot.starts,
+            host=f"host-{self._place.id}",
+            start_time_ms=self._start,
         )
 
     def _ready(self) -> None:
-        around, slot = self._around, self._slot
-        around.world.note(slot.id, "registered", self.session.broker_epoch)
+        around, place = self._around, self._place
+        around.world.note(place.id, "registered", self.session.broker_epoch)
         services = ReplicaServices(
-            slot.disk.store,
+            place.disk.store,
             TailBudget(around.tail_bytes),
             scan_batch,
-            slot.clock.wall_ms,
+            place.clock.wall_ms,
             self._fail,
         )
         self.replicas = Replicas(
-            slot.id, self.session.broker_epoch, services, around.terms, self._allows_loss
+            place.id, self.session.broker_epoch, services, around.terms, self._allows_loss
         )
         self.control = Control(
-            self.session, around.store, slot.clock, slot.id, around.policy, around.world.note
+            self.session, around.store, place.clock, place.id, around.policy, around.world.note
         )
         self._update(None)
         self.control.look()
@@ -190,13 +139,13 @@ class Broker:
 
     def drain(self) -> None:
         """Say in the metadata that this process is about to end; nothing comes of it if that fails."""
-        found = self.session.image.brokers.get(self._slot.id)
+        found = self.session.image.brokers.get(self._place.id)
         if found is None or not self.session.broker_epoch:
             return
         value = dataclasses.replace(
             found.value, draining=True, broker_epoch=self.session.broker_epoch
         )
-        step = Step((Write(keys.broker(self._slot.id), value, found.mod_revision),))
+        step = Step((Write(keys.broker(self._place.id), value, found.mod_revision),))
         self.session.commit([step], lambda answer: None)
 
     def _allows_loss(self, topic: TopicValue) -> bool:
@@ -229,7 +178,7 @@ class Broker:
         self._carry_out()
 
     def _now(self) -> float:
-        return self._slot.clock.monotonic()
+        return self._place.clock.monotonic()
 
     def _sync(self) -> None:
         assert self.replicas is not None
@@ -247,18 +196,14 @@ class Broker:
             self.replicas.synced(points, self._now())
             self._carry_out()
 
-        self._slot.disk.begin_sync(done, self.process)
+        self._place.disk.begin_sync(done, self.process)
 
     def _fail(self, error: StorageError) -> None:
         """End: nobody knows what is on the disk."""
         self._has_failed = True
-        self._around.world.note(self._slot.id, "disk failed", error)
+        self._around.world.note(self._place.id, "disk failed", error)
 
-        def end() -> None:
-            if self._slot.is_running and self._slot.broker is self:
-                self._slot.cut_power()
-
-        self._around.world.after(0.0, end)
+        self._around.world.after(0.0, self._failed, process=self.process)
 
     # What the machines want done.
 
@@ -306,7 +251,7 @@ class Broker:
         self._shown[replica.partition] = shown
         self._around.world.note(self.process.name, "shows", replica.partition.partition, *shown)
         self._around.invariants.watermark(
-            self._slot.id, self.process.name, replica.partition, *shown
+            self._place.id, self.process.name, replica.partition, *shown
         )
 
     def _note_role(self, replica: Replica) -> None:
@@ -338,7 +283,7 @@ class Broker:
     def connected(self, broker: int) -> None:
         """A stream to a leader is open."""
         if self.replicas is not None:
-            self._around.report(self._slot.id, broker, None)
+            self._around.report(self._place.id, broker, None)
             self.replicas.connected(broker, self._now())
             self._carry_out()
 
@@ -353,7 +298,7 @@ class Broker:
         found = self.session.image.brokers.get(broker)
         if found is not None:
             epoch = found.value.broker_epoch or found.mod_revision
-            self._around.report(self._slot.id, broker, epoch)
+            self._around.report(self._place.id, broker, epoch)
 
     def opened(self, stream: Stream) -> None:
         """Somebody has opened a stream to here."""
@@ -376,14 +321,16 @@ class Broker:
     def leads(self, message: Message) -> bool:
         """Whether a message is one that a leader sends."""
         replica = self.replicas.find(message.partition) if self.replicas else None
-        return replica is not None and replica.leader is not None and not isinstance(message, Follow)
+        return (
+            replica is not None and replica.leader is not None and not isinstance(message, Follow)
+        )
 
     # What clients ask.
 
     def _produce(self, stream: Stream, request: Produce) -> None:
         replica = self.replicas.find(request.partition) if self.replicas else None
         if replica is None:
-            stream.send(self._slot.id, Produced(request.tag, reason=_NOT_HERE))
+            stream.send(self._place.id, Produced(request.tag, reason=_NOT_HERE))
             return
 
         role = replica.leader
@@ -392,7 +339,7 @@ class Broker:
             if self._has_failed:
                 return
             if answer.error is not None:
-                stream.send(self._slot.id, Produced(request.tag, reason=answer.error.reason))
+                stream.send(self._place.id, Produced(request.tag, reason=answer.error.reason))
                 return
             self._show(replica)
             self._around.world.note(
@@ -400,20 +347,18 @@ class Broker:
             )
             assert role is not None
             self._around.invariants.acknowledged(
-                self._slot.id,
+                self._place.id,
                 request.partition,
                 request.batch,
                 request.acks,
                 answer.base_offset,
                 role.core.leader_epoch,
             )
-            stream.send(
-                self._slot.id, Produced(request.tag, answer.base_offset, answer.duplicate)
-            )
+            stream.send(self._place.id, Produced(request.tag, answer.base_offset, answer.duplicate))
 
         assert self.replicas is not None
         self.replicas.lease(self.session.deadline_s)
-        batch = request.batch.incoming(self._slot.clock.wall_ms())
+        batch = request.batch.incoming(self._place.clock.wall_ms())
         replica.append(Append(batch, request.acks, done), self._now())
         self._carry_out()
 
@@ -435,7 +380,7 @@ class Broker:
         except Refusal:
             return None
         epoch = replica.leader.core.leader_epoch
-        self._around.invariants.latest(self._slot.id, partition, epoch)
+        self._around.invariants.latest(self._place.id, partition, epoch)
         return offset
 
     def trim(self, partition: PartitionId, share: float) -> bool:
@@ -471,7 +416,7 @@ class Broker:
         replica = self.replicas.find(partition) if self.replicas else None
         if replica is None or replica.leader is None:
             why = replica.why_stopped if replica else "no replica"
-            return f"broker {self._slot.id} does not lead {partition}: {why}"
+            return f"broker {self._place.id} does not lead {partition}: {why}"
         machine = replica.log.machine
         if machine.high_watermark < machine.log_end:
             return (

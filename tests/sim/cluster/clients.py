@@ -228,7 +228,7 @@ class Producer:
         assert isinstance(payload, Produced), payload
         if stream is not self._stream or not self._waiting:
             return
-        tag, send = self._waiting[0]
+        tag = self._waiting[0][0]
         if payload.reason is not None:
             self._refused(payload.tag, payload.reason)
             return

@@ -15,16 +15,18 @@ from riverrun_server.core.log.batch import PartitionId
 from riverrun_server.core.replication.terms import Terms
 from riverrun_server.ports.metadata import Compare, Event, Put, Transaction
 from riverrun_server.ports.partitions import Acks
-from tests.sim.cluster.broker import Slot, Surroundings
+from tests.sim.cluster import faults as _kinds_of_faults  # noqa: F401 - registers them
+from tests.sim.cluster.broker import Surroundings
 from tests.sim.cluster.clients import Consumer, Producer
 from tests.sim.cluster.disk import SimDisk
-from tests.sim.cluster.faults import KINDS, Fault, Nemesis, plan
 from tests.sim.cluster.history import History
 from tests.sim.cluster.invariants import Invariants, Violation
 from tests.sim.cluster.metadata import SimMetadata
+from tests.sim.cluster.nemesis import KINDS, Fault, Nemesis, plan
 from tests.sim.cluster.network import Network
 from tests.sim.cluster.requests import Fetched
 from tests.sim.cluster.session import transaction
+from tests.sim.cluster.slot import Slot
 from tests.sim.cluster.world import World
 
 TOPIC = "t"

@@ -49,7 +49,9 @@ class CommittedLog:
             self._batches.append(damaged.get(data, data))
             expected = next_offset(self._batches[-1])
         if expected != high_watermark:
-            return f"the high watermark is {high_watermark} and the batches below it end at {expected}"
+            return (
+                f"the high watermark is {high_watermark} and the batches below it end at {expected}"
+            )
         self.end = expected
         return None
 
@@ -86,7 +88,9 @@ class CommittedLog:
         for base, data, other in zip(self._bases[first:last], ours, theirs, strict=False):
             if data != damaged.get(other, other):
                 return f"at offset {base} it has {_said(other)}, and {_said(data)} is committed"
-        return None if len(theirs) == count else f"it has {len(theirs)} of {count} committed batches"
+        return (
+            None if len(theirs) == count else f"it has {len(theirs)} of {count} committed batches"
+        )
 
     def at(self, offset: int) -> RawRecord | None:
         """Return the record that is committed at an offset."""

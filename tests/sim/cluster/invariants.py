@@ -22,7 +22,6 @@ from tests.sim.cluster.disk import SimDisk
 from tests.sim.cluster.history import History, Loss
 from tests.sim.cluster.raw_log import RawRecord, faults_of
 
-
 # A lease and a confirmed probe each hold for 3 s by the leader's own clock.
 STALE_S = 6.5
 
@@ -218,7 +217,10 @@ class Invariants:
         wrong = (
             (value.leader_epoch < before.leader_epoch, "the leader epoch went back"),
             (value.partition_epoch <= before.partition_epoch, "the partition epoch did not grow"),
-            (not led and value.leader_epoch == before.leader_epoch, "another leader, the same epoch"),
+            (
+                not led and value.leader_epoch == before.leader_epoch,
+                "another leader, the same epoch",
+            ),
         )
         for is_wrong, text in wrong:
             if is_wrong:
@@ -292,7 +294,8 @@ class Invariants:
         A disk that was replaced after it had acknowledged counts: its leader cannot know yet.
         """
         value, last = watched.value, watched.log.last_batch()
-        assert value is not None and last is not None, partition
+        assert value is not None, partition
+        assert last is not None, partition
         base, data = last
         replaced = [
             replica.broker
@@ -470,7 +473,9 @@ class Invariants:
 
     def _from(self, broker: int, stored: StoredPartition, begin: int) -> list[bytes]:
         damaged = self._disks[broker].damaged
-        return [damaged.get(each, each) for each in stored.batches[bisect_left(stored.bases, begin) :]]
+        return [
+            damaged.get(each, each) for each in stored.batches[bisect_left(stored.bases, begin) :]
+        ]
 
 
 def _name(record: RawRecord | None) -> str:

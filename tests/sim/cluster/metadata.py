@@ -169,7 +169,7 @@ class SimMetadata:
             raise LeaseNotFound(f"lease {lease_id} has ended or never was")
         keys = [key for key, each in self._entries.items() if each.lease == lease_id]
         if keys:
-            self._commit({key: None for key in sorted(keys)})
+            self._commit(dict.fromkeys(sorted(keys)))
 
     def watch(
         self,
@@ -331,5 +331,3 @@ def _check(transaction: Transaction) -> None:
         raise InvalidTransaction(f"{count} operations in a transaction, max {MAX_OPERATIONS}")
     if len({each.key for each in transaction.operations}) < len(transaction.operations):
         raise InvalidTransaction("a transaction changes the same key twice")
-
-

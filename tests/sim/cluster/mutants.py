@@ -6,13 +6,9 @@ rule noticed it is printed, for a bug that is only ever noticed far from where i
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
-import sys
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from unittest.mock import patch
 
@@ -23,7 +19,7 @@ from riverrun_server.core.log.batch import BatchHeader, ScannedBatch, Stamp
 from riverrun_server.core.log.epochs import EpochEnd, EpochMap
 from riverrun_server.core.log.partition import PartitionMachine
 from riverrun_server.core.producers import FRESH, Duplicate, ProducerTable
-from riverrun_server.core.replication.following import Following, FollowingState, Taken
+from riverrun_server.core.replication.following import Following
 from riverrun_server.core.replication.isr import InSyncSet
 from riverrun_server.core.replication.leadership import Handshake, Leadership
 from riverrun_server.core.replication.messages import Diverged
@@ -31,13 +27,10 @@ from riverrun_server.core.replication.progress import Followers
 from riverrun_server.ports.partitions import Appended
 from riverrun_server.runtime.appender import Appender
 from riverrun_server.runtime.replication.follower import FollowerRole
-from riverrun_server.runtime.replication.outbox import Proposal
 from riverrun_server.runtime.replication.replica import Replica
 from riverrun_server.runtime.replication.replica_log import ReplicaLog
-from tests.sim.cluster.cluster import Options, draw, simulate
-from tests.sim.cluster.faults import KINDS
-
-SEEDS_MAX = 400
+from tests.sim.cluster.cluster import Options
+from tests.sim.cluster.nemesis import KINDS
 
 _CRASHES = ("kill", "quick_restart", "power_cut", "power_cut_of_all", "pause", "isolated_broker")
 _CUTS = ("isolated_broker", "cut_between_two", "cut_one_way", "split", "swizzle", "broken_streams")
@@ -480,40 +473,3 @@ def pushed_batches_are_not_verified():
     original = FollowerRole._read
     with patch.object(FollowerRole, "_read", read):
         yield
-
-
-def hunt(name: str, seeds_max: int = SEEDS_MAX) -> tuple[str, int | None, str]:
-    """Run seeds with a bug planted; return its name, the seed that caught it, and what it said."""
-    it = MUTANTS[name]
-    with it.plant():
-        for seed in range(seeds_max):
-            options = draw(seed)
-            if it.kinds:
-                options = dataclasses.replace(options, kinds=it.kinds)
-            found = simulate(seed, it.options(options)).violation
-            if found is not None:
-                return name, seed, str(found)
-    return name, None, ""
-
-
-def main() -> int:
-    """Hunt all mutants, or those that are named; fail where one is missed."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", default=sorted(MUTANTS))
-    parser.add_argument("--seeds", type=int, default=SEEDS_MAX)
-    arguments = parser.parse_args()
-    began, missed = time.monotonic(), 0
-    with ProcessPoolExecutor(max_tasks_per_child=1) as pool:
-        hunts = [pool.submit(hunt, name, arguments.seeds) for name in arguments.names]
-        for each in hunts:
-            name, seed, text = each.result()
-            missed += seed is None
-            caught = "MISSED" if seed is None else f"seed {seed}: {text[:110]}"
-            print(f"{name:50} {caught}", flush=True)
-    seconds = time.monotonic() - began
-    print(f"mutants={len(arguments.names)} missed={missed} seconds={seconds:.0f}")
-    return 1 if missed else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -94,5 +94,7 @@ class Cluster:
     def show(self, broker: int, offset: int, *, epoch: int = 1, process: str = "") -> None:
         self.invariants.watermark(broker, process or f"{broker}.1", P0, epoch, offset)
 
-    def acknowledge(self, broker: int, *values: bytes, at: int, acks: Acks = Acks.ALL, epoch: int = 1):
+    def acknowledge(
+        self, broker: int, *values: bytes, at: int, acks: Acks = Acks.ALL, epoch: int = 1
+    ):
         self.invariants.acknowledged(broker, P0, Batch(values), acks, at, epoch)

@@ -79,6 +79,12 @@ def explain(seed: int) -> str:
     return "\n".join(parts)
 
 
+def say(text: str) -> None:
+    """Write a line, at once."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
 def main() -> int:
     """Run seeds side by side; return 1 where one fails."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -101,14 +107,14 @@ def main() -> int:
             events += outcome.events
             if outcome.failure is not None:
                 failures += 1
-                print(outcome.failure, flush=True)
+                say(outcome.failure)
                 if failures >= arguments.failures:
                     pool.shutdown(cancel_futures=True)
                     break
-    print("faults that did harm: " + _listed(faults))
-    print(f"events: {_listed(events)}, batches acknowledged {acknowledged}, checks {checks}")
+    say("faults that did harm: " + _listed(faults))
+    say(f"events: {_listed(events)}, batches acknowledged {acknowledged}, checks {checks}")
     seconds = time.monotonic() - began
-    print(
+    say(
         f"seeds={done} steps={steps} faults={faults.total()} failures={failures} "
         f"seconds={seconds:.0f}"
     )

@@ -180,9 +180,7 @@ class Session:
             self.later(RETRY_S, lambda: self._list(self._go_live))
             return
         revision = before.mod_revision if before else 0
-        put = Transaction(
-            (Compare.unchanged(key, revision),), (Put(key, value, lease.lease_id),)
-        )
+        put = Transaction((Compare.unchanged(key, revision),), (Put(key, value, lease.lease_id),))
 
         def answered(answer: object) -> None:
             if not isinstance(answer, TransactionResult) or not answer.succeeded:

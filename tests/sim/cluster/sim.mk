@@ -5,4 +5,4 @@ sim: $(VENV)/.stamp ## clusters in virtual time with everything going wrong (SEE
 	@$(BIN)/python -m tests.sim.cluster.run $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FROM),--from $(FROM))
 
 sim-mutants: $(VENV)/.stamp ## plant known bugs into replication and control, one by one: the simulation must catch each (NAMES="…")
-	@$(BIN)/python -m tests.sim.cluster.mutants $(NAMES)
+	@$(BIN)/python -m tests.sim.cluster.hunt $(NAMES)

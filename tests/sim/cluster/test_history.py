@@ -6,7 +6,7 @@ import pytest
 
 from riverrun_server.ports.partitions import Acks
 from tests.sim.cluster.batches import Batch
-from tests.sim.cluster.history import Delivery, History, Loss, Outcome, Send
+from tests.sim.cluster.history import Delivery, Loss, Outcome, Send
 from tests.sim.cluster.rows import P0, Cluster
 
 

@@ -52,9 +52,7 @@ class World:
         self.trace = Trace()
         self._order = self.dice("order")
         self._serial = 0
-        self._heap: list[
-            tuple[float, float, int, Action, tuple[object, ...], Process | None]
-        ] = []
+        self._heap: list[tuple[float, float, int, Action, tuple[object, ...], Process | None]] = []
 
     def dice(self, name: str) -> random.Random:
         """Return the dice of one part of the world."""

@@ -332,3 +332,16 @@ def test_a_deleted_topic_is_forgotten_and_its_appends_are_answered():
     assert world[1].replicas.find(ID) is None
     assert not answers[0].error.meaning.definite
     world[1].replicas.forget(ID)
+
+
+def test_however_many_partitions_wait_only_so_much_is_gathered_at_once():
+    world, outbox = ready(), Outbox()
+    world[1].append(bytes(1_000))
+    world.collect()
+    (push,) = world.sent(Push, to=2)
+    big = dataclasses.replace(push, batches=(push.batches[0]._replace(data=bytes(3 << 20)),))
+    for number in range(5):
+        outbox.feed_later(ID._replace(partition=number), lambda: outbox.send(2, big))
+        outbox.feed_later(ID._replace(partition=number), lambda: outbox.send(2, big))
+    assert [len(outbox.take_envelopes(1, 10)), outbox.has_more] == [3, True]
+    assert [len(outbox.take_envelopes(1, 10)), outbox.has_more] == [2, False]

@@ -18,6 +18,7 @@ from riverrun_server.core.log.epochs import EPOCHS_LOST_MAX, EpochMap
 from riverrun_server.core.log.partition import PartitionMachine
 from riverrun_server.core.log.state import LogState
 from riverrun_server.core.producers import ProducerTable
+from riverrun_server.core.replication.feeding import Feeds, Windows
 from riverrun_server.core.replication.following import Following, FollowingState
 from riverrun_server.core.replication.isr import InSyncSet
 from riverrun_server.core.replication.leadership import Handshake, Leadership
@@ -51,7 +52,9 @@ def leadership(log, leader_epoch: int) -> Leadership:
         replicas=(1, 2),
         isr=(Replica(1, Id(bytes(16))),),
     )
-    return Leadership(machine, epochs, InSyncSet(1, value, 9), 1, len(log), Terms(), 0.0)
+    feeds = Feeds(1_000, 1_000, Windows(1_000), lambda: None)
+    insync = InSyncSet(1, value, 9)
+    return Leadership(machine, epochs, insync, feeds, 1, len(log), Terms(), 0.0)
 
 
 def reconcile(leader_log, follower_log, leader_epoch: int, committed: int = 0):

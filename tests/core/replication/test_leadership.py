@@ -13,6 +13,7 @@ from riverrun_server.core.log.epochs import EpochEntry, EpochMap
 from riverrun_server.core.log.partition import PartitionMachine
 from riverrun_server.core.log.state import LogState
 from riverrun_server.core.producers import ProducerTable
+from riverrun_server.core.replication.feeding import Feeds, Windows
 from riverrun_server.core.replication.isr import InSyncSet
 from riverrun_server.core.replication.leadership import Handshake, Leadership
 from riverrun_server.core.replication.messages import Acked, Diverged, Follow
@@ -48,9 +49,9 @@ class Led:
             elr=tuple(map(life, elr)),
             min_isr=min_isr,
         )
-        self.core = Leadership(
-            self.machine, self.epochs, InSyncSet(1, self.value, 9), 1, end, Terms(), now
-        )
+        insync = InSyncSet(1, self.value, 9)
+        feeds = Feeds(1_000, 1_000, Windows(1_000), lambda: None)
+        self.core = Leadership(self.machine, self.epochs, insync, feeds, 1, end, Terms(), now)
         self.core.lease_deadline = float("inf")
         self.register()
 

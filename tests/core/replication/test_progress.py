@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from riverrun_server.core.log.batch import StoredBatch
-from riverrun_server.core.replication.feeding import Feeds, Portion
+from riverrun_server.core.replication.feeding import Feeds, Portion, Windows
 from riverrun_server.core.replication.progress import Followers, Probes
 
 
@@ -87,8 +87,12 @@ def stored(base: int, size: int = 36) -> StoredBatch:
     return StoredBatch(base, base + 1, 1, bytes(size))
 
 
+def feeds(max_push_bytes, max_under_way_bytes, windows=None, hungry=lambda: None) -> Feeds:
+    return Feeds(max_push_bytes, max_under_way_bytes, windows or Windows(1 << 30), hungry)
+
+
 def test_who_asks_is_answered_also_where_there_is_nothing():
-    it = Feeds(1_000, 2_000)
+    it = feeds(1_000, 2_000)
     assert it.next_portion(2, 5) is None
     it.begin(2, 5)
     assert it.next_portion(2, 5) == Portion(5, 0)
@@ -99,7 +103,7 @@ def test_who_asks_is_answered_also_where_there_is_nothing():
 
 
 def test_no_more_is_under_way_than_allowed_until_it_is_acknowledged():
-    it = Feeds(150, 250)  # a batch of 36 bytes counts 100
+    it = feeds(150, 250)  # a batch of 36 bytes counts 100
     it.begin(2, 0)
     assert it.next_portion(2, 9) == Portion(0, 150)
     it.sent(2, (stored(0), stored(1)))
@@ -113,10 +117,54 @@ def test_no_more_is_under_way_than_allowed_until_it_is_acknowledged():
 
 
 def test_a_follower_that_asks_anew_has_nothing_under_way():
-    it = Feeds(150, 250)
+    it = feeds(150, 250)
     it.begin(2, 0)
     it.sent(2, (stored(0), stored(1), stored(2)))
     it.begin(2, 1)
     assert it.next_portion(2, 9) == Portion(1, 150)
     it.end(2)
     assert it.next_portion(2, 9) is None
+
+
+def test_all_partitions_together_leave_no_more_unacknowledged_than_allowed():
+    windows, told = Windows(250), []
+    one = feeds(150, 250, windows, lambda: told.append("one"))
+    other = feeds(150, 250, windows, lambda: told.append("other"))
+    for each in (one, other):
+        each.begin(2, 0)
+        each.begin(3, 0)
+    one.sent(2, (stored(0), stored(1)))
+    assert other.next_portion(2, 9) == Portion(0, 50)
+    other.sent(2, (stored(0),))
+    assert other.next_portion(2, 9) is None
+    assert other.next_portion(3, 9) == Portion(0, 150)  # another broker has a window of its own
+    one.acked(2, 1)
+    assert told == []
+    one.acked(2, 2)
+    assert told == ["other"]
+    assert other.next_portion(2, 9) == Portion(1, 150)
+    other.owe()
+    one.sent(2, (stored(2), stored(3)))
+    assert other.next_portion(2, 9) == Portion(1, 0)  # news without batches always fit
+
+
+def test_what_is_given_up_is_not_under_way():
+    windows, told = Windows(150), []
+    one = feeds(150, 250, windows)
+    other = feeds(150, 250, windows, lambda: told.append("other"))
+    for each in (one, other):
+        each.begin(2, 0)
+        each.sent(2, (stored(0),))
+    assert other.next_portion(2, 9) is None
+    one.begin(2, 0)
+    assert told == ["other"]
+    other.end(2)
+    assert windows.room(2) == 150
+    one.sent(2, (stored(0), stored(1)))
+    other.begin(2, 0)
+    other.sent(2, ())
+    assert other.next_portion(2, 9) is None
+    other.close()
+    one.close()
+    assert windows.room(2) == 150
+    assert told == ["other"]

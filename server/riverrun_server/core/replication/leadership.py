@@ -43,6 +43,7 @@ class Leadership:
         machine: of the log; its epoch has begun at `epoch_start`.
         epochs: of the log.
         insync: the replicas in sync.
+        feeds: who is fed; nobody yet.
         me: this broker.
         epoch_start: where the log ended when the epoch began.
         terms: times and bounds.
@@ -54,6 +55,7 @@ class Leadership:
         machine: PartitionMachine,
         epochs: EpochMap,
         insync: InSyncSet,
+        feeds: Feeds,
         me: int,
         epoch_start: int,
         terms: Terms,
@@ -61,7 +63,7 @@ class Leadership:
     ) -> None:
         self.insync = insync
         self.followers = Followers(now)
-        self.feeds = Feeds(terms.max_push_bytes, terms.max_under_way_bytes)
+        self.feeds = feeds
         self.registered: Mapping[int, Registered] = {}
         self.lease_deadline = float("-inf")
         self.unclean_allowed = False
@@ -204,8 +206,7 @@ class Leadership:
     def depose(self) -> None:
         """Learn that a newer leader epoch has been accepted somewhere."""
         self.deposed = True
-        for broker in list(self.feeds):
-            self.feeds.end(broker)
+        self.feeds.close()
 
     # What follows from it.
 

@@ -18,6 +18,7 @@ class Terms:
         retry_s: before a question that was not answered is asked again.
         max_push_bytes: of the batches in one push, unless a single one is larger.
         max_under_way_bytes: that one follower of one partition may leave unacknowledged.
+        max_window_bytes: that one broker may leave unacknowledged of all partitions together.
     """
 
     lag_s: float = 10.0
@@ -26,6 +27,7 @@ class Terms:
     retry_s: float = 1.0
     max_push_bytes: int = 1 << 20
     max_under_way_bytes: int = 8 << 20
+    max_window_bytes: int = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from riverrun_server.core.cluster.values import Durability, PartitionValue
 from riverrun_server.core.errors import Reason
 from riverrun_server.core.log.batch import PartitionId, ScannedBatch, StoredBatch
 from riverrun_server.core.replication.following import Following, FollowingState
@@ -41,6 +42,26 @@ class FollowerRole:
         self._outbox = outbox
         self._scan = scan
         self._relaxed = relaxed
+
+    @classmethod
+    def begin(
+        cls,
+        log: ReplicaLog,
+        value: PartitionValue,
+        outbox: Outbox,
+        scan: Callable[[PartitionId, bytes], ScannedBatch],
+        retry_s: float,
+    ) -> FollowerRole:
+        """Follow the leader that a partition's value names, in its epoch and in no older one.
+
+        Raises:
+            StorageError: nothing was written.
+        """
+        log.accept_epoch(value.leader_epoch)
+        core = Following(log.partition, value.leader_epoch, log.machine, log.epochs, retry_s)
+        leader = (value.leader, value.leader_broker_epoch)
+        relaxed = value.durability is Durability.RELAXED
+        return cls(log, core, leader, outbox, scan, relaxed=relaxed)
 
     def ask(self, now: float) -> None:
         """Ask the leader to be fed: a new epoch, a new stream, a truncation, a gap, silence."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
+from riverrun_server.core.cluster.values import Durability
 from riverrun_server.core.errors import Reason, Refusal
+from riverrun_server.core.replication.feeding import Feeds
+from riverrun_server.core.replication.isr import InSyncSet
 from riverrun_server.core.replication.leadership import Handshake, Leadership
 from riverrun_server.core.replication.messages import Acked, Follow, Message, Push
+from riverrun_server.core.replication.terms import Terms
 from riverrun_server.ports.partitions import Acks, Append, Appended
 from riverrun_server.runtime.replication.outbox import Outbox, Outcome, Proposal
 from riverrun_server.runtime.replication.replica_log import ReplicaLog
@@ -23,7 +26,6 @@ class LeaderRole:
         log: whose epoch has begun.
         core: decides.
         outbox: takes what is to be sent and asked for.
-        hungry: told that followers may be fed; `feed` is called soon after.
         relaxed: what is written counts as durable.
     """
 
@@ -32,15 +34,36 @@ class LeaderRole:
         log: ReplicaLog,
         core: Leadership,
         outbox: Outbox,
-        hungry: Callable[[], None],
         *,
         relaxed: bool,
     ) -> None:
         self.core = core
         self._log = log
         self._outbox = outbox
-        self._hungry = hungry
+        self._hungry = core.feeds.hungry
         self._relaxed = relaxed
+
+    @classmethod
+    def begin(
+        cls,
+        log: ReplicaLog,
+        insync: InSyncSet,
+        feeds: Feeds,
+        outbox: Outbox,
+        me: int,
+        terms: Terms,
+        now: float,
+    ) -> LeaderRole:
+        """Begin the leader epoch that a partition's value names.
+
+        Raises:
+            CorruptData: the log knows that epoch already, or a later one.
+            StorageError: nothing was written.
+        """
+        value, epoch_start = insync.committed, log.machine.log_end
+        log.begin_epoch(value.leader_epoch)
+        core = Leadership(log.machine, log.epochs, insync, feeds, me, epoch_start, terms, now)
+        return cls(log, core, outbox, relaxed=value.durability is Durability.RELAXED)
 
     def append(self, append: Append, now: float) -> None:
         """Append a batch; never raises, the answer comes through `append.done`."""
@@ -143,6 +166,7 @@ class LeaderRole:
 
     def end(self) -> None:
         """Lead no more: whether what waits will be committed nobody here will know."""
+        self.core.feeds.close()
         self._log.appender.give_up(
             Refusal(
                 Reason.NOT_ENOUGH_REPLICAS_AFTER_APPEND,

@@ -14,6 +14,8 @@ from riverrun_server.core.log.batch import PartitionId
 from riverrun_server.core.replication.messages import Envelope, Message, Push
 from riverrun_server.core.replication.terms import Change
 
+# So much is gathered at once: reading it may mean the disk.
+_GATHERED_BYTES_MAX: Final = 8 << 20
 # An envelope stays within a frame of 4 MiB; one batch has at most 3.
 _ENVELOPE_BYTES_MAX: Final = 3 << 20
 _ENVELOPE_MESSAGES_MAX: Final = 1_000
@@ -50,9 +52,16 @@ class Outbox:
     _messages: dict[int, list[Message]] = field(default_factory=dict)
     _proposals: list[Proposal] = field(default_factory=list)
     _hungry: dict[PartitionId, Callable[[], None]] = field(default_factory=dict)
+    _gathered_bytes: int = 0
+
+    @property
+    def has_more(self) -> bool:
+        """Whether followers wait to be fed."""
+        return bool(self._hungry)
 
     def send(self, to: int, message: Message) -> None:
         """Send a message to a broker, behind the earlier ones."""
+        self._gathered_bytes += _size(message)
         self._messages.setdefault(to, []).append(message)
 
     def propose(self, partition: PartitionId, change: Change) -> None:
@@ -64,10 +73,13 @@ class Outbox:
         self._hungry[partition] = feed
 
     def take_envelopes(self, sender: int, sender_epoch: int) -> list[Envelope]:
-        """Return, and forget, all messages, in envelopes that each fit a frame."""
-        hungry, self._hungry = self._hungry, {}
-        for feed in hungry.values():
-            feed()
+        """Return, and forget, what is to be sent, in envelopes that each fit a frame.
+
+        Followers are fed until enough is gathered; the rest stays for the next call (`has_more`).
+        """
+        while self._hungry and self._gathered_bytes < _GATHERED_BYTES_MAX:
+            self._hungry.pop(next(iter(self._hungry)))()
+        self._gathered_bytes = 0
         messages, self._messages = self._messages, {}
         return [
             Envelope(sender, sender_epoch, to, part)
@@ -81,11 +93,15 @@ class Outbox:
         return proposals
 
 
+def _size(message: Message) -> int:
+    return sum(len(each.data) for each in message.batches) if isinstance(message, Push) else 0
+
+
 def _parts(messages: list[Message]) -> Iterator[tuple[Message, ...]]:
     part: list[Message] = []
     size = 0
     for message in messages:
-        data = sum(len(each.data) for each in message.batches) if isinstance(message, Push) else 0
+        data = _size(message)
         if part and (size + data > _ENVELOPE_BYTES_MAX or len(part) == _ENVELOPE_MESSAGES_MAX):
             yield tuple(part)
             part, size = [], 0

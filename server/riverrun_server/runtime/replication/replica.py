@@ -13,10 +13,10 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from riverrun_server.core.cluster.values import Durability, PartitionValue
+from riverrun_server.core.cluster.values import PartitionValue
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.log.batch import PartitionId, StoredBatch
-from riverrun_server.core.replication.following import Following
+from riverrun_server.core.replication.feeding import Feeds, Windows
 from riverrun_server.core.replication.isr import InSyncSet
 from riverrun_server.core.replication.leadership import Leadership
 from riverrun_server.core.replication.messages import Message, Refused
@@ -49,6 +49,7 @@ class Replica:
         services: what all replicas share.
         terms: times and bounds.
         outbox: takes what is to be sent and asked for.
+        windows: how much is under way to each broker.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Replica:
         services: ReplicaServices,
         terms: Terms,
         outbox: Outbox,
+        windows: Windows,
     ) -> None:
         self.partition = partition
         self.why_stopped: str | None = None
@@ -70,6 +72,7 @@ class Replica:
         self._services = services
         self._terms = terms
         self._outbox = outbox
+        self._windows = windows
         self._value: PartitionValue | None = None
         self._revision = 0
         self._registered: Mapping[int, Registered] = {}
@@ -276,52 +279,25 @@ class Replica:
                 if leads:
                     self._lead(value, now)
                 else:
-                    self._follow(value, now)
+                    scan, retry_s = self._services.scan, self._terms.retry_s
+                    self.follower = FollowerRole.begin(self.log, value, self._outbox, scan, retry_s)
+                    self.follower.ask(now)
                 self._has_begun = True
             return
         self._has_begun = True
 
     def _lead(self, value: PartitionValue, now: float) -> None:
-        newest = self.log.epochs.latest
-        if newest is not None and newest.leader_epoch >= value.leader_epoch:
-            raise CorruptData(
-                f"its log has leader epoch {newest.leader_epoch} and the metadata says "
-                f"{value.leader_epoch}: the metadata is older than the data"
-            )
-        self.log.begin_epoch(value.leader_epoch)
         insync = InSyncSet(self._me, value, self._revision)
-        machine = self.log.machine
-        core = Leadership(
-            machine, self.log.epochs, insync, self._me, machine.log_end, self._terms, now
-        )
-        self._inform(core)
-        self.leader = LeaderRole(
-            self.log,
-            core,
-            self._outbox,
+        terms = self._terms
+        feeds = Feeds(
+            terms.max_push_bytes,
+            terms.max_under_way_bytes,
+            self._windows,
             lambda: self._outbox.feed_later(self.partition, self.feed),
-            relaxed=value.durability is Durability.RELAXED,
         )
+        self.leader = LeaderRole.begin(self.log, insync, feeds, self._outbox, self._me, terms, now)
+        self._inform(self.leader.core)
         self.leader.reconsider(now)
-
-    def _follow(self, value: PartitionValue, now: float) -> None:
-        self.log.accept_epoch(value.leader_epoch)
-        core = Following(
-            self.partition,
-            value.leader_epoch,
-            self.log.machine,
-            self.log.epochs,
-            self._terms.retry_s,
-        )
-        self.follower = FollowerRole(
-            self.log,
-            core,
-            (value.leader, value.leader_broker_epoch),
-            self._outbox,
-            self._services.scan,
-            relaxed=value.durability is Durability.RELAXED,
-        )
-        self.follower.ask(now)
 
     def _end(self) -> None:
         if self.leader is not None:

@@ -17,7 +17,7 @@ from riverrun_server.core.log.partition import PartitionMachine
 from riverrun_server.core.log.state import LogState
 from riverrun_server.core.producers import ProducersSnapshot, ProducerTable
 from riverrun_server.core.replication.messages import Restart
-from riverrun_server.ports.log import LogStore, StorageError
+from riverrun_server.ports.log import CorruptData, LogStore, StorageError
 from riverrun_server.runtime.appender import SNAPSHOT_INTERVAL_BYTES, Appender
 from riverrun_server.runtime.recovery import recover_producers
 from riverrun_server.runtime.replication.cutting import state_below
@@ -145,8 +145,17 @@ class ReplicaLog:
     # Leader epochs.
 
     def begin_epoch(self, leader_epoch: int) -> None:
-        """Lead from the log end on in a new epoch."""
-        machine = self.machine
+        """Lead from the log end on in a new epoch.
+
+        Raises:
+            CorruptData: the log knows that epoch already, or a later one.
+        """
+        machine, newest = self.machine, self.epochs.latest
+        if newest is not None and newest.leader_epoch >= leader_epoch:
+            raise CorruptData(
+                f"its log has leader epoch {newest.leader_epoch} and the metadata says "
+                f"{leader_epoch}: the metadata is older than the data"
+            )
         if machine.producers_known_to > machine.log_end:
             self._forget_producers()
         entry = EpochEntry(leader_epoch, machine.log_end)

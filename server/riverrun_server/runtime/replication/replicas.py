@@ -22,6 +22,7 @@ from riverrun_server.core.cluster.values import (
 )
 from riverrun_server.core.errors import Reason
 from riverrun_server.core.log.batch import PartitionId
+from riverrun_server.core.replication.feeding import Windows
 from riverrun_server.core.replication.messages import Envelope, Refused
 from riverrun_server.core.replication.terms import Registered, Terms
 from riverrun_server.runtime.replication.outbox import Outbox, Outcome, Proposal
@@ -31,10 +32,17 @@ from riverrun_server.runtime.replication.replica_log import ReplicaServices, Syn
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What is to be carried out."""
+    """What is to be carried out.
+
+    Attributes:
+        envelopes: to be sent, in order.
+        proposals: of which the outcomes are to be told.
+        more: there is more to be sent, take again.
+    """
 
     envelopes: list[Envelope]
     proposals: list[Proposal]
+    more: bool = False
 
 
 class Replicas:
@@ -65,6 +73,7 @@ class Replicas:
         self._terms = terms
         self._allows_loss = allows_loss
         self._outbox = Outbox()
+        self._windows = Windows(terms.max_window_bytes)
         self._replicas: dict[PartitionId, Replica] = {}
         self._lease_deadline = float("-inf")
 
@@ -172,18 +181,35 @@ class Replicas:
     def take(self) -> Work:
         """Return, and forget, what is to be sent and asked for."""
         envelopes = self._outbox.take_envelopes(self.me, self.broker_epoch)
-        return Work(envelopes, self._outbox.take_proposals())
+        return Work(envelopes, self._outbox.take_proposals(), self._outbox.has_more)
+
+    # Opening.
+
+    def prepare(self, partition: PartitionId) -> Replica:
+        """Return a new replica that is not served yet; `recover` it, in a thread perhaps, and `adopt` it."""
+        return Replica(
+            partition,
+            self.me,
+            self.broker_epoch,
+            self._services,
+            self._terms,
+            self._outbox,
+            self._windows,
+        )
+
+    def adopt(self, replica: Replica) -> None:
+        """Serve a replica that has been recovered."""
+        assert replica.partition not in self._replicas, replica.partition
+        replica.lease(self._lease_deadline)
+        self._replicas[replica.partition] = replica
 
     def _replica(self, partition: PartitionId, value: PartitionValue) -> Replica | None:
         found = self._replicas.get(partition)
         if found is not None or self.me not in value.replicas:
             return found
-        replica = Replica(
-            partition, self.me, self.broker_epoch, self._services, self._terms, self._outbox
-        )
+        replica = self.prepare(partition)
         replica.recover()
-        replica.lease(self._lease_deadline)
-        self._replicas[partition] = replica
+        self.adopt(replica)
         return replica
 
 

@@ -35,6 +35,9 @@ _PRODUCERS = (("all",), ("all", "once"), ("all", "all"), ("all", "leader"), ("al
 # Kinds of faults that together make what each of them alone does not: logs that part again and again,
 # changes of the ISR of which nobody knows whether they happened, replicas that begin from nothing.
 _TOGETHER = (
+    ("leaders_isolated_in_turn",),
+    ("leaders_isolated_in_turn", "power_cut", "quick_restart"),
+    ("leaders_isolated_in_turn", "slow_disk", "store_cut_off", "pause"),
     ("isolated_broker", "pause", "kill"),
     ("isolated_broker", "power_cut_of_all", "slow_disk"),
     ("cut_one_way", "quick_restart", "power_cut"),
@@ -95,15 +98,15 @@ def draw(seed: int) -> Options:
     unclean = dice.random() < 0.15
     return Options(
         brokers=brokers,
-        partitions=dice.choice((1, 1, 2, 3)),
+        partitions=dice.choice((1, 1, 1, 2, 3)),
         replication_factor=replication_factor,
         min_isr=dice.randint(1, replication_factor - 1) if dice.random() < 0.4 else 2,
         unclean=unclean,
         relaxed=unclean and dice.random() < 0.4,
         kinds=kinds,
-        mean_gap_s=dice.choice((0.3, 0.6, 1.2, 2.0)),
-        faults_s=dice.choice((5.0, 8.0, 12.0)),
-        produce_every_s=dice.choice((0.05, 0.15, 0.3)),
+        mean_gap_s=dice.choice((0.3, 0.5, 0.8, 1.5)),
+        faults_s=dice.choice((4.0, 7.0, 10.0)),
+        produce_every_s=dice.choice((0.08, 0.15, 0.3)),
         terms=Terms(
             lag_s=dice.choice((0.4, 1.5, 4.0, 10.0)),
             probe_s=dice.choice((0.3, 1.0)),

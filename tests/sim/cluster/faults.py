@@ -245,6 +245,48 @@ def swizzle(cluster: Cluster, each: Fault) -> Ongoing:
 
 
 @fault
+def leaders_isolated_in_turn(cluster: Cluster, each: Fault) -> Ongoing:
+    """Whoever leads a partition is cut off until another leads, which is cut off then, and so on.
+
+    Clients reach them all, so each leaves a tail of its own that is not committed (KIP-279's shapes).
+    """
+    partition = cluster.partitions[int(each.picks[2] * len(cluster.partitions))]
+    network = cluster.network
+    bit = _grew(network.bitten, *_HELD)
+    isolated: list[tuple[int, list[tuple[Node, Node]]]] = []
+    is_over = False
+
+    def mend() -> None:
+        _, pairs = isolated.pop(0)
+        for pair in pairs:
+            network.mend(*pair)
+
+    def isolate() -> None:
+        if is_over:
+            return
+        leader = cluster.leader_of(partition)
+        if leader not in [broker for broker, _ in isolated]:
+            others: list[Node] = [STORE, *(other for other in cluster.slots if other != leader)]
+            pairs = [pair for other in others for pair in ((leader, other), (other, leader))]
+            for pair in pairs:
+                network.cut(*pair)
+            isolated.append((leader, pairs))
+            # The one before comes back shortly before or after the next is elected.
+            if len(isolated) > 1:
+                cluster.world.after(each.picks[0] * 4.0, lambda: isolated and mend())
+        cluster.world.after(0.3 + each.picks[1], isolate)
+
+    def end() -> None:
+        nonlocal is_over
+        is_over = True
+        while isolated:
+            mend()
+
+    isolate()
+    return Ongoing(end, bit)
+
+
+@fault
 def broken_streams(cluster: Cluster, each: Fault) -> Ongoing | None:
     """The streams between two brokers break; the brokers reach each other again at once."""
     if not cluster.network.break_streams(*_two(cluster, each)):

@@ -56,6 +56,7 @@ class Surroundings:
     policy: TopicPolicy
     terms: Terms
     tail_bytes: int
+    snapshot_interval_bytes: int
     report: Callable[[int, int, int | None], None]
 
 
@@ -126,6 +127,7 @@ class Broker:
             scan_batch,
             place.clock.wall_ms,
             self._fail,
+            snapshot_interval_bytes=around.snapshot_interval_bytes,
         )
         self.replicas = Replicas(
             place.id, self.session.broker_epoch, services, around.terms, self._allows_loss

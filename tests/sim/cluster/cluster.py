@@ -71,6 +71,7 @@ class Options:
         produce_every_s: about so long from one batch of a producer to the next.
         terms: times and bounds of replication.
         tail_bytes: memory for the newest batches of a broker.
+        snapshot_interval_bytes: between two snapshots of a partition's producers.
     """
 
     brokers: int = 3
@@ -85,6 +86,7 @@ class Options:
     produce_every_s: float = 0.25
     terms: Terms = field(default_factory=Terms)
     tail_bytes: int = 1 << 16
+    snapshot_interval_bytes: int = 1 << 20
 
 
 def draw(seed: int) -> Options:
@@ -115,6 +117,7 @@ def draw(seed: int) -> Options:
             max_under_way_bytes=dice.choice((300, 1000, 8 << 20)),
         ),
         tail_bytes=dice.choice((0, 500, 1 << 16)),
+        snapshot_interval_bytes=dice.choice((100, 1000, 1 << 20)),
     )
 
 
@@ -147,6 +150,7 @@ class Cluster:
             self.policy,
             options.terms,
             options.tail_bytes,
+            options.snapshot_interval_bytes,
             self._report,
         )
         self.slots = {broker: Slot(around, broker, self.disks[broker]) for broker in ids}

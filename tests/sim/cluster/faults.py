@@ -399,7 +399,7 @@ def compaction(cluster: Cluster, each: Fault) -> Ongoing:
 def slow_disk(cluster: Cluster, each: Fault) -> Ongoing:
     """Syncs of one broker take long."""
     disk = _any(list(cluster.slots.values()), each.picks[0]).disk
-    disk.slow_s = 0.05 + 2.0 * each.picks[1]
+    disk.slow_s = 0.05 + 4.0 * each.picks[1] ** 2
 
     def end() -> None:
         disk.slow_s = 0.0

@@ -118,7 +118,11 @@ def sync_proves_too_much():
 
 
 @mutant("a sync that began before a truncation proves the log behind it",
-        "slow_disk", "isolated_broker", "pause", "split", options=busy)  # fmt: skip
+        "slow_disk",
+    "slow_link",
+    "cut_between_two",
+    "orderly_restart",
+    "quick_restart", options=busy)  # fmt: skip
 def sync_of_a_log_that_was_cut():
     def synced(self, point):
         self._durable_writes = max(self._durable_writes, point.writes)
@@ -188,18 +192,23 @@ def lease_is_trusted():
 
 @mutant("a replica begins again from its high watermark", *_CRASHES)
 def truncates_to_the_high_watermark():
-    follow = Replica._follow
+    accept_epoch = ReplicaLog.accept_epoch
 
-    def truncating(self, value, now):
-        if self.log.machine.high_watermark < self.log.machine.log_end:
-            self.log.truncate(self.log.machine.high_watermark)
-        follow(self, value, now)
+    def truncating(self, leader_epoch):
+        if self.machine.high_watermark < self.machine.log_end:
+            self.truncate(self.machine.high_watermark)
+        accept_epoch(self, leader_epoch)
 
-    with patch.object(Replica, "_follow", truncating):
+    with patch.object(ReplicaLog, "accept_epoch", truncating):
         yield
 
 
-@mutant("one round of truncation is enough", *_CRASHES, "cut_between_two", "slow_link")
+@mutant(
+    "one round of truncation is enough",
+    "leaders_isolated_in_turn",
+    "power_cut_of_all",
+    options=busy,
+)
 def one_round_of_truncation():
     diverged = Following.diverged
 
@@ -212,7 +221,12 @@ def one_round_of_truncation():
         yield
 
 
-@mutant("a follower truncates to where the leader says, whatever its own epochs are", *_CRASHES)
+@mutant(
+    "a follower truncates to where the leader says, whatever its own epochs are",
+    "leaders_isolated_in_turn",
+    "power_cut_of_all",
+    options=busy,
+)
 def own_epochs_are_not_looked_at():
     def diverged(self, message):
         ends = lambda epochs, epoch, log_end: EpochEnd(epoch, log_end)  # noqa: E731
@@ -275,7 +289,13 @@ def epochs_of_messages_are_not_looked_at():
         yield
 
 
-@mutant("what a broker had on its disk it still has after a restart", "replaced_disk")
+@mutant(
+    "what a broker had on its disk it still has after a restart",
+    "replaced_disk",
+    options=lambda options: dataclasses.replace(
+        options, brokers=3, replication_factor=2, min_isr=2, unclean=False, relaxed=False
+    ),
+)
 def progress_outlives_a_process():
     def heard(self, broker, broker_epoch):
         found = original(self, broker, broker_epoch)
@@ -394,7 +414,7 @@ def duplicates_are_written():
         yield
 
 
-@mutant("sequences with gaps are fine", *_CUTS, "quick_restart")
+@mutant("sequences with gaps are fine", "stalled_disk", "another_min_isr", "kill", options=busy)
 def gaps_in_sequences_are_written():
     def check(self, header):
         try:
@@ -432,6 +452,7 @@ def producers_outlive_a_truncation():
         self._trim_to, self._trim_snapshot = 0, None
         self._first_base = None
         self.machine.cut(state)
+        self.appender.cut()
 
     with patch.object(ReplicaLog, "_cut", cut):
         yield

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from riverrun_server.core.cluster.values import Replica
-from riverrun_server.core.errors import Reason
+from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.log.epochs import EPOCHS_LOST_MAX
 from riverrun_server.core.replication.messages import Push, Refused
 from riverrun_server.core.replication.terms import Terms
@@ -157,6 +157,56 @@ def test_a_follower_that_falls_behind_what_is_deleted_begins_anew():
     world.settle()
     assert world[3].machine.log_start == 4
     assert world[3].log() == world[1].log()
+
+
+def test_what_is_deleted_on_the_leader_is_deleted_on_followers():
+    world = ready()
+    for number in range(4):
+        world[1].append(b"a", producer_id=number + 1)
+    world.settle(1)
+    world[1].replica.trim(2)
+    assert world[1].machine.log_start == 2
+    with pytest.raises(Refusal):
+        world[1].replica.trim(5)
+    with pytest.raises(Refusal):
+        world[2].replica.trim(2)
+    world.settle(2)
+    assert [each.machine.log_start for each in world.brokers.values()] == [2, 2, 2]
+    world[1].replica.trim(-1)
+    world.settle(2)
+    assert [each.machine.log_start for each in world.brokers.values()] == [4, 4, 4]
+    assert world[1].append(b"a", producer_id=2)[0].duplicate
+    for broker in (1, 2, 3):
+        world.restart(broker)
+        world.learn()
+        assert world[broker].machine.log_start == 4
+        assert world[broker].replica.why_stopped is None
+
+
+def test_a_deletion_waits_for_the_producers_that_it_would_forget_to_be_committed():
+    world = ready()
+    world[1].append(b"a", producer_id=1)
+    world.run()
+    answers = world[1].append(b"b", producer_id=2)
+    world[1].replica.trim(1)
+    assert world[1].machine.log_start == 0
+    world.settle(1)
+    assert answers
+    assert world[1].machine.log_start == 1
+
+
+def test_a_deletion_that_the_disk_refuses_happens_later_and_nothing_else_waits():
+    world = ready()
+    world[1].append(b"a")
+    world.settle(1)
+    world[1].store.refuse_writes(StorageStalled("behind"))
+    world[1].replica.trim(1)
+    world.tick()
+    assert world[1].machine.log_start == 0
+    world[1].store.refuse_writes(None)
+    world.tick()
+    assert world[1].machine.log_start == 1
+    assert world[1].replica.leader is not None
 
 
 # Damage and full disks.

@@ -147,7 +147,6 @@ class FollowerRole:
         log.machine.committed(min(self.core.committed, log.machine.durable_end))
         log.appender.save_snapshot()
         log.want_trim(self.core.log_start)
-        log.trim()
 
     def _acknowledge(self, probe: int) -> None:
         # Whoever accepted an epoch must refuse older ones for ever, also after a crash right now. A

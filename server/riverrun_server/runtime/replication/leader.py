@@ -156,7 +156,6 @@ class LeaderRole:
             log.appender.release()
         if (refusal := core.too_few()) is not None:
             log.appender.fail_committed(refusal)
-        log.trim()
 
     def feed(self) -> None:
         """Send every follower what it lacks, as far as it may have more under way."""

@@ -202,15 +202,16 @@ class Replica:
         return self.log.read(offset, self.log.machine.high_watermark, max_bytes)
 
     def trim(self, before_offset: int) -> None:
-        """Delete the records before an offset, once all that this needs is committed.
+        """Delete the records before an offset, -1 for all that are committed, as soon as that can be.
 
         Raises:
             Refusal: not led here, or OFFSET_OUT_OF_RANGE above the high watermark.
         """
         if self.leader is None:
             raise self._no_leader()
-        self.log.machine.trim_plan(before_offset, 0)
-        self.log.want_trim(before_offset)
+        plan = self.log.machine.trim_plan(before_offset, 0)
+        if plan is not None:
+            self.log.want_trim(plan.log_start_offset)
         with self._trusting():
             self.log.trim()
 
@@ -239,6 +240,8 @@ class Replica:
         if now >= self._expire_at:
             self._expire_at = now + _EXPIRE_S
             self.log.expire()
+        with self._trusting():
+            self.log.trim()
         with self._trusting():
             if self.leader is not None:
                 self.leader.tick(now)

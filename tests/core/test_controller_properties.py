@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-import dataclasses
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from riverrun_server.core.cluster import keys
 from riverrun_server.core.cluster.changes import TopicPolicy
+from riverrun_server.core.cluster.image import Versioned
 from riverrun_server.core.cluster.standing import broker_epoch
 from riverrun_server.core.cluster.topic_config import UncleanRecovery
 from riverrun_server.core.cluster.values import PartitionValue, Replica
@@ -19,11 +17,18 @@ from tests.core.control_world import ControlWorld, lives_of
 
 BROKERS = 4
 TOPICS = ("a", "b")
-PARTITIONS = 3
+PARTITIONS = 2
 LOST_EPOCHS = 1_000
 
 
 # --- any image
+
+
+def lives(world, broker):
+    """The life that a broker's data is in now, mostly."""
+    found = world.image.brokers.get(broker)
+    now = found.value.incarnations.fsync if found else lives_of(broker).fsync
+    return st.sampled_from([now, now, now, lives_of(broker, 1).fsync])
 
 
 @st.composite
@@ -35,7 +40,7 @@ def partition_values(draw, world):
         kinds[0] = "i"
     members = {
         kind: tuple(
-            Replica(broker, lives_of(broker, draw(st.integers(0, 1))).fsync)
+            Replica(broker, draw(lives(world, broker)))
             for broker, of in zip(replicas, kinds, strict=True)
             if of == kind
         )
@@ -46,7 +51,7 @@ def partition_values(draw, world):
     enough = len(members["i"]) >= min_isr
     leader = draw(st.sampled_from(replicas))
     found = world.image.brokers.get(leader)
-    epochs = [1] if found is None else [1, broker_epoch(found), broker_epoch(found)]
+    epochs = [1] if found is None else [1, *[broker_epoch(found)] * 3]
     return PartitionValue(
         leader=leader,
         leader_epoch=draw(st.integers(0, 9)),
@@ -68,7 +73,8 @@ def worlds(draw):
     for broker in range(1, BROKERS + 1):
         if draw(st.booleans()):
             world.start(broker, draw(st.integers(0, 1)))
-        world.change(broker, fenced=draw(st.booleans()), draining=draw(st.sampled_from([0, 0, 1])))
+        fenced, draining = (draw(st.sampled_from([False, False, True])) for _ in range(2))
+        world.change(broker, fenced=fenced, draining=draining)
         if draw(st.booleans()):
             world.die(broker)
         if broker > 1 and draw(st.sampled_from([0, 0, 0, 1])):
@@ -154,6 +160,10 @@ def check_election(world, before, after):
     in_sync = eligible(world, before, before.isr)
     left = eligible(world, before, before.elr)
     assert after.leader in (in_sync or left)
+    # The new leader is not held up by anybody who is known to be gone.
+    for each in after.isr:
+        assert alive(world, each.broker)
+        assert present(world, before, each)
     assert after.leader_broker_epoch == broker_epoch(world.image.brokers[after.leader])
     if is_led(world, before):
         drains = world.image.brokers[before.leader].value.draining
@@ -242,7 +252,7 @@ def test_from_any_image_the_controller_comes_to_rest_and_harms_nothing(data):
     assert not watched(world, again).steps
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_what_happens_between_rounds_leads_to_rest_as_well(data):
     world = data.draw(worlds())
@@ -288,7 +298,7 @@ def join(world, broker):
             world.put(*here, isr=isr, elr=() if len(isr) >= value.min_isr else elr)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_a_step_that_was_planned_on_another_state_of_what_it_rests_on_does_not_apply(data):
     world = data.draw(worlds())
@@ -304,14 +314,14 @@ def test_a_step_that_was_planned_on_another_state_of_what_it_rests_on_does_not_a
         for change in step.changes:
             if not change.mod_revision:
                 continue
-            stale = copy.deepcopy(world)
             # Whatever a step names was written again, with the same in it.
-            stale._store({change.key: stale.stored[change.key].value})
+            stood = world.stored[change.key]
+            world.stored[change.key] = Versioned(stood.value, world.revision + 1)
             with pytest.raises(Outdated):
-                stale.run([step])
+                world.run([step])
+            world.stored[change.key] = stood
     named = {change.key for step in plan.steps for change in step.changes}
     for here in plan.elected:
         value = world.partition(*here)
         brokers = {value.leader, *(each.broker for each in value.isr)} & set(world.image.brokers)
         assert {keys.broker(each) for each in brokers if each in value.replicas} <= named
-    assert dataclasses.is_dataclass(plan)

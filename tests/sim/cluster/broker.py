@@ -266,6 +266,9 @@ class Broker:
             replica.why_stopped or "",
         )
 
+        if replica.why_stopped is not None:
+            self._around.invariants.stopped(self._place.id, replica.partition, replica.why_stopped)
+
     def _propose(self, proposal: Proposal) -> None:
         def done(answer: object) -> None:
             assert self.replicas is not None

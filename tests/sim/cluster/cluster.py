@@ -43,6 +43,7 @@ _TOGETHER = (
     ("cut_one_way", "quick_restart", "power_cut"),
     ("store_cut_off", "slow_watch", "lost_store_replies", "slow_disk"),
     ("lost_store_replies", "slow_watch", "pause", "slow_link"),
+    ("slow_store", "slow_watch", "kill", "slow_disk", "cut_between_two"),
     ("replaced_disk", "flipped_bit", "kill"),
     ("replaced_disk", "trimmed", "slow_link"),
     ("swizzle", "quick_restart", "another_min_isr"),

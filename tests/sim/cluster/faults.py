@@ -337,6 +337,17 @@ def store_cut_off(cluster: Cluster, each: Fault) -> Ongoing:
 
 
 @fault
+def slow_store(cluster: Cluster, each: Fault) -> Ongoing:
+    """What a broker asks of the store arrives late, also when it has long given up on an answer."""
+    one, _ = _two(cluster, each)
+    slow = cluster.network.slow
+    slow[one, STORE] = 0.2 + 3.0 * each.picks[1]
+    return Ongoing(
+        lambda: slow.pop((one, STORE), None), _grew(cluster.network.bitten, "messages slowed")
+    )
+
+
+@fault
 def lost_store_replies(cluster: Cluster, each: Fault) -> Ongoing:
     """Some of the store's answers are lost, those to successful transactions too."""
     network = cluster.network

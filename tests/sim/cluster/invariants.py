@@ -438,6 +438,15 @@ class Invariants:
                     f"{_name(record)} is committed",
                 )
 
+    def stopped(self, broker: int, partition: PartitionId, why: str) -> None:
+        """A replica will serve nothing any more; only its own disk's damage is a reason for that."""
+        if not self._disks[broker].damaged:
+            raise Violation(
+                "stopped-without-damage",
+                partition,
+                f"broker {broker} trusts its replica no more, on a disk without damage: {why}",
+            )
+
     # In the end.
 
     def at_rest(self) -> None:

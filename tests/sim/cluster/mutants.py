@@ -163,8 +163,15 @@ def wished_for_set_counts():
         yield
 
 
-@mutant("what nobody knows about did not happen",
-        "slow_watch", "lost_store_replies", "store_cut_off", "kill", "slow_disk", options=busy)  # fmt: skip
+@mutant(
+    "what nobody knows about did not happen",
+    "slow_store",
+    "slow_watch",
+    "kill",
+    "slow_disk",
+    "cut_between_two",
+    options=busy,
+)
 def unknown_outcome_means_no():
     def unknown(self):
         self.pending = None
@@ -292,6 +299,8 @@ def epochs_of_messages_are_not_looked_at():
 @mutant(
     "what a broker had on its disk it still has after a restart",
     "replaced_disk",
+    "slow_disk",
+    "slow_link",
     options=lambda options: dataclasses.replace(
         options, brokers=3, replication_factor=2, min_isr=2, unclean=False, relaxed=False
     ),

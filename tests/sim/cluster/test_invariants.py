@@ -259,6 +259,13 @@ def test_a_flipped_bit_counts_for_what_it_was_on_its_own_disk_only(cluster):
         cluster.change()
 
 
+def test_a_replica_that_stops_on_a_whole_disk(cluster):
+    cluster.disks[1].damaged[b"bad"] = b"good"
+    cluster.invariants.stopped(1, P0, "a checksum is wrong")
+    with violation("stopped-without-damage"):
+        cluster.invariants.stopped(2, P0, "a checksum is wrong")
+
+
 def test_replicas_that_differ_behind_what_is_committed(cluster):
     cluster.append(1, values=(b"d",))
     cluster.append(2, 3, values=(b"x",))

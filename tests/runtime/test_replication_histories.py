@@ -323,7 +323,7 @@ def play(seed: int, steps: int = 250, **how) -> History:
 
 @pytest.mark.parametrize("seed", range(12))
 def test_three_replicas_of_any_history_end_with_the_same_log(seed):
-    play(seed)
+    play(seed, min_isr=seed % 2 + 1)
 
 
 @pytest.mark.parametrize("seed", range(6))

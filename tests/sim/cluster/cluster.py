@@ -276,6 +276,8 @@ class Cluster:
                 return f"brokers {sorted(missing)} are not in the ISR of {partition}: {value}"
             if not self._is_registered(value):
                 return f"{partition} is led by nobody who is there: {value}"
+            if value.leader != value.replicas[0]:
+                return f"{partition} is led by broker {value.leader}, not by its first replica"
             slot = self.slots[value.leader]
             if (unrest := slot.broker.unrest(partition)) is not None:
                 return unrest

@@ -99,9 +99,11 @@ def draw(seed: int) -> Options:
     if dice.random() < 0.6:
         kinds = tuple(sorted(dice.sample(sorted(KINDS), dice.randint(1, 8))))
     unclean = dice.random() < 0.15
+    # Now and then more partitions than the controller changes in one step.
+    partitions = 40 if dice.random() < 0.02 else dice.choice((1, 1, 1, 2, 3))
     return Options(
         brokers=brokers,
-        partitions=dice.choice((1, 1, 1, 2, 3)),
+        partitions=partitions,
         replication_factor=replication_factor,
         min_isr=dice.randint(1, replication_factor - 1) if dice.random() < 0.4 else 2,
         unclean=unclean,
@@ -109,7 +111,7 @@ def draw(seed: int) -> Options:
         kinds=kinds,
         mean_gap_s=dice.choice((0.3, 0.5, 0.8, 1.5)),
         faults_s=dice.choice((4.0, 7.0, 10.0)),
-        produce_every_s=dice.choice((0.08, 0.15, 0.3)),
+        produce_every_s=2.0 if partitions > 3 else dice.choice((0.08, 0.15, 0.3)),
         terms=Terms(
             lag_s=dice.choice((0.4, 1.5, 4.0, 10.0)),
             probe_s=dice.choice((0.3, 1.0)),

@@ -288,8 +288,10 @@ def leaders_isolated_in_turn(cluster: Cluster, each: Fault) -> Ongoing:
 
 @fault
 def broken_streams(cluster: Cluster, each: Fault) -> Ongoing | None:
-    """The streams between two brokers break; the brokers reach each other again at once."""
-    if not cluster.network.break_streams(*_two(cluster, each)):
+    """The streams between a broker and the others break; they reach each other again at once."""
+    one, other = _two(cluster, each)
+    others = [other] if each.picks[1] < 0.5 else [each for each in cluster.slots if each != one]
+    if not sum(cluster.network.break_streams(one, other) for other in others):
         return None
     return Ongoing(lambda: None, _always)
 

@@ -17,7 +17,7 @@ def test_a_cluster_loses_nothing_whatever_goes_wrong(seed):
     result = simulate(seed)
     assert result.violation is None, explain(seed)
     assert result.steps >= 500
-    assert result.acknowledged > 20
+    assert result.acknowledged > 5
 
 
 def test_the_same_seed_twice_is_the_same_run():
@@ -37,16 +37,23 @@ def test_a_cluster_without_faults_elects_nobody_and_every_batch_is_acknowledged_
     assert max(send.done_s - send.sent_s for send in sends) < 0.2
 
 
+def test_a_cluster_of_more_partitions_than_one_step_holds_loses_nothing():
+    options = Options(brokers=4, partitions=40, produce_every_s=2.0, faults_s=5.0, mean_gap_s=0.7)
+    result = simulate(0, options)
+    assert result.violation is None, result.violation
+    assert result.faults.total() > 3
+
+
 def test_every_kind_of_fault_does_harm():
     options = Options(mean_gap_s=0.2, faults_s=8.0, produce_every_s=0.15)
     harmless = set(KINDS)
-    for seed in range(20):
+    for seed in range(60):
         result = simulate(seed, options)
         assert result.violation is None, (seed, result.violation)
         harmless -= {kind for kind, count in result.faults.items() if count}
         if not harmless:
             return
-    pytest.fail(f"these did no harm in any of 20 seeds: {sorted(harmless)}")
+    pytest.fail(f"these did no harm in any of 60 seeds: {sorted(harmless)}")
 
 
 def test_a_plan_is_fixed_by_its_dice_and_keeps_to_its_time_and_kinds():

@@ -51,7 +51,7 @@ def run_seed(seed: int) -> Outcome:
     )
 
 
-def explain(seed: int) -> str:
+def explain(seed: int, tries: int = 60) -> str:
     """Return a failure as it is to be looked at: what, how to see it again, the least it takes."""
     first = simulate(seed)
     assert first.violation is not None, seed
@@ -61,7 +61,7 @@ def explain(seed: int) -> str:
         found = simulate(seed, first.cluster.options, list(faults)).violation
         return found is not None and found.rule == rule
 
-    least = minimise(first.cluster.faults, fails, tries=60)
+    least = minimise(first.cluster.faults, fails, tries)
     last = simulate(seed, first.cluster.options, least)
     violation = last.violation or first.violation
     cause = violation.__cause__

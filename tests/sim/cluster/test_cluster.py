@@ -67,7 +67,8 @@ def test_a_plan_is_fixed_by_its_dice_and_keeps_to_its_time_and_kinds():
 
 def test_a_failure_names_its_seed_and_the_least_that_it_takes():
     with MUTANTS["min_isr_is_not_looked_at"].plant():
-        text = explain(6)
-    assert text.startswith("seed 6 failed: ")
+        seed = next(seed for seed in range(100) if simulate(seed).violation)
+        text = explain(seed, tries=4)
+    assert text.startswith(f"seed {seed} failed: ")
     assert "planned faults are needed:" in text
-    assert "again: make sim SEEDS=1 FROM=6" in text
+    assert f"again: make sim SEEDS=1 FROM={seed}" in text

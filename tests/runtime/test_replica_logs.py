@@ -57,13 +57,18 @@ def test_a_replica_that_led_without_a_record_takes_records_of_an_epoch_before():
 
 
 def test_a_batch_in_whose_midst_the_leaders_epoch_ends_goes_as_a_whole():
+    """The leader knows epoch 2 up to offset 2, the follower epoch 1 up to 3 and then epoch 3."""
     world = ready(min_isr=1)
-    world[1].append(b"a", b"a", b"a", acks=Acks.LEADER)
-    world[1].sync()
+    world[1].append(b"a", b"a", b"a", acks=Acks.NONE)
+    for leader, values in ((2, (b"b", b"b")), (1, (b"c",))):
+        world.collect()
+        world.links.clear()  # nobody hears of it
+        world.elect(leader)
+        world.learn(leader)
+        world[leader].append(*values, acks=Acks.NONE)
+    world.collect()
     world.links.clear()
     world.elect(2)
-    world.learn(2)
-    world[2].append(b"b", b"b", acks=Acks.LEADER)
     world.learn()
     world.settle()
     assert world[1].log() == world[2].log() == world[3].log()

@@ -161,6 +161,14 @@ def test_after_an_election_that_lost_data_what_was_committed_is_truncated():
     assert following.diverged(answer) == 1
 
 
+def test_a_log_of_which_everything_was_deleted_is_cut_where_the_leaders_ends():
+    state = LogState(12, 12, 12)
+    machine = PartitionMachine(state, ProducerTable(1), leader_epoch=0, replicated=True)
+    following = Following(ID, 4, machine, EpochMap(), 1.0)
+    answer = leadership([(1, 0)], 4).followed(2, 60, following.ask(0.0), 0)
+    assert following.diverged(answer) == 1
+
+
 def test_records_of_the_leaders_own_epoch_are_not_truncated_but_the_replica_stops():
     machine = machine_of([(4, 0), (4, 1)])
     following = Following(ID, 4, machine, epochs_of([(4, 0), (4, 1)]), 1.0)

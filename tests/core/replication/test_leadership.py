@@ -408,6 +408,8 @@ def test_a_log_that_is_not_a_prefix_is_told_where_they_part():
     assert follow(it, 5, 2) == Diverged(ID, EPOCH, 2, 0, 2)
     assert follow(it, 9, 3) == Diverged(ID, EPOCH, 3, 8, 3)
     assert follow(it, 12, 5) == Diverged(ID, EPOCH, 3, 8, 5)
+    # All of it was deleted, and more than the leader ever had: data was lost in the election.
+    assert follow(it, 12, None) == Diverged(ID, EPOCH, EPOCH, 8, None)
     assert it.core.feeds.next_portion(2, 8) is None
 
 

@@ -8,12 +8,15 @@ epoch at the same place (KIP-279). It decides; whoever drives it truncates, writ
 from __future__ import annotations
 
 import enum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from riverrun_server.core.log.batch import PartitionId, StoredBatch
 from riverrun_server.core.log.epochs import EPOCHS_LOST_MAX, EpochMap
 from riverrun_server.core.log.partition import PartitionMachine
 from riverrun_server.core.replication.messages import Acked, Diverged, Follow, Push, Restart
+
+# So often a leader that does not know yet that it leads is asked again at once.
+_HURRIES: Final = 10
 
 
 class FollowingState(enum.Enum):
@@ -58,6 +61,13 @@ class Following:
         epochs: of the log.
         retry_s: before a question that was not answered is asked again; three times that without
             a word from the leader is silence.
+
+    Attributes:
+        state: how far the logs are known to agree.
+        probe: the leader's newest that came.
+        committed: the leader's high watermark, which may lie behind this log's end.
+        log_start: the leader's.
+        why_stopped: what was found, once it is stopped.
     """
 
     def __init__(
@@ -82,6 +92,7 @@ class Following:
         self._asked_at = float("-inf")
         self._heard_at = float("-inf")
         self._acked = (-1, -1)
+        self._hurries = _HURRIES
 
     @property
     def last_epoch(self) -> int | None:
@@ -182,8 +193,13 @@ class Following:
         return Acked(self._partition, self.leader_epoch, *news)
 
     def refused(self) -> None:
-        """Learn that the leader does not know yet that it leads; it will in a moment."""
-        self._asked_at = float("-inf")
+        """Learn that the leader does not know yet that it leads; it will in a moment.
+
+        If not, it is cut off from the metadata store, and there is no need to hurry.
+        """
+        if self._hurries > 0:
+            self._hurries -= 1
+            self._asked_at = float("-inf")
 
     def pause(self, now: float) -> None:
         """Learn that a push could not be written; what follows it has a gap before it."""

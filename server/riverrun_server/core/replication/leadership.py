@@ -48,6 +48,16 @@ class Leadership:
         epoch_start: where the log ended when the epoch began.
         terms: times and bounds.
         now: in seconds, monotonic, here and everywhere.
+
+    Attributes:
+        registered: by broker id, as the metadata says; to be kept up to date.
+        lease_deadline: until then this broker's session with the metadata store is known to hold; to
+            be kept up to date.
+        unclean_allowed: whether a replica that does not have everything may be elected; likewise.
+        insync: the replicas in sync.
+        followers: what is known of the others.
+        feeds: what was sent to them.
+        deposed: see the transitions.
     """
 
     def __init__(

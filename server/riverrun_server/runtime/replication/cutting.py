@@ -29,14 +29,16 @@ def state_below(log: Log, state: LogState, offset: int) -> LogState:
     latest = append_time = interval_max = 0
     while at < offset:
         found = log.scan(at, _STEP_BYTES)
-        if not found:
-            raise CorruptData(f"nothing is stored from offset {at} on, and the log has {offset}")
+        if not found or found[0].stamp.base_offset > at:
+            raise CorruptData(f"nothing is stored at offset {at}, and the log has {offset}")
         for batch in found:
-            stamp, at = batch.stamp, batch.stamp.next_offset
-            if at > offset:
+            stamp = batch.stamp
+            if stamp.base_offset >= offset:
                 break
+            at = stamp.next_offset
             latest, append_time = stamp.partition_max_timestamp_ms, stamp.append_time_ms
             interval_max = max(interval_max, batch.header.max_timestamp_ms or append_time)
+    assert at == offset, (at, offset)
     return dataclasses.replace(
         state,
         log_end_offset=offset,

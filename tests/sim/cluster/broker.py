@@ -121,6 +121,7 @@ class Broker:
     def _ready(self) -> None:
         around, place = self._around, self._place
         around.world.note(place.id, "registered", self.session.broker_epoch)
+        around.invariants.rows(place.id)
         services = ReplicaServices(
             place.disk.store,
             TailBudget(around.tail_bytes),
@@ -245,6 +246,7 @@ class Broker:
                 replica.partition.partition,
                 f"end={replica.log.machine.log_end}",
             )
+            self._around.invariants.rows(self._place.id)
         if replica.leader is None:
             return
         shown = (replica.leader.core.leader_epoch, replica.log.machine.high_watermark)

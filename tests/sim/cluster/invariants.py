@@ -447,6 +447,17 @@ class Invariants:
                 f"broker {broker} trusts its replica no more, on a disk without damage: {why}",
             )
 
+    def rows(self, broker: int) -> None:
+        """Look at all rows of a broker by themselves: when a process begins, or has cut a log."""
+        disk = self._disks[broker]
+        if disk.damaged:
+            return
+        for partition in self.partitions:
+            self.checks += 1
+            stored = disk.store.stored(partition, durable=False)
+            for fault in () if stored is None else faults_of(stored):
+                raise Violation("raw-log", partition, f"broker {broker}: {fault}")
+
     # In the end.
 
     def at_rest(self) -> None:

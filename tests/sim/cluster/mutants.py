@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from unittest.mock import patch
 
-from riverrun_server.core.cluster import partition_changes
+from riverrun_server.core.cluster import controller, partition_changes
 from riverrun_server.core.cluster.standing import Standing
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.log.batch import BatchHeader, ScannedBatch, Stamp
@@ -411,6 +411,38 @@ def fencing_elects_without_an_epoch():
         )
 
     with patch.object(partition_changes, "_led", led):
+        yield
+
+
+@mutant(
+    "a broker is what the image said of it when it is elected",
+    "quick_restart",
+    "slow_watch",
+    "kill",
+    options=busy,
+)
+def elections_do_not_compare_registrations():
+    def piece(topic, number, found, due, standing):
+        _, write = original(topic, number, found, due, standing)
+        return (), write
+
+    original = controller._piece
+    with patch.object(controller, "_piece", piece):
+        yield
+
+
+@mutant(
+    "who was eligible stays so when another number of replicas is asked for",
+    "another_min_isr",
+    "kill",
+    "power_cut",
+)
+def another_min_isr_keeps_the_elr():
+    def with_min_isr(partition, min_isr):
+        return dataclasses.replace(original(partition, min_isr), elr=partition.elr)
+
+    original = partition_changes.with_min_isr
+    with patch.object(partition_changes, "with_min_isr", with_min_isr):
         yield
 
 

@@ -92,7 +92,7 @@ def _faults_of_epochs(stored: StoredPartition, begins: dict[int, int]) -> list[s
         found.append(f"the epoch map goes back: {entries}")
     if entries and entries[-1][1] > stored.state.log_end_offset:
         found.append(f"epoch {entries[-1]} begins behind the end {stored.state.log_end_offset}")
-    first_base = stored.bases[0] if stored.bases else 0
+    first_base = stored.bases[0] if stored.bases else stored.state.log_start_offset
     for epoch, base in begins.items():
         said = stored.epochs.get(epoch)
         # The epoch of the first batch may have begun in what was deleted.

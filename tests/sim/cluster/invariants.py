@@ -243,8 +243,8 @@ class Invariants:
                 f"{leading} was elected and was neither in the ISR {before.isr} nor in the ELR "
                 f"{before.elr}",
             )
-        stored = self._counted(value.leader, partition, value)
-        kept = watched.log.accept_loss(stored) if stored is not None else 0
+        stored = self._counted(value.leader, partition, value) or StoredPartition()
+        kept = watched.log.accept_loss(stored)
         self._history.losses.append(Loss(partition, self._now_s(), kept))
 
     # What was said.

@@ -150,6 +150,16 @@ def test_an_accepted_loss_is_one_and_what_was_lost_is_known():
     it.show(3, 2, epoch=2)
 
 
+def test_a_leader_elected_with_nothing_loses_everything():
+    it = Cluster(unclean=True)
+    it.append(1, 2, values=(b"a", b"b"))
+    it.change(isr=it.lives(1, 2))
+    it.show(1, 2)
+    it.elect(3)
+    assert it.watched.log.end == 0
+    assert it.history.losses[0].from_offset == 0
+
+
 @pytest.mark.parametrize(
     ("fields", "rule"),
     [

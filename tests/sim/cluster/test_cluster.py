@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from tests.sim.cluster.cluster import Options, simulate
+from tests.sim.cluster.history import Outcome
 from tests.sim.cluster.mutants import MUTANTS
 from tests.sim.cluster.nemesis import KINDS, Fault, plan
 from tests.sim.cluster.run import explain
 from tests.sim.cluster.seeds import FOUND
+from tests.sim.cluster.session import LEASE_S
 from tests.sim.cluster.world import World
 
 
@@ -35,6 +37,28 @@ def test_a_cluster_without_faults_elects_nobody_and_every_batch_is_acknowledged_
     assert result.faults.total() == 0
     sends = result.cluster.history.sends
     assert max(send.done_s - send.sent_s for send in sends) < 0.2
+
+
+def test_a_rolling_restart_fails_no_batch_that_is_sent_again_and_costs_a_moment():
+    faults = [Fault(2.5 + 5 * n, 2.0, "orderly_restart", (n / 3, 0.9, 0.9, 0.5)) for n in range(3)]
+    for seed in range(3):
+        result = simulate(seed, Options(faults_s=16.0, partitions=3), faults)
+        assert result.violation is None
+        assert result.faults["orderly_restart"] == 3
+        for send in result.cluster.history.sends:
+            sent_once = send.batch.producer_id == 0
+            assert send.outcome is Outcome.OK or (sent_once and send.outcome is Outcome.FAILED)
+            assert send.done_s - send.sent_s < 0.5
+
+
+def test_a_leader_without_power_is_replaced_within_a_lease_and_a_look():
+    for seed in range(3):
+        fault = Fault(3.0, 7.0, "power_cut", (0.1, 0.1, 0.1, 0.5))
+        result = simulate(seed, Options(faults_s=10.0), [fault])
+        assert result.violation is None
+        lines = result.cluster.world.trace.text(10_000).splitlines()
+        led = [float(line.split()[0]) for line in lines if " leads " in line]
+        assert 3.0 < led[1] < 3.0 + LEASE_S + 1.0
 
 
 def test_a_cluster_of_more_partitions_than_one_step_holds_loses_nothing():

@@ -346,7 +346,13 @@ class Broker:
             if self._has_failed:
                 return
             if answer.error is not None:
-                stream.send(self._place.id, Produced(request.tag, reason=answer.error.reason))
+                error = answer.error
+                refused = Produced(
+                    request.tag,
+                    reason=error.reason,
+                    expected_sequence=error.expected_sequence,
+                )
+                stream.send(self._place.id, refused)
                 return
             self._show(replica)
             self._around.world.note(

@@ -230,7 +230,7 @@ class Producer:
             return
         tag = self._waiting[0][0]
         if payload.reason is not None:
-            self._refused(payload.tag, payload.reason)
+            self._refused(payload, payload.reason)
             return
         if payload.tag != tag:
             # Acknowledgements of a partition come in order; refusals may overtake them.
@@ -241,9 +241,12 @@ class Producer:
         self._finish(Outcome.OK, payload.base_offset)
         self._send()
 
-    def _refused(self, tag: int, reason: Reason) -> None:
+    def _refused(self, payload: Produced, reason: Reason) -> None:
+        tag, oldest = payload.tag, self._waiting[0][1].batch.base_sequence
         if self._producer_id:
-            if reason in _FATAL:
+            # What it has been told is there is gone: only one leader had promised it.
+            is_behind = (payload.expected_sequence or oldest) < oldest
+            if reason in _FATAL or (tag == self._waiting[0][0] and is_behind):
                 self._give_up()
             self._go_back()
             return

@@ -22,12 +22,16 @@ class Produce:
 
 @dataclass(frozen=True, slots=True)
 class Produced:
-    """What became of a batch; with a reason it was not appended, or nobody knows."""
+    """What became of a batch; with a reason it was not appended, or nobody knows.
+
+    With OUT_OF_ORDER_SEQUENCE comes the sequence that the partition expects.
+    """
 
     tag: int
     base_offset: int | None = None
     duplicate: bool = False
     reason: Reason | None = None
+    expected_sequence: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,6 +137,17 @@ def test_a_replica_whose_log_ends_before_the_leaders_begins_starts_there():
         assert answer.duplicate
 
 
+def test_a_log_begins_anew_with_the_epochs_before_that_and_none_of_later_ones():
+    """Its next leader may never have had the later ones."""
+    world = trimmed_world()
+    world.elect(2)
+    world.learn()
+    world[2].append(b"a")
+    assert world[2].replica.log.epochs.entries() == [(2, 4), (3, 9)]
+    message = world[2].replica.log.restart_message(3)
+    assert (message.log_start, message.epochs) == (6, ((2, 4),))
+
+
 def test_a_replica_that_begins_anew_and_crashes_at_once_does_it_again():
     world = trimmed_world()
     world[3].start()

@@ -5,25 +5,24 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from riverrun_server.core.cluster import changes, keys
 from riverrun_server.core.cluster.changes import NewTopic, TopicPolicy
 from riverrun_server.core.cluster.standing import Leader
 from riverrun_server.core.cluster.values import BrokerRegistration, Id, PartitionValue, Replica
 from riverrun_server.core.log.batch import PartitionId
-from riverrun_server.core.replication.terms import Terms
 from riverrun_server.ports.metadata import Compare, Event, Put, Transaction
 from riverrun_server.ports.partitions import Acks
-from tests.sim.cluster import faults as _kinds_of_faults  # noqa: F401 - registers them
 from tests.sim.cluster.broker import Surroundings
 from tests.sim.cluster.clients import Consumer, Producer
 from tests.sim.cluster.disk import SimDisk
 from tests.sim.cluster.history import History
 from tests.sim.cluster.invariants import Invariants, Violation
 from tests.sim.cluster.metadata import SimMetadata
-from tests.sim.cluster.nemesis import KINDS, Fault, Nemesis, plan
+from tests.sim.cluster.nemesis import Fault, Nemesis, plan
 from tests.sim.cluster.network import Network
+from tests.sim.cluster.options import Options, draw
 from tests.sim.cluster.requests import Fetched
 from tests.sim.cluster.session import transaction
 from tests.sim.cluster.slot import Slot
@@ -32,96 +31,8 @@ from tests.sim.cluster.world import World
 TOPIC = "t"
 # The producers of a partition: what they wait for, or that they try each batch once.
 _PRODUCERS = (("all",), ("all", "once"), ("all", "all"), ("all", "leader"), ("all", "leader"))
-# Kinds of faults that together make what each of them alone does not: logs that part again and again,
-# changes of the ISR of which nobody knows whether they happened, replicas that begin from nothing.
-_TOGETHER = (
-    ("leaders_isolated_in_turn",),
-    ("leaders_isolated_in_turn", "power_cut", "quick_restart"),
-    ("leaders_isolated_in_turn", "slow_disk", "store_cut_off", "pause"),
-    ("isolated_broker", "pause", "kill"),
-    ("isolated_broker", "power_cut_of_all", "slow_disk"),
-    ("cut_one_way", "quick_restart", "power_cut"),
-    ("store_cut_off", "slow_watch", "lost_store_replies", "slow_disk"),
-    ("lost_store_replies", "slow_watch", "pause", "slow_link"),
-    ("slow_store", "slow_watch", "kill", "slow_disk", "cut_between_two"),
-    ("replaced_disk", "flipped_bit", "kill"),
-    ("replaced_disk", "trimmed", "slow_link"),
-    ("swizzle", "quick_restart", "another_min_isr"),
-    ("orderly_restart", "slow_disk", "full_disk"),
-    ("leases_end_early", "slow_watch", "pause"),
-)
 _BEGIN_S = 2.0
 _HEAL_WITHIN_S = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What a cluster is like and what happens to it; drawn from the seed where nobody says.
-
-    Attributes:
-        brokers: how many.
-        partitions: of the one topic.
-        replication_factor: of the topic.
-        min_isr: of the topic.
-        unclean: the topic accepts losses when all of its data is gone; then disks are replaced
-            without a thought for what is on the others.
-        relaxed: appends count once they are written.
-        kinds: which faults may happen.
-        mean_gap_s: about so long from one fault to the next.
-        faults_s: for how long faults begin.
-        produce_every_s: about so long from one batch of a producer to the next.
-        terms: times and bounds of replication.
-        tail_bytes: memory for the newest batches of a broker.
-        snapshot_interval_bytes: between two snapshots of a partition's producers.
-    """
-
-    brokers: int = 3
-    partitions: int = 1
-    replication_factor: int = 3
-    min_isr: int = 2
-    unclean: bool = False
-    relaxed: bool = False
-    kinds: tuple[str, ...] = tuple(KINDS)
-    mean_gap_s: float = 1.5
-    faults_s: float = 10.0
-    produce_every_s: float = 0.25
-    terms: Terms = field(default_factory=Terms)
-    tail_bytes: int = 1 << 16
-    snapshot_interval_bytes: int = 1 << 20
-
-
-def draw(seed: int) -> Options:
-    """Return the options of a seed: few kinds of faults at once, so that each gets its turn."""
-    dice = World(seed).dice("options")
-    brokers = dice.choice((3, 3, 3, 4, 5))
-    replication_factor = dice.choice((2, 3, 3, 3))
-    kinds = dice.choice(_TOGETHER)
-    if dice.random() < 0.6:
-        kinds = tuple(sorted(dice.sample(sorted(KINDS), dice.randint(1, 8))))
-    unclean = dice.random() < 0.15
-    # Now and then more partitions than the controller changes in one step.
-    partitions = 40 if dice.random() < 0.02 else dice.choice((1, 1, 1, 2, 3))
-    return Options(
-        brokers=brokers,
-        partitions=partitions,
-        replication_factor=replication_factor,
-        min_isr=dice.randint(1, replication_factor - 1) if dice.random() < 0.4 else 2,
-        unclean=unclean,
-        relaxed=unclean and dice.random() < 0.4,
-        kinds=kinds,
-        mean_gap_s=dice.choice((0.3, 0.5, 0.8, 1.5)),
-        faults_s=dice.choice((4.0, 7.0, 10.0)),
-        produce_every_s=2.0 if partitions > 3 else dice.choice((0.08, 0.15, 0.3)),
-        terms=Terms(
-            lag_s=dice.choice((0.4, 1.5, 4.0, 10.0)),
-            probe_s=dice.choice((0.3, 1.0)),
-            retry_s=dice.choice((0.3, 1.0)),
-            max_push_bytes=dice.choice((1, 300)),
-            max_under_way_bytes=dice.choice((300, 1000, 8 << 20)),
-        ),
-        tail_bytes=dice.choice((0, 500, 1 << 16)),
-        snapshot_interval_bytes=dice.choice((100, 1000, 1 << 20)),
-    )
 
 
 class Cluster:
@@ -230,7 +141,7 @@ class Cluster:
         dice = self.world.dice("clients")
         producer_id = 0
         for number, partition in enumerate(self.partitions):
-            for kind in dice.choice(_PRODUCERS):
+            for kind in self.options.producers or dice.choice(_PRODUCERS):
                 producer_id += 1
                 producer = Producer(
                     self.world,

@@ -8,8 +8,9 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 
-from tests.sim.cluster.cluster import draw, simulate
+from tests.sim.cluster.cluster import simulate
 from tests.sim.cluster.mutants import MUTANTS
+from tests.sim.cluster.options import draw
 from tests.sim.cluster.run import say
 
 SEEDS_MAX = 400

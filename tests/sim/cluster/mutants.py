@@ -29,8 +29,8 @@ from riverrun_server.runtime.appender import Appender
 from riverrun_server.runtime.replication.follower import FollowerRole
 from riverrun_server.runtime.replication.replica import Replica
 from riverrun_server.runtime.replication.replica_log import ReplicaLog
-from tests.sim.cluster.cluster import Options
 from tests.sim.cluster.nemesis import KINDS
+from tests.sim.cluster.options import Options, leading_in_turn
 
 _CRASHES = ("kill", "quick_restart", "power_cut", "power_cut_of_all", "pause", "isolated_broker")
 _CUTS = ("isolated_broker", "cut_between_two", "cut_one_way", "split", "swizzle", "broken_streams")
@@ -213,8 +213,7 @@ def truncates_to_the_high_watermark():
 @mutant(
     "one round of truncation is enough",
     "leaders_isolated_in_turn",
-    "power_cut_of_all",
-    options=busy,
+    options=leading_in_turn,
 )
 def one_round_of_truncation():
     diverged = Following.diverged
@@ -231,8 +230,7 @@ def one_round_of_truncation():
 @mutant(
     "a follower truncates to where the leader says, whatever its own epochs are",
     "leaders_isolated_in_turn",
-    "power_cut_of_all",
-    options=busy,
+    options=leading_in_turn,
 )
 def own_epochs_are_not_looked_at():
     def diverged(self, message):

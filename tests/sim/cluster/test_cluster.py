@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests.sim.cluster.cluster import Options, simulate
+from tests.sim.cluster.cluster import simulate
 from tests.sim.cluster.history import Outcome
 from tests.sim.cluster.mutants import MUTANTS
 from tests.sim.cluster.nemesis import KINDS, Fault, plan
+from tests.sim.cluster.options import Options
 from tests.sim.cluster.run import explain
 from tests.sim.cluster.seeds import FOUND
 from tests.sim.cluster.session import LEASE_S

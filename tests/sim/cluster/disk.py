@@ -26,12 +26,16 @@ class DiskStore(MemoryStore):
     def __init__(self) -> None:
         super().__init__(stored_batch, scan_batch)
         self.refused = 0
+        self.refuses_next = 0
         self.changes = 0
 
     def take(self, step: Step) -> None:
         """Change the live image; count what is taken and what is refused."""
         self.changes += 1
         try:
+            if self.refuses_next:
+                self.refuses_next -= 1
+                raise StorageStalled("write stall")
             super().take(step)
         except StorageError:
             self.refused += 1
@@ -145,6 +149,10 @@ class SimDisk:
     def stall(self, *, stalled: bool) -> None:
         """Have writes refused because the store is behind, or take them again."""
         self.store.refuse_writes(StorageStalled("write stall") if stalled else None)
+
+    def stall_once(self, writes: int) -> None:
+        """Have the next few writes refused, and those behind them taken; 0 takes that back."""
+        self.store.refuses_next = writes
 
     def fail_next_sync(self, *, fails: bool = True) -> None:
         """Have the next sync fail, or not; where it does, nobody knows what of it is on the disk."""

@@ -444,7 +444,13 @@ def full_disk(cluster: Cluster, each: Fault) -> Ongoing:
 
 @fault
 def stalled_disk(cluster: Cluster, each: Fault) -> Ongoing:
-    """One broker's store takes no writes for a while."""
+    """One broker's store takes no writes for a while, or refuses a few and takes what follows them."""
+    if each.picks[3] < 0.5:
+        disk = cluster.slots[_two(cluster, each)[0]].disk
+        writes = 1 + int(3 * each.picks[1])
+        return _refusing(
+            disk, "writes stalled", lambda: disk.stall_once(writes), lambda: disk.stall_once(0)
+        )
     disk = _any(list(cluster.slots.values()), each.picks[0]).disk
     return _refusing(
         disk, "writes stalled", lambda: disk.stall(stalled=True), lambda: disk.stall(stalled=False)

@@ -67,8 +67,9 @@ class Broker:
             self.store,
             TailBudget(1 << 20),
             scan_batch,
-            lambda: NOW_MS,
+            lambda: self.world.wall_ms,
             self.failures.append,
+            producer_retention_ms=1_800_000,
             snapshot_interval_bytes=200,
         )
         world = self.world
@@ -117,6 +118,11 @@ class Broker:
         )
         return answers
 
+    def producers(self):
+        """Return what is known of each producer."""
+        known = self.machine.producers.snapshot(self.machine.log_end).producers
+        return {each.producer_id: (each.last_sequence, *each.batches) for each in known}
+
     def log(self):
         """Return (base, epoch, bytes) of everything that is stored."""
         log = self.replica.log
@@ -141,6 +147,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.now = 100.0
+        self.wall_ms = NOW_MS
         self.revision = 0
         self.stored = {}
         self.links = {}

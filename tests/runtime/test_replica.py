@@ -6,14 +6,16 @@ import dataclasses
 
 import pytest
 
-from riverrun_server.core.cluster.keys import PartitionKey
-from riverrun_server.core.cluster.values import Durability
+from riverrun_server.core.cluster import keys
+from riverrun_server.core.cluster.keys import BrokerKey, PartitionKey
+from riverrun_server.core.cluster.steps import Guard, Step, Write
+from riverrun_server.core.cluster.values import Durability, Replica
 from riverrun_server.core.errors import Reason
 from riverrun_server.core.replication.following import FollowingState
 from riverrun_server.core.replication.messages import Acked, Envelope, Follow, Push, Refused
 from riverrun_server.ports.partitions import Acks
 from riverrun_server.runtime.replication.outbox import Outcome
-from tests.runtime.replication_world import ID, TOPIC, World, ready
+from tests.runtime.replication_world import ID, TOPIC, World, life, ready
 
 # Answers.
 
@@ -164,6 +166,27 @@ def test_who_left_perhaps_counts_until_it_is_known(written):
     assert answers == []
     world.settle(3)
     assert answers[0].base_offset == 0
+
+
+def test_a_change_is_one_transaction_that_insists_on_what_it_was_planned_on():
+    world = ready(min_isr=1)
+    world.shrink(1, 2)
+    revision = world.revision
+    world.tick()
+    world.collect()
+    ((_, proposal),) = world.proposals
+    joined = dataclasses.replace(
+        world.value,
+        isr=tuple(Replica(each, life(each)) for each in (1, 2, 3)),
+        partition_epoch=world.value.partition_epoch + 1,
+    )
+    registration = world.stored[BrokerKey(3)].mod_revision
+    assert proposal.step == Step(
+        (
+            Write(keys.partition(TOPIC, 0), joined, revision),
+            Guard(keys.broker(3), registration),
+        )
+    )
 
 
 def test_who_joins_must_be_registered_as_it_was_judged():
@@ -340,6 +363,7 @@ def test_who_is_made_a_replica_again_in_the_same_epoch_follows_again():
     world.write(PartitionKey(TOPIC, 0), two)
     world.learn()
     assert world[3].replica.follower is None
+    world.tick()
     world.write(PartitionKey(TOPIC, 0), dataclasses.replace(two, replicas=(1, 2, 3)))
     world.learn()
     world.settle()

@@ -9,6 +9,7 @@ import pytest
 from riverrun_server.core.cluster.values import Replica
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.log.epochs import EPOCHS_LOST_MAX
+from riverrun_server.core.replication.following import FollowingState
 from riverrun_server.core.replication.messages import Push, Refused
 from riverrun_server.core.replication.terms import Terms
 from riverrun_server.ports.log import StorageFailed, StorageFull, StorageStalled
@@ -75,6 +76,27 @@ def test_a_batch_in_whose_midst_the_leaders_epoch_ends_goes_as_a_whole():
     assert [each[:2] for each in world[1].log()] == [(0, 2)]
 
 
+def test_producers_of_what_was_truncated_come_back_in_no_snapshot():
+    """A snapshot of them was due once they were committed, which they never were."""
+    world = ready(min_isr=1)
+    for producer in (1, 2, 3):
+        world[1].append(bytes(90), producer_id=producer, acks=Acks.NONE)
+    world.collect()
+    world.deliver((1, 3))
+    world.links.clear()
+    assert world[3].machine.log_end == 3
+    world.elect(2)
+    world[1].crash()
+    world.learn()
+    world[2].append(*[b"a"] * 5, producer_id=4)
+    world.settle(12)
+    assert world[3].machine.high_watermark == 5
+    world[3].store.sync()
+    world.restart(3)
+    world.learn()
+    assert world[3].producers() == world[2].producers() != {}
+
+
 def test_what_was_committed_is_given_up_after_a_loss_that_was_accepted_and_only_then():
     world = ready(min_isr=1)
     world[1].append(b"a")
@@ -99,12 +121,22 @@ def test_what_was_committed_is_given_up_after_a_loss_that_was_accepted_and_only_
     assert world[3].replica.why_stopped is None
 
 
+def test_followers_forget_silent_producers_too():
+    world = ready()
+    world[1].append(b"a", producer_id=1)
+    world.settle(2)
+    assert all(each.producers() for each in world.brokers.values())
+    world.wall_ms += 3_600_000
+    world.tick(300.0)
+    assert [each.producers() for each in world.brokers.values()] == [{}, {}, {}]
+
+
 # Beginning anew.
 
 
-def trimmed_world() -> World:
+def trimmed_world(**how) -> World:
     """Broker 3 is away while the others go on and delete what it would need."""
-    world = ready(min_isr=1)
+    world = ready(min_isr=1, **how)
     for number in range(4):
         world[1].append(b"%d" % number, producer_id=number + 1)
     world.run()
@@ -146,6 +178,48 @@ def test_a_log_begins_anew_with_the_epochs_before_that_and_none_of_later_ones():
     assert world[2].replica.log.epochs.entries() == [(2, 4), (3, 9)]
     message = world[2].replica.log.restart_message(3)
     assert (message.log_start, message.epochs) == (6, ((2, 4),))
+
+
+def half_begun() -> World:
+    """Broker 3 has begun at offset 6 with a snapshot of offset 9, and two batches of three."""
+    world = trimmed_world(terms=Terms(max_push_bytes=100, max_under_way_bytes=100))
+    world[3].start()
+    world.learn()
+    world.run(sync=False)
+    world[3].store.sync()
+    log = world[3].replica.log
+    assert (log.log.snapshot()[0], log.machine.producers_known_to) == (9, 9)
+    assert (log.machine.log_start, log.machine.log_end) == (6, 8)
+    return world
+
+
+def test_who_leads_without_the_records_that_a_snapshot_tells_of_knows_no_producers():
+    """Their batches are lost: to call them duplicates would be to say that they are there."""
+    world = half_begun()
+    world[1].crash()
+    world[2].crash()
+    world.elect(3, isr=[Replica(3, life(3))], skip=EPOCHS_LOST_MAX)
+    world.learn()
+    assert world[3].producers() == {}
+    assert world[3].append(b"x", producer_id=9) == []
+    (refused,) = world[3].append(b"x", producer_id=8, base_sequence=1)
+    assert refused.error.reason is Reason.UNKNOWN_PRODUCER
+    world.run()
+    known = world[3].producers()
+    world.restart(3)
+    world.learn()
+    assert world[3].replica.why_stopped is None
+    assert world[3].producers() == known
+
+
+def test_a_log_that_is_cut_below_its_only_snapshot_is_thrown_away():
+    """Its producers could not be known: what was before its start is deleted."""
+    log = half_begun()[3].replica.log
+    log.truncate(7)
+    assert (log.machine.log_start, log.machine.log_end) == (0, 0)
+    assert log.log.snapshot() is None
+    assert log.epochs.entries() == []
+    log.recover()
 
 
 def test_a_replica_that_begins_anew_and_crashes_at_once_does_it_again():
@@ -223,6 +297,21 @@ def test_a_deletion_that_the_disk_refuses_happens_later_and_nothing_else_waits()
     world.tick()
     assert world[1].machine.log_start == 1
     assert world[1].replica.leader is not None
+
+
+def test_a_follower_that_is_overtaken_by_a_deletion_while_it_is_fed_begins_anew():
+    world = ready(min_isr=1, terms=Terms(max_push_bytes=100, max_under_way_bytes=100))
+    world.broken.add((3, 1))  # the leader hears nothing of what arrives
+    for _ in range(6):
+        world[1].append(bytes(90))
+    world.settle(12)
+    assert {each.broker for each in world.value.isr} == {1, 2}
+    assert world[3].machine.log_end == 1
+    world[1].replica.trim(4)
+    world.broken.clear()
+    world.settle()
+    assert world[3].machine.log_start == 4
+    assert world[3].log() == world[1].log()
 
 
 # Damage and full disks.
@@ -306,6 +395,23 @@ def test_a_follower_without_room_pauses_and_goes_on_later():
     assert all(each[0].error is None for each in answers)
 
 
+def test_a_truncation_that_the_disk_refuses_happens_later():
+    world = ready()
+    world[1].append(b"a", acks=Acks.NONE)
+    world.collect()
+    world.links.clear()
+    world.elect(2)
+    world.learn()
+    world[1].store.refuse_writes(StorageStalled("behind"))
+    world.run()
+    assert world[1].machine.log_end == 1
+    world[1].store.refuse_writes(None)
+    world.tick()
+    world.run()
+    assert world[1].machine.log_end == 0
+    assert world[1].replica.follower.core.state is FollowingState.FOLLOWING
+
+
 def test_a_role_that_the_disk_refuses_begins_later():
     world = ready()
     for broker in (2, 3):
@@ -380,6 +486,16 @@ def test_a_new_stream_loses_nothing_of_what_the_old_one_lost():
     world[3].replicas.connected(1, world.now)
     world.run()
     assert all(each[0].error is None for each in answers)
+
+
+def test_a_push_that_was_lost_is_asked_for_when_the_next_one_comes():
+    world = ready()
+    answers = [world[1].append(b"a")]
+    world.collect()
+    world.links.clear()
+    answers.append(world[1].append(b"b"))
+    world.run()
+    assert [each[0].base_offset for each in answers] == [0, 1]
 
 
 def test_readers_get_what_is_committed_and_no_more():

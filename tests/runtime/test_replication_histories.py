@@ -299,17 +299,11 @@ class History:
 
     def check_producers(self) -> None:
         """What is known of producers is what the log says, whatever way it went."""
-        known = [producers_of(each) for each in self.world.brokers.values()]
+        known = [each.producers() for each in self.world.brokers.values()]
         assert known[0] == known[1] == known[2]
         for broker in self.world.brokers.values():
             broker.replica.log.recover()
-        assert [producers_of(each) for each in self.world.brokers.values()] == known
-
-
-def producers_of(broker):
-    machine = broker.machine
-    snapshot = machine.producers.snapshot(machine.log_end)
-    return {each.producer_id: (each.last_sequence, *each.batches) for each in snapshot.producers}
+        assert [each.producers() for each in self.world.brokers.values()] == known
 
 
 def play(seed: int, steps: int = 250, **how) -> History:

@@ -218,6 +218,39 @@ def test_who_is_not_registered_or_not_a_replica_does_not_join():
     assert it.tick(0.1) is None
 
 
+def test_who_left_because_it_is_gone_does_not_join_again_by_what_it_had():
+    """Where too few are in sync nothing more is committed, and it has what was."""
+    it = Led(1, 2, min_isr=2)
+    it.ack(2, 0)
+    it.append(5)
+    left = next(filter(None, (it.tick(1.0) for _ in range(12))))
+    assert left.value.isr == (life(1),)
+    it.core.insync.seen(left.value, 10)
+    assert [it.tick(1.0) for _ in range(5)] == [None] * 5
+    it.ack(2, 5)
+    assert it.tick(1.0).value.isr == (life(1), life(2))
+
+
+def test_who_was_not_heard_of_for_a_while_does_not_join():
+    it = Led(1, 2, min_isr=1)
+    it.ack(3, 0)
+    assert it.tick(3.1) is None
+    it.ack(3, 0)
+    assert it.tick(2.9) is not None
+
+
+def test_what_a_broker_had_is_forgotten_when_it_holds_no_replica():
+    it = Led(1, 2, min_isr=1)
+    it.ack(3, 0)
+    without = dataclasses.replace(it.value, replicas=(1, 2))
+    it.core.insync.seen(without, 10)
+    assert it.tick(0.1) is None
+    it.core.insync.seen(it.value, 11)
+    assert it.tick(0.1) is None
+    it.ack(3, 0)
+    assert it.tick(0.1) is not None
+
+
 # Leaving.
 
 

@@ -261,11 +261,14 @@ class Leadership:
         insync = self.insync
         if self.deposed:
             return None
+        for broker in set(self.followers).difference(insync.committed.replicas):
+            self.followers.forget(broker)
+            self.feeds.end(broker)
         if insync.in_doubt:
             return self._settling(now)
         if (value := insync.leave(self._behind(now), self._unfit())) is not None:
             return Change(value, insync.revision)
-        for broker, registration in self._joining():
+        for broker, registration in self._joining(now):
             if (value := insync.join(registration.replica)) is not None:
                 return Change(value, insync.revision, ((broker, registration.mod_revision),))
         return None
@@ -291,30 +294,39 @@ class Leadership:
 
     def _behind(self, now: float) -> set[Replica]:
         """Return members that have not had everything for too long."""
-        behind = set()
-        for replica in self.insync.committed.isr:
-            progress = self._counted(replica)
-            if replica.broker == self._me or (
-                progress is not None and progress.durable_end == self._machine.log_end
-            ):
-                continue
-            since = self.followers.caught_up_at(replica.broker)
-            if now - (progress.caught_up_at if progress else since) > self._terms.lag_s:
-                behind.add(replica)
-        return behind
+        return {
+            replica
+            for replica in self.insync.committed.isr
+            if replica.broker != self._me
+            and self._lags(replica.broker, self._counted(replica), now)
+        }
 
-    def _joining(self) -> Iterator[tuple[int, Registered]]:
-        """Yield who may join: it has all that is committed, and this epoch's beginning (KIP-903)."""
+    def _lags(self, broker: int, progress: Progress | None, now: float) -> bool:
+        if progress is not None and progress.durable_end == self._machine.log_end:
+            return False
+        since = progress.caught_up_at if progress else self.followers.caught_up_at(broker)
+        return now - since > self._terms.lag_s
+
+    def _joining(self, now: float) -> Iterator[tuple[int, Registered]]:
+        """Yield who may join: it has all that is committed, and this epoch's beginning (KIP-903).
+
+        And it is there and keeps up, or it would leave again at once: where too few are in sync what is
+        committed stands still, and who died has it.
+        """
         needed = max(self._machine.high_watermark, self.epoch_start)
         for broker in self.followers:
             registration = self.registered.get(broker)
             if registration is None or registration.fenced or registration.draining:
                 continue
-            if broker not in self.insync.committed.replicas:
-                continue
             progress = self.followers.of(broker, registration.broker_epoch)
-            end = progress.durable_end if progress else None
-            if end is not None and end >= needed:
+            if progress is None or progress.acked_at is None or progress.durable_end is None:
+                continue
+            is_there = now - progress.acked_at <= self._terms.ttl_s
+            if (
+                is_there
+                and progress.durable_end >= needed
+                and not self._lags(broker, progress, now)
+            ):
                 yield broker, registration
 
     def _counted(self, replica: Replica) -> Progress | None:

@@ -49,6 +49,7 @@ class Progress:
     Attributes:
         broker_epoch: which process of the broker it is.
         caught_up_at: when it last had everything that the leader had, in seconds.
+        acked_at: when it last acknowledged anything; None where it never did in this leader epoch.
         durable_end: everything below it is on its disk; None until it said so in this leader epoch.
         confirmed_at: when the newest probe that it confirmed was sent, in seconds.
         offline: it said that it cannot serve the partition.
@@ -56,6 +57,7 @@ class Progress:
 
     broker_epoch: int
     caught_up_at: float
+    acked_at: float | None = None
     durable_end: int | None = None
     confirmed_at: float | None = None
     offline: bool = False
@@ -104,6 +106,7 @@ class Followers:
             log_end: of the leader, now.
             now: in seconds.
         """
+        progress.acked_at = now
         end = progress.durable_end = max(progress.durable_end or 0, durable_end)
         if end >= log_end:
             progress.caught_up_at = now
@@ -114,6 +117,10 @@ class Followers:
             progress.confirmed_at = moment.at
         if end >= moment.log_end:
             progress.caught_up_at = max(progress.caught_up_at, moment.at)
+
+    def forget(self, broker: int) -> None:
+        """Know nothing of a broker any more: it holds no replica."""
+        self._known.pop(broker, None)
 
     def caught_up_at(self, broker: int) -> float:
         """Return when a broker last had everything that the leader had."""

@@ -189,6 +189,21 @@ def test_a_change_is_one_transaction_that_insists_on_what_it_was_planned_on():
     )
 
 
+def test_the_outcome_of_a_change_of_an_earlier_epoch_is_history():
+    world = ready(min_isr=1)
+    world.shrink(1, 2)
+    world.tick()
+    world.collect()
+    proposals, world.proposals = world.proposals, []
+    world.elect(1)
+    world.learn()
+    for outcome in (Outcome.UNKNOWN, Outcome.REFUSED, Outcome.APPLIED):
+        for broker, proposal in proposals:
+            broker.replicas.outcome(proposal, outcome, world.now, revision=world.revision + 1)
+    insync = world[1].replica.leader.core.insync
+    assert (insync.committed, insync.pending, insync.in_doubt) == (world.value, None, False)
+
+
 def test_who_joins_must_be_registered_as_it_was_judged():
     world = ready(min_isr=1)
     world.shrink(1, 2)

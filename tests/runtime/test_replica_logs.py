@@ -308,6 +308,7 @@ def test_a_follower_that_is_overtaken_by_a_deletion_while_it_is_fed_begins_anew(
     assert {each.broker for each in world.value.isr} == {1, 2}
     assert world[3].machine.log_end == 1
     world[1].replica.trim(4)
+    world[1].replica.log.tail.clear()  # other partitions needed the room
     world.broken.clear()
     world.settle()
     assert world[3].machine.log_start == 4
@@ -428,6 +429,22 @@ def test_a_role_that_the_disk_refuses_begins_later():
     assert world[3].log() == world[2].log() != []
 
 
+def test_only_what_was_written_is_synced():
+    world = ready()
+    assert world[1].replicas.sync_points() == []
+    assert not world[1].replicas.is_dirty
+    world[1].append(b"a")
+    assert world[1].replicas.is_dirty
+    assert [each.log_end for each in world[1].replicas.sync_points()] == [1]
+    assert [each.log_end for each in world[1].replicas.sync_points()] == [1]
+    world[1].append(b"b")  # while the disk works
+    world[1].replicas.synced(world[1].replicas.sync_points()[:0], world.now)
+    assert [each.log_end for each in world[1].replicas.sync_points()] == [2]
+    world[1].sync()
+    assert world[1].replicas.sync_points() == []
+    assert not world[1].replicas.is_dirty
+
+
 def test_a_disk_that_failed_is_told():
     world = ready()
     world[2].store.refuse_writes(StorageFailed("gone"))
@@ -486,6 +503,19 @@ def test_a_new_stream_loses_nothing_of_what_the_old_one_lost():
     world[3].replicas.connected(1, world.now)
     world.run()
     assert all(each[0].error is None for each in answers)
+
+
+def test_nothing_is_sent_to_who_is_not_connected_until_it_asks():
+    world = ready()
+    world[1].append(bytes(1_000))
+    world.collect()
+    world.links.clear()
+    world[1].replicas.disconnected(2)
+    world[1].append(b"a")
+    world.tick()
+    world.collect()
+    assert world.sent(Push, to=2) == []
+    assert world.sent(Push, to=3)
 
 
 def test_a_push_that_was_lost_is_asked_for_when_the_next_one_comes():

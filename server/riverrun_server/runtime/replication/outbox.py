@@ -1,4 +1,4 @@
-"""What the replicas of a broker want done: messages for other brokers, changes of the metadata."""
+"""What the replicas of a broker want done: messages sent, changes of the metadata, a sync."""
 
 from __future__ import annotations
 
@@ -47,12 +47,21 @@ class Proposal:
 
 @dataclass(slots=True)
 class Outbox:
-    """What is to be sent and asked for; emptied by whoever carries it out."""
+    """What is to be sent and asked for; emptied by whoever carries it out.
+
+    Attributes:
+        dirty: partitions of which something was written that no sync has proved, in order.
+    """
 
     _messages: dict[int, list[Message]] = field(default_factory=dict)
     _proposals: list[Proposal] = field(default_factory=list)
     _hungry: dict[PartitionId, Callable[[], None]] = field(default_factory=dict)
     _gathered_bytes: int = 0
+    dirty: dict[PartitionId, None] = field(default_factory=dict)
+
+    def touch(self, partition: PartitionId) -> None:
+        """Have what was written of a partition synced."""
+        self.dirty[partition] = None
 
     @property
     def has_more(self) -> bool:

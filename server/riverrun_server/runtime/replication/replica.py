@@ -64,7 +64,7 @@ class Replica:
     ) -> None:
         self.partition = partition
         self.why_stopped: str | None = None
-        self.log = ReplicaLog(partition, services)
+        self.log = ReplicaLog(partition, services, lambda: outbox.touch(partition))
         self.leader: LeaderRole | None = None
         self.follower: FollowerRole | None = None
         self._me = me

@@ -65,11 +65,15 @@ class ReplicaLog:
     Args:
         partition: whose log it is.
         services: what all replicas share.
+        touched: told of every write: a sync of the store has to prove it.
     """
 
-    def __init__(self, partition: PartitionId, services: ReplicaServices) -> None:
+    def __init__(
+        self, partition: PartitionId, services: ReplicaServices, touched: Callable[[], None]
+    ) -> None:
         self.partition = partition
         self._services = services
+        self._touched = touched
         self.log = services.store.open(partition)
         self.epochs = EpochMap(self.log.epochs())
         self.machine = PartitionMachine(
@@ -131,6 +135,7 @@ class ReplicaLog:
     def wrote(self) -> None:
         """Count a write that a sync has yet to prove."""
         self._writes += 1
+        self._touched()
 
     def sync_point(self, probe: int) -> SyncPoint:
         """Return what a sync that begins now will prove, also of a leader's probe."""
@@ -182,7 +187,7 @@ class ReplicaLog:
 
     def _accepted(self, state: LogState) -> None:
         self.machine.state = state
-        self._writes += 1
+        self.wrote()
         self._accept_write = self._writes
 
     def _forget_producers(self) -> None:
@@ -191,7 +196,7 @@ class ReplicaLog:
         end = machine.log_end
         self.log.truncate(machine.state, self.epochs.entries_below(end))
         self.log.save(machine.state, snapshot=(end, encode_snapshot(ProducersSnapshot(end, ()))))
-        self._writes += 1
+        self.wrote()
         self.recover()
 
     # Following.
@@ -204,7 +209,7 @@ class ReplicaLog:
         self.appender.replicate(batch, entry)
         if entry is not None:
             self.epochs.begin(*entry)
-        self._writes += 1
+        self.wrote()
 
     def truncate(self, offset: int) -> None:
         """Delete the batches from an offset on; everything, where nothing of the log can be kept.
@@ -244,7 +249,7 @@ class ReplicaLog:
         self._cut(state)
 
     def _cut(self, state: LogState) -> None:
-        self._writes += 1
+        self.wrote()
         self._cuts += 1
         self._trim_to, self._trim_snapshot = 0, None
         self._first_base = None
@@ -303,5 +308,5 @@ class ReplicaLog:
             self.log.trim(plan, snapshot=snapshot)
             machine.trimmed(plan)
             self.epochs.trim_to(plan.log_start_offset)
-            self._writes += 1
+            self.wrote()
         self._trim_to, self._trim_snapshot = 0, None

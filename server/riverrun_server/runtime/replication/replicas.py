@@ -161,10 +161,22 @@ class Replicas:
 
     # The disk and the time.
 
+    @property
+    def is_dirty(self) -> bool:
+        """Whether something may have been written that no sync has proved."""
+        return bool(self._outbox.dirty)
+
     def sync_points(self) -> list[SyncPoint]:
-        """Return what a sync of the store that begins now will prove."""
-        points = (replica.sync_point() for replica in self)
-        return [point for point in points if point is not None]
+        """Return what a sync of the store that begins now will prove; nothing where it proves nothing."""
+        points = []
+        for partition in list(self._outbox.dirty):
+            replica = self.find(partition)
+            point = None if replica is None else replica.sync_point()
+            if point is None:
+                del self._outbox.dirty[partition]
+            else:
+                points.append(point)
+        return points
 
     def synced(self, points: Iterable[SyncPoint], now: float) -> None:
         """Learn that the sync that began at these points has ended well."""

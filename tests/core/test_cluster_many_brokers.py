@@ -145,6 +145,18 @@ def test_a_topic_grows_evenly_on_what_it_has(world, more):
     assert max(leaders.values()) - min(leaders.values()) <= 1
 
 
+def test_a_topic_that_grows_bit_by_bit_is_even_whatever_other_topics_are(world):
+    world.make("other", 12, 1)
+    for number in range(12):
+        world.put("other", number, replicas=(1,), isr=(world.replica(1),), leader=1)
+    world.make("t", 1, 1)
+    for partitions in range(2, 10):
+        plan = changes.add_partitions(world.image, "t", partitions, world.policy, world.leader)
+        world.run(plan.steps)
+        replicas, _ = counts(world, "t")
+        assert max(replicas.values()) - min(replicas[broker] for broker in (1, 2, 3)) <= 1
+
+
 def test_growing_needs_as_many_brokers_as_making(world):
     world.make("t")
     world.change(2, fenced=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from riverrun_server.core.cluster import keys
-from riverrun_server.core.cluster.controller_election import ControllerElection, term
+from riverrun_server.core.cluster.controller_election import ControllerElection, Outlook, term
 from riverrun_server.core.cluster.standing import Standing
 from riverrun_server.core.cluster.steps import Guard
 from riverrun_server.core.cluster.values import ControllerValue
@@ -38,9 +38,11 @@ def test_the_others_follow_one_after_the_other():
 
 def test_a_key_that_is_held_is_left_alone_and_the_wait_begins_when_it_goes():
     world = ControlWorld(3)
-    world.control(1)
     second = election(world, 2)
-    assert second.look(world.image, 0.0) == second.look(world.image, 9.0)
+    # It was vacant before, and that counts for nothing.
+    assert second.look(world.image, 0.0).again_at == 0.1
+    world.control(1)
+    assert second.look(world.image, 0.0) == second.look(world.image, 9.0) == Outlook()
     world.die(1)
     world.start(1)
     outlook = second.look(world.image, 10.0)

@@ -112,19 +112,20 @@ class Fencing:
         return Verdict(tuple(sorted(gone)), tuple(early), let_back)
 
     def _found_gone(self, image: ClusterImage, broker: int) -> bool:
-        process = (broker, broker_epoch(image.brokers[broker]))
-        # Once for each process: one that came back from it is alive, and merely cannot be reached.
-        if broker == self._broker_id or process in self._early:
+        if broker == self._broker_id:
             return False
         witnesses = [
             witness
-            for (found, witness), (epoch, _) in self._reports.items()
-            if (found, epoch) == process and _is_alive(image, witness)
+            for found, witness in self._reports
+            if found == broker and _is_alive(image, witness)
         ]
         return len(witnesses) >= _WITNESSES
 
     def _forget(self, image: ClusterImage, now: float) -> None:
-        """Drop reports that are old, or have done what they were for."""
+        """Drop reports that are old, of an earlier process, or have done what they were for.
+
+        They do it once for each process: one that came back from it is alive, and cannot be reached.
+        """
         processes = {(each, broker_epoch(found)) for each, found in image.brokers.items()}
         self._early &= processes
         for (broker, witness), (epoch, at) in [*self._reports.items()]:

@@ -311,18 +311,37 @@ class Cluster:
         return self.value(partition).leader
 
     def may_lose(self, broker: int) -> bool:
-        """Whether everything committed is still on the disk of another one that may be elected."""
+        """Whether a disk may be lost without a promise being broken.
+
+        What is committed is on min ISR disks, so one fewer of those that may be elected can be lost
+        at a time; and whoever is not among them has nothing to lose.
+        """
         if self.options.unclean:
             return True
-        for partition in self.partitions:
-            value = self.value(partition)
-            if not any(
-                self._is_whole(replica, partition, value)
-                for replica in (*value.isr, *value.elr)
-                if replica.broker != broker
-            ):
-                return False
-        return True
+        return all(self._bears(partition, 0, broker) for partition in self.partitions)
+
+    def _bears(self, partition: PartitionId, min_isr: int, broker: int | None = None) -> bool:
+        """Whether so many disks of a partition are whole that it bears the loss of those that are not.
+
+        Args:
+            partition: of which.
+            min_isr: what will be asked for; 0 is what is asked for now.
+            broker: one that is to be lost beside the others.
+        """
+        value = self.value(partition)
+        members = (*value.isr, *value.elr)
+        if broker is not None and all(replica.broker != broker for replica in members):
+            return True
+        lost = {each.broker for each in members if not self._is_whole(each, partition, value)}
+        if broker is not None:
+            lost.add(broker)
+        asked = min_isr or min(self._min_isr(), self.invariants.partitions[partition].min_isr)
+        return not lost or (len(lost) < asked and len(lost) < len(members))
+
+    def _min_isr(self) -> int:
+        entry = self.store.get(keys.topic(TOPIC))
+        assert entry is not None
+        return int(entry.value.configs["min.insync.replicas"])
 
     def _is_whole(self, replica: Replica, partition: PartitionId, value: PartitionValue) -> bool:
         disk = self.disks[replica.broker]
@@ -341,7 +360,8 @@ class Cluster:
         entry = self.store.get(key)
         assert entry is not None
         configs = {**entry.value.configs, "min.insync.replicas": str(min_isr)}
-        if configs == entry.value.configs:
+        unborne = not all(self._bears(each, min_isr) for each in self.partitions)
+        if configs == entry.value.configs or (unborne and not self.options.unclean):
             return False
         changed = dataclasses.replace(entry.value, configs=configs)
         compare = Compare.unchanged(key, entry.mod_revision)

@@ -141,13 +141,27 @@ def pause(cluster: Cluster, each: Fault) -> Ongoing | None:
 
 @fault
 def replaced_disk(cluster: Cluster, each: Fault) -> Ongoing | None:
-    """A broker comes back with an empty disk."""
+    """A broker comes back with an empty disk: at once where that may be, else once nobody counts on it."""
     slot = _any(list(cluster.slots.values()), each.picks[0])
-    if not slot.is_running or not cluster.may_lose(slot.id):
+    if not slot.is_running:
         return None
-    slot.cut_power()
-    slot.disk.wipe()
-    return Ongoing(slot.start, _always)
+    lives = slot.disk.incarnations.fsync
+
+    def replace() -> None:
+        if slot.disk.incarnations.fsync == lives and cluster.may_lose(slot.id):
+            slot.cut_power()
+            slot.disk.wipe()
+
+    def end() -> None:
+        if not slot.is_running:
+            replace()
+        slot.start()
+
+    if cluster.may_lose(slot.id):
+        replace()
+    else:
+        slot.cut_power()
+    return Ongoing(end, lambda: slot.disk.incarnations.fsync != lives)
 
 
 # The network.

@@ -89,7 +89,7 @@ class Cluster(Protocol):
         ...
 
     def may_lose(self, broker: int) -> bool:
-        """Whether everything committed is still on the disk of another one that may be elected."""
+        """Whether a disk may be lost without a promise being broken."""
         ...
 
     def corrupt(self, broker: int, partition: PartitionId) -> bool:

@@ -397,8 +397,9 @@ def simulate(
         cluster.run()
     except Violation as found:
         violation = found
-    except AssertionError as found:
-        violation = Violation("assertion", None, f"{type(found).__name__}: {found}")
+    except Exception as found:  # of the machines: they end a process, and must never be
+        rule = "assertion" if isinstance(found, AssertionError) else "exception"
+        violation = Violation(rule, None, f"{type(found).__name__}: {found}")
         violation.__cause__ = found
     return Result(
         seed,

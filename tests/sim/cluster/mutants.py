@@ -379,7 +379,7 @@ def the_elr_is_never_emptied():
 
 @mutant("a replica joins as soon as it is heard of", *_CRASHES, "slow_link")
 def joins_without_having_caught_up():
-    def joining(self):
+    def joining(self, now):
         for broker in self.followers:
             registration = self.registered.get(broker)
             if registration is not None and not registration.fenced:

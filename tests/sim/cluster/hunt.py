@@ -39,7 +39,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=SEEDS_MAX)
     arguments = parser.parse_args()
     began, missed = time.monotonic(), 0
-    with ProcessPoolExecutor(max_tasks_per_child=1) as pool:
+    with ProcessPoolExecutor() as pool:
         hunts = [pool.submit(hunt, name, arguments.seeds) for name in arguments.names]
         for each in hunts:
             name, seed, text = each.result()

@@ -117,12 +117,14 @@ def sync_proves_too_much():
         yield
 
 
-@mutant("a sync that began before a truncation proves the log behind it",
-        "slow_disk",
-    "slow_link",
-    "cut_between_two",
-    "orderly_restart",
-    "quick_restart", options=busy)  # fmt: skip
+@mutant(
+    "a sync that began before a truncation proves the log behind it",
+    "leaders_isolated_in_turn",
+    "slow_disk",
+    options=lambda options: dataclasses.replace(
+        leading_in_turn(options), kinds=("leaders_isolated_in_turn", "slow_disk"), mean_gap_s=2.0
+    ),
+)
 def sync_of_a_log_that_was_cut():
     def synced(self, point):
         self._durable_writes = max(self._durable_writes, point.writes)

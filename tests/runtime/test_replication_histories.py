@@ -132,10 +132,10 @@ class History:
             self.cut(broker.id)
 
     def wipe(self, broker) -> None:
-        """Lose a disk, where somebody who may be elected is left."""
+        """Lose a disk, where somebody who may be elected is left, whatever is still under way."""
         value = self.world.value
         left = [each for each in self.fit((*value.isr, *value.elr)) if each.broker != broker.id]
-        if broker.up and left and self.dice.random() < 0.3:
+        if broker.up and left and not self.world.proposals and self.dice.random() < 0.3:
             broker.crash()
             broker.wipe()
             self.cut(broker.id)
@@ -271,7 +271,7 @@ class History:
                 world.learn()
             world.settle(1)
             ends = {each.machine.log_end for each in world.brokers.values()}
-            if len(world.value.isr) == 3 and len(ends) == 1:
+            if len(self.fit(world.value.isr)) == 3 and len(ends) == 1:
                 break
         world.settle(2)
 

@@ -44,7 +44,7 @@ def some_sites(draw):
     return [Site(number, *where) for number, where in zip(ids, places, strict=True)]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.data(), some_sites(), st.integers(0, 40), st.binary(min_size=1, max_size=4))
 def test_two_replicas_share_a_host_only_where_no_other_is_free(data, among, partitions, seed):
     count = data.draw(st.integers(1, len(among)))
@@ -64,7 +64,7 @@ def test_two_replicas_share_a_host_only_where_no_other_is_free(data, among, part
             assert len({of[each].rack for each in replicas}) == count
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     st.data(),
     st.sampled_from([(1, 1, 5), (1, 6, 1), (3, 1, 1), (3, 2, 1), (2, 2, 2), (1, 3, 2), (4, 1, 2)]),
@@ -89,7 +89,7 @@ def test_a_rack_or_host_gets_its_share_though_its_brokers_have_less_each(shape, 
     assert spread(Counter(itertools.chain(*placed)), range(1, 13)) <= 1
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.data(), some_sites(), st.integers(1, 40), st.binary(min_size=1, max_size=4))
 def test_brokers_of_one_host_have_as_many_replicas_whatever_the_others_are(
     data, among, partitions, seed
@@ -100,7 +100,7 @@ def test_brokers_of_one_host_have_as_many_replicas_whatever_the_others_are(
         assert spread(counts, [each.broker for each in group]) <= 1
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.sampled_from([(1, 6, 1), (3, 2, 1), (1, 3, 2)]),
     st.integers(1, 3),

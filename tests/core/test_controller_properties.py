@@ -237,7 +237,7 @@ def watched(world, controller, *, alone=False):
     raise AssertionError("the controller finds no rest")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_from_any_image_the_controller_comes_to_rest_and_harms_nothing(data):
     world = data.draw(worlds())
@@ -252,7 +252,7 @@ def test_from_any_image_the_controller_comes_to_rest_and_harms_nothing(data):
     assert not watched(world, again).steps
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_what_happens_between_rounds_leads_to_rest_as_well(data):
     world = data.draw(worlds())
@@ -298,7 +298,7 @@ def join(world, broker):
             world.put(*here, isr=isr, elr=() if len(isr) >= value.min_isr else elr)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_a_step_that_was_planned_on_another_state_of_what_it_rests_on_does_not_apply(data):
     world = data.draw(worlds())

@@ -463,3 +463,15 @@ def test_a_partition_without_a_value_is_offline(world):
     world._store({keys.partition(topic.topic_id, 1): None})
     controller = world.control(2)
     assert world.settle(controller)[-1].offline == [("t", 1)]
+
+
+def test_a_leader_that_has_left_the_isr_itself_is_replaced_though_it_is_alive(world):
+    """It found damage in its own data (see core.replication.isr.without_leader)."""
+    others = led_by(world, 1)
+    controller = world.control(2)
+    world.put("t", isr=tuple(map(world.replica, others)))
+    world.settle(controller)
+    value = world.partition("t", 0)
+    assert value.leader in others
+    assert value.leader_epoch == 1
+    assert isr_of(world) == sorted(others)

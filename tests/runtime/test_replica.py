@@ -383,3 +383,57 @@ def test_who_is_made_a_replica_again_in_the_same_epoch_follows_again():
     world.learn()
     world.settle()
     assert {each.broker for each in world.value.isr} == {1, 2, 3}
+
+
+def resigned(world, broker=1):
+    """Let a broker find damage, and write what it asks for; return the value that it leaves."""
+    world[broker].replica.stop("a batch is damaged")
+    world[broker].replicas.tick(world.now)
+    world.collect()
+    world.decide()
+    return world.value
+
+
+def test_a_leader_that_finds_damage_leaves_the_replicas_in_sync_so_that_another_is_elected():
+    """Found by simulation: it stopped, stayed named, and nobody was elected in its place."""
+    world = ready()
+    world[1].append(b"a")
+    world.run()
+    value = resigned(world)
+    assert [each.broker for each in value.isr] == [2, 3]
+    assert (value.leader, value.leader_epoch, value.elr) == (1, 1, ())
+    world.elect(2)
+    world.learn()
+    world.run()
+    assert world[2].replica.leader is not None
+    assert world[2].append(b"b") == []
+    world.run()
+    assert world[2].machine.high_watermark == 2
+
+
+def test_who_resigned_asks_again_until_it_is_written_and_then_for_nothing():
+    world = ready()
+    world[1].replica.stop("a batch is damaged")
+    world[1].replicas.tick(world.now)
+    world.collect()
+    world.decide(Outcome.UNKNOWN, written=False)
+    world[1].replicas.tick(world.now)
+    world.collect()
+    assert not world.proposals, "at once"
+    world.now += world.terms.retry_s
+    world[1].replicas.tick(world.now)
+    world.collect()
+    world.decide()
+    world.learn()
+    world.now += world.terms.retry_s
+    world[1].replicas.tick(world.now)
+    world.collect()
+    assert not world.proposals
+
+
+def test_a_follower_that_finds_damage_asks_for_nothing_itself():
+    world = ready()
+    world[2].replica.stop("a batch is damaged")
+    world[2].replicas.tick(world.now)
+    work = world[2].replicas.take()
+    assert not work.proposals

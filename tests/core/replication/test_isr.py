@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from riverrun_server.core.cluster.values import Id, PartitionValue, Replica
-from riverrun_server.core.replication.isr import InSyncSet
+from riverrun_server.core.replication.isr import InSyncSet, without_leader
 
 
 def life(broker: int, number: int = 0) -> Replica:
@@ -186,3 +186,21 @@ def test_what_the_store_may_hold_is_never_more_than_what_counts(steps, min_isr):
         assert {*stored.isr, *stored.elr} <= it.electable
         if fate == "refused":
             it.seen(stored, revision)  # the watch brings it
+
+
+def test_a_leader_that_cannot_go_on_leaves_to_those_in_sync_and_is_not_eligible():
+    left = without_leader(value(A, B, C, epoch=4), 1)
+    assert left == value(B, C, epoch=5)
+    assert without_leader(left, 1) is None
+
+
+def test_while_too_few_remain_those_who_were_eligible_stay_so():
+    assert without_leader(value(A, B, elr=(C,), min_isr=2), 1) == value(B, elr=(C,), epoch=1)
+
+
+def test_where_nobody_else_is_in_sync_those_take_its_place_who_have_everything():
+    assert without_leader(value(A, elr=(B, C), min_isr=2), 1) == value(B, C, epoch=1)
+
+
+def test_the_last_replica_that_has_everything_stays():
+    assert without_leader(value(A, min_isr=2), 1) is None

@@ -32,6 +32,13 @@ TOPIC = "t"
 # The producers of a partition: what they wait for, or that they try each batch once.
 _PRODUCERS = (("all",), ("all", "once"), ("all", "all"), ("all", "leader"), ("all", "leader"))
 _BEGIN_S = 2.0
+# A run in which nothing did harm tells nothing: it goes on in rounds of this length, closer together.
+FAULTS_MIN = 3
+_MORE_S = 5.0
+_MORE_GAP_S = 0.5
+# What does harm to any cluster, whatever else a run is made for.
+_MORE_KINDS = ("isolated_broker", "pause", "power_cut")
+_MORE_UNTIL_S = 90.0
 _HEAL_WITHIN_S = 60.0
 
 
@@ -72,11 +79,12 @@ class Cluster:
         self.partitions: list[PartitionId] = []
         self.producers: list[Producer] = []
         self.consumers: list[Consumer] = []
-        if faults is None:
-            dice = self.world.dice("faults")
+        # None where the plan is given: then it is carried out, and no more.
+        self._dice = self.world.dice("faults") if faults is None else None
+        if self._dice is not None:
             end_s = _BEGIN_S + options.faults_s
-            faults = plan(dice, _BEGIN_S, end_s, options.kinds, options.mean_gap_s)
-        self.faults = list(faults)
+            faults = plan(self._dice, _BEGIN_S, end_s, options.kinds, options.mean_gap_s)
+        self.faults = list(faults or ())
 
     # The run.
 
@@ -92,9 +100,7 @@ class Cluster:
         self._create_topic()
         self._until(_BEGIN_S - 0.5)
         self._start_clients()
-        self.nemesis.schedule(self.faults)
-        self._until(_BEGIN_S + self.options.faults_s)
-        self.nemesis.heal()
+        self._go_wrong()
         for slot in self.slots.values():
             if slot.disk.repair():
                 slot.kill()  # what a process found damaged it does not touch again
@@ -109,6 +115,23 @@ class Cluster:
             log = self.invariants.partitions[consumer.partition].log
             if unseen := self.history.unseen(consumer.partition, consumer.name, log):
                 raise Violation("unseen", consumer.partition, f"{consumer.name} never got {unseen}")
+
+    def _go_wrong(self) -> None:
+        """Carry out the plan, in rounds that each end with everything healed, until enough did harm."""
+        begin_s, end_s = 0.0, _BEGIN_S + self.options.faults_s
+        while True:
+            self.nemesis.schedule([each for each in self.faults if begin_s <= each.at_s < end_s])
+            self._until(end_s)
+            self.nemesis.heal()
+            begin_s, end_s = end_s, end_s + _MORE_S
+            if self._dice is None:
+                if all(each.at_s < begin_s for each in self.faults):
+                    return
+            elif self.nemesis.counts.total() >= FAULTS_MIN or begin_s > _MORE_UNTIL_S:
+                return
+            else:
+                kinds = (*self.options.kinds, *_MORE_KINDS)
+                self.faults += plan(self._dice, begin_s, end_s, kinds, _MORE_GAP_S)
 
     def _until(self, at_s: float) -> None:
         self.world.run(at_s, self.invariants.look)

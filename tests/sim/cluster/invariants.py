@@ -195,9 +195,11 @@ class Invariants:
     def _check_value(self, partition: PartitionId, value: PartitionValue) -> None:
         isr = [replica.broker for replica in value.isr]
         elr = [replica.broker for replica in value.elr]
+        # A leader that finds damage leaves the ISR, and is named until another is elected.
+        resigned = bool(self._disks[value.leader].damaged)
         wrong = (
             (not isr, "the ISR is empty"),
-            (value.leader not in isr, "the leader is not in the ISR"),
+            (value.leader not in isr and not resigned, "the leader is not in the ISR"),
             (len(set(isr)) < len(isr), "a broker is in the ISR twice"),
             (bool(set(isr) & set(elr)), "a broker is in the ISR and in the ELR"),
             (not set(isr) | set(elr) <= set(value.replicas), "not all of them are replicas"),

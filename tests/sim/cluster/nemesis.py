@@ -153,12 +153,14 @@ class Nemesis:
         self.counts: Counter[str] = Counter()
         self._cluster = cluster
         self._ongoing: dict[int, tuple[Fault, Ongoing]] = {}
+        self._scheduled = 0
 
     def schedule(self, faults: Sequence[Fault]) -> None:
         """Let everything happen at its time."""
-        for number, each in enumerate(faults):
+        for each in faults:
             delay_s = each.at_s - self._cluster.world.now_s
-            self._cluster.world.after(delay_s, self._begin, number, each)
+            self._cluster.world.after(delay_s, self._begin, self._scheduled, each)
+            self._scheduled += 1
 
     def heal(self) -> None:
         """End everything that still goes on."""

@@ -18,10 +18,12 @@ from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from typing import NamedTuple
 
-from tests.sim.cluster.cluster import simulate
+from tests.sim.cluster.cluster import FAULTS_MIN, simulate
 from tests.sim.cluster.trace import minimise
 
 _LINES = 120
+STEPS_MIN = 500
+"""A run of fewer tells nothing."""
 
 
 class Outcome(NamedTuple):
@@ -40,6 +42,11 @@ def run_seed(seed: int) -> Outcome:
     """Run one seed."""
     result = simulate(seed)
     failure = None if result.violation is None else explain(seed)
+    if failure is None and (result.steps < STEPS_MIN or result.faults.total() < FAULTS_MIN):
+        failure = (
+            f"seed {seed} was too calm to tell anything: {result.steps} steps, of {STEPS_MIN}, and "
+            f"{result.faults.total()} faults that did harm, of {FAULTS_MIN}"
+        )
     return Outcome(
         seed,
         result.steps,

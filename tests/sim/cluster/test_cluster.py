@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from tests.sim.cluster.cluster import simulate
+from tests.sim.cluster.cluster import FAULTS_MIN, simulate
 from tests.sim.cluster.history import Outcome
 from tests.sim.cluster.mutants import MUTANTS
 from tests.sim.cluster.nemesis import KINDS, Fault, plan
 from tests.sim.cluster.options import Options
-from tests.sim.cluster.run import explain
+from tests.sim.cluster.run import STEPS_MIN, explain
 from tests.sim.cluster.seeds import FOUND
 from tests.sim.cluster.session import LEASE_S
 from tests.sim.cluster.world import World
@@ -19,7 +19,8 @@ from tests.sim.cluster.world import World
 def test_a_cluster_loses_nothing_whatever_goes_wrong(seed):
     result = simulate(seed)
     assert result.violation is None, explain(seed)
-    assert result.steps >= 500
+    assert result.steps >= STEPS_MIN
+    assert result.faults.total() >= FAULTS_MIN
     assert result.acknowledged > 5
 
 
@@ -28,6 +29,15 @@ def test_the_same_seed_twice_is_the_same_run():
     assert one.cluster.world.trace.digest() == other.cluster.world.trace.digest()
     assert one.steps == other.steps
     assert simulate(8).cluster.world.trace.digest() != one.cluster.world.trace.digest()
+
+
+@pytest.mark.parametrize("seed", [4, 11])
+def test_a_run_that_went_on_until_enough_did_harm_can_be_had_again_by_its_plan(seed):
+    first = simulate(seed)
+    planned_until_s = 2.0 + first.cluster.options.faults_s
+    assert first.cluster.faults[-1].at_s > planned_until_s, "this seed is enough by itself"
+    again = simulate(seed, first.cluster.options, first.cluster.faults)
+    assert again.cluster.world.trace.digest() == first.cluster.world.trace.digest()
 
 
 def test_a_cluster_without_faults_elects_nobody_and_every_batch_is_acknowledged_at_once():

@@ -183,6 +183,13 @@ def test_a_value_that_cannot_be(cluster, fields, rule):
         cluster.change(**fields)
 
 
+def test_a_leader_whose_disk_is_damaged_may_leave_the_isr_and_is_not_elected_outside(cluster):
+    cluster.disks[1].damaged[b"now"] = b"before"
+    cluster.change(isr=cluster.lives(2, 3))
+    with violation("value"):
+        cluster.elect(2, 3)
+
+
 def test_an_acknowledgement_of_what_is_not_committed(cluster):
     with violation("acked-uncommitted"):
         cluster.acknowledge(1, b"c", at=2)

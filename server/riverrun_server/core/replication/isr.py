@@ -134,3 +134,25 @@ class InSyncSet:
         # Of two lives of one broker only the newer one, which left later, has its data.
         newest = {each.broker: each for each in reversed(left) if each not in unfit}
         return tuple(each for each in left if newest.get(each.broker) == each)
+
+
+def without_leader(value: PartitionValue, me: int) -> PartitionValue | None:
+    """Return a partition as its leader leaves it whose own data cannot be trusted any more.
+
+    It stays named, for only the controller names another; out of the replicas in sync it is no leader
+    to that, which elects one of those that remain. Where nobody else is in sync those are that have
+    everything all the same: nothing was committed since they left (KIP-966). None where nobody has.
+    """
+    remain = tuple(each for each in value.isr if each.broker != me)
+    eligible = tuple(each for each in value.elr if each.broker != me)
+    isr = remain or eligible
+    if not isr or len(remain) == len(value.isr):
+        return None
+    inside = {each.broker for each in isr}
+    elr = () if len(isr) >= value.min_isr else eligible
+    return dataclasses.replace(
+        value,
+        isr=isr,
+        elr=tuple(each for each in elr if each.broker not in inside),
+        partition_epoch=value.partition_epoch + 1,
+    )

@@ -17,10 +17,10 @@ from riverrun_server.core.cluster.values import PartitionValue
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.log.batch import PartitionId, StoredBatch
 from riverrun_server.core.replication.feeding import Feeds, Windows
-from riverrun_server.core.replication.isr import InSyncSet
+from riverrun_server.core.replication.isr import InSyncSet, without_leader
 from riverrun_server.core.replication.leadership import Leadership
 from riverrun_server.core.replication.messages import Message, Refused
-from riverrun_server.core.replication.terms import Registered, Terms
+from riverrun_server.core.replication.terms import Change, Registered, Terms
 from riverrun_server.ports.log import CorruptData, StorageError, StorageFull, StorageStalled
 from riverrun_server.ports.partitions import Append, Appended
 from riverrun_server.runtime.replication.follower import FollowerRole
@@ -79,7 +79,7 @@ class Replica:
         self._allows_loss = False
         self._lease_deadline = float("-inf")
         self._has_begun = False
-        self._expire_at = 0.0
+        self._expire_at = self._resign_at = 0.0
 
     def recover(self) -> None:
         """Bring back what memory must know; damage stops the replica. Blocks."""
@@ -242,6 +242,9 @@ class Replica:
         """Do what is due: several times a second, evenly."""
         if not self._has_begun and self._value is not None:
             self._begin(now)
+        if self.why_stopped is not None:
+            self._resign(now)
+            return
         if now >= self._expire_at:
             self._expire_at = now + _EXPIRE_S
             self.log.expire()
@@ -266,6 +269,18 @@ class Replica:
             self.follower.core.stop(why)
             self._refuse(self.follower.leader[0], Reason.PARTITION_OFFLINE)
         self._end()
+
+    def _resign(self, now: float) -> None:
+        """Ask to be out of sync where this replica is to lead and cannot: then another is elected."""
+        value = self._value
+        if value is None or now < self._resign_at:
+            return
+        if (value.leader, value.leader_broker_epoch) != (self._me, self._broker_epoch):
+            return
+        resigned = without_leader(value, self._me)
+        if resigned is not None:
+            self._resign_at = now + self._terms.retry_s
+            self._outbox.propose(self.partition, Change(resigned, self._revision))
 
     # Roles.
 

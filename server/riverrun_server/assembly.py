@@ -44,7 +44,8 @@ from riverrun_server.runtime.clock import SystemClock, SystemDice
 from riverrun_server.runtime.flusher import Flusher
 from riverrun_server.runtime.in_flight import InFlightBytes
 from riverrun_server.runtime.offsets import GroupOffsets, GroupOffsetsSettings
-from riverrun_server.runtime.partition import LocalPartition, PartitionServices
+from riverrun_server.runtime.partition import LocalPartition
+from riverrun_server.runtime.partition_services import PartitionServices
 from riverrun_server.runtime.reader import ReadingServices
 from riverrun_server.runtime.retention import Look, Retention, last_persisted_ms
 from riverrun_server.runtime.threads import PoolThreads

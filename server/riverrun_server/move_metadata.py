@@ -11,12 +11,10 @@ from riverrun_server.metadata.etcd.standing import Mark
 from riverrun_server.metadata.moving import Occupied, copy, to_copy
 from riverrun_server.metadata.rows import Rows
 from riverrun_server.metadata_opening import open_etcd, without_metadata_no_start
+from riverrun_server.offline_store import open_offline
 from riverrun_server.ports.log import Table
 from riverrun_server.runtime.clock import SystemDice
 from riverrun_server.runtime.supervisor import CannotStart
-from riverrun_server.storage.options import Tuning
-from riverrun_server.storage.store import open_store
-from riverrun_server.wire.stored import scan_batch, stored_batch
 
 
 def move_metadata(settings: Settings) -> str:
@@ -30,15 +28,7 @@ def move_metadata(settings: Settings) -> str:
     """
     if settings.metadata is None:
         raise CannotStart("say where to: --metadata etcd://HOST:PORT/CLUSTER")
-    store = open_store(
-        settings.data_dir,
-        broker_id=settings.broker_id,
-        parse=stored_batch,
-        scan=scan_batch,
-        dice=SystemDice(),
-        slots=1,  # those that it has
-        tuning=Tuning(compactions=False),
-    )
+    store = open_offline(settings)
     try:
         with without_metadata_no_start():
             return asyncio.run(_move(settings, store.table(b"metadata")))

@@ -20,18 +20,17 @@ from riverrun_server.core.log.batch import PartitionId
 from riverrun_server.core.producers import ProducersSnapshot
 from riverrun_server.metadata.documents import JsonDocuments
 from riverrun_server.metadata_opening import open_metadata, without_metadata_no_start
+from riverrun_server.offline_store import open_offline
 from riverrun_server.ports.log import CorruptData
 from riverrun_server.ports.metadata import Documents, MetadataStore
 from riverrun_server.runtime.broker_start import accept_partition_loss
 from riverrun_server.runtime.clock import SystemClock, SystemDice
 from riverrun_server.runtime.supervisor import CannotStart
 from riverrun_server.storage.log import RocksLog
-from riverrun_server.storage.options import Tuning
 from riverrun_server.storage.rocks_store import RocksStore
 from riverrun_server.storage.salvage import cut_log, is_damaged
-from riverrun_server.storage.store import open_store, renew_index
+from riverrun_server.storage.store import renew_index
 from riverrun_server.wire.snapshots import decode_snapshot, encode_snapshot
-from riverrun_server.wire.stored import scan_batch, stored_batch
 
 _FORGOTTEN: Final = (
     "its producers are forgotten: they have to begin anew, and what they send again of what it holds "
@@ -48,7 +47,7 @@ def accept_loss(settings: Settings, topic: str, partition: int) -> str:
     """
     with without_metadata_no_start():
         renewed = _renew_damaged_index(settings, topic, partition)
-        store = _opened(settings)
+        store = open_offline(settings)
         try:
             told = asyncio.run(_accept_and_write_down(store, settings, topic, partition))
         finally:
@@ -56,22 +55,9 @@ def accept_loss(settings: Settings, topic: str, partition: int) -> str:
     return told + renewed
 
 
-def _opened(settings: Settings) -> RocksStore:
-    return open_store(
-        settings.data_dir,
-        broker_id=settings.broker_id,
-        parse=stored_batch,
-        scan=scan_batch,
-        dice=SystemDice(),
-        slots=1,  # those that it has: how many more the broker wants is not for us to make
-        # RocksDB must not meet damaged tables before what is left has moved out of them.
-        tuning=Tuning(compactions=False),
-    )
-
-
 def _renew_damaged_index(settings: Settings, topic: str, partition: int) -> str:
     """Give the store a new index where the old one is damaged; return what to say of it."""
-    store = _opened(settings)
+    store = open_offline(settings)
     try:
         asyncio.run(_check_known(store, settings, topic, partition))
         if store.has_whole_index():

@@ -27,10 +27,11 @@ from riverrun_server.peer.hello import Myself
 from riverrun_server.peer.links import PeerLinks
 from riverrun_server.peer.server import PeerServer
 from riverrun_server.ports.partitions import Acks, Append
+from riverrun_server.runtime.clock import SystemClock
 from riverrun_server.runtime.flusher import Flusher
 from riverrun_server.runtime.metadata_feed import MetadataFeed
 from riverrun_server.runtime.metadata_writer import MetadataWriter
-from riverrun_server.runtime.partition import PartitionServices
+from riverrun_server.runtime.partition_services import PartitionServices
 from riverrun_server.runtime.replication.driver import ReplicationDriver
 from riverrun_server.runtime.replication.partition import ReplicatedPartition
 from riverrun_server.runtime.replication.replica_log import ReplicaServices
@@ -78,7 +79,7 @@ class Broker:
             (Write(keys.broker(self.id), registration, known.mod_revision if known else ABSENT),)
         )
         self.epoch = await self.writer.commit((step,))
-        self.flusher = Flusher(self.store, _Clock(), OneThread(f"flusher-{self.id}"))
+        self.flusher = Flusher(self.store, SystemClock(), OneThread(f"flusher-{self.id}"))
         services = ReplicaServices(
             self.store, TailBudget(1 << 20), scan_batch, lambda: NOW_MS, self.flusher.fail
         )
@@ -162,14 +163,6 @@ class Broker:
                 batch.data, batch.base_offset, batch.next_offset, 1 << 30
             )
         ]
-
-
-class _Clock:
-    def monotonic(self):
-        return time.monotonic()
-
-    def wall_ms(self):
-        return NOW_MS
 
 
 class Cluster:

@@ -11,7 +11,8 @@ from riverrun_server.core.log.batch import PartitionId
 from riverrun_server.core.log.hot_tail import TailBudget
 from riverrun_server.ports.partitions import Acks, Append
 from riverrun_server.runtime.flusher import Flusher
-from riverrun_server.runtime.partition import LocalPartition, PartitionServices
+from riverrun_server.runtime.partition import LocalPartition
+from riverrun_server.runtime.partition_services import PartitionServices
 from riverrun_server.storage.memory import MemoryStore
 from riverrun_server.wire.ingress import IngressLimits, accept
 from riverrun_server.wire.stored import received_records, scan_batch, stored_batch

@@ -123,6 +123,11 @@ class Cluster:
                 await asyncio.sleep(0.01)
         return loop.time() - began
 
+    async def create_topic(self):
+        """Make a topic of one partition; everybody knows it then."""
+        await self.brokers[1].create(NewTopic("t", 1), make_id(0x500))
+        await self.until(lambda: all(broker.image.topics for broker in self.brokers.values()))
+
     def controllers(self):
         return {
             broker.image.controller and broker.image.controller.value.broker_id
@@ -151,8 +156,7 @@ async def cluster(internal=()):
 def test_a_dead_leader_that_was_the_controller_too_is_replaced_within_its_lease_and_a_second(seed):
     async def scenario():
         async with cluster() as them:
-            await them.brokers[1].create(NewTopic("t", 1), make_id(0x500))
-            await them.until(lambda: all(b.image.topics for b in them.brokers.values()))
+            await them.create_topic()
             controller = next(iter(them.controllers()))
             leader = them.brokers[controller].partition().leader
             for broker in {controller, leader}:
@@ -172,8 +176,7 @@ def test_a_dead_leader_that_was_the_controller_too_is_replaced_within_its_lease_
 def test_a_broker_that_comes_back_is_let_back_and_is_not_in_sync_by_that_alone(seed):
     async def scenario():
         async with cluster() as them:
-            await them.brokers[1].create(NewTopic("t", 1), make_id(0x500))
-            await them.until(lambda: all(b.image.topics for b in them.brokers.values()))
+            await them.create_topic()
             leader = them.brokers[1].partition().leader
             await them.brokers.pop(leader).die()
             survivor = next(iter(them.brokers.values()))

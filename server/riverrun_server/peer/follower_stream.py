@@ -12,7 +12,7 @@ import structlog
 
 from riverrun_server.core.backoff import Backoff
 from riverrun_server.core.replication.messages import Envelope
-from riverrun_server.peer.hello import Myself, WrongPeer
+from riverrun_server.peer.hello import HELLO_S, Myself, WrongPeer
 from riverrun_server.peer.mailbox import Mailbox
 from riverrun_server.peer.messages import InvalidMessage, from_leader, to_leader
 from riverrun_server.peer.server import FRAME_BYTES_MAX, PING_S
@@ -23,7 +23,6 @@ from riverrun_server.ports.peers import PeerEvents
 
 Call: TypeAlias = "grpc.aio.StreamStreamCall[ReplicateRequest, ReplicateResponse]"
 
-HELLO_S: Final = 5.0
 _RETRY_S: Final = 0.1
 _RETRY_MAX_S: Final = 2.0
 _OPTIONS: Final = (

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from riverrun_server.peer.v1.replication_pb2 import PeerHello
+
+HELLO_S: Final = 5.0
+"""So long either side waits for the other's introduction."""
 
 
 class WrongPeer(Exception):

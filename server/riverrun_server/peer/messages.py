@@ -42,10 +42,9 @@ def to_leader(messages: Iterable[Message]) -> wire.ReplicateRequest:
     """Return what a follower sends."""
     request = wire.ReplicateRequest()
     for message in messages:
+        topic_id, partition = message.partition
         one = request.messages.add(
-            topic_id=message.partition.topic_id,
-            partition=message.partition.partition,
-            leader_epoch=message.leader_epoch,
+            topic_id=topic_id, partition=partition, leader_epoch=message.leader_epoch
         )
         match message:
             case Follow():
@@ -67,10 +66,9 @@ def to_follower(messages: Iterable[Message]) -> wire.ReplicateResponse:
     """Return what a leader sends."""
     response = wire.ReplicateResponse()
     for message in messages:
+        topic_id, partition = message.partition
         one = response.messages.add(
-            topic_id=message.partition.topic_id,
-            partition=message.partition.partition,
-            leader_epoch=message.leader_epoch,
+            topic_id=topic_id, partition=partition, leader_epoch=message.leader_epoch
         )
         match message:
             case Push():

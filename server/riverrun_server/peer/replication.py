@@ -10,7 +10,7 @@ import grpc.aio
 import structlog
 
 from riverrun_server.core.replication.messages import Envelope
-from riverrun_server.peer.hello import Myself, WrongPeer
+from riverrun_server.peer.hello import HELLO_S, Myself, WrongPeer
 from riverrun_server.peer.mailbox import Mailbox
 from riverrun_server.peer.messages import InvalidMessage, from_follower, to_follower
 from riverrun_server.peer.v1.replication_pb2 import PeerHello, ReplicateRequest, ReplicateResponse
@@ -19,7 +19,6 @@ from riverrun_server.ports.peers import PeerEvents
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 SERVICE: Final = "riverrun_server.peer.v1.ReplicationService"
-HELLO_S: Final = 5.0
 
 _log = structlog.stdlib.get_logger(__name__)
 

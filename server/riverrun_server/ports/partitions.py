@@ -55,6 +55,11 @@ class Append:
     done: Callable[[Appended], None]
     expected_offset: int | None = None
 
+    def refuse(self, refusal: Refusal, log_start_offset: int = 0) -> None:
+        """Answer it: nothing of it was appended."""
+        count = self.batch.header.record_count
+        self.done(Appended(None, count, log_start_offset, error=refusal))
+
 
 @dataclass(frozen=True, slots=True)
 class Watermarks:

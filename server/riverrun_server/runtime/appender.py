@@ -60,7 +60,6 @@ class Appender:
         now_ms: the broker's guarded clock.
         producer_retention_ms: after how long a silent producer may be forgotten.
         failed: told when the disk failed for good.
-        admit: raises the Refusal for a batch that must not be written just now.
         snapshot_interval_bytes: between two snapshots of the producers.
     """
 
@@ -71,7 +70,6 @@ class Appender:
     now_ms: Callable[[], int]
     producer_retention_ms: int
     failed: Callable[[StorageError], None]
-    admit: Callable[[Append], None] = lambda _append: None
     snapshot_interval_bytes: int = SNAPSHOT_INTERVAL_BYTES
     _waiting: WaitingAcks[tuple[Append, Appended]] = field(default_factory=WaitingAcks)
     _snapshot_due: ProducersSnapshot | None = None
@@ -81,8 +79,13 @@ class Appender:
         """Count the distance to the next snapshot from here."""
         self._snapshot_bytes = self.machine.state.appended_bytes
 
-    def append(self, append: Append) -> None:
+    def append(self, append: Append, admit: Callable[[], None] | None = None) -> None:
         """Append a batch; `append.done` is called now or by `synced`.
+
+        Args:
+            append: what to append.
+            admit: raises the Refusal for a batch that must not be written just now; not asked about
+                one that is there already.
 
         Raises:
             Refusal: nothing was written, `append.done` was not called.
@@ -95,7 +98,8 @@ class Appender:
             )
             self._answer(append, answer, decided.last_offset + 1)
             return
-        self.admit(append)
+        if admit is not None:
+            admit()
         data = append.batch.stamped(self.partition, decided)
         self._write(header, decided, data)
         answer = Appended(decided.base_offset, header.record_count, self.machine.log_start)

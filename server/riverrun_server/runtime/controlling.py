@@ -22,15 +22,13 @@ from riverrun_server.ports.clock import Clock, Dice
 from riverrun_server.ports.metadata import (
     Compare,
     Documents,
-    LeaseNotFound,
     MetadataError,
     MetadataStore,
     Put,
     StoreEnded,
     Transaction,
-    UnknownOutcome,
 )
-from riverrun_server.runtime.metadata_writer import MetadataWriter, PlanOutdated
+from riverrun_server.runtime.metadata_writer import MetadataWriter
 from riverrun_server.runtime.settling import settle
 
 # What was not confirmed is planned again after so long, whatever has become of it.
@@ -150,7 +148,7 @@ class Controlling:
             await self._writer.commit(plan.steps)
         except StoreEnded:
             raise
-        except (PlanOutdated, MetadataError) as error:
+        except MetadataError as error:
             # Others write to partitions, too: one of them is not to hold up the rest again.
             self._alone = True
             _log.info("a plan was not carried out to its end", why=str(error))
@@ -170,7 +168,7 @@ class Controlling:
             result = await settle(self._store, transaction)
         except StoreEnded:
             raise
-        except (UnknownOutcome, LeaseNotFound, MetadataError) as error:
+        except MetadataError as error:
             _log.info("this broker could not become the controller", why=str(error))
             return
         if result.succeeded:

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from riverrun_server.core.errors import Refusal
 from riverrun_server.core.log.batch import PartitionId
-from riverrun_server.ports.partitions import Append, Appended, Chunk, NoFlow
+from riverrun_server.ports.partitions import Append, Chunk, NoFlow
 
 
 def way_back(data_dir: str, topic: str, partition: int) -> str:
@@ -32,7 +32,7 @@ class OfflinePartition:
 
     def submit(self, append: Append) -> None:
         """Refuse a batch."""
-        append.done(Appended(None, append.batch.header.record_count, error=self._refusal()))
+        append.refuse(self._refusal())
 
     async def watermarks(self) -> NoReturn:
         """Refuse."""

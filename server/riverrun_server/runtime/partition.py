@@ -6,60 +6,28 @@ Not here: what is decided (core/log/partition), writing (runtime/appender), a re
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import structlog
 
 from riverrun_server.core.cluster.topic_config import TopicConfig
-from riverrun_server.core.cluster.topic_rules import INTERNAL_PREFIX
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.log.batch import PartitionId
 from riverrun_server.core.log.epochs import EpochEntry, EpochMap
-from riverrun_server.core.log.hot_tail import HotTail, TailBudget
+from riverrun_server.core.log.hot_tail import HotTail
 from riverrun_server.core.log.partition import PartitionMachine
 from riverrun_server.core.producers import ProducerTable
 from riverrun_server.core.retention import RetentionRule
-from riverrun_server.ports.log import CorruptData, LogStore, StorageError
-from riverrun_server.ports.partitions import Append, Appended
-from riverrun_server.ports.threads import Threads
+from riverrun_server.ports.log import CorruptData, StorageError
+from riverrun_server.ports.partitions import Append
 from riverrun_server.runtime.appender import Appender, storage_refusal
-from riverrun_server.runtime.flusher import Flusher
-from riverrun_server.runtime.readable_partition import ReadablePartition
+from riverrun_server.runtime.held_partition import HeldPartition
+from riverrun_server.runtime.partition_services import PartitionServices
 from riverrun_server.runtime.recovery import recover_producers
 from riverrun_server.runtime.retention import find_trim
 
 _log = structlog.stdlib.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class PartitionServices:
-    """What all partitions of a broker share.
-
-    Attributes:
-        store: where they are stored.
-        flusher: makes it durable.
-        now_ms: the broker's guarded clock.
-        tails: the memory that all hot tails may take.
-        threads: where short reads of the disk run.
-        admits_produce: None, or why nothing may be appended just now (the disk is full).
-        max_producers: how many idempotent producers a partition knows at once.
-        producer_retention_ms: after how long a silent one may be forgotten.
-        data_dir: as the operator knows it, for commands in error texts.
-    """
-
-    store: LogStore
-    flusher: Flusher
-    now_ms: Callable[[], int]
-    tails: TailBudget
-    threads: Threads
-    admits_produce: Callable[[], Refusal | None] = lambda: None
-    max_producers: int = 5_000
-    producer_retention_ms: int = 7 * 86_400_000
-    data_dir: str = "data"
-
-
-class LocalPartition(ReadablePartition):
+class LocalPartition(HeldPartition):
     """Implements ports.partitions.PartitionAccess.
 
     Transitions: opening -> online | offline (damage); online -> offline (damage found by a read);
@@ -74,22 +42,18 @@ class LocalPartition(ReadablePartition):
         leader_epoch: int,
         services: PartitionServices,
     ) -> None:
-        self._services = services
-        # The brokers' own topics keep what the disk's reserve is for: groups must be able to commit.
-        self._internal = topic.startswith(INTERNAL_PREFIX)
-        self._config = config
         log = services.store.open(partition)
         super().__init__(
             topic,
             partition,
+            config,
+            services,
             log,
             EpochMap(log.epochs()),
             PartitionMachine(
                 log.state, ProducerTable(services.max_producers), leader_epoch=leader_epoch
             ),
             HotTail(services.tails),
-            services.threads,
-            services.data_dir,
         )
         self._appender = Appender(
             partition,
@@ -101,11 +65,6 @@ class LocalPartition(ReadablePartition):
             services.flusher.fail,
         )
         self._gone = False
-
-    @property
-    def config(self) -> TopicConfig:
-        """The topic's configuration."""
-        return self._config
 
     async def open(self) -> None:
         """Bring the producers back and begin the leader epoch; damage leaves it offline."""
@@ -124,12 +83,8 @@ class LocalPartition(ReadablePartition):
         except CorruptData as damage:
             self.go_offline(str(damage))
             return
-        newest = self._epochs.latest
-        if newest is not None and newest.leader_epoch >= machine.leader_epoch:
-            self.go_offline(
-                f"its log has leader epoch {newest.leader_epoch} and the metadata says "
-                f"{machine.leader_epoch}: the metadata is older than the data"
-            )
+        if (obstacle := self._epochs.obstacle(machine.leader_epoch)) is not None:
+            self.go_offline(obstacle)
             return
         self._epochs.begin(machine.leader_epoch, machine.log_end)
         # What was recovered is on disk (opening the store wrote it into tables) and there is one
@@ -138,10 +93,6 @@ class LocalPartition(ReadablePartition):
         log.save(machine.state, epoch=EpochEntry(machine.leader_epoch, machine.log_end))
         self._services.flusher.touch(self)
         self._closed = None
-
-    def configure(self, config: TopicConfig) -> None:
-        """Take a changed configuration."""
-        self._config = config
 
     async def close(self) -> None:
         """Answer everyone, and write a snapshot so that the next start reads nothing again."""
@@ -175,21 +126,13 @@ class LocalPartition(ReadablePartition):
 
     # Appending.
 
-    @property
-    def max_batch_bytes(self) -> int:
-        """The largest batch that the topic allows, also expanded."""
-        return self._config.max_batch_bytes
-
     def submit(self, append: Append) -> None:
         """Append a batch; never raises, the answer comes through `append.done`."""
         try:
-            self._check_online()
-            if not self._internal and (full := self._services.admits_produce()) is not None:
-                raise full
+            self._check_append()
             self._appender.append(append)
         except Refusal as refusal:
-            count = append.batch.header.record_count
-            append.done(Appended(None, count, self._machine.log_start, error=refusal))
+            append.refuse(refusal, self._machine.log_start)
             return
         if not self._config.fsync:
             self.synced(self._machine.log_end)
@@ -238,10 +181,7 @@ class LocalPartition(ReadablePartition):
         if machine.high_watermark < snapshot[0]:
             await self._services.flusher.durable()
         self._check_online()
-        below = row.bytes_before if row is not None else machine.state.trimmed_bytes
-        if target == machine.log_end:
-            below = machine.state.appended_bytes
-        plan = machine.trim_plan(target, below)
+        plan = machine.trim_plan(target, machine.bytes_below(target, row))
         if plan is None:
             return machine.log_start
         assert plan.log_start_offset <= snapshot[0] <= machine.high_watermark, (snapshot[0], plan)

@@ -354,14 +354,10 @@ class Invariants:
                 )
             return
         for index, expected in enumerate(batch.values):
-            record = watched.log.at(base_offset + index)
-            if record is None or record.value != expected:
-                raise Violation(
-                    "acked-uncommitted",
-                    partition,
-                    f"broker {broker} acknowledged {expected.decode()} at {base_offset + index}, "
-                    f"where {_name(record)} is committed",
-                )
+            at = base_offset + index
+            self._check_committed(
+                "acked-uncommitted", partition, at, expected, broker, "acknowledged"
+            )
 
     def latest(self, broker: int, partition: PartitionId, leader_epoch: int) -> None:
         """A broker told a reader what the latest offset is."""
@@ -429,16 +425,22 @@ class Invariants:
     ) -> None:
         """A broker hands records to a reader."""
         self.checks += 1
-        log = self.partitions[partition].log
         for offset, value in records:
-            record = log.at(offset)
-            if record is None or record.value != value:
-                raise Violation(
-                    "delivered-uncommitted",
-                    partition,
-                    f"broker {broker} delivered {value.decode(errors='replace')} at {offset}, where "
-                    f"{_name(record)} is committed",
-                )
+            self._check_committed(
+                "delivered-uncommitted", partition, offset, value, broker, "delivered"
+            )
+
+    def _check_committed(
+        self, rule: str, partition: PartitionId, offset: int, value: bytes, broker: int, did: str
+    ) -> None:
+        record = self.partitions[partition].log.at(offset)
+        if record is None or record.value != value:
+            raise Violation(
+                rule,
+                partition,
+                f"broker {broker} {did} {value.decode(errors='replace')} at {offset}, where "
+                f"{_name(record)} is committed",
+            )
 
     def stopped(self, broker: int, partition: PartitionId, why: str) -> None:
         """A replica will serve nothing any more; only its own disk's damage is a reason for that."""

@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from unittest.mock import patch
 
 from riverrun_server.core.cluster import controller, partition_changes
+from riverrun_server.core.cluster.eligible import Eligible
 from riverrun_server.core.cluster.standing import Standing
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.log.batch import BatchHeader, ScannedBatch, Stamp
 from riverrun_server.core.log.epochs import EpochEnd, EpochMap
 from riverrun_server.core.log.partition import PartitionMachine
 from riverrun_server.core.producers import FRESH, Duplicate, ProducerTable
+from riverrun_server.core.replication import isr as in_sync
 from riverrun_server.core.replication.following import Following
 from riverrun_server.core.replication.isr import InSyncSet
 from riverrun_server.core.replication.leadership import Handshake, Leadership
@@ -372,12 +374,12 @@ def anybody_is_elected():
 
 @mutant("whoever ever left the ISR stays eligible", *_CRASHES, "another_min_isr")
 def the_elr_is_never_emptied():
-    def eligible(self, isr, unfit):
-        inside = {each.broker for each in isr}.union(unfit)
-        value = self.committed
-        return tuple(each for each in (*value.elr, *value.isr) if each.broker not in inside)
+    def eligible(before, isr, keeps):
+        inside = {each.broker for each in isr}
+        out = [each for each in (*before.elr, *before.isr) if each.broker not in inside]
+        return Eligible(left=tuple(filter(keeps, out)))
 
-    with patch.object(InSyncSet, "_eligible", eligible):
+    with patch.object(in_sync, "eligible", eligible):
         yield
 
 
@@ -474,13 +476,13 @@ def gaps_in_sequences_are_written():
 
 @mutant("a duplicate is answered at once", *_CUTS, "slow_disk", "quick_restart")
 def duplicates_are_answered_before_they_are_committed():
-    def append(self, append):
+    def append(self, append, admit):
         decided = self._decide(append)
         if isinstance(decided, Duplicate):
             count = append.batch.header.record_count
             append.done(Appended(decided.first_offset, count, duplicate=True))
             return
-        original(self, append)
+        original(self, append, admit)
 
     original = Appender.append
     with patch.object(Appender, "append", append):

@@ -8,8 +8,9 @@ lead, nothing is written (KIP-966 has the rules of the ISR and of those who left
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
+from riverrun_server.core.cluster.eligible import eligible
 from riverrun_server.core.cluster.standing import Standing
 from riverrun_server.core.cluster.values import PartitionValue, Replica
 from riverrun_server.core.log.epochs import EPOCHS_LOST_MAX
@@ -147,19 +148,8 @@ def _with_isr(
     """Return the ISR and who left it eligible: nobody while there are enough in sync."""
     now = tuple(isr)
     assert now, partition
-    return dataclasses.replace(partition, isr=now, elr=tuple(_eligible(partition, now, standing)))
-
-
-def _eligible(
-    partition: PartitionValue, isr: tuple[Replica, ...], standing: Standing
-) -> Iterator[Replica]:
-    if len(isr) >= partition.min_isr:
-        return
-    in_sync = {each.broker for each in isr}
-    left = [each for each in partition.isr if each.broker not in in_sync]
-    # A broker's later life takes the place of an earlier one that had left before.
-    gone = in_sync | {each.broker for each in left}
-    for each in (*(each for each in partition.elr if each.broker not in gone), *left):
-        # One that has come back as another life lost what it had.
-        if not standing.replaced(each, partition.durability):
-            yield each
+    # One that has come back as another life lost what it had.
+    stayed, left = eligible(
+        partition, now, lambda each: not standing.replaced(each, partition.durability)
+    )
+    return dataclasses.replace(partition, isr=now, elr=(*stayed, *left))

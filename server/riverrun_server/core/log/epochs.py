@@ -80,6 +80,15 @@ class EpochMap:
         self._starts.append(start_offset)
         return True
 
+    def obstacle(self, leader_epoch: int) -> str | None:
+        """Return why a leader epoch cannot begin here, for a person; None where it can."""
+        if not self._epochs or self._epochs[-1] < leader_epoch:
+            return None
+        return (
+            f"its log has leader epoch {self._epochs[-1]} and the metadata says {leader_epoch}: the "
+            "metadata is older than the data"
+        )
+
     def end_offset_for(self, leader_epoch: int, log_end: int) -> EpochEnd:
         """Return the largest epoch that is at most `leader_epoch`, and where it ends.
 

@@ -188,6 +188,17 @@ class PartitionMachine:
         self.state = state
         self.durable_end = min(self.durable_end, state.log_end_offset)
 
+    def bytes_below(self, offset: int, row: IndexRow | None) -> int:
+        """Return how many bytes of batches lie whole below an offset, as far as signposts tell.
+
+        Args:
+            offset: in the log, or its end.
+            row: the last signpost at or below it.
+        """
+        if offset == self.log_end:
+            return self.state.appended_bytes
+        return self.state.trimmed_bytes if row is None else row.bytes_before
+
     def trim_plan(self, before_offset: int, trimmed_bytes: int) -> LogState | None:
         """Return the state after a trim, or None where there is nothing to do.
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection
 
+from riverrun_server.core.cluster.eligible import eligible
 from riverrun_server.core.cluster.values import PartitionValue, Replica
 
 
@@ -110,30 +111,12 @@ class InSyncSet:
         return True
 
     def _plan(self, isr: tuple[Replica, ...], unfit: Collection[Replica] = ()) -> PartitionValue:
+        value = self.committed
+        stayed, left = eligible(value, isr, lambda each: each not in unfit)
         self.pending = dataclasses.replace(
-            self.committed,
-            isr=isr,
-            elr=self._eligible(isr, unfit),
-            partition_epoch=self.committed.partition_epoch + 1,
+            value, isr=isr, elr=(*left, *stayed), partition_epoch=value.partition_epoch + 1
         )
         return self.pending
-
-    def _eligible(
-        self, isr: tuple[Replica, ...], unfit: Collection[Replica]
-    ) -> tuple[Replica, ...]:
-        """Return who stays eligible beside a new set (KIP-966).
-
-        While the set is too small nothing is committed, so whoever left it then, or made it so by
-        leaving, has everything that is.
-        """
-        value = self.committed
-        if len(isr) >= value.min_isr:
-            return ()
-        inside = {each.broker for each in isr}
-        left = [each for each in (*value.isr, *value.elr) if each.broker not in inside]
-        # Of two lives of one broker only the newer one, which left later, has its data.
-        newest = {each.broker: each for each in reversed(left) if each not in unfit}
-        return tuple(each for each in left if newest.get(each.broker) == each)
 
 
 def without_leader(value: PartitionValue, me: int) -> PartitionValue | None:
@@ -144,15 +127,10 @@ def without_leader(value: PartitionValue, me: int) -> PartitionValue | None:
     everything all the same: nothing was committed since they left (KIP-966). None where nobody has.
     """
     remain = tuple(each for each in value.isr if each.broker != me)
-    eligible = tuple(each for each in value.elr if each.broker != me)
-    isr = remain or eligible
+    isr = remain or tuple(each for each in value.elr if each.broker != me)
     if not isr or len(remain) == len(value.isr):
         return None
-    inside = {each.broker for each in isr}
-    elr = () if len(isr) >= value.min_isr else eligible
+    stayed, left = eligible(value, isr, lambda each: each.broker != me)
     return dataclasses.replace(
-        value,
-        isr=isr,
-        elr=tuple(each for each in elr if each.broker not in inside),
-        partition_epoch=value.partition_epoch + 1,
+        value, isr=isr, elr=(*stayed, *left), partition_epoch=value.partition_epoch + 1
     )

@@ -19,7 +19,7 @@ from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.log.batch import PartitionId
 from riverrun_server.core.replication.messages import Envelope
 from riverrun_server.ports.metadata import MetadataUnavailable, StoreEnded, UnknownOutcome
-from riverrun_server.ports.partitions import Append, Appended
+from riverrun_server.ports.partitions import Append
 from riverrun_server.runtime.flusher import Flusher
 from riverrun_server.runtime.metadata_writer import PlanOutdated
 from riverrun_server.runtime.replication.outbox import Outcome, Proposal
@@ -112,7 +112,7 @@ class ReplicationDriver:
                 f"this broker holds no replica of {partition}; refresh the metadata and send to the "
                 "leader",
             )
-            append.done(Appended(None, append.batch.header.record_count, error=refusal))
+            append.refuse(refusal)
             return
         replica.append(append, self._now())
         self._touched.add(partition)

@@ -11,7 +11,7 @@ from riverrun_server.core.replication.isr import InSyncSet
 from riverrun_server.core.replication.leadership import Handshake, Leadership
 from riverrun_server.core.replication.messages import Acked, Follow, Message, Push
 from riverrun_server.core.replication.terms import Terms
-from riverrun_server.ports.partitions import Acks, Append, Appended
+from riverrun_server.ports.partitions import Acks, Append
 from riverrun_server.runtime.replication.outbox import Outbox, Outcome, Proposal
 from riverrun_server.runtime.replication.replica_log import ReplicaLog
 
@@ -69,16 +69,14 @@ class LeaderRole:
         """Append a batch; never raises, the answer comes through `append.done`."""
         log, end = self._log, self._log.machine.log_end
 
-        def admit(append: Append) -> None:
+        def admit() -> None:
             self.core.admit(now, needs_all=append.acks is Acks.ALL)
 
-        log.appender.admit = admit
         try:
             self.core.admit(now, needs_all=False)
-            log.appender.append(append)
+            log.appender.append(append, admit)
         except Refusal as refusal:
-            count = append.batch.header.record_count
-            append.done(Appended(None, count, log.machine.log_start, error=refusal))
+            append.refuse(refusal, log.machine.log_start)
             return
         if log.machine.log_end > end:
             log.wrote()

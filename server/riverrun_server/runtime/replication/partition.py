@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from riverrun_server.core.cluster.topic_config import TopicConfig
-from riverrun_server.core.cluster.topic_rules import INTERNAL_PREFIX
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.retention import RetentionRule
-from riverrun_server.ports.partitions import Append, Appended, Watermarks
-from riverrun_server.runtime.partition import PartitionServices
-from riverrun_server.runtime.readable_partition import ReadablePartition
+from riverrun_server.ports.partitions import Append, Watermarks
+from riverrun_server.runtime.held_partition import HeldPartition
+from riverrun_server.runtime.partition_services import PartitionServices
 from riverrun_server.runtime.replication.driver import ReplicationDriver
 from riverrun_server.runtime.replication.replica import Replica
 from riverrun_server.runtime.retention import find_trim
 
 
-class ReplicatedPartition(ReadablePartition):
+class ReplicatedPartition(HeldPartition):
     """Implements ports.partitions.PartitionAccess; only a leader serves.
 
     Transitions: away (another broker leads, or nobody) <-> leading, as the replica says; any ->
@@ -44,37 +43,20 @@ class ReplicatedPartition(ReadablePartition):
         super().__init__(
             topic,
             replica.partition,
+            config,
+            services,
             log.log,
             log.epochs,
             log.machine,
             log.tail,
-            services.threads,
-            services.data_dir,
         )
         self._replica = replica
         self._driver = driver
-        self._services = services
-        self._config = config
         self._now = now
-        self._internal = topic.startswith(INTERNAL_PREFIX)
         self._is_closed = False
         self._shown: tuple[int, bool] = (-1, False)
         driver.watch(self.id, self._look)
         self._look()
-
-    @property
-    def config(self) -> TopicConfig:
-        """The topic's configuration."""
-        return self._config
-
-    def configure(self, config: TopicConfig) -> None:
-        """Take a changed configuration; what concerns replicas comes with the partition's value."""
-        self._config = config
-
-    @property
-    def max_batch_bytes(self) -> int:
-        """The largest batch that the topic allows, also expanded."""
-        return self._config.max_batch_bytes
 
     def close(self) -> None:
         """Serve nothing any more; the replica is its driver's."""
@@ -87,12 +69,10 @@ class ReplicatedPartition(ReadablePartition):
 
     def submit(self, append: Append) -> None:
         """Append a batch; never raises, the answer comes through `append.done`."""
-        refusal = self._closed
-        if refusal is None and not self._internal:
-            refusal = self._services.admits_produce()
-        if refusal is not None:
-            count = append.batch.header.record_count
-            append.done(Appended(None, count, self._machine.log_start, error=refusal))
+        try:
+            self._check_append()
+        except Refusal as refusal:
+            append.refuse(refusal, self._machine.log_start)
             return
         self._driver.append(self.id, append)
 
@@ -136,7 +116,7 @@ class ReplicatedPartition(ReadablePartition):
             return None
         with self._reading("looking for what is to be deleted"):
             state = self._machine.state
-            target = await find_trim(self._log, state, rule, now_ms, self._threads)
+            target = await find_trim(self._log, state, rule, now_ms, self._services.threads)
         return None if target is None else await self.trim(target)
 
     async def trim(self, before_offset: int) -> int:

@@ -22,7 +22,7 @@ from riverrun_server.core.replication.leadership import Leadership
 from riverrun_server.core.replication.messages import Message, Refused
 from riverrun_server.core.replication.terms import Change, Registered, Terms
 from riverrun_server.ports.log import CorruptData, StorageError, StorageFull, StorageStalled
-from riverrun_server.ports.partitions import Append, Appended
+from riverrun_server.ports.partitions import Append
 from riverrun_server.runtime.replication.follower import FollowerRole
 from riverrun_server.runtime.replication.leader import LeaderRole
 from riverrun_server.runtime.replication.outbox import Outbox, Outcome, Proposal
@@ -187,8 +187,7 @@ class Replica:
     def append(self, append: Append, now: float) -> None:
         """Append a batch; never raises, the answer comes through `append.done`."""
         if self.leader is None:
-            count = append.batch.header.record_count
-            append.done(Appended(None, count, self.log.machine.log_start, error=self._no_leader()))
+            append.refuse(self._no_leader(), self.log.machine.log_start)
             return
         self.leader.append(append, now)
 

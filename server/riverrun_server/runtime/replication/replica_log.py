@@ -155,12 +155,9 @@ class ReplicaLog:
         Raises:
             CorruptData: the log knows that epoch already, or a later one.
         """
-        machine, newest = self.machine, self.epochs.latest
-        if newest is not None and newest.leader_epoch >= leader_epoch:
-            raise CorruptData(
-                f"its log has leader epoch {newest.leader_epoch} and the metadata says "
-                f"{leader_epoch}: the metadata is older than the data"
-            )
+        machine = self.machine
+        if (obstacle := self.epochs.obstacle(leader_epoch)) is not None:
+            raise CorruptData(obstacle)
         if machine.producers_known_to > machine.log_end:
             self._forget_producers()
         entry = EpochEntry(leader_epoch, machine.log_end)
@@ -299,10 +296,7 @@ class ReplicaLog:
         if snapshot is None or committed < snapshot[0]:
             return
         target = min(self._trim_to, committed, snapshot[0])
-        row = self.log.index_before(target)
-        below = row.bytes_before if row is not None else machine.state.trimmed_bytes
-        if target == machine.log_end:
-            below = machine.state.appended_bytes
+        below = machine.bytes_below(target, self.log.index_before(target))
         plan = machine.trim_plan(target, below)
         if plan is not None:
             self.log.trim(plan, snapshot=snapshot)

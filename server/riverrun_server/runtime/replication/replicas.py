@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from riverrun_server.core.cluster.image import ClusterImage, Versioned
+from riverrun_server.core.cluster.standing import broker_epoch
 from riverrun_server.core.cluster.values import (
     BrokerRegistration,
     Durability,
@@ -228,7 +229,7 @@ class Replicas:
 def _registered(registration: Versioned[BrokerRegistration], durability: Durability) -> Registered:
     value = registration.value
     return Registered(
-        value.broker_epoch or registration.mod_revision,
+        broker_epoch(registration),
         Life(value.broker_id, value.incarnations.of(durability)),
         registration.mod_revision,
         fenced=value.fenced,

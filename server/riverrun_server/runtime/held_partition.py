@@ -1,4 +1,4 @@
-"""The reading half of a partition whose log is here: offsets, places, batches, and who waits for more.
+"""A partition whose log is here: its offsets, places and batches, who waits for more, what may be appended.
 
 Not here: how the log grows and is cut (runtime/partition, runtime/replication), a reader's place
 (runtime/cursor).
@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 
 import structlog
 
+from riverrun_server.core.cluster.topic_config import TopicConfig
+from riverrun_server.core.cluster.topic_rules import INTERNAL_PREFIX
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.log.batch import PartitionId, StoredBatch
 from riverrun_server.core.log.epochs import EpochMap
@@ -19,41 +21,41 @@ from riverrun_server.core.log.hot_tail import HotTail
 from riverrun_server.core.log.partition import PartitionMachine
 from riverrun_server.ports.log import CorruptData, Log, StorageError, StorageFailed
 from riverrun_server.ports.partitions import Watermarks
-from riverrun_server.ports.threads import Threads
 from riverrun_server.runtime.cursor import LocalCursor
 from riverrun_server.runtime.lookup import find_time
 from riverrun_server.runtime.offline_partition import way_back
 from riverrun_server.runtime.partition_flow import PartitionFlow
+from riverrun_server.runtime.partition_services import PartitionServices
 
 _log = structlog.stdlib.get_logger(__name__)
 
 
-class ReadablePartition:
-    """What readers see of a partition; implements runtime.cursor.Readable.
+class HeldPartition:
+    """What services see of a partition, whoever else holds it; implements runtime.cursor.Readable.
 
     Transitions: closed -> online, by whoever opens it -> offline (damage found by a read).
 
     Args:
         topic: the topic's name.
         partition: whose log it is.
+        config: the topic's configuration.
+        services: what all partitions share.
         log: the stored half.
         epochs: of the log.
         machine: knows the bounds.
         tail: has the newest batches.
-        threads: where short reads of the disk run.
-        data_dir: as the operator knows it, for commands in error texts.
     """
 
     def __init__(
         self,
         topic: str,
         partition: PartitionId,
+        config: TopicConfig,
+        services: PartitionServices,
         log: Log,
         epochs: EpochMap,
         machine: PartitionMachine,
         tail: HotTail,
-        threads: Threads,
-        data_dir: str,
     ) -> None:
         self.topic = topic
         self.id = partition
@@ -61,8 +63,10 @@ class ReadablePartition:
         self._epochs = epochs
         self._machine = machine
         self._tail = tail
-        self._threads = threads
-        self._data_dir = data_dir
+        self._config = config
+        self._services = services
+        # The brokers' own topics keep what the disk's reserve is for: groups must be able to commit.
+        self._internal = topic.startswith(INTERNAL_PREFIX)
         self._wakes: set[Callable[[], None]] = set()
         self.flow = PartitionFlow(machine)
         self._closed: Refusal | None = Refusal(
@@ -75,7 +79,21 @@ class ReadablePartition:
 
     @property
     def _way_back(self) -> str:
-        return way_back(self._data_dir, self.topic, self.id.partition)
+        return way_back(self._services.data_dir, self.topic, self.id.partition)
+
+    @property
+    def config(self) -> TopicConfig:
+        """The topic's configuration."""
+        return self._config
+
+    def configure(self, config: TopicConfig) -> None:
+        """Take a changed configuration."""
+        self._config = config
+
+    @property
+    def max_batch_bytes(self) -> int:
+        """The largest batch that the topic allows, also expanded."""
+        return self._config.max_batch_bytes
 
     @property
     def offline(self) -> Refusal | None:
@@ -117,7 +135,7 @@ class ReadablePartition:
         """Return (offset, timestamp) of the first record at or after a time, or None."""
         self._check_online()
         with self._reading(f"looking for time {time_ms}"):
-            return await find_time(self._log, self._machine.state, time_ms, self._threads)
+            return await find_time(self._log, self._machine.state, time_ms, self._services.threads)
 
     def cursor(self, offset: int, wake: Callable[[], None]) -> LocalCursor:
         """Begin to read at an offset."""
@@ -151,7 +169,7 @@ class ReadablePartition:
 
     def read_disk(self, offset: int, max_bytes: int) -> asyncio.Future[list[StoredBatch]]:
         """Return committed batches from the disk, read in a thread."""
-        reading = self._threads.run(self._read, offset, self.high_watermark, max_bytes)
+        reading = self._services.threads.run(self._read, offset, self.high_watermark, max_bytes)
         reading.add_done_callback(self._stop_at_damage)
         return reading
 
@@ -204,6 +222,12 @@ class ReadablePartition:
         wakes, self._wakes = self._wakes, set()
         for wake in wakes:
             wake()
+
+    def _check_append(self) -> None:
+        """Raise the Refusal for an append that this broker cannot take just now."""
+        self._check_online()
+        if not self._internal and (full := self._services.admits_produce()) is not None:
+            raise full
 
     def _check_online(self) -> None:
         if self._closed is not None:

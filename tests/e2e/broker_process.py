@@ -9,10 +9,12 @@ import collections
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import sysconfig
 import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -117,7 +119,25 @@ class BrokerProcess:
     def restart(self) -> None:
         """Start it again with the same data on the same port, after `kill9` or `term`."""
         assert self._port, "restart follows a start"
+        self._wait_for_port()
         self.start()
+
+    def _wait_for_port(self) -> None:
+        """Wait until nobody has the port: the system hands it to any connection while it is free.
+
+        One that tries to reach the broker that is away may even connect to itself there.
+        """
+        give_up_at = time.monotonic() + START_TIMEOUT_S
+        while True:
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind(("127.0.0.1", self._port))
+                except OSError:
+                    assert time.monotonic() < give_up_at, f"port {self._port} stays in use"
+                else:
+                    return
+            time.sleep(0.05)
 
     def kill9(self) -> None:
         """Kill it as a crash would, and wait until it is gone."""

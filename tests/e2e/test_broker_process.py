@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import grpc
@@ -40,6 +42,16 @@ def test_a_killed_broker_comes_back_on_its_port(broker):
     assert (broker.address, broker.exit_code) == (before, None)
     assert broker.pid != pid
     answers(before)
+
+
+def test_a_port_that_a_connection_has_taken_meanwhile_is_waited_for(broker):
+    host, _, port = broker.address.rpartition(":")
+    broker.kill9()
+    taken = socket.socket()
+    taken.bind((host, int(port)))
+    threading.Timer(3, taken.close).start()  # longer than a broker takes to ask for it
+    broker.restart()
+    answers(broker.address)
 
 
 def test_a_terminated_broker_ends_well_and_comes_back(broker):

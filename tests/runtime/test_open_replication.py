@@ -1,0 +1,193 @@
+"""Histories in which replicas do what they must not; each fails until what it found is repaired."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+
+from riverrun_server.core.cluster.keys import PartitionKey
+from riverrun_server.core.cluster.standing import Standing
+from riverrun_server.core.cluster.values import Durability
+from riverrun_server.core.replication.terms import Terms
+from riverrun_server.ports.log import StorageFull
+from riverrun_server.ports.metadata import StoreEnded
+from riverrun_server.ports.partitions import Acks
+from riverrun_server.runtime.replication.driver import ReplicationDriver
+from riverrun_server.runtime.replication.outbox import Outcome
+from tests.runtime.replication_world import ID, TOPIC, World, ready
+
+
+def damage(broker, at):
+    """Flip a bit of a stored batch, wherever it stands."""
+    for image in (broker.store._live, broker.store._durable):
+        stored = image.partitions[ID]
+        data = bytearray(stored.batches[at])
+        data[8] ^= 1
+        stored.batches[at] = bytes(data)
+    broker.replica.log.tail.clear()
+
+
+def test_a_topic_that_becomes_durable_is_answered_from_the_disk_in_the_same_leader_epoch():
+    """A relaxed topic is set to fsync; then all machines lose power."""
+    world = World(durability=Durability.RELAXED, min_isr=2)
+    world.run()
+    value = world.value
+    world.write(
+        PartitionKey(TOPIC, 0),
+        dataclasses.replace(
+            value, durability=Durability.FSYNC, partition_epoch=value.partition_epoch + 1
+        ),
+    )
+    world.learn()
+    answers = world[1].append(b"a")
+    world.run(sync=False)
+    told = [each.error for each in answers]
+    for broker in world.brokers:
+        world[broker].crash(0)
+    for broker in world.brokers:
+        world[broker].start()
+    world.elect(1)
+    world.learn()
+    held = [world[broker].machine.log_end for broker in world.brokers]
+    assert not (told == [None] and held == [0, 0, 0]), "acknowledged as durable, and lost"
+
+
+def test_a_leader_that_is_alone_in_sync_and_damaged_is_no_leader_to_the_controller():
+    """Otherwise the partition counts as led, and the topic's policy is never asked."""
+    world = ready()
+    world.shrink(1)
+    world[1].replica.stop("a batch is damaged")
+    world.settle(40)
+    image = world[2].image
+    assert not Standing(image.brokers).leads(world.value)
+
+
+def test_a_leader_finds_its_own_damage_where_a_new_follower_of_the_epoch_cannot_read():
+    """Behind 8 MiB: nothing was acknowledged in this epoch, so it looks at the log's start."""
+    world = ready(min_isr=1)
+    world.shrink(1, 2)
+    for _ in range(12):
+        world[1].append(bytes(900_000))
+        world.run()
+    end = world[3].machine.log_end
+    world.broken |= {(1, 3), (3, 1)}
+    for _ in range(2):
+        world[1].append(bytes(900_000))
+        world.run()
+    assert (end, world[2].machine.log_end, world[3].machine.log_end) == (12, 14, 12)
+    world[1].crash()
+    world.elect(2)
+    world.broken.clear()
+    damage(world[2], 12)
+    # The follower's acceptance of the epoch is on its disk before the first push comes.
+    world.learn(3)
+    world[3].sync()
+    world.learn(2)
+    for _ in range(10):
+        world.tick()
+        world.run()
+    assert world[3].machine.log_end == 12
+    assert world[2].replica.why_stopped is not None, "nobody notices, and the follower asks for ever"
+
+
+def test_a_deletion_that_came_before_the_records_of_a_snapshot_is_not_forgotten():
+    """The log start lies in a batch; a replica begins from nothing, comes in sync, and leads."""
+    world = ready(terms=Terms(max_push_bytes=1))
+    world[1].append(b"a", b"b", b"c", producer_id=7)
+    world[1].append(b"d", b"e", b"f", producer_id=8)
+    world[1].append(b"g", producer_id=9)
+    world.run()
+    world[3].crash()
+    world.shrink(1, 2)
+    world[1].replica.trim(5)
+    world.run()
+    world.tick()
+    world.run()
+    assert (world[1].machine.log_start, world[1].replica.log.first_base) == (5, 3)
+    world[3].wipe()
+    world.restart(3)
+    world.learn()
+    world.settle(8)
+    assert 3 in [each.broker for each in world.value.isr]
+    world.elect(3)
+    world.learn()
+    world.settle(3)
+    assert world[3].machine.log_start == 5, "what was deleted can be read again"
+
+
+def test_a_replica_that_found_damage_does_not_come_in_sync_with_it_after_a_restart():
+    world = ready(min_isr=2)
+    for number in range(8):
+        world[1].append(bytes(60), producer_id=9, base_sequence=number)
+        world.run()
+    assert world[2].replica.log.log.snapshot()[0] > 1, "what lies below is not read at a start"
+    damage(world[2], 0)
+    world[2].replica.stop("a batch is damaged")
+    world.settle(3)
+    assert [each.broker for each in world.value.isr] == [1, 3]
+    world.restart(2)
+    world.learn()
+    world.settle(5)
+    stored = world[2].store._live.partitions[ID].batches[0]
+    good = world[1].store._live.partitions[ID].batches[0]
+    members = [each.broker for each in world.value.isr]
+    assert stored == good or 2 not in members, "it may be elected and cannot serve what it is to have"
+
+
+def test_a_leader_whose_disk_is_full_for_long_hands_on():
+    world = ready(min_isr=2)
+    world[2].store.refuse_writes(StorageFull("no space left on device"))
+    world.elect(2)
+    world.learn()
+    world.settle(60)
+    assert world[2].replica.leader is None
+    assert not Standing(world[1].image.brokers).leads(world.value), "named for ever, leads never"
+
+
+class _Ends:
+    async def commit(self, steps):
+        raise StoreEnded("etcd is another one")
+
+
+class _Syncs:
+    def __init__(self):
+        self.touched = 0
+
+    def touch(self, who):
+        self.touched += 1
+
+
+async def test_a_change_of_which_the_store_said_nothing_before_it_ended_stays_in_doubt():
+    """An answer that shows another store is thrown away with what it said of the transaction."""
+    world = ready(min_isr=1)
+    world.shrink(1, 2)
+    world.settle(0)
+    world.tick()
+    world.run()
+    world.tick()
+    world.collect()
+    ((_, proposal),) = world.proposals
+    told = []
+    replicas = world[1].replicas
+    replicas.outcome = lambda proposal, outcome, now, *, revision: told.append(outcome)
+    driver = ReplicationDriver(replicas, _Syncs(), _Ends(), lambda envelope: None, lambda: 0.0)
+    await driver._ask(proposal)
+    assert told == [Outcome.UNKNOWN]
+
+
+async def test_a_sync_that_proved_everything_is_not_followed_by_one_that_proves_nothing():
+    world = ready()
+    flusher = _Syncs()
+    driver = ReplicationDriver(
+        world[1].replicas, flusher, _Ends(), lambda envelope: None, lambda: world.now
+    )
+    world[1].append(b"a", acks=Acks.LEADER)
+    driver.carry_out_soon()
+    await asyncio.sleep(0)
+    assert flusher.touched == 1
+    points = driver.sync_point()
+    world[1].store.sync()
+    driver.synced(points)
+    await asyncio.sleep(0)
+    assert world[1].replica.log.is_synced
+    assert flusher.touched == 1, "the flusher syncs again, with nothing to prove"

@@ -23,11 +23,13 @@ class Member(stubs.LeaseServicer):
         self.hangs = False
         self.renewed = 0
 
-    async def LeaseGrant(self, request, context):
+    async def LeaseGrant(self, request, context):  # noqa: N802
         self.granted = True
-        return pb.LeaseGrantResponse(header=pb.ResponseHeader(cluster_id=1, revision=1), ID=7, TTL=1)
+        return pb.LeaseGrantResponse(
+            header=pb.ResponseHeader(cluster_id=1, revision=1), ID=7, TTL=1
+        )
 
-    async def LeaseKeepAlive(self, requests, context):
+    async def LeaseKeepAlive(self, requests, context):  # noqa: N802
         async for _ in requests:
             if self.hangs:
                 await asyncio.sleep(3600)

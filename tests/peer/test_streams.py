@@ -12,7 +12,14 @@ from structlog.testing import capture_logs
 
 from riverrun_server.core.errors import Reason
 from riverrun_server.core.log.batch import PartitionId
-from riverrun_server.core.replication.messages import Acked, Envelope, Follow, Push, Refused
+from riverrun_server.core.replication.messages import (
+    Acked,
+    Envelope,
+    Follow,
+    Push,
+    Refused,
+    Restart,
+)
 from riverrun_server.peer.hello import Myself
 from riverrun_server.peer.links import PeerLinks
 from riverrun_server.peer.mailbox import FRAME_BYTES, Mailbox
@@ -258,3 +265,38 @@ async def test_two_brokers_cannot_have_one_port(serve):
     _, address = await serve(Peer(1))
     with pytest.raises(RuntimeError):
         PeerServer(address, ())
+
+
+# What follows fails until the streams are repaired.
+
+RESTART = Restart(PARTITION, 1, 10, (), (12, bytes(300_000)))
+
+
+async def test_a_follower_whose_mailbox_has_closed_begins_another_stream(pair):
+    leader, follower = pair
+    follower.links._streams[1][0].mailbox.close()
+    assert (await leader.hears(1))[0] == ("disconnected", 2)
+    assert (await follower.hears(2))[1] == ("connected", 1)
+
+
+async def test_an_earlier_process_of_a_broker_does_not_end_the_stream_of_a_later_one(pair):
+    """It was cut off from the metadata store and does not know that it is over."""
+    leader, follower = pair
+    earlier = Peer(2)
+    earlier.myself = earlier.links._myself = type(earlier.myself)("here", 2, 7, lambda: 5)
+    earlier.links.follow({1: follower.links._streams[1][0].address})
+    await asyncio.sleep(1.0)
+    await earlier.links.close()
+    assert leader.told == []
+    leader.say(2, push(probe=3))
+    assert (await follower.hears(2))[1].messages == (push(probe=3),)
+
+
+async def test_a_broker_that_begins_from_nothing_gets_many_snapshots_on_one_stream(pair):
+    """A leader of 256 partitions, each with a snapshot of 300 KB, answers all in one turn."""
+    leader, follower = pair
+    leader.say(2, *[RESTART] * 256)
+    async with asyncio.timeout(20):
+        while sum(len(each.messages) for each in follower.told[1:]) < 256:
+            assert leader.told == [], "the stream was given up, the next one will be, too"
+            await asyncio.sleep(0.1)

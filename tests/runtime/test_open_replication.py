@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 
 from riverrun_server.core.cluster.keys import PartitionKey
 from riverrun_server.core.cluster.standing import Standing
 from riverrun_server.core.cluster.values import Durability
+from riverrun_server.core.errors import Refusal
 from riverrun_server.core.replication.terms import Terms
 from riverrun_server.ports.log import StorageFull
 from riverrun_server.ports.metadata import StoreEnded
@@ -87,7 +89,9 @@ def test_a_leader_finds_its_own_damage_where_a_new_follower_of_the_epoch_cannot_
         world.tick()
         world.run()
     assert world[3].machine.log_end == 12
-    assert world[2].replica.why_stopped is not None, "nobody notices, and the follower asks for ever"
+    assert world[2].replica.why_stopped is not None, (
+        "nobody notices, and the follower asks for ever"
+    )
 
 
 def test_a_deletion_that_came_before_the_records_of_a_snapshot_is_not_forgotten():
@@ -131,7 +135,9 @@ def test_a_replica_that_found_damage_does_not_come_in_sync_with_it_after_a_resta
     stored = world[2].store._live.partitions[ID].batches[0]
     good = world[1].store._live.partitions[ID].batches[0]
     members = [each.broker for each in world.value.isr]
-    assert stored == good or 2 not in members, "it may be elected and cannot serve what it is to have"
+    assert stored == good or 2 not in members, (
+        "it may be elected and cannot serve what it is to have"
+    )
 
 
 def test_a_leader_whose_disk_is_full_for_long_hands_on():
@@ -191,3 +197,41 @@ async def test_a_sync_that_proved_everything_is_not_followed_by_one_that_proves_
     await asyncio.sleep(0)
     assert world[1].replica.log.is_synced
     assert flusher.touched == 1, "the flusher syncs again, with nothing to prove"
+
+
+def test_an_earlier_process_confirms_nothing_once_a_later_one_is_registered():
+    """Both are cut off from the store; the later one, on an empty disk, leads by an accepted loss."""
+    world = ready(size=2, allows_loss=True)
+    leader = world[1].replica.leader.core
+    world[1].replicas.lease(world.now)
+    world.tick()
+    world.run()
+    assert leader.may_acknowledge(world.now, world.now)
+    # Its registration has come with the metadata, and it has confirmed nothing.
+    world[2].crash()
+    world[2].wipe()
+    world[2].start()
+    world.learn(1)
+    assert not leader.may_acknowledge(world.now, world.now)
+
+
+def test_a_partition_that_its_topic_does_not_show_is_not_held():
+    """A plan that was interrupted leaves its value; whoever makes it anew believes that it is empty."""
+    world = ready()
+    world.write(PartitionKey(TOPIC, 1), world.value)
+    world.learn()
+    assert world[1].replicas.find(ID._replace(partition=1)) is None
+
+
+def test_a_leader_that_was_fenced_early_tells_nothing_that_is_over_though_its_lease_goes_on():
+    """Two others find its port refusing; clients reach it, and its watch is slow: its lease lies."""
+    world = ready(min_isr=2)
+    world.elect(2, isr=world.value.isr[1:])
+    world.learn(2, 3)
+    world.run()
+    told = world[2].append(b"a")
+    world.run()
+    assert (told[0].error, world[2].machine.high_watermark) == (None, 1)
+    with contextlib.suppress(Refusal):
+        latest = world[1].replica.latest_offset(world.now)
+        assert latest == 1, "a position that is over"

@@ -115,11 +115,11 @@ class Replicas:
         for replica in self:
             replica.lease(deadline)
 
-    def forget(self, partition: PartitionId) -> None:
-        """Serve a partition no more: its topic is deleted."""
+    def forget(self, partition: PartitionId, why: str) -> None:
+        """Serve a partition no more."""
         replica = self._replicas.pop(partition, None)
         if replica is not None:
-            replica.stop("its topic has been deleted")
+            replica.stop(why)
 
     def outcome(
         self, proposal: Proposal, outcome: Outcome, now: float, *, revision: int = 0

@@ -170,7 +170,7 @@ class TopicChanges:
         One that is away deletes its replicas when it is back.
 
         Raises:
-            Refusal: as core.cluster.changes.delete, and as `create`.
+            Refusal: as core.cluster.deletions.delete, and as `create`.
         """
         self._admit(name)
         what = f"deleting topic {quoted(name)}"

@@ -88,8 +88,8 @@ async def serve():
     async with contextlib.AsyncExitStack() as stack:
 
         async def start(peer, port=0):
-            server = PeerServer(f"127.0.0.1:{port}", (peer.links.service.handler(),))
-            await server.start()
+            server = PeerServer(f"127.0.0.1:{port}")
+            await server.start((peer.links.service.handler(),))
             stack.push_async_callback(peer.links.close)
             stack.push_async_callback(server.stop)
             return server, f"127.0.0.1:{server.port}"
@@ -264,7 +264,7 @@ async def test_a_silent_stream_is_pinged_and_stays(pair):
 async def test_two_brokers_cannot_have_one_port(serve):
     _, address = await serve(Peer(1))
     with pytest.raises(RuntimeError):
-        PeerServer(address, ())
+        PeerServer(address)
 
 
 # What follows fails until the streams are repaired.

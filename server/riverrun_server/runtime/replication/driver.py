@@ -23,6 +23,7 @@ from riverrun_server.ports.partitions import Append
 from riverrun_server.runtime.flusher import Flusher
 from riverrun_server.runtime.metadata_writer import PlanOutdated
 from riverrun_server.runtime.replication.outbox import Outcome, Proposal
+from riverrun_server.runtime.replication.replica import Replica
 from riverrun_server.runtime.replication.replica_log import SyncPoint
 from riverrun_server.runtime.replication.replicas import Replicas
 
@@ -48,6 +49,7 @@ class ReplicationDriver:
         writer: carries out the changes of the metadata that they ask for.
         send: takes an envelope for another broker.
         now: the monotonic clock, in seconds.
+        deadline: until when this broker's session with the metadata store is known to hold.
     """
 
     def __init__(
@@ -57,12 +59,14 @@ class ReplicationDriver:
         writer: Writer,
         send: Callable[[Envelope], None],
         now: Callable[[], float],
+        deadline: Callable[[], float] = lambda: float("-inf"),
     ) -> None:
         self._replicas = replicas
         self._flusher = flusher
         self._writer = writer
         self._send = send
         self._now = now
+        self._deadline = deadline
         self._is_due = False
         self._asking: set[asyncio.Task[None]] = set()
         self._watchers: dict[PartitionId, Callable[[], None]] = {}
@@ -71,6 +75,7 @@ class ReplicationDriver:
     async def run(self) -> None:
         """Tell the replicas the time, evenly, until cancelled."""
         while True:
+            self._replicas.lease(self._deadline())
             self._replicas.tick(self._now())
             self._touched.update(self._watchers)
             self.carry_out_soon()
@@ -91,6 +96,29 @@ class ReplicationDriver:
         """Take a `watch` back."""
         self._watchers.pop(partition, None)
 
+    # Which replicas there are.
+
+    def prepare(self, partition: PartitionId) -> Replica:
+        """Return a new replica; `recover` it, in a thread perhaps, and `adopt` it.
+
+        Raises:
+            StorageError: the disk could not take it just now.
+        """
+        return self._replicas.prepare(partition)
+
+    def adopt(self, replica: Replica) -> None:
+        """Drive a replica that has been recovered; the next `update` gives it its role."""
+        self._replicas.adopt(replica)
+
+    def forget(self, partition: PartitionId, why: str) -> None:
+        """Drive a replica no more."""
+        self._replicas.forget(partition, why)
+        self.carry_out_soon()
+
+    def leaders(self) -> set[int]:
+        """Return the brokers that are followed here."""
+        return {each.follower.leader[0] for each in self._replicas if each.follower is not None}
+
     # What happens.
 
     def update(self, image: ClusterImage, topic_ids: Iterable[Id] | None = None) -> None:
@@ -98,10 +126,6 @@ class ReplicationDriver:
         self._replicas.update(image, self._now(), topic_ids)
         self._touched.update(self._watchers)
         self.carry_out_soon()
-
-    def lease(self, deadline: float) -> None:
-        """Learn until when this broker's session with the metadata store is known to hold."""
-        self._replicas.lease(deadline)
 
     def append(self, partition: PartitionId, append: Append) -> None:
         """Append a batch; never raises, the answer comes through `append.done`."""

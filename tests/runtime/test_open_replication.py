@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 
 from riverrun_server.core.cluster.keys import PartitionKey
 from riverrun_server.core.cluster.standing import Standing
-from riverrun_server.core.cluster.values import Durability
 from riverrun_server.core.errors import Refusal
 from riverrun_server.core.replication.terms import Terms
 from riverrun_server.ports.log import StorageFull
@@ -16,7 +14,7 @@ from riverrun_server.ports.metadata import StoreEnded
 from riverrun_server.ports.partitions import Acks
 from riverrun_server.runtime.replication.driver import ReplicationDriver
 from riverrun_server.runtime.replication.outbox import Outcome
-from tests.runtime.replication_world import ID, TOPIC, World, ready
+from tests.runtime.replication_world import ID, TOPIC, ready
 
 
 def damage(broker, at):
@@ -27,31 +25,6 @@ def damage(broker, at):
         data[8] ^= 1
         stored.batches[at] = bytes(data)
     broker.replica.log.tail.clear()
-
-
-def test_a_topic_that_becomes_durable_is_answered_from_the_disk_in_the_same_leader_epoch():
-    """A relaxed topic is set to fsync; then all machines lose power."""
-    world = World(durability=Durability.RELAXED, min_isr=2)
-    world.run()
-    value = world.value
-    world.write(
-        PartitionKey(TOPIC, 0),
-        dataclasses.replace(
-            value, durability=Durability.FSYNC, partition_epoch=value.partition_epoch + 1
-        ),
-    )
-    world.learn()
-    answers = world[1].append(b"a")
-    world.run(sync=False)
-    told = [each.error for each in answers]
-    for broker in world.brokers:
-        world[broker].crash(0)
-    for broker in world.brokers:
-        world[broker].start()
-    world.elect(1)
-    world.learn()
-    held = [world[broker].machine.log_end for broker in world.brokers]
-    assert not (told == [None] and held == [0, 0, 0]), "acknowledged as durable, and lost"
 
 
 def test_a_leader_that_is_alone_in_sync_and_damaged_is_no_leader_to_the_controller():

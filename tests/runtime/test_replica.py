@@ -124,6 +124,69 @@ def test_with_relaxed_durability_what_is_written_counts():
     assert world[2].store.unsynced_writes
 
 
+def becoming_durable():
+    """Return a world whose topic was relaxed and is to be durable; one record counts that is not synced."""
+    world = World(durability=Durability.RELAXED, min_isr=2)
+    world.run()
+    answers = world[1].append(b"a")
+    world.run(sync=False)
+    assert answers[0].error is None
+    world.elect(1, durability=Durability.SYNCING)
+    world.learn()
+    return world
+
+
+def test_a_topic_that_becomes_durable_is_answered_from_the_disks():
+    world = becoming_durable()
+    answers = world[1].append(b"b")
+    world.run(sync=False)
+    assert answers == []
+    world.run()
+    assert answers[0].error is None
+    for broker in world.brokers:
+        world[broker].crash(0)
+    for broker in world.brokers:
+        world[broker].start()
+    world.elect(1)
+    world.learn()
+    assert [world[broker].machine.log_end for broker in world.brokers] == [2, 2, 2]
+
+
+@pytest.mark.parametrize("unsynced", [1, 2, 3])
+def test_a_topic_is_durable_once_what_counted_before_is_on_all_disks_in_sync(unsynced):
+    world = becoming_durable()
+    for _ in range(4):
+        world.tick()
+        for _ in range(5):
+            world.collect()
+            for link in list(world.links):
+                world.deliver(link, 100)
+            for broker in world.brokers:
+                if broker != unsynced:
+                    world[broker].sync()
+        world.decide()
+        world.learn()
+    assert world.value.durability is Durability.SYNCING
+    world[unsynced].sync()
+    world.settle(3)
+    value = world.value
+    assert value.durability is Durability.FSYNC
+    assert (value.leader_epoch, len(value.isr)) == (2, 3)
+    assert not any(each.store.unsynced_writes for each in world.brokers.values())
+
+
+def test_a_process_that_has_begun_since_is_not_taken_for_the_one_that_synced():
+    world = becoming_durable()
+    world.run()
+    world.tick()
+    world.run()
+    world[2].start()  # its registration is another one now
+    world.collect()
+    assert [each.change.value.durability for _, each in world.proposals] == [Durability.FSYNC]
+    world.decide()
+    assert world.value.durability is Durability.SYNCING
+
+
 # The replicas in sync.
 
 

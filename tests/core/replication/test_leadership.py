@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from riverrun_server.core.cluster.values import Id, PartitionValue, Replica
+from riverrun_server.core.cluster.values import Durability, Id, PartitionValue, Replica
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.log.batch import BatchHeader, PartitionId
 from riverrun_server.core.log.epochs import EpochEntry, EpochMap
@@ -466,3 +466,59 @@ def test_an_earlier_process_is_not_answered():
     older = it.core.followed(2, 19, Follow(ID, EPOCH, 5, 3), 0)
     assert older is Handshake.IGNORE
     assert it.core.feeds.next_portion(2, 8).offset == 0
+
+
+def syncing(*isr, **how):
+    it = Led(*isr, **how)
+    value = dataclasses.replace(it.value, durability=Durability.SYNCING)
+    it.core.insync = InSyncSet(1, value, 9)
+    known = {
+        each: Registered(each * 10, life(each), each, synced=life(each, 5)) for each in (1, 2, 3)
+    }
+    it.core.registered = known
+    return it
+
+
+def test_a_partition_is_durable_once_all_in_sync_have_acknowledged_in_this_epoch():
+    it = syncing(end=5)
+    assert it.tick(1.0) is None
+    it.ack(2, 5)
+    assert it.tick(1.0) is None
+    it.ack(3, 4)
+    assert it.tick(1.0) is None, "it lacks what may have counted"
+    it.ack(3, 5)
+    assert it.core.change(it.now, is_begun=False) is None, "the leader's own disk may lack it"
+    change = it.tick(1.0)
+    assert change.value.durability is Durability.FSYNC
+    assert change.value.isr == tuple(life(each, 5) for each in (1, 2, 3))
+    assert change.joining == ((1, 1), (2, 2), (3, 3)), "as the processes that acknowledged"
+    assert it.tick(1.0) is None
+
+
+def test_what_is_committed_moves_on_while_a_partition_becomes_durable():
+    it = syncing()
+    it.ack(2, 0)
+    it.ack(3, 0)
+    change = it.tick(1.0)
+    it.append(5)
+    it.ack(2, 5)
+    assert it.ack(3, 5)
+    it.core.insync.seen(change.value, 12)
+    it.append(5)
+    it.ack(2, 10)
+    assert it.ack(3, 10)
+    assert it.tick(1.0) is None
+
+
+def test_who_joins_a_partition_that_has_become_durable_is_a_life_of_that_class():
+    it = syncing(1, 2)
+    it.ack(2, 0)
+    change = it.tick(1.0)
+    it.core.insync.seen(change.value, 12)
+    it.ack(3, 0)
+    assert life(3, 5) in it.tick(1.0).value.isr
+
+
+def test_too_few_in_sync_keep_those_eligible_beside_them_before_they_become_durable():
+    it = syncing(1, elr=[2])
+    assert it.tick(1.0) is None

@@ -10,7 +10,13 @@ from dataclasses import dataclass
 from riverrun_server.core.cluster import changes, keys
 from riverrun_server.core.cluster.changes import NewTopic, TopicPolicy
 from riverrun_server.core.cluster.standing import Leader
-from riverrun_server.core.cluster.values import BrokerRegistration, Id, PartitionValue, Replica
+from riverrun_server.core.cluster.values import (
+    BrokerRegistration,
+    Durability,
+    Id,
+    PartitionValue,
+    Replica,
+)
 from riverrun_server.core.log.batch import PartitionId
 from riverrun_server.ports.metadata import Compare, Event, Put, Transaction
 from riverrun_server.ports.partitions import Acks
@@ -212,6 +218,11 @@ class Cluster:
                 return f"brokers {sorted(missing)} are not in the ISR of {partition}: {value}"
             if not self._is_registered(value):
                 return f"{partition} is led by nobody who is there: {value}"
+            entry = self.store.get(keys.topic(TOPIC))
+            assert entry is not None
+            is_relaxed = entry.value.configs.get("fsync") == "relaxed"
+            if value.durability is not (Durability.RELAXED if is_relaxed else Durability.FSYNC):
+                return f"{partition} counts appends as {value.durability.value}"
             if value.leader != value.replicas[0]:
                 return f"{partition} is led by broker {value.leader}, not by its first replica"
             slot = self.slots[value.leader]
@@ -379,12 +390,26 @@ class Cluster:
 
     def change_min_isr(self, partition: PartitionId, min_isr: int) -> bool:
         """Change what a topic asks for; return whether it was another number."""
+        unborne = not all(self._bears(each, min_isr) for each in self.partitions)
+        if unborne and not self.options.unclean:
+            return False
+        return self._configure("min.insync.replicas", str(min_isr))
+
+    def change_class(self) -> bool:
+        """Change whether a topic is durable; only where it may lose what was not, and goes on then."""
+        if not self.options.unclean:
+            return False
+        entry = self.store.get(keys.topic(TOPIC))
+        assert entry is not None
+        is_relaxed = entry.value.configs.get("fsync") == "relaxed"
+        return self._configure("fsync", "true" if is_relaxed else "relaxed")
+
+    def _configure(self, name: str, value: str) -> bool:
         key = keys.topic(TOPIC)
         entry = self.store.get(key)
         assert entry is not None
-        configs = {**entry.value.configs, "min.insync.replicas": str(min_isr)}
-        unborne = not all(self._bears(each, min_isr) for each in self.partitions)
-        if configs == entry.value.configs or (unborne and not self.options.unclean):
+        configs = {**entry.value.configs, name: value}
+        if configs == entry.value.configs:
             return False
         changed = dataclasses.replace(entry.value, configs=configs)
         compare = Compare.unchanged(key, entry.mod_revision)

@@ -518,6 +518,16 @@ def another_min_isr(cluster: Cluster, each: Fault) -> Ongoing | None:
 
 
 @fault
+def another_class(cluster: Cluster, each: Fault) -> Ongoing | None:
+    """A topic becomes durable, or need not be so any more; and perhaps changes its mind at once."""
+    if not cluster.change_class():
+        return None
+    if each.picks[0] < 0.3:
+        cluster.world.after(each.picks[1], cluster.change_class)
+    return Ongoing(lambda: None, _always)
+
+
+@fault
 def trimmed(cluster: Cluster, each: Fault) -> Ongoing | None:
     """What is committed is deleted from the log's start on, in part or whole."""
     partition = cluster.partitions[int(each.picks[2] * len(cluster.partitions))]

@@ -104,7 +104,8 @@ class _Round:
         config: TopicConfig,
     ) -> Due | None:
         partition = found.value
-        due = next_due(partition, self.standing, config.effective_min_isr(topic.replication_factor))
+        min_isr = config.effective_min_isr(topic.replication_factor)
+        due = next_due(partition, self.standing, min_isr, fsync=config.fsync)
         if due is not None or self.standing.leads(partition):
             return due
         at = (topic.topic_id, number)
@@ -231,7 +232,7 @@ def _piece(
         *(each.broker for each in (*found.value.isr, *found.value.elr)),
     }
     guards = [standing.guard(each) for each in sorted(brokers)]
-    if due.duty in (Duty.ACCEPT_LOSS, Duty.MIN_ISR):
+    if due.duty in (Duty.ACCEPT_LOSS, Duty.MIN_ISR, Duty.CLASS):
         guards.append(Guard(keys.topic(topic.value.topic), topic.mod_revision))
     key = keys.partition(topic.value.topic_id, number)
     return tuple(guards), Write(key, due.value, found.mod_revision)

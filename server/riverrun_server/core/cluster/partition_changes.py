@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from riverrun_server.core.cluster.eligible import eligible
 from riverrun_server.core.cluster.standing import Standing
-from riverrun_server.core.cluster.values import PartitionValue, Replica
+from riverrun_server.core.cluster.values import Durability, PartitionValue, Replica
 from riverrun_server.core.log.epochs import EPOCHS_LOST_MAX
 
 
@@ -124,6 +124,29 @@ def with_min_isr(partition: PartitionValue, min_isr: int) -> PartitionValue:
     return dataclasses.replace(
         partition, partition_epoch=partition.partition_epoch + 1, min_isr=min_isr, elr=()
     )
+
+
+def with_class(
+    partition: PartitionValue, standing: Standing, *, fsync: bool
+) -> PartitionValue | None:
+    """Return a partition whose appends count by the other class; None where nothing is to be done now.
+
+    It begins a new leader epoch under the same leader, for a replica counts as the value said when it
+    took up the epoch. To become durable is not done with that: the leader says when everything that
+    counted is on the disks. Who has everything on its disk is kept as a life that a crash ends, and
+    whoever is eligible while too few are in sync would lose that by a crash of long ago: so that waits.
+    """
+    relaxed = partition.durability is Durability.RELAXED
+    if relaxed is not fsync or not standing.stays(partition.leader):
+        return None
+    durability = Durability.SYNCING if fsync else Durability.RELAXED
+    changed = dataclasses.replace(partition, durability=durability)
+    if partition.durability is Durability.FSYNC:
+        if len(partition.isr) < partition.min_isr:
+            return None
+        isr = tuple(standing.replica(each.broker, durability) for each in partition.isr)
+        changed = dataclasses.replace(changed, isr=isr)
+    return elected(changed, partition.leader, standing)
 
 
 def _remains(replica: Replica, partition: PartitionValue, standing: Standing) -> bool:

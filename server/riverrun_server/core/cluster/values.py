@@ -36,9 +36,16 @@ class Id(bytes):
 
 
 class Durability(enum.Enum):
-    """When a replica counts an append: once synced, or once written."""
+    """When a replica counts an append: once synced, or once written.
+
+    Transitions: fsync -> relaxed -> syncing -> fsync | relaxed. Those to relaxed and to syncing take a new
+    leader epoch, for a replica counts as the value said when it took up the epoch.
+    """
 
     FSYNC = "fsync"
+    # On its way to `fsync`: an append counts once synced, and what counted before may not be, so the
+    # replicas in sync are still those lives that end with any crash.
+    SYNCING = "syncing"
     RELAXED = "relaxed"
 
 
@@ -58,7 +65,7 @@ class Incarnations:
         match durability:
             case Durability.FSYNC:
                 return self.fsync
-            case Durability.RELAXED:
+            case Durability.RELAXED | Durability.SYNCING:
                 return self.relaxed
 
 

@@ -12,14 +12,14 @@ import dataclasses
 from collections.abc import Collection
 
 from riverrun_server.core.cluster.eligible import eligible
-from riverrun_server.core.cluster.values import PartitionValue, Replica
+from riverrun_server.core.cluster.values import Durability, PartitionValue, Replica
 
 
 class InSyncSet:
     """The replicas in sync of one partition in one leader epoch, as its leader counts them.
 
     Transitions:
-        settled -> pending: `join`, `leave`
+        settled -> pending: `join`, `leave`, `become_durable`
         pending -> settled: `seen`, `not_applied`
         pending -> in doubt: `unknown`
         in doubt -> settled: `seen`, and nothing else
@@ -81,6 +81,25 @@ class InSyncSet:
         if isr == value.isr and not any(each in unfit for each in value.elr):
             return None
         return self._plan(isr, unfit)
+
+    def become_durable(self, lives: Collection[Replica]) -> PartitionValue | None:
+        """Plan that the same replicas are kept as lives that outlast a crash; None where that must wait.
+
+        Args:
+            lives: of the members, as they count for that class.
+        """
+        value = self.committed
+        assert {each.broker for each in lives} == {each.broker for each in value.isr}, lives
+        if self.pending is not None or value.durability is not Durability.SYNCING:
+            return None
+        self.pending = dataclasses.replace(
+            value,
+            isr=tuple(lives),
+            elr=(),
+            durability=Durability.FSYNC,
+            partition_epoch=value.partition_epoch + 1,
+        )
+        return self.pending
 
     def settle(self) -> PartitionValue | None:
         """Return a change of nothing but the partition epoch, where the last outcome is in doubt.

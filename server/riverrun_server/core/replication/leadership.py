@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator, Mapping
 
-from riverrun_server.core.cluster.values import Replica
+from riverrun_server.core.cluster.values import Durability, Replica
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.log.epochs import EpochMap
 from riverrun_server.core.log.partition import PartitionMachine
@@ -256,8 +256,13 @@ class Leadership:
         self.feeds.owe()
         return True
 
-    def change(self, now: float) -> Change | None:
-        """Return a change of the replicas in sync to ask for; it is pending from here on."""
+    def change(self, now: float, *, is_begun: bool = True) -> Change | None:
+        """Return a change of the replicas in sync to ask for; it is pending from here on.
+
+        Args:
+            now: in seconds.
+            is_begun: this epoch's beginning, and so all that was written before, is on the disk.
+        """
         insync = self.insync
         if self.deposed:
             return None
@@ -269,9 +274,10 @@ class Leadership:
         if (value := insync.leave(self._behind(now), self._unfit())) is not None:
             return Change(value, insync.revision)
         for broker, registration in self._joining(now):
-            if (value := insync.join(registration.replica)) is not None:
+            life = registration.life(insync.committed.durability)
+            if (value := insync.join(life)) is not None:
                 return Change(value, insync.revision, ((broker, registration.mod_revision),))
-        return None
+        return self._becoming_durable() if is_begun else None
 
     # How.
 
@@ -287,10 +293,38 @@ class Leadership:
         unfit = set()
         for replica in self.insync.electable:
             registration, progress = self.registered.get(replica.broker), self._counted(replica)
-            over = registration is not None and registration.replica != replica
+            over = registration is not None and not registration.is_life(replica)
             if replica.broker != self._me and (over or (progress and progress.offline)):
                 unfit.add(replica)
         return unfit
+
+    def _becoming_durable(self) -> Change | None:
+        """Return the change to a class whose members outlast a crash, once all have all on their disks.
+
+        Whoever acknowledges in this epoch has synced since it took it up, and counts nothing since then
+        that is not synced. The members must be registered as the processes that acknowledged.
+        """
+        insync = self.insync
+        value = insync.committed
+        if value.durability is not Durability.SYNCING or insync.is_too_small:
+            return None
+        needed = max(self._machine.high_watermark, self.epoch_start)
+        members = []
+        for replica in value.isr:
+            registration, progress = self.registered.get(replica.broker), self._counted(replica)
+            has = self._machine.durable_end
+            if replica.broker != self._me:
+                has = (progress.durable_end if progress else None) or 0
+                if progress is None or progress.acked_at is None:
+                    return None
+            if registration is None or not registration.is_life(replica) or has < needed:
+                return None
+            members.append(registration)
+        changed = insync.become_durable([each.life(Durability.FSYNC) for each in members])
+        if changed is None:
+            return None
+        joining = tuple((each.replica.broker, each.mod_revision) for each in members)
+        return Change(changed, insync.revision, joining)
 
     def _behind(self, now: float) -> set[Replica]:
         """Return members that have not had everything for too long."""
@@ -332,7 +366,7 @@ class Leadership:
     def _counted(self, replica: Replica) -> Progress | None:
         """Return what is known of the process that is this life of the broker's data, and no other."""
         registration = self.registered.get(replica.broker)
-        if registration is None or registration.replica != replica:
+        if registration is None or not registration.is_life(replica):
             return None
         return self.followers.of(replica.broker, registration.broker_epoch)
 

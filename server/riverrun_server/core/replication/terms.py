@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from riverrun_server.core.cluster.values import PartitionValue, Replica
+from riverrun_server.core.cluster.values import Durability, PartitionValue, Replica
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,8 @@ class Registered:
         mod_revision: at which the registration was written.
         fenced: the controller does not count on it.
         draining: it is about to go.
+        synced: the life of its data that counts where only what is synced does; None where that is not
+            told apart from `replica`.
     """
 
     broker_epoch: int
@@ -47,6 +49,15 @@ class Registered:
     mod_revision: int
     fenced: bool = False
     draining: bool = False
+    synced: Replica | None = None
+
+    def is_life(self, replica: Replica) -> bool:
+        """Return whether a replica is a life of the data that this process has, of any class."""
+        return replica in (self.replica, self.synced)
+
+    def life(self, durability: Durability) -> Replica:
+        """Return the life of its data that counts for a partition whose value has just become another."""
+        return self.synced or self.replica if durability is Durability.FSYNC else self.replica
 
 
 @dataclass(frozen=True, slots=True)

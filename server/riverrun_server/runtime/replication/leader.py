@@ -138,7 +138,7 @@ class LeaderRole:
         """Probe the followers, and ask for a change of the replicas in sync where one is due."""
         if not self.core.tick(now):
             return
-        change = self.core.change(now)
+        change = self.core.change(now, is_begun=self._log.has_accepted_durably)
         if change is not None:
             self._outbox.propose(self._log.partition, change)
         self.reconsider(now)

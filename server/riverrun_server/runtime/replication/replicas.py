@@ -241,4 +241,5 @@ def _registered(registration: Versioned[BrokerRegistration], durability: Durabil
         registration.mod_revision,
         fenced=value.fenced,
         draining=value.draining,
+        synced=Life(value.broker_id, value.incarnations.fsync),
     )

@@ -37,36 +37,6 @@ def test_a_leader_that_is_alone_in_sync_and_damaged_is_no_leader_to_the_controll
     assert not Standing(image.brokers).leads(world.value)
 
 
-def test_a_leader_finds_its_own_damage_where_a_new_follower_of_the_epoch_cannot_read():
-    """Behind 8 MiB: nothing was acknowledged in this epoch, so it looks at the log's start."""
-    world = ready(min_isr=1)
-    world.shrink(1, 2)
-    for _ in range(12):
-        world[1].append(bytes(900_000))
-        world.run()
-    end = world[3].machine.log_end
-    world.broken |= {(1, 3), (3, 1)}
-    for _ in range(2):
-        world[1].append(bytes(900_000))
-        world.run()
-    assert (end, world[2].machine.log_end, world[3].machine.log_end) == (12, 14, 12)
-    world[1].crash()
-    world.elect(2)
-    world.broken.clear()
-    damage(world[2], 12)
-    # The follower's acceptance of the epoch is on its disk before the first push comes.
-    world.learn(3)
-    world[3].sync()
-    world.learn(2)
-    for _ in range(10):
-        world.tick()
-        world.run()
-    assert world[3].machine.log_end == 12
-    assert world[2].replica.why_stopped is not None, (
-        "nobody notices, and the follower asks for ever"
-    )
-
-
 def test_a_deletion_that_came_before_the_records_of_a_snapshot_is_not_forgotten():
     """The log start lies in a batch; a replica begins from nothing, comes in sync, and leads."""
     world = ready(terms=Terms(max_push_bytes=1))

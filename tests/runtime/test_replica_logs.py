@@ -9,12 +9,14 @@ import pytest
 from riverrun_server.core.cluster.values import Replica
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.log.epochs import EPOCHS_LOST_MAX
+from riverrun_server.core.producers import ProducersSnapshot
 from riverrun_server.core.replication.following import FollowingState
-from riverrun_server.core.replication.messages import Push, Refused
+from riverrun_server.core.replication.messages import Push, Refused, Restart
 from riverrun_server.core.replication.terms import Terms
 from riverrun_server.ports.log import StorageFailed, StorageFull, StorageStalled
 from riverrun_server.ports.partitions import Acks
 from riverrun_server.runtime.replication.outbox import Outbox
+from riverrun_server.wire.snapshots import encode_snapshot
 from tests.runtime.replication_world import ID, World, life, ready
 
 # Truncation.
@@ -557,3 +559,57 @@ def test_however_many_partitions_wait_only_so_much_is_gathered_at_once():
         outbox.feed_later(ID._replace(partition=number), lambda: outbox.send(2, big))
     assert [len(outbox.take_envelopes(1, 10)), outbox.has_more] == [3, True]
     assert [len(outbox.take_envelopes(1, 10)), outbox.has_more] == [2, False]
+
+
+def damage(broker, at):
+    """Flip a bit of a stored batch, wherever it stands."""
+    for image in (broker.store._live, broker.store._durable):
+        stored = image.partitions[ID]
+        data = bytearray(stored.batches[at])
+        data[8] ^= 1
+        stored.batches[at] = bytes(data)
+    broker.replica.log.tail.clear()
+
+
+def test_a_leader_finds_its_own_damage_where_a_new_follower_of_the_epoch_cannot_read():
+    """Behind more than it looks at in one go, and nothing was acknowledged in this epoch."""
+    world = ready(min_isr=1)
+    world.shrink(1, 2)
+    for _ in range(12):
+        world[1].append(bytes(900_000))
+        world.run()
+    end = world[3].machine.log_end
+    world.broken |= {(1, 3), (3, 1)}
+    for _ in range(2):
+        world[1].append(bytes(900_000))
+        world.run()
+    assert (end, world[2].machine.log_end, world[3].machine.log_end) == (12, 14, 12)
+    world[1].crash()
+    world.elect(2)
+    world.broken.clear()
+    damage(world[2], 12)
+    # The follower's acceptance of the epoch is on its disk before the first push comes.
+    world.learn(3)
+    world[3].sync()
+    world.learn(2)
+    for _ in range(10):
+        world.tick()
+        world.run()
+    assert world[3].machine.log_end == 12
+    assert world[2].replica.why_stopped is not None
+
+
+def test_a_log_without_records_that_ends_inside_a_batch_of_the_leader_begins_anew():
+    """What it began with was lost in an election; the leader's log is another one there."""
+    world = ready()
+    world[1].append(b"a", b"b", b"c")
+    world[1].append(b"d", b"e", b"f", b"g")
+    world.run()
+    world[1].crash()
+    nobody = encode_snapshot(ProducersSnapshot(5, ()))
+    world[3].replica.log.restart(Restart(ID, 1, 5, (), (5, nobody)))
+    world.elect(2, skip=EPOCHS_LOST_MAX, isr=world.value.isr[1:2])
+    world.learn()
+    world.run()
+    assert world[3].log() == world[2].log()
+    assert world[3].machine.log_end == 7

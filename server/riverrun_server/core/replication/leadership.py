@@ -25,7 +25,7 @@ class Handshake(enum.Enum):
     """What a follower's question leads to, beside an answer where logs part."""
 
     FEED = "its log is a prefix of the leader's"
-    RESTART = "its log ends before the leader's begins"
+    RESTART = "its log ends before the leader's begins, or has no record and is of another history"
     IGNORE = "a later process of the same broker has asked"
 
 
@@ -162,7 +162,13 @@ class Leadership:
     # What followers say.
 
     def followed(
-        self, broker: int, broker_epoch: int, message: Follow, first_base: int
+        self,
+        broker: int,
+        broker_epoch: int,
+        message: Follow,
+        first_base: int,
+        *,
+        in_batch: bool = False,
     ) -> Diverged | Handshake:
         """Answer a follower that asks to be fed.
 
@@ -171,6 +177,7 @@ class Leadership:
             broker_epoch: its process.
             message: what it says of its log.
             first_base: where the first batch of this log begins; the log start may lie inside it.
+            in_batch: its log ends in the midst of a batch of this one, so what it had there was lost.
         """
         progress = self.followers.heard(broker, broker_epoch)
         if progress is None:
@@ -181,8 +188,11 @@ class Leadership:
         mine = self._epochs.epoch_at(end - 1)
         if end < first_base or (end == first_base and mine is None and last is not None):
             return Handshake.RESTART
+        if last is None and in_batch:
+            return Handshake.RESTART
         # A follower without an epoch has nothing below its log end but what was deleted.
         if end <= self._machine.log_end and (last is None or last == mine):
+            progress.asked_from = end
             self.feeds.begin(broker, end)
             return Handshake.FEED
         upto = self.leader_epoch if last is None else last
@@ -207,11 +217,13 @@ class Leadership:
             progress.offline, progress.durable_end = True, None
             self.feeds.end(broker)
 
-    def durable_end_of(self, broker: int) -> int:
-        """Return what a follower is known to have on its disk in this epoch."""
+    def known_end_of(self, broker: int) -> int:
+        """Return up to where a follower is known to have this log, on its disk or not."""
         registration = self.registered.get(broker)
         progress = self.followers.of(broker, registration.broker_epoch) if registration else None
-        return (progress.durable_end if progress else None) or self._machine.log_start
+        if progress is None:
+            return self._machine.log_start
+        return max(self._machine.log_start, progress.asked_from, progress.durable_end or 0)
 
     def depose(self) -> None:
         """Learn that a newer leader epoch has been accepted somewhere."""

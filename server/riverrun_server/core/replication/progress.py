@@ -53,6 +53,7 @@ class Progress:
         durable_end: everything below it is on its disk; None until it said so in this leader epoch.
         confirmed_at: when the newest probe that it confirmed was sent, in seconds.
         offline: it said that it cannot serve the partition.
+        asked_from: where its log ended when it last asked and had a prefix of the leader's.
     """
 
     broker_epoch: int
@@ -61,6 +62,7 @@ class Progress:
     durable_end: int | None = None
     confirmed_at: float | None = None
     offline: bool = False
+    asked_from: int = 0
 
 
 class Followers:

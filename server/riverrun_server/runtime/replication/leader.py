@@ -9,7 +9,7 @@ from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.replication.feeding import Feeds
 from riverrun_server.core.replication.isr import InSyncSet
 from riverrun_server.core.replication.leadership import Handshake, Leadership
-from riverrun_server.core.replication.messages import Acked, Follow, Message, Push
+from riverrun_server.core.replication.messages import Acked, Diverged, Follow, Message, Push
 from riverrun_server.core.replication.terms import Terms
 from riverrun_server.ports.partitions import Acks, Append
 from riverrun_server.runtime.replication.outbox import Outbox, Outcome, Proposal
@@ -88,7 +88,7 @@ class LeaderRole:
         """Take what a follower says."""
         match message:
             case Follow():
-                answer = self.core.followed(sender, sender_epoch, message, self._log.first_base)
+                answer = self._followed(sender, sender_epoch, message)
                 if answer is Handshake.RESTART:
                     self._restart(sender)
                 elif not isinstance(answer, Handshake):
@@ -106,7 +106,7 @@ class LeaderRole:
         Raises:
             CorruptData: this log is damaged there.
         """
-        self._log.log.scan(self.core.durable_end_of(broker), _VERIFIED_BYTES)
+        self._log.log.scan(self.core.known_end_of(broker), _VERIFIED_BYTES)
 
     def depose(self) -> None:
         """Learn that a newer leader epoch has been accepted somewhere."""
@@ -171,6 +171,13 @@ class LeaderRole:
                 "or lost",
             )
         )
+
+    def _followed(self, sender: int, sender_epoch: int, message: Follow) -> Diverged | Handshake:
+        log, end = self._log, message.log_end
+        in_batch = False
+        if message.last_epoch is None and log.first_base < end < log.machine.log_end:
+            in_batch = log.read(end, log.machine.log_end, 1)[0].base_offset < end
+        return self.core.followed(sender, sender_epoch, message, log.first_base, in_batch=in_batch)
 
     def _portion(self, broker: int) -> tuple[int, int] | None:
         portion = self.core.feeds.next_portion(broker, self._log.machine.log_end)

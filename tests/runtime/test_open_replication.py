@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from riverrun_server.core.cluster.keys import PartitionKey
 from riverrun_server.core.cluster.standing import Standing
 from riverrun_server.core.errors import Refusal
 from riverrun_server.core.replication.terms import Terms
@@ -14,7 +13,7 @@ from riverrun_server.ports.metadata import StoreEnded
 from riverrun_server.ports.partitions import Acks
 from riverrun_server.runtime.replication.driver import ReplicationDriver
 from riverrun_server.runtime.replication.outbox import Outcome
-from tests.runtime.replication_world import ID, TOPIC, ready
+from tests.runtime.replication_world import ID, ready
 
 
 def damage(broker, at):
@@ -156,14 +155,6 @@ def test_an_earlier_process_confirms_nothing_once_a_later_one_is_registered():
     world[2].start()
     world.learn(1)
     assert not leader.may_acknowledge(world.now, world.now)
-
-
-def test_a_partition_that_its_topic_does_not_show_is_not_held():
-    """A plan that was interrupted leaves its value; whoever makes it anew believes that it is empty."""
-    world = ready()
-    world.write(PartitionKey(TOPIC, 1), world.value)
-    world.learn()
-    assert world[1].replicas.find(ID._replace(partition=1)) is None
 
 
 def test_a_leader_that_was_fenced_early_tells_nothing_that_is_over_though_its_lease_goes_on():

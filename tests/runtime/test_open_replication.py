@@ -7,23 +7,13 @@ import contextlib
 
 from riverrun_server.core.cluster.standing import Standing
 from riverrun_server.core.errors import Refusal
-from riverrun_server.core.replication.terms import Terms
 from riverrun_server.ports.log import StorageFull
 from riverrun_server.ports.metadata import StoreEnded
 from riverrun_server.ports.partitions import Acks
 from riverrun_server.runtime.replication.driver import ReplicationDriver
 from riverrun_server.runtime.replication.outbox import Outcome
 from tests.runtime.replication_world import ID, ready
-
-
-def damage(broker, at):
-    """Flip a bit of a stored batch, wherever it stands."""
-    for image in (broker.store._live, broker.store._durable):
-        stored = image.partitions[ID]
-        data = bytearray(stored.batches[at])
-        data[8] ^= 1
-        stored.batches[at] = bytes(data)
-    broker.replica.log.tail.clear()
+from tests.runtime.test_leader_damage import damage
 
 
 def test_a_leader_that_is_alone_in_sync_and_damaged_is_no_leader_to_the_controller():
@@ -34,31 +24,6 @@ def test_a_leader_that_is_alone_in_sync_and_damaged_is_no_leader_to_the_controll
     world.settle(40)
     image = world[2].image
     assert not Standing(image.brokers).leads(world.value)
-
-
-def test_a_deletion_that_came_before_the_records_of_a_snapshot_is_not_forgotten():
-    """The log start lies in a batch; a replica begins from nothing, comes in sync, and leads."""
-    world = ready(terms=Terms(max_push_bytes=1))
-    world[1].append(b"a", b"b", b"c", producer_id=7)
-    world[1].append(b"d", b"e", b"f", producer_id=8)
-    world[1].append(b"g", producer_id=9)
-    world.run()
-    world[3].crash()
-    world.shrink(1, 2)
-    world[1].replica.trim(5)
-    world.run()
-    world.tick()
-    world.run()
-    assert (world[1].machine.log_start, world[1].replica.log.first_base) == (5, 3)
-    world[3].wipe()
-    world.restart(3)
-    world.learn()
-    world.settle(8)
-    assert 3 in [each.broker for each in world.value.isr]
-    world.elect(3)
-    world.learn()
-    world.settle(3)
-    assert world[3].machine.log_start == 5, "what was deleted can be read again"
 
 
 def test_a_replica_that_found_damage_does_not_come_in_sync_with_it_after_a_restart():

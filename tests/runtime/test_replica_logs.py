@@ -561,44 +561,6 @@ def test_however_many_partitions_wait_only_so_much_is_gathered_at_once():
     assert [len(outbox.take_envelopes(1, 10)), outbox.has_more] == [2, False]
 
 
-def damage(broker, at):
-    """Flip a bit of a stored batch, wherever it stands."""
-    for image in (broker.store._live, broker.store._durable):
-        stored = image.partitions[ID]
-        data = bytearray(stored.batches[at])
-        data[8] ^= 1
-        stored.batches[at] = bytes(data)
-    broker.replica.log.tail.clear()
-
-
-def test_a_leader_finds_its_own_damage_where_a_new_follower_of_the_epoch_cannot_read():
-    """Behind more than it looks at in one go, and nothing was acknowledged in this epoch."""
-    world = ready(min_isr=1)
-    world.shrink(1, 2)
-    for _ in range(12):
-        world[1].append(bytes(900_000))
-        world.run()
-    end = world[3].machine.log_end
-    world.broken |= {(1, 3), (3, 1)}
-    for _ in range(2):
-        world[1].append(bytes(900_000))
-        world.run()
-    assert (end, world[2].machine.log_end, world[3].machine.log_end) == (12, 14, 12)
-    world[1].crash()
-    world.elect(2)
-    world.broken.clear()
-    damage(world[2], 12)
-    # The follower's acceptance of the epoch is on its disk before the first push comes.
-    world.learn(3)
-    world[3].sync()
-    world.learn(2)
-    for _ in range(10):
-        world.tick()
-        world.run()
-    assert world[3].machine.log_end == 12
-    assert world[2].replica.why_stopped is not None
-
-
 def test_a_log_without_records_that_ends_inside_a_batch_of_the_leader_begins_anew():
     """What it began with was lost in an election; the leader's log is another one there."""
     world = ready()
@@ -613,3 +575,28 @@ def test_a_log_without_records_that_ends_inside_a_batch_of_the_leader_begins_ane
     world.run()
     assert world[3].log() == world[2].log()
     assert world[3].machine.log_end == 7
+
+
+def test_a_deletion_that_came_before_the_records_of_a_snapshot_is_not_forgotten():
+    """The log start lies in a batch; a replica begins from nothing, comes in sync, and leads."""
+    world = ready(terms=Terms(max_push_bytes=1))
+    world[1].append(b"a", b"b", b"c", producer_id=7)
+    world[1].append(b"d", b"e", b"f", producer_id=8)
+    world[1].append(b"g", producer_id=9)
+    world.run()
+    world[3].crash()
+    world.shrink(1, 2)
+    world[1].replica.trim(5)
+    world.run()
+    world.tick()
+    world.run()
+    assert (world[1].machine.log_start, world[1].replica.log.first_base) == (5, 3)
+    world[3].wipe()
+    world.restart(3)
+    world.learn()
+    world.settle(8)
+    assert 3 in [each.broker for each in world.value.isr]
+    world.elect(3)
+    world.learn()
+    world.settle(3)
+    assert world[3].machine.log_start == 5, "what was deleted can be read again"

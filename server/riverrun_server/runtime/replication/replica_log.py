@@ -292,9 +292,10 @@ class ReplicaLog:
     def want_trim(self, offset: int) -> None:
         """Delete the records before an offset as soon as that is possible."""
         machine = self.machine
-        if offset <= max(machine.log_start, self._trim_to):
+        if offset <= machine.log_start:
             return
-        self._trim_to = offset
+        self._trim_to = max(self._trim_to, offset)
+        # Asked again when the records have come that the snapshot here speaks of already.
         if self._trim_snapshot is None and machine.producers_known_to <= machine.log_end:
             self._trim_snapshot = self.appender.snapshot()
 

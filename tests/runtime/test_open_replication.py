@@ -106,22 +106,6 @@ async def test_a_sync_that_proved_everything_is_not_followed_by_one_that_proves_
     assert flusher.touched == 1, "the flusher syncs again, with nothing to prove"
 
 
-def test_an_earlier_process_confirms_nothing_once_a_later_one_is_registered():
-    """Both are cut off from the store; the later one, on an empty disk, leads by an accepted loss."""
-    world = ready(size=2, allows_loss=True)
-    leader = world[1].replica.leader.core
-    world[1].replicas.lease(world.now)
-    world.tick()
-    world.run()
-    assert leader.may_acknowledge(world.now, world.now)
-    # Its registration has come with the metadata, and it has confirmed nothing.
-    world[2].crash()
-    world[2].wipe()
-    world[2].start()
-    world.learn(1)
-    assert not leader.may_acknowledge(world.now, world.now)
-
-
 def test_a_leader_that_was_fenced_early_tells_nothing_that_is_over_though_its_lease_goes_on():
     """Two others find its port refusing; clients reach it, and its watch is slow: its lease lies."""
     world = ready(min_isr=2)

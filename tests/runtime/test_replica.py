@@ -115,6 +115,22 @@ def test_past_the_lease_appends_wait_until_followers_have_confirmed():
     assert answers[0].base_offset == 0
 
 
+def test_an_earlier_process_confirms_nothing_once_a_later_one_is_registered():
+    """Both are cut off from the store; the later one, on an empty disk, leads by an accepted loss."""
+    world = ready(size=2, allows_loss=True)
+    leader = world[1].replica.leader.core
+    world[1].replicas.lease(world.now)
+    world.tick()
+    world.run()
+    assert leader.may_acknowledge(world.now, world.now)
+    # Its registration has come with the metadata, and it has confirmed nothing.
+    world[2].crash()
+    world[2].wipe()
+    world[2].start()
+    world.learn(1)
+    assert not leader.may_acknowledge(world.now, world.now)
+
+
 def test_with_relaxed_durability_what_is_written_counts():
     world = World(durability=Durability.RELAXED)
     world.run()
@@ -289,14 +305,14 @@ def test_an_accepted_epoch_is_on_the_disk_before_it_is_acknowledged():
     world.run(sync=False)
     assert world[3].machine.state.accepted_epoch == 2
     assert world[3].replica.follower.core.state is FollowingState.FOLLOWING
-    assert world[2].replica.leader.core.followers.confirmed_at(3) is None
+    followers, process = world[2].replica.leader.core.followers, world[3].replicas.broker_epoch
     world.tick()
     world.run(sync=False)
-    assert world[2].replica.leader.core.followers.confirmed_at(3) is None
+    assert followers.of(3, process).confirmed_at is None
     world.run()
     world.tick()
     world.run()
-    assert world[2].replica.leader.core.followers.confirmed_at(3) is not None
+    assert followers.of(3, process).confirmed_at is not None
 
 
 @pytest.mark.parametrize("survives", [True, False])

@@ -399,6 +399,16 @@ def test_without_anybody_else_to_elect_the_lease_does_not_matter():
     assert it.core.may_acknowledge(it.now, 0.0)
 
 
+def test_the_only_replica_of_a_topic_that_accepts_losses_relies_on_its_lease():
+    """A later process of its broker, on an empty disk, could be elected; nobody would deny it."""
+    it = Led(1, min_isr=1)
+    it.core.insync = InSyncSet(1, dataclasses.replace(it.value, replicas=(1,)), 9)
+    assert it.core.may_acknowledge(it.now, 0.0)
+    it.core.unclean_allowed = True
+    assert not it.core.may_acknowledge(it.now, 0.0)
+    assert it.core.may_acknowledge(it.now, it.now + 1.0)
+
+
 def test_a_deposed_leader_commits_and_admits_nothing():
     it = Led(1, 2, min_isr=1)
     it.append(5)

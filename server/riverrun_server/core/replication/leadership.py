@@ -126,7 +126,8 @@ class Leadership:
 
         The lease says so until its deadline. After that everybody who could have been elected must
         have confirmed this epoch within one time to live, counted from when it was asked: who
-        accepted a later epoch confirms this one no more.
+        accepted a later epoch confirms this one no more. As a process: what an earlier one of a broker
+        said is nothing that the later one is held to.
         """
         if self.deposed:
             return False
@@ -137,10 +138,11 @@ class Leadership:
             others.update(self.insync.committed.replicas)
         others.discard(self._me)
         for broker in others:
-            confirmed = self.followers.confirmed_at(broker)
+            confirmed = self._confirmed_at(broker)
             if confirmed is None or now - confirmed > self._terms.ttl_s:
                 return False
-        return True
+        # With a loss, a later process of this very broker could be elected, and nobody can deny that.
+        return bool(others) or not self.unclean_allowed
 
     def latest_offset(self, now: float) -> int:
         """Return the high watermark as the partition's latest offset (KIP-207).
@@ -374,6 +376,12 @@ class Leadership:
                 and not self._lags(broker, progress, now)
             ):
                 yield broker, registration
+
+    def _confirmed_at(self, broker: int) -> float | None:
+        """Return when the newest probe was sent that the registered process of a broker confirmed."""
+        registration = self.registered.get(broker)
+        progress = self.followers.of(broker, registration.broker_epoch) if registration else None
+        return progress.confirmed_at if progress else None
 
     def _counted(self, replica: Replica) -> Progress | None:
         """Return what is known of the process that is this life of the broker's data, and no other."""

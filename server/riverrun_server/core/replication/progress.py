@@ -129,11 +129,6 @@ class Followers:
         found = self._known.get(broker)
         return self._since if found is None else found.caught_up_at
 
-    def confirmed_at(self, broker: int) -> float | None:
-        """Return when the newest probe that a broker confirmed in this epoch was sent."""
-        found = self._known.get(broker)
-        return None if found is None else found.confirmed_at
-
     def forgive(self, seconds: float, now: float) -> None:
         """Count no time in which the leader itself did not run: nobody could be heard then."""
         self._since = min(self._since + seconds, now)

@@ -66,7 +66,7 @@ class Controlling:
         documents: write the key's value.
         clock: times everything.
         dice: makes nonces.
-        make: makes topics that the brokers need.
+        make: begins to make topics that the brokers need; waits for nothing, and never raises.
     """
 
     def __init__(
@@ -127,7 +127,9 @@ class Controlling:
         """Do what is due now; return when to look again, in seconds, None where a change will tell."""
         now = self._clock.monotonic()
         if not self._session.holds:
+            # What is decided here must not be carried out: nobody may see this process alive.
             self._fencing.interrupted(now)
+            return RETRY_S
         outlook = self._election.look(self._image, now)
         if outlook.claim is not None:
             await self._claim(outlook.claim)

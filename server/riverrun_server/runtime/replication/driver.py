@@ -68,13 +68,16 @@ class ReplicationDriver:
         self._now = now
         self._deadline = deadline
         self._is_due = False
-        self._asking: set[asyncio.Task[None]] = set()
+        self._failure: Exception | None = None
+        self._asking: dict[PartitionId, asyncio.Task[None]] = {}
         self._watchers: dict[PartitionId, Callable[[], None]] = {}
         self._touched: set[PartitionId] = set()
 
     async def run(self) -> None:
         """Tell the replicas the time, evenly, until cancelled."""
         while True:
+            if self._failure is not None:
+                raise self._failure
             self._replicas.lease(self._deadline())
             self._replicas.tick(self._now())
             self._touched.update(self._watchers)
@@ -83,7 +86,7 @@ class ReplicationDriver:
 
     async def close(self) -> None:
         """Ask for nothing any more; what was asked for may yet happen."""
-        asking = list(self._asking)
+        asking = list(self._asking.values())
         for task in asking:
             task.cancel()
         await asyncio.gather(*asking, return_exceptions=True)
@@ -181,9 +184,7 @@ class ReplicationDriver:
         for envelope in work.envelopes:
             self._send(envelope)
         for proposal in work.proposals:
-            task = asyncio.create_task(self._ask(proposal), name="change of an ISR")
-            self._asking.add(task)
-            task.add_done_callback(self._asking.discard)
+            self._propose(proposal)
         if self._replicas.is_dirty:
             self._flusher.touch(self)
         if work.more:
@@ -193,19 +194,35 @@ class ReplicationDriver:
             if (changed := self._watchers.get(partition)) is not None:
                 changed()
 
+    def _propose(self, proposal: Proposal) -> None:
+        """Ask for a change, unless another of the same partition is being asked for."""
+        partition = proposal.partition
+        if partition in self._asking:
+            # Asked for once more while the store is slow: this one was never sent.
+            self._learn(proposal, Outcome.REFUSED)
+            return
+        task = asyncio.create_task(self._ask(proposal), name="change of an ISR")
+        self._asking[partition] = task
+        task.add_done_callback(lambda _: self._asking.pop(partition))
+
     async def _ask(self, proposal: Proposal) -> None:
         """Ask for a change of the metadata, and tell who wants it what became of that."""
-        revision = 0
         try:
             revision = await self._writer.commit((proposal.step,))
-        except (PlanOutdated, MetadataUnavailable):
-            outcome = Outcome.REFUSED
         except (UnknownOutcome, StoreEnded):
-            outcome = Outcome.UNKNOWN
+            # A store that has ended may have done it before.
+            self._learn(proposal, Outcome.UNKNOWN)
+        except (PlanOutdated, MetadataUnavailable):
+            self._learn(proposal, Outcome.REFUSED)
+        except Exception as error:  # noqa: BLE001 - a bug, which ends `run`
+            self._learn(proposal, Outcome.UNKNOWN)
+            self._failure = error
         else:
-            outcome = Outcome.APPLIED
             isr = [each.broker for each in proposal.change.value.isr]
             _log.info("replicas in sync", partition=str(proposal.partition), brokers=isr)
+            self._learn(proposal, Outcome.APPLIED, revision)
+
+    def _learn(self, proposal: Proposal, outcome: Outcome, revision: int = 0) -> None:
         self._replicas.outcome(proposal, outcome, self._now(), revision=revision)
         self._touched.add(proposal.partition)
         self.carry_out_soon()

@@ -22,6 +22,7 @@ from riverrun_server.ports.metadata import MetadataUnavailable, StoreEnded, Unkn
 from riverrun_server.ports.partitions import Append
 from riverrun_server.runtime.flusher import Flusher
 from riverrun_server.runtime.metadata_writer import PlanOutdated
+from riverrun_server.runtime.replication.figures import ReplicaFigures, add_up
 from riverrun_server.runtime.replication.outbox import Outcome, Proposal
 from riverrun_server.runtime.replication.replica import Replica
 from riverrun_server.runtime.replication.replica_log import SyncPoint
@@ -42,6 +43,10 @@ class Writer(Protocol):
 
 class ReplicationDriver:
     """Implements ports.peers.PeerEvents, and what a flusher tells of syncs.
+
+    Attributes:
+        isr_shrinks: how often a replica left those in sync of a partition that is led here.
+        isr_expands: how often one joined them.
 
     Args:
         replicas: what is driven.
@@ -69,6 +74,7 @@ class ReplicationDriver:
         self._deadline = deadline
         self._is_due = False
         self._failure: Exception | None = None
+        self.isr_shrinks = self.isr_expands = 0
         self._asking: dict[PartitionId, asyncio.Task[None]] = {}
         self._watchers: dict[PartitionId, Callable[[], None]] = {}
         self._touched: set[PartitionId] = set()
@@ -117,6 +123,10 @@ class ReplicationDriver:
         """Drive a replica no more."""
         self._replicas.forget(partition, why)
         self.carry_out_soon()
+
+    def figures(self) -> ReplicaFigures:
+        """Return what the replicas add up to."""
+        return add_up(self._replicas)
 
     def leaders(self) -> set[int]:
         """Return the brokers that are followed here."""
@@ -218,9 +228,19 @@ class ReplicationDriver:
             self._learn(proposal, Outcome.UNKNOWN)
             self._failure = error
         else:
+            self._count(proposal)
             isr = [each.broker for each in proposal.change.value.isr]
             _log.info("replicas in sync", partition=str(proposal.partition), brokers=isr)
             self._learn(proposal, Outcome.APPLIED, revision)
+
+    def _count(self, proposal: Proposal) -> None:
+        replica = self._replicas.find(proposal.partition)
+        if replica is None or replica.leader is None:
+            return
+        before = len(replica.leader.core.insync.committed.isr)
+        now = len(proposal.change.value.isr)
+        self.isr_shrinks += now < before
+        self.isr_expands += now > before
 
     def _learn(self, proposal: Proposal, outcome: Outcome, revision: int = 0) -> None:
         self._replicas.outcome(proposal, outcome, self._now(), revision=revision)

@@ -41,7 +41,7 @@ from riverrun_server.runtime.health import Health, Life, keep_asking
 from riverrun_server.runtime.hosting import Hosting
 from riverrun_server.runtime.loop_lag import LoopLag
 from riverrun_server.runtime.process_memory import keep_memory, settle
-from riverrun_server.runtime.sampling import keep_measuring, keep_sampling
+from riverrun_server.runtime.sampling import keep_measuring, keep_publishing, keep_sampling
 from riverrun_server.runtime.supervisor import CannotStart, Stage, Supervisor
 from riverrun_server.runtime.threads import OneThread, PoolThreads
 from riverrun_server.runtime.upkeep import keep_up
@@ -249,6 +249,9 @@ class Broker:
             return make_alone(self.shared, store, flusher)
         member = make_member(self.shared, store, metadata, flusher, liveness, peers)
         self.supervisor.on_stop(Stage.HAND_ON, "leaderships", member.drain)
+        publish = self.shared.metrics.replication.publish
+        figures = keep_publishing(member.figures, publish)
+        self.supervisor.spawn("figures of replication", figures, critical=False)
         return member
 
     def _open_catalog(

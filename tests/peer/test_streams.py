@@ -267,11 +267,6 @@ async def test_two_brokers_cannot_have_one_port(serve):
         PeerServer(address)
 
 
-# What follows fails until the streams are repaired.
-
-RESTART = Restart(PARTITION, 1, 10, (), (12, bytes(300_000)))
-
-
 async def test_a_follower_whose_mailbox_has_closed_begins_another_stream(pair):
     leader, follower = pair
     follower.links._streams[1][0].mailbox.close()
@@ -283,7 +278,7 @@ async def test_an_earlier_process_of_a_broker_does_not_end_the_stream_of_a_later
     """It was cut off from the metadata store and does not know that it is over."""
     leader, follower = pair
     earlier = Peer(2)
-    earlier.myself = earlier.links._myself = type(earlier.myself)("here", 2, 7, lambda: 5)
+    earlier.links._myself = Myself("here", 2, 7, lambda: 5)
     earlier.links.follow({1: follower.links._streams[1][0].address})
     await asyncio.sleep(1.0)
     await earlier.links.close()
@@ -292,11 +287,37 @@ async def test_an_earlier_process_of_a_broker_does_not_end_the_stream_of_a_later
     assert (await follower.hears(2))[1].messages == (push(probe=3),)
 
 
-async def test_a_broker_that_begins_from_nothing_gets_many_snapshots_on_one_stream(pair):
-    """A leader of 256 partitions, each with a snapshot of 300 KB, answers all in one turn."""
+async def test_an_earlier_process_of_a_broker_hears_that_it_is_over(pair):
+    _, follower = pair
+    earlier = Peer(2)
+    earlier.links._myself = Myself("here", 2, 7, lambda: 5)
+    with capture_logs() as logs:
+        earlier.links.follow({1: follower.links._streams[1][0].address})
+        await logged(logs)
+        await earlier.links.close()
+    assert "an earlier one: it has been replaced" in logs[0]["why"]
+
+
+async def test_a_broker_that_begins_from_nothing_is_told_all_snapshots_on_one_stream(pair):
+    """A leader answers 256 partitions in one turn, with 300 KB each; who is left out asks again."""
     leader, follower = pair
-    leader.say(2, *[RESTART] * 256)
-    async with asyncio.timeout(20):
-        while sum(len(each.messages) for each in follower.told[1:]) < 256:
-            assert leader.told == [], "the stream was given up, the next one will be, too"
-            await asyncio.sleep(0.1)
+    missing = {
+        PartitionId(PARTITION.topic_id, number): Restart(
+            PartitionId(PARTITION.topic_id, number), 1, 10, (), (12, bytes(300_000))
+        )
+        for number in range(256)
+    }
+    rounds = 0
+    while missing:
+        heard = len(follower.told)
+        leader.say(2, *missing.values())
+        await follower.hears(heard + 1)
+        leader.say(2, push(probe=rounds))  # behind all that found room
+        while not isinstance(follower.told[-1].messages[-1], Push):
+            await follower.hears(len(follower.told) + 1)
+        for envelope in follower.told[heard:]:
+            for message in envelope.messages:
+                missing.pop(message.partition, None)
+        rounds += 1
+    assert leader.told == []
+    assert rounds < 10

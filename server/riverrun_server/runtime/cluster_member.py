@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import structlog
 
 from riverrun_server.core.cluster.changes import NewTopic, TopicPolicy
 from riverrun_server.core.cluster.controller import Controller
-from riverrun_server.core.cluster.controller_election import ControllerElection
+from riverrun_server.core.cluster.controller_election import ControllerElection, term
 from riverrun_server.core.cluster.fencing import Fencing
 from riverrun_server.core.cluster.image import ClusterImage
 from riverrun_server.core.cluster.topic_config import TopicConfig, UncleanRecovery
@@ -23,6 +23,7 @@ from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.log.batch import PartitionId
 from riverrun_server.core.replication.messages import Envelope
 from riverrun_server.core.replication.terms import Terms
+from riverrun_server.observe.replication import ReplicationFigures
 from riverrun_server.ports.clock import Clock, Dice
 from riverrun_server.ports.metadata import Documents, MetadataStore
 from riverrun_server.ports.partitions import PartitionAccess
@@ -202,6 +203,24 @@ class ClusterMember:
             group.create_task(part.driver.run(), name="replication")
             group.create_task(part.controlling.run(), name="controlling")
             group.create_task(making.run(), name="internal topics")
+
+    def figures(self) -> ReplicationFigures | None:
+        """Return how replication stands; None before the process is a member, and after."""
+        if self._part is None:
+            return None
+        driver, counts = self._part.driver, self._part.controlling.counts
+        image, process = self._part.joined.image, self._part.joined.process
+        controls = term(image, process.broker_id, process.broker_epoch) is not None
+        return ReplicationFigures(
+            **asdict(driver.figures()),
+            isr_shrinks=driver.isr_shrinks,
+            isr_expands=driver.isr_expands,
+            is_controller=controls,
+            elections=counts.elections,
+            unclean_elections=counts.unclean_elections,
+            fenced=counts.fenced,
+            offline=counts.offline if controls else 0,
+        )
 
     async def drain(self, timeout_s: float) -> None:
         """Hand on what is led here, as far as others can take it, within a time."""

@@ -22,6 +22,7 @@ from riverrun_server.ports.metadata import MetadataUnavailable, StoreEnded, Unkn
 from riverrun_server.ports.partitions import Append
 from riverrun_server.runtime.flusher import Flusher
 from riverrun_server.runtime.metadata_writer import PlanOutdated
+from riverrun_server.runtime.replication.figures import ReplicaFigures, add_up
 from riverrun_server.runtime.replication.outbox import Outcome, Proposal
 from riverrun_server.runtime.replication.replica import Replica
 from riverrun_server.runtime.replication.replica_log import SyncPoint
@@ -42,6 +43,10 @@ class Writer(Protocol):
 
 class ReplicationDriver:
     """Implements ports.peers.PeerEvents, and what a flusher tells of syncs.
+
+    Attributes:
+        isr_shrinks: how often a replica left those in sync of a partition that is led here.
+        isr_expands: how often one joined them.
 
     Args:
         replicas: what is driven.
@@ -68,13 +73,17 @@ class ReplicationDriver:
         self._now = now
         self._deadline = deadline
         self._is_due = False
-        self._asking: set[asyncio.Task[None]] = set()
+        self._failure: Exception | None = None
+        self.isr_shrinks = self.isr_expands = 0
+        self._asking: dict[PartitionId, asyncio.Task[None]] = {}
         self._watchers: dict[PartitionId, Callable[[], None]] = {}
         self._touched: set[PartitionId] = set()
 
     async def run(self) -> None:
         """Tell the replicas the time, evenly, until cancelled."""
         while True:
+            if self._failure is not None:
+                raise self._failure
             self._replicas.lease(self._deadline())
             self._replicas.tick(self._now())
             self._touched.update(self._watchers)
@@ -83,7 +92,7 @@ class ReplicationDriver:
 
     async def close(self) -> None:
         """Ask for nothing any more; what was asked for may yet happen."""
-        asking = list(self._asking)
+        asking = list(self._asking.values())
         for task in asking:
             task.cancel()
         await asyncio.gather(*asking, return_exceptions=True)
@@ -114,6 +123,10 @@ class ReplicationDriver:
         """Drive a replica no more."""
         self._replicas.forget(partition, why)
         self.carry_out_soon()
+
+    def figures(self) -> ReplicaFigures:
+        """Return what the replicas add up to."""
+        return add_up(self._replicas)
 
     def leaders(self) -> set[int]:
         """Return the brokers that are followed here."""
@@ -181,9 +194,7 @@ class ReplicationDriver:
         for envelope in work.envelopes:
             self._send(envelope)
         for proposal in work.proposals:
-            task = asyncio.create_task(self._ask(proposal), name="change of an ISR")
-            self._asking.add(task)
-            task.add_done_callback(self._asking.discard)
+            self._propose(proposal)
         if self._replicas.is_dirty:
             self._flusher.touch(self)
         if work.more:
@@ -193,19 +204,45 @@ class ReplicationDriver:
             if (changed := self._watchers.get(partition)) is not None:
                 changed()
 
+    def _propose(self, proposal: Proposal) -> None:
+        """Ask for a change, unless another of the same partition is being asked for."""
+        partition = proposal.partition
+        if partition in self._asking:
+            # Asked for once more while the store is slow: this one was never sent.
+            self._learn(proposal, Outcome.REFUSED)
+            return
+        task = asyncio.create_task(self._ask(proposal), name="change of an ISR")
+        self._asking[partition] = task
+        task.add_done_callback(lambda _: self._asking.pop(partition))
+
     async def _ask(self, proposal: Proposal) -> None:
         """Ask for a change of the metadata, and tell who wants it what became of that."""
-        revision = 0
         try:
             revision = await self._writer.commit((proposal.step,))
-        except (PlanOutdated, MetadataUnavailable):
-            outcome = Outcome.REFUSED
         except (UnknownOutcome, StoreEnded):
-            outcome = Outcome.UNKNOWN
+            # A store that has ended may have done it before.
+            self._learn(proposal, Outcome.UNKNOWN)
+        except (PlanOutdated, MetadataUnavailable):
+            self._learn(proposal, Outcome.REFUSED)
+        except Exception as error:  # noqa: BLE001 - a bug, which ends `run`
+            self._learn(proposal, Outcome.UNKNOWN)
+            self._failure = error
         else:
-            outcome = Outcome.APPLIED
+            self._count(proposal)
             isr = [each.broker for each in proposal.change.value.isr]
             _log.info("replicas in sync", partition=str(proposal.partition), brokers=isr)
+            self._learn(proposal, Outcome.APPLIED, revision)
+
+    def _count(self, proposal: Proposal) -> None:
+        replica = self._replicas.find(proposal.partition)
+        if replica is None or replica.leader is None:
+            return
+        before = len(replica.leader.core.insync.committed.isr)
+        now = len(proposal.change.value.isr)
+        self.isr_shrinks += now < before
+        self.isr_expands += now > before
+
+    def _learn(self, proposal: Proposal, outcome: Outcome, revision: int = 0) -> None:
         self._replicas.outcome(proposal, outcome, self._now(), revision=revision)
         self._touched.add(proposal.partition)
         self.carry_out_soon()

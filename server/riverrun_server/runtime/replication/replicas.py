@@ -178,6 +178,8 @@ class Replicas:
             replica = self.find(point.partition)
             if replica is not None:
                 replica.synced(point, now)
+                if replica.log.is_synced:
+                    self._outbox.dirty.pop(point.partition, None)
 
     def tick(self, now: float) -> None:
         """Do what is due: several times a second, evenly."""

@@ -103,10 +103,14 @@ class Broker:
 
     async def _follow(self):
         await self.feed.load()
-        self.driver.update(self.image)
+        self._update()
         while True:
             await self.feed.next()
-            self.driver.update(self.image)
+            self._update()
+
+    def _update(self):
+        self.replicas.open_missing(self.image)
+        self.driver.update(self.image)
 
     async def stop(self):
         """End as a crash would, but for what the flusher's thread is at."""

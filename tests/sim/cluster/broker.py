@@ -17,7 +17,7 @@ from riverrun_server.core.log.batch import PartitionId
 from riverrun_server.core.log.hot_tail import TailBudget
 from riverrun_server.core.replication.messages import Envelope, Follow, Message
 from riverrun_server.core.replication.terms import Terms
-from riverrun_server.ports.log import StorageError, StorageFull, StorageStalled
+from riverrun_server.ports.log import CorruptData, StorageError, StorageFull, StorageStalled
 from riverrun_server.ports.metadata import TransactionResult
 from riverrun_server.ports.partitions import Append, Appended
 from riverrun_server.runtime.replication.outbox import Outcome, Proposal
@@ -129,6 +129,8 @@ class Broker:
             place.clock.wall_ms,
             self._fail,
             snapshot_interval_bytes=around.snapshot_interval_bytes,
+            stopped=self._stopped,
+            began_anew=self._began_anew,
         )
         self.replicas = Replicas(
             place.id, self.session.broker_epoch, services, around.terms, self._allows_loss
@@ -225,13 +227,7 @@ class Broker:
         for proposal in work.proposals:
             self._propose(proposal)
         self._sync()
-        self.peers.follow(
-            {
-                replica.follower.leader[0]
-                for replica in self.replicas
-                if replica.follower is not None
-            }
-        )
+        self.peers.follow({each.follows for each in self.replicas if each.follows is not None})
 
     def _show(self, replica: Replica) -> None:
         """Tell the invariants of a high watermark that others will now see."""
@@ -270,8 +266,13 @@ class Broker:
             replica.why_stopped or "",
         )
 
-        if replica.why_stopped is not None:
-            self._around.invariants.stopped(self._place.id, replica.partition, replica.why_stopped)
+    def _stopped(self, partition: PartitionId, why: str) -> None:
+        self._around.world.note(self.process.name, "stops", partition.partition, why)
+        self._around.invariants.stopped(self._place.id, partition, why)
+
+    def _began_anew(self, partition: PartitionId, times: int) -> None:
+        self._around.world.note(self.process.name, "throws away", partition.partition, times)
+        self._around.invariants.threw_away(self._place.id, self.process.name, partition)
 
     def _propose(self, proposal: Proposal) -> None:
         def done(answer: object) -> None:
@@ -383,7 +384,24 @@ class Broker:
         if replica is None or self._has_failed:
             return Fetched(reason=_NOT_HERE)
         self._show(replica)
-        return fetch(replica, position, last_epoch)
+        fetched = fetch(replica, position, last_epoch)
+        if fetched.reason is Reason.CORRUPT_DATA:
+            self._found_damage(replica)
+        return fetched
+
+    def scrub(self, partition: PartitionId) -> None:
+        """Read everything that is stored of a partition, as whoever looks for damage does."""
+        replica = self.replicas.find(partition) if self.replicas else None
+        if replica is None or self._has_failed or self.process.life is not Life.RUNNING:
+            return
+        try:
+            replica.log.log.scan(0, 1 << 30)
+        except CorruptData:
+            self._found_damage(replica)
+
+    def _found_damage(self, replica: Replica) -> None:
+        replica.stop("a read has found damage")
+        self._carry_out()
 
     def latest(self, partition: PartitionId) -> int | None:
         """Return the latest offset; None where that is not known here."""
@@ -414,6 +432,11 @@ class Broker:
         replica.trim(target)
         self._carry_out()
         return True
+
+    def is_stopped(self, partition: PartitionId) -> bool:
+        """Return whether a replica serves nothing, for its data cannot be trusted."""
+        replica = self.replicas.find(partition) if self.replicas else None
+        return replica is not None and replica.why_stopped is not None
 
     def producers(self, partition: PartitionId) -> dict[int, tuple[int, int]] | None:
         """Return what is known of producers: their epochs and last sequences."""

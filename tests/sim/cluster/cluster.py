@@ -102,13 +102,13 @@ class Cluster:
         self._start_clients()
         self._go_wrong()
         for slot in self.slots.values():
-            if slot.disk.repair():
-                slot.kill()  # what a process found damaged it does not touch again
             slot.start()
         self._until(self.world.now_s + 1.5)
         for producer in self.producers:
             producer.stop()
         self._come_to_rest()
+        for slot in self.slots.values():
+            slot.disk.repair()  # what nobody came across
         self.invariants.at_rest()
         self._check_producers()
         for consumer in self.consumers:
@@ -201,7 +201,19 @@ class Cluster:
         while unrest := self._unrest():
             if self.world.now_s >= give_up_s:
                 raise Violation("liveness", None, f"{_HEAL_WITHIN_S:.0f} s after: {unrest}")
+            self._restore()
             self._until(self.world.now_s + 0.5)
+
+    def _restore(self) -> None:
+        """Put back, as an operator does, the damaged data of those that are the only ones who have it."""
+        for partition in self.partitions:
+            value = self.value(partition)
+            slot = self.slots[value.leader]
+            others = [each for each in (*value.isr, *value.elr) if each.broker != value.leader]
+            if not others and slot.broker.is_stopped(partition) and slot.disk.repair():
+                self.world.note(slot.id, "restored")
+                slot.kill()
+                slot.start()
 
     def _unrest(self) -> str | None:
         """Return what is not yet as it should be, or None."""
@@ -298,7 +310,17 @@ class Cluster:
     def events(self) -> Counter[str]:
         """Return how often what is worth having happened did."""
         kinds = self.world.trace.kinds()
-        names = ("leads", "cuts its log", "plan", "proposal", "start", "lease expired")
+        names = (
+            "leads",
+            "cuts its log",
+            "plan",
+            "proposal",
+            "start",
+            "lease expired",
+            "stops",
+            "throws away",
+            "restored",
+        )
         counts = Counter({name: kinds.get(name, 0) for name in names})
         counts["losses"] = len(self.history.losses)
         counts["resets"] = sum(len(each.resets) for each in self.consumers)
@@ -376,6 +398,11 @@ class Cluster:
     def corrupt(self, broker: int, partition: PartitionId) -> bool:
         """Flip a bit in a batch; return whether there was one."""
         return self.disks[broker].corrupt(partition) is not None
+
+    def scrub(self, broker: int, partition: PartitionId) -> None:
+        """Have a broker read all that it stores of a partition."""
+        if self.slots[broker].is_running:
+            self.slots[broker].broker.scrub(partition)
 
     def change_min_isr(self, partition: PartitionId, min_isr: int) -> bool:
         """Change what a topic asks for; return whether it was another number."""

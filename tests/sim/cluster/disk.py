@@ -178,6 +178,15 @@ class SimDisk:
         self.bitten["batches corrupted"] += 1
         return base
 
+    def holds_damage(self) -> bool:
+        """Whether a bit is flipped in anything that is stored now."""
+        return bool(self.damaged) and any(
+            each in self.damaged
+            for durable in (False, True)
+            for stored in self.store.all_stored(durable=durable)
+            for each in stored.batches
+        )
+
     def repair(self) -> int:
         """Put back what bits were flipped in, as a disk does that had only read badly; count it."""
         repaired = 0

@@ -493,7 +493,7 @@ def flipped_bit(cluster: Cluster, each: Fault) -> Ongoing | None:
     partition = cluster.partitions[int(each.picks[2] * len(cluster.partitions))]
     if not cluster.may_lose(slot.id) or not cluster.corrupt(slot.id, partition):
         return None
-    return Ongoing(lambda: None, _always)
+    return Ongoing(lambda: cluster.scrub(slot.id, partition), _always)
 
 
 @fault

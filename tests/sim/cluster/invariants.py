@@ -451,10 +451,24 @@ class Invariants:
                 f"broker {broker} trusts its replica no more, on a disk without damage: {why}",
             )
 
+    def threw_away(self, broker: int, process: str, partition: PartitionId) -> None:
+        """A replica has thrown away what was damaged; nobody may count on it, now or later."""
+        self.checks += 1
+        value = self.partitions[partition].value
+        assert value is not None, partition
+        if any(each.broker == broker for each in (*value.isr, *value.elr)):
+            raise Violation(
+                "threw-away-eligible",
+                partition,
+                f"broker {broker} has thrown its data away and may be elected: {value}",
+            )
+        # Its log begins anew, and what it knows of the high watermark with it.
+        self._watermarks.pop((process, partition), None)
+
     def rows(self, broker: int) -> None:
         """Look at all rows of a broker by themselves: when a process begins, or has cut a log."""
         disk = self._disks[broker]
-        if disk.damaged:
+        if disk.holds_damage():
             return
         for partition in self.partitions:
             self.checks += 1

@@ -26,6 +26,7 @@ from riverrun_server.core.replication.isr import InSyncSet
 from riverrun_server.core.replication.leadership import Handshake, Leadership
 from riverrun_server.core.replication.messages import Diverged
 from riverrun_server.core.replication.progress import Followers
+from riverrun_server.core.replication.refetching import Refetching, Step
 from riverrun_server.ports.partitions import Appended
 from riverrun_server.runtime.appender import Appender
 from riverrun_server.runtime.replication.follower import FollowerRole
@@ -80,6 +81,15 @@ def busy(options: Options) -> Options:
     return dataclasses.replace(
         options, partitions=2, produce_every_s=0.04, mean_gap_s=0.5, faults_s=12.0, terms=terms
     )
+
+
+def damaged(options: Options) -> Options:
+    """Return a cluster whose replicas are damaged again and again, and come and go in between."""
+    terms = dataclasses.replace(options.terms, lag_s=0.4, refetch_s=0.1)
+    return dataclasses.replace(
+        options, brokers=3, replication_factor=3, min_isr=2, unclean=False, relaxed=False,
+        mean_gap_s=0.3, faults_s=12.0, terms=terms,
+    )  # fmt: skip
 
 
 # When an offset counts.
@@ -538,4 +548,42 @@ def pushed_batches_are_not_verified():
 
     original = FollowerRole._read
     with patch.object(FollowerRole, "_read", read):
+        yield
+
+
+@mutant("what is damaged may go, whoever counts on it", "flipped_bit", *_CUTS, options=damaged)
+def what_may_be_elected_is_thrown_away():
+    with patch.object(Refetching, "_is_out", lambda self, value: value.leader != self._me):
+        yield
+
+
+@mutant("who is out stays out: no request can bring it back",
+        "flipped_bit", "slow_store", "slow_disk", "broken_streams", options=damaged)  # fmt: skip
+def what_is_under_way_is_not_stopped():
+    def next_step(self, value, leader, now):
+        self._settled_in = value.leader_epoch
+        return original(self, value, leader, now)
+
+    original = Refetching.next_step
+    with patch.object(Refetching, "next_step", next_step):
+        yield
+
+
+@mutant("what a replica had on its disk it has for as long as its process lives",
+        "flipped_bit", "slow_store", "slow_disk", "broken_streams", options=damaged)  # fmt: skip
+def leaders_believe_what_was_said_before():
+    with patch.object(Followers, "doubt", lambda self, broker: None):
+        yield
+
+
+@mutant("to have said once that one cannot serve is enough",
+        "flipped_bit", "broken_streams", "isolated_broker",
+        options=lambda options: dataclasses.replace(damaged(options), replication_factor=2))  # fmt: skip
+def a_stop_is_told_once():
+    def next_step(self, value, leader, now):
+        step = original(self, value, leader, now)
+        return None if step is Step.TELL else step
+
+    original = Refetching.next_step
+    with patch.object(Refetching, "next_step", next_step):
         yield

@@ -96,6 +96,10 @@ class Cluster(Protocol):
         """Flip a bit in a batch; return whether there was one."""
         ...
 
+    def scrub(self, broker: int, partition: PartitionId) -> None:
+        """Have a broker read all that it stores of a partition."""
+        ...
+
     def change_min_isr(self, partition: PartitionId, min_isr: int) -> bool:
         """Change what a topic asks for; return whether it was another number."""
         ...

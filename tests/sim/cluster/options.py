@@ -23,6 +23,8 @@ _TOGETHER = (
     ("lost_store_replies", "slow_watch", "pause", "slow_link"),
     ("slow_store", "slow_watch", "kill", "slow_disk", "cut_between_two"),
     ("replaced_disk", "flipped_bit", "kill"),
+    ("flipped_bit", "broken_streams", "slow_disk", "slow_store"),
+    ("flipped_bit", "cut_between_two", "lost_store_replies", "power_cut"),
     ("replaced_disk", "trimmed", "slow_link"),
     ("swizzle", "quick_restart", "another_min_isr"),
     ("orderly_restart", "slow_disk", "full_disk"),
@@ -101,6 +103,9 @@ def draw(seed: int) -> Options:
         tail_bytes=dice.choice((0, 500, 1 << 16)),
         snapshot_interval_bytes=dice.choice((100, 1000, 1 << 20)),
     )
+    more = World(seed).dice("more options")
+    terms = dataclasses.replace(options.terms, refetch_s=more.choice((0.1, 0.5)))
+    options = dataclasses.replace(options, terms=terms)
     return leading_in_turn(options) if dice.random() < 0.05 else options
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator, Mapping
 
-from riverrun_server.core.cluster.values import Replica
+from riverrun_server.core.cluster.values import PartitionValue, Replica
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.log.epochs import EpochMap
 from riverrun_server.core.log.partition import PartitionMachine
@@ -159,6 +159,17 @@ class Leadership:
             )
         return committed
 
+    def seen(self, value: PartitionValue, revision: int) -> None:
+        """Take the value that stands at a revision, which this leader may not have written.
+
+        Whoever could not be elected may have thrown its data away, and says so by nothing but a value
+        that it wrote: what it had on its disk counts again once it has said so in answer to a later probe.
+        """
+        if self.insync.seen(value, revision):
+            may_lead = {each.broker for each in self.insync.electable}
+            for broker in set(self.followers).difference(may_lead):
+                self.followers.doubt(broker)
+
     # What followers say.
 
     def followed(
@@ -175,7 +186,7 @@ class Leadership:
         progress = self.followers.heard(broker, broker_epoch)
         if progress is None:
             return Handshake.IGNORE
-        progress.offline = False
+        progress.offline, progress.asked_from = False, message.log_end
         self.feeds.end(broker)
         end, last = message.log_end, message.last_epoch
         mine = self._epochs.epoch_at(end - 1)
@@ -207,11 +218,13 @@ class Leadership:
             progress.offline, progress.durable_end = True, None
             self.feeds.end(broker)
 
-    def durable_end_of(self, broker: int) -> int:
-        """Return what a follower is known to have on its disk in this epoch."""
+    def log_end_of(self, broker: int) -> int:
+        """Return how far a follower is known to have come in this epoch."""
         registration = self.registered.get(broker)
         progress = self.followers.of(broker, registration.broker_epoch) if registration else None
-        return (progress.durable_end if progress else None) or self._machine.log_start
+        if progress is None:
+            return self._machine.log_start
+        return max(progress.asked_from, progress.durable_end or 0, self._machine.log_start)
 
     def depose(self) -> None:
         """Learn that a newer leader epoch has been accepted somewhere."""

@@ -119,7 +119,7 @@ class Replicas:
         """Serve a partition no more: its topic is deleted."""
         replica = self._replicas.pop(partition, None)
         if replica is not None:
-            replica.stop("its topic has been deleted")
+            replica.retire("its topic has been deleted")
 
     def outcome(
         self, proposal: Proposal, outcome: Outcome, now: float, *, revision: int = 0

@@ -27,6 +27,7 @@ from riverrun_server.runtime.replication.replicas import Replicas
 from riverrun_server.wire.stored import scan_batch
 from tests.sim.cluster.clock import BrokerClock
 from tests.sim.cluster.control import Control
+from tests.sim.cluster.deletions import Deletions
 from tests.sim.cluster.disk import SimDisk
 from tests.sim.cluster.invariants import Invariants
 from tests.sim.cluster.metadata import SimMetadata
@@ -85,6 +86,7 @@ class Broker:
         self.process = Process(f"{place.id}.{start}")
         self.control: Control | None = None
         self.replicas: Replicas | None = None
+        self.deletions: Deletions | None = None
         self._around, self._place, self._start = around, place, start
         self._failed = failed
         self._is_syncing = False
@@ -138,8 +140,12 @@ class Broker:
         self.control = Control(
             self.session, around.store, place.clock, place.id, around.policy, around.world.note
         )
+        self.deletions = Deletions(
+            self.session, self.replicas, place.disk, place.id, around.world.note
+        )
         self._update(None)
         self.control.look()
+        self.deletions.look()
         self._tick()
 
     def drain(self) -> None:
@@ -157,12 +163,13 @@ class Broker:
         return self._around.policy.config_of(topic).unclean_recovery is UncleanRecovery.ACCEPT
 
     def _changed(self, touched: Touched) -> None:
-        if self.replicas is None or self.control is None:
+        if self.replicas is None or self.control is None or self.deletions is None:
             return
         topics: Iterable[Id] | None = None if touched.brokers else sorted(touched.topic_ids)
         self.replicas.lease(self.session.deadline_s)
         self._update(topics)
         self.control.look()
+        self.deletions.look()
         self._carry_out()
 
     def _update(self, topics: Iterable[Id] | None) -> None:
@@ -189,8 +196,11 @@ class Broker:
 
     def _sync(self) -> None:
         assert self.replicas is not None
-        points = [] if self._is_syncing else self.replicas.sync_points()
-        if not points:
+        assert self.deletions is not None
+        if self._is_syncing:
+            return
+        points, dropped = self.replicas.sync_points(), self.deletions.take()
+        if not points and dropped is None:
             return
         self._is_syncing = True
 
@@ -200,7 +210,10 @@ class Broker:
                 self._fail(error)
                 return
             assert self.replicas is not None
+            assert self.deletions is not None
             self.replicas.synced(points, self._now())
+            if dropped is not None:
+                self.deletions.synced(dropped)
             self._carry_out()
 
         self._place.disk.begin_sync(done, self.process)
@@ -354,6 +367,7 @@ class Broker:
                     request.tag,
                     reason=error.reason,
                     expected_sequence=error.expected_sequence,
+                    log_end=error.available[1] if error.available else None,
                 )
                 stream.send(self._place.id, refused)
                 return
@@ -375,7 +389,8 @@ class Broker:
         assert self.replicas is not None
         self.replicas.lease(self.session.deadline_s)
         batch = request.batch.incoming(self._place.clock.wall_ms())
-        replica.append(Append(batch, request.acks, done), self._now())
+        append = Append(batch, request.acks, done, request.expected_offset)
+        replica.append(append, self._now())
         self._carry_out()
 
     def fetch(self, partition: PartitionId, position: int, last_epoch: int | None) -> Fetched:

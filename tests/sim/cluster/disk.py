@@ -53,6 +53,11 @@ class DiskStore(MemoryStore):
         image = self._durable if durable else self._live
         return image.partitions.get(partition)
 
+    def all_partitions(self, *, durable: bool) -> list[PartitionId]:
+        """Return every partition that is stored."""
+        image = self._durable if durable else self._live
+        return list(image.partitions)
+
     def all_stored(self, *, durable: bool) -> list[StoredPartition]:
         """Return the rows of every partition."""
         image = self._durable if durable else self._live

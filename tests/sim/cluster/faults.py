@@ -511,10 +511,21 @@ def clock_jump(cluster: Cluster, each: Fault) -> Ongoing:
 @fault
 def another_min_isr(cluster: Cluster, each: Fault) -> Ongoing | None:
     """A topic asks for another number of replicas in sync."""
-    partition = cluster.partitions[int(each.picks[2] * len(cluster.partitions))]
-    if not cluster.change_min_isr(partition, 1 + int(each.picks[0] * 2)):
+    if not cluster.change_min_isr(1 + int(each.picks[0] * 2)):
         return None
     return Ongoing(lambda: None, _always)
+
+
+@fault
+def another_topic(cluster: Cluster, each: Fault) -> Ongoing | None:
+    """The topic is deleted and another one of the same name is made."""
+    return Ongoing(lambda: None, _always) if cluster.make_anew() else None
+
+
+@fault
+def one_more_partition(cluster: Cluster, each: Fault) -> Ongoing | None:
+    """The topic gets one more partition."""
+    return Ongoing(lambda: None, _always) if cluster.grow() else None
 
 
 @fault

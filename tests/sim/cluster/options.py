@@ -24,6 +24,8 @@ _TOGETHER = (
     ("slow_store", "slow_watch", "kill", "slow_disk", "cut_between_two"),
     ("replaced_disk", "flipped_bit", "kill"),
     ("flipped_bit", "broken_streams", "slow_disk", "slow_store"),
+    ("another_topic", "one_more_partition", "power_cut", "slow_watch"),
+    ("another_topic", "one_more_partition", "kill", "full_disk", "store_cut_off"),
     ("flipped_bit", "cut_between_two", "lost_store_replies", "power_cut"),
     ("replaced_disk", "trimmed", "slow_link"),
     ("swizzle", "quick_restart", "another_min_isr"),

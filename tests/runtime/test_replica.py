@@ -211,6 +211,8 @@ def test_a_join_of_which_nobody_knows_counts_until_it_is_known(written):
     world = ready(min_isr=1)
     world.shrink(1, 2)
     world.tick()
+    world.run()
+    world.tick()
     world.collect()
     assert len(world.proposals) == 1
     world.decide(Outcome.UNKNOWN, written=written)
@@ -252,6 +254,8 @@ def test_a_change_is_one_transaction_that_insists_on_what_it_was_planned_on():
     world.shrink(1, 2)
     revision = world.revision
     world.tick()
+    world.run()
+    world.tick()
     world.collect()
     ((_, proposal),) = world.proposals
     joined = dataclasses.replace(
@@ -272,6 +276,8 @@ def test_the_outcome_of_a_change_of_an_earlier_epoch_is_history():
     world = ready(min_isr=1)
     world.shrink(1, 2)
     world.tick()
+    world.run()
+    world.tick()
     world.collect()
     proposals, world.proposals = world.proposals, []
     world.elect(1)
@@ -286,6 +292,8 @@ def test_the_outcome_of_a_change_of_an_earlier_epoch_is_history():
 def test_who_joins_must_be_registered_as_it_was_judged():
     world = ready(min_isr=1)
     world.shrink(1, 2)
+    world.tick()
+    world.run()
     world.tick()
     world.collect()
     world.restart(3)  # another process, and the leader has not heard of it

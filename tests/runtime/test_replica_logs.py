@@ -374,7 +374,7 @@ def test_a_stopped_follower_tells_its_leader_and_leaves():
     world = ready(min_isr=1)
     world[1].append(b"a")
     world.run()
-    world[2].replica.stop("damage")
+    world[2].replica.stop("it contradicts what the leader has", damaged=False)
     world.settle(2)
     assert {each.broker for each in world.value.isr} == {1, 3}
     world.elect(3)

@@ -194,7 +194,7 @@ def test_who_has_what_is_committed_and_where_the_epoch_began_joins():
     change = it.tick(0.1)
     assert change.value.isr == (life(1), life(2), life(3))
     assert change.mod_revision == 9
-    assert change.joining == ((3, 3),)
+    assert change.guards == ((3, 3),)
 
 
 @pytest.mark.parametrize(
@@ -501,7 +501,7 @@ def test_a_partition_is_durable_once_all_in_sync_have_acknowledged_in_this_epoch
     change = it.tick(1.0)
     assert change.value.durability is Durability.FSYNC
     assert change.value.isr == tuple(life(each, 5) for each in (1, 2, 3))
-    assert change.joining == ((1, 1), (2, 2), (3, 3)), "as the processes that acknowledged"
+    assert change.guards == ((1, 1), (2, 2), (3, 3)), "as the processes that acknowledged"
     assert it.tick(1.0) is None
 
 
@@ -532,3 +532,62 @@ def test_who_joins_a_partition_that_has_become_durable_is_a_life_of_that_class()
 def test_too_few_in_sync_keep_those_eligible_beside_them_before_they_become_durable():
     it = syncing(1, elr=[2])
     assert it.tick(1.0) is None
+
+
+# Values that others wrote.
+
+
+def foreign(it: Led, **changes) -> None:
+    """Let a value stand that the leader did not write."""
+    value = dataclasses.replace(it.core.insync.committed, **changes)
+    value = dataclasses.replace(value, partition_epoch=value.partition_epoch + 1)
+    it.core.seen(value, it.core.insync.revision + 1)
+
+
+def test_behind_a_value_of_others_who_is_outside_has_to_say_anew_what_it_has():
+    it = Led(1, 2, end=5)
+    it.tick(1.0)
+    before = it.core.followers.probes.newest
+    it.ack(3, 5, before)
+    foreign(it)
+    assert it.core.change(it.now) is None
+    it.ack(3, 5, before)  # from before, on an older stream
+    assert it.core.change(it.now) is None
+    it.tick(1.0)
+    it.ack(3, 2, it.core.followers.probes.newest)
+    assert it.core.followers.of(3, 30).durable_end == 2
+    it.ack(3, 5, it.core.followers.probes.newest)
+    assert it.core.change(it.now).value.isr[-1] == life(3)
+
+
+def test_behind_a_value_of_others_who_may_be_elected_counts_on():
+    it = Led(1, 2, min_isr=2, end=5)
+    it.ack(2, 5)
+    foreign(it)
+    assert it.core.followers.of(2, 20).durable_end == 5
+    foreign(it, isr=(life(1),), elr=(life(2),))
+    assert it.core.followers.of(2, 20).durable_end == 5
+
+
+def test_a_value_that_is_not_newer_makes_nobody_doubtful():
+    it = Led(1, 2, end=5)
+    it.ack(3, 5)
+    it.core.seen(it.core.insync.committed, it.core.insync.revision)
+    assert it.core.followers.of(3, 30).durable_end == 5
+
+
+def test_who_is_doubted_confirms_the_leader_epoch_all_the_same():
+    it = Led(1, 2, end=5)
+    it.tick(1.0)
+    foreign(it)
+    it.ack(3, 5, it.core.followers.probes.newest)
+    assert it.core.followers.of(3, 30).confirmed_at == it.now
+
+
+def test_how_far_a_follower_has_come_is_known_from_its_question_too():
+    it = Led(1, 2, end=50)
+    assert it.core.log_end_of(3) == 0
+    it.core.followed(3, 30, Follow(ID, EPOCH, 40, 3), 0)
+    assert it.core.log_end_of(3) == 40
+    it.ack(3, 45)
+    assert it.core.log_end_of(3) == 45

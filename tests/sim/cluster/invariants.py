@@ -7,7 +7,7 @@ metadata store; what counts as committed, from the high watermarks that brokers 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from riverrun_server.core.cluster.values import Durability, PartitionValue, Replica
@@ -78,6 +78,7 @@ class Invariants:
         now_s: Callable[[], float],
     ) -> None:
         self.partitions: dict[PartitionId, Watched] = {}
+        self._deleted: dict[bytes, set[int]] = {}
         self.fenced_s: dict[int, float] = {}
         self.checks = 0
         self._disks = disks
@@ -93,6 +94,29 @@ class Invariants:
         watched = self.partitions[partition] = Watched(unclean=unclean)
         return watched
 
+    def forget(self, partition: PartitionId) -> None:
+        """Watch a partition no more: its topic is deleted."""
+        del self.partitions[partition]
+        self._deleted.setdefault(partition.topic_id, set())
+
+    def confirmed(self, topic_id: bytes, pending: Collection[int]) -> None:
+        """The metadata say who still stores anything of a deleted topic; nobody else does, ever again."""
+        if topic_id in self._deleted:
+            self._deleted[topic_id] = set(self._disks).difference(pending)
+            for broker in sorted(self._deleted[topic_id]):
+                self._check_gone(broker)
+
+    def _check_gone(self, broker: int) -> None:
+        store = self._disks[broker].store
+        for durable in (False, True):
+            for partition in store.all_partitions(durable=durable):
+                if broker in self._deleted.get(partition.topic_id, ()):
+                    raise Violation(
+                        "deleted-is-back",
+                        partition,
+                        f"broker {broker} has said that nothing of this topic is left, and stores it",
+                    )
+
     # What was written.
 
     def look(self) -> None:
@@ -102,6 +126,8 @@ class Invariants:
             if self._versions.get(broker) == version:
                 continue
             self._versions[broker] = version
+            if self._deleted:
+                self._check_gone(broker)
             for partition in self.partitions:
                 live = disk.store.stored(partition, durable=False)
                 durable = disk.store.stored(partition, durable=True)
@@ -172,7 +198,9 @@ class Invariants:
             value: the new one.
             is_registered: the leader is registered with that broker epoch and not fenced.
         """
-        watched = self.partitions[partition]
+        watched = self.partitions.get(partition)
+        if watched is None:
+            return
         before, watched.value = watched.value, value
         if before is None or value.leader_epoch > before.leader_epoch:
             watched.min_isr = value.min_isr
@@ -259,7 +287,9 @@ class Invariants:
         self, broker: int, process: str, partition: PartitionId, leader_epoch: int, offset: int
     ) -> None:
         """A leader shows a high watermark: to readers, to followers, or by an acknowledgement."""
-        watched = self.partitions[partition]
+        watched = self.partitions.get(partition)
+        if watched is None:
+            return  # who has not heard yet that it is deleted goes on
         self.checks += 1
         known = self._watermarks.get((process, partition), 0)
         if offset < known:
@@ -340,6 +370,8 @@ class Invariants:
         leader_epoch: int,
     ) -> None:
         """A broker told a client that a batch was appended."""
+        if partition not in self.partitions:
+            return
         self.checks += 1
         self._check_leader(broker, partition, leader_epoch, "an acknowledgement")
         watched = self.partitions[partition]
@@ -365,6 +397,8 @@ class Invariants:
 
     def latest(self, broker: int, partition: PartitionId, leader_epoch: int) -> None:
         """A broker told a reader what the latest offset is."""
+        if partition not in self.partitions:
+            return
         self.checks += 1
         self._check_leader(broker, partition, leader_epoch, "a latest offset")
 
@@ -389,6 +423,8 @@ class Invariants:
     def sent(self, envelope: Envelope) -> None:
         """A broker sends something to another one."""
         for message in envelope.messages:
+            if message.partition not in self.partitions:
+                continue
             if isinstance(message, Acked):
                 self._check_acked(envelope.sender, message)
             elif isinstance(message, Push):
@@ -428,6 +464,8 @@ class Invariants:
         self, broker: int, partition: PartitionId, records: tuple[tuple[int, bytes], ...]
     ) -> None:
         """A broker hands records to a reader."""
+        if partition not in self.partitions:
+            return
         self.checks += 1
         for offset, value in records:
             self._check_committed(
@@ -455,10 +493,26 @@ class Invariants:
                 f"broker {broker} trusts its replica no more, on a disk without damage: {why}",
             )
 
+    def threw_away(self, broker: int, process: str, partition: PartitionId) -> None:
+        """A replica has thrown away what was damaged; nobody may count on it, now or later."""
+        if partition not in self.partitions:
+            return
+        self.checks += 1
+        value = self.partitions[partition].value
+        assert value is not None, partition
+        if any(each.broker == broker for each in (*value.isr, *value.elr)):
+            raise Violation(
+                "threw-away-eligible",
+                partition,
+                f"broker {broker} has thrown its data away and may be elected: {value}",
+            )
+        # Its log begins anew, and what it knows of the high watermark with it.
+        self._watermarks.pop((process, partition), None)
+
     def rows(self, broker: int) -> None:
         """Look at all rows of a broker by themselves: when a process begins, or has cut a log."""
         disk = self._disks[broker]
-        if disk.damaged:
+        if disk.holds_damage():
             return
         for partition in self.partitions:
             self.checks += 1

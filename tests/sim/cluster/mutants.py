@@ -6,16 +6,12 @@ rule noticed it is printed, for a bug that is only ever noticed far from where i
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from unittest.mock import patch
 
 from riverrun_server.core.cluster import controller, partition_changes
 from riverrun_server.core.cluster.eligible import Eligible
 from riverrun_server.core.cluster.standing import Standing
-from riverrun_server.core.cluster.values import Durability
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.log.batch import BatchHeader, ScannedBatch, Stamp
 from riverrun_server.core.log.epochs import EpochEnd, EpochMap
@@ -27,61 +23,16 @@ from riverrun_server.core.replication.isr import InSyncSet
 from riverrun_server.core.replication.leadership import Handshake, Leadership
 from riverrun_server.core.replication.messages import Diverged
 from riverrun_server.core.replication.progress import Followers
-from riverrun_server.core.replication.terms import Change
 from riverrun_server.ports.partitions import Appended
 from riverrun_server.runtime.appender import Appender
 from riverrun_server.runtime.replication.follower import FollowerRole
 from riverrun_server.runtime.replication.replica import Replica
 from riverrun_server.runtime.replication.replica_log import ReplicaLog
-from tests.sim.cluster.nemesis import KINDS
-from tests.sim.cluster.options import Options, leading_in_turn
+from tests.sim.cluster import mutants_of_class, mutants_of_data
+from tests.sim.cluster.options import leading_in_turn
+from tests.sim.cluster.planting import CRASHES, CUTS, MUTANTS, busy, mutant
 
-_CRASHES = ("kill", "quick_restart", "power_cut", "power_cut_of_all", "pause", "isolated_broker")
-_CUTS = ("isolated_broker", "cut_between_two", "cut_one_way", "split", "swizzle", "broken_streams")
-
-
-@dataclass(frozen=True, slots=True)
-class Mutant:
-    """One planted bug.
-
-    Attributes:
-        says: what the broken code believes.
-        plant: puts it in and takes it out again.
-        kinds: the faults that it takes; all of them where none is named.
-        options: what the clusters are like, where not as drawn.
-    """
-
-    says: str
-    plant: Callable[[], contextlib.AbstractContextManager[object]]
-    kinds: tuple[str, ...] = ()
-    options: Callable[[Options], Options] = lambda options: options
-
-
-MUTANTS: dict[str, Mutant] = {}
-
-
-def mutant(
-    says: str,
-    *kinds: str,
-    options: Callable[[Options], Options] = lambda options: options,
-) -> Callable[[Callable[[], Iterator[None]]], Callable[[], Iterator[None]]]:
-    """Register a planted bug under its function's name."""
-    for kind in kinds:
-        assert kind in KINDS, kind
-
-    def register(plant: Callable[[], Iterator[None]]) -> Callable[[], Iterator[None]]:
-        MUTANTS[plant.__name__] = Mutant(says, contextlib.contextmanager(plant), kinds, options)
-        return plant
-
-    return register
-
-
-def busy(options: Options) -> Options:
-    """Return a cluster in which much is on its way at every moment."""
-    terms = dataclasses.replace(options.terms, lag_s=0.4)
-    return dataclasses.replace(
-        options, partitions=2, produce_every_s=0.04, mean_gap_s=0.5, faults_s=12.0, terms=terms
-    )
+__all__ = ["MUTANTS", "mutants_of_class", "mutants_of_data"]
 
 
 # When an offset counts.
@@ -138,7 +89,7 @@ def sync_of_a_log_that_was_cut():
         yield
 
 
-@mutant("a majority of the replicas in sync is enough", *_CUTS)
+@mutant("a majority of the replicas in sync is enough", *CUTS)
 def majority_commits():
     def advance(self, now):
         if self.insync.is_too_small:
@@ -162,7 +113,7 @@ def pending_members_do_not_count():
         yield
 
 
-@mutant("the pending set counts before it is committed", "lost_store_replies", *_CUTS)
+@mutant("the pending set counts before it is committed", "lost_store_replies", *CUTS)
 def wished_for_set_counts():
     maximal = property(lambda self: frozenset((self.pending or self.committed).isr))
     with patch.object(InSyncSet, "maximal", maximal):
@@ -186,7 +137,7 @@ def unknown_outcome_means_no():
         yield
 
 
-@mutant("too small a set commits too", *_CRASHES)
+@mutant("too small a set commits too", *CRASHES)
 def min_isr_is_not_looked_at():
     with patch.object(InSyncSet, "is_too_small", False):
         yield
@@ -203,7 +154,7 @@ def lease_is_trusted():
 # Where logs part.
 
 
-@mutant("a replica begins again from its high watermark", *_CRASHES)
+@mutant("a replica begins again from its high watermark", *CRASHES)
 def truncates_to_the_high_watermark():
     accept_epoch = ReplicaLog.accept_epoch
 
@@ -249,7 +200,7 @@ def own_epochs_are_not_looked_at():
         yield
 
 
-@mutant("whoever asks has a prefix of the leader's log", *_CRASHES, *_CUTS, options=busy)
+@mutant("whoever asks has a prefix of the leader's log", *CRASHES, *CUTS, options=busy)
 def leader_does_not_look_for_divergence():
     def followed(self, broker, broker_epoch, message, first_base):
         answer = original(self, broker, broker_epoch, message, first_base)
@@ -263,7 +214,7 @@ def leader_does_not_look_for_divergence():
         yield
 
 
-@mutant("an epoch begins with its first record, not with its election", *_CRASHES)
+@mutant("an epoch begins with its first record, not with its election", *CRASHES)
 def epoch_is_not_begun_on_election():
     def begin_epoch(self, leader_epoch):
         self._accept(leader_epoch, None)
@@ -276,7 +227,7 @@ def epoch_is_not_begun_on_election():
 # Who is believed.
 
 
-@mutant("the accepted epoch reaches the disk some time", *_CRASHES, "slow_disk")
+@mutant("the accepted epoch reaches the disk some time", *CRASHES, "slow_disk")
 def epoch_is_acknowledged_before_it_is_durable():
     with patch.object(ReplicaLog, "has_accepted_durably", True):
         yield
@@ -356,7 +307,7 @@ def _elected_as_named(partition, broker, standing):
     return partition_changes._led(changed, broker, partition.leader_epoch + 1, standing)
 
 
-@mutant("any replica that serves may lead", *_CRASHES, "replaced_disk")
+@mutant("any replica that serves may lead", *CRASHES, "replaced_disk")
 def anybody_is_elected():
     def candidate(partition, standing):
         return next((each for each in partition.replicas if standing.stays(each)), None)
@@ -374,7 +325,7 @@ def anybody_is_elected():
         yield
 
 
-@mutant("whoever ever left the ISR stays eligible", *_CRASHES, "another_min_isr")
+@mutant("whoever ever left the ISR stays eligible", *CRASHES, "another_min_isr")
 def the_elr_is_never_emptied():
     def eligible(before, isr, keeps):
         inside = {each.broker for each in isr}
@@ -385,7 +336,7 @@ def the_elr_is_never_emptied():
         yield
 
 
-@mutant("a replica joins as soon as it is heard of", *_CRASHES, "slow_link")
+@mutant("a replica joins as soon as it is heard of", *CRASHES, "slow_link")
 def joins_without_having_caught_up():
     def joining(self, now):
         for broker in self.followers:
@@ -452,75 +403,10 @@ def another_min_isr_keeps_the_elr():
         yield
 
 
-# What a class of durability promises.
-
-
-def changing_class(options: Options) -> Options:
-    """Return a cluster whose topic becomes durable and is so no more, in turn."""
-    return dataclasses.replace(
-        options, unclean=True, relaxed=True, brokers=3, replication_factor=3, mean_gap_s=0.5
-    )
-
-
-@mutant(
-    "what is to be durable is durable as soon as an epoch begins in which only what is synced counts",
-    "another_class",
-    "slow_disk",
-    "power_cut",
-    options=changing_class,
-)
-def durable_as_soon_as_asked_for():
-    def with_class(partition, standing, *, fsync):
-        changed = original(partition, standing, fsync=fsync)
-        if changed is None or changed.durability is not Durability.SYNCING:
-            return changed
-        isr = tuple(standing.replica(each.broker, Durability.FSYNC) for each in changed.isr)
-        return dataclasses.replace(changed, isr=isr, elr=(), durability=Durability.FSYNC)
-
-    original = partition_changes.with_class
-    with patch.object(partition_changes, "with_class", with_class):
-        yield
-
-
-@mutant(
-    "once the leader has synced, everybody has",
-    "another_class",
-    "slow_disk",
-    "power_cut",
-    options=changing_class,
-)
-def nobody_is_asked_what_is_synced():
-    def becoming_durable(self):
-        value = self.insync.committed
-        members = [self.registered[each.broker] for each in value.isr]
-        changed = self.insync.become_durable([each.life(Durability.FSYNC) for each in members])
-        return None if changed is None else Change(changed, self.insync.revision)
-
-    with patch.object(Leadership, "_becoming_durable", becoming_durable):
-        yield
-
-
-@mutant(
-    "a class changes without a leader epoch",
-    "another_class",
-    "slow_disk",
-    "power_cut_of_all",
-    options=changing_class,
-)
-def roles_count_as_they_began():
-    def with_class(partition, standing, *, fsync):
-        changed = original(partition, standing, fsync=fsync)
-        return changed and dataclasses.replace(changed, leader_epoch=partition.leader_epoch)
-
-    original = partition_changes.with_class
-    with patch.object(partition_changes, "with_class", with_class):
-        yield
-
-
 # What clients are told.
 
 
-@mutant("a batch that was sent twice is written twice", *_CUTS, "quick_restart")
+@mutant("a batch that was sent twice is written twice", *CUTS, "quick_restart")
 def duplicates_are_written():
     with patch.object(ProducerTable, "check", lambda self, header: FRESH):
         yield
@@ -541,7 +427,7 @@ def gaps_in_sequences_are_written():
         yield
 
 
-@mutant("a duplicate is answered at once", *_CUTS, "slow_disk", "quick_restart")
+@mutant("a duplicate is answered at once", *CUTS, "slow_disk", "quick_restart")
 def duplicates_are_answered_before_they_are_committed():
     def append(self, append, admit):
         decided = self._decide(append)
@@ -556,7 +442,7 @@ def duplicates_are_answered_before_they_are_committed():
         yield
 
 
-@mutant("what is known of producers stays when the log is cut", *_CRASHES)
+@mutant("what is known of producers stays when the log is cut", *CRASHES)
 def producers_outlive_a_truncation():
     def cut(self, state):
         self._writes += 1
@@ -570,7 +456,7 @@ def producers_outlive_a_truncation():
         yield
 
 
-@mutant("only a leader needs to know producers", *_CRASHES)
+@mutant("only a leader needs to know producers", *CRASHES)
 def followers_know_no_producers():
     def appended(self, header, stamp, rows):
         if stamp.leader_epoch == self.leader_epoch:
@@ -581,7 +467,7 @@ def followers_know_no_producers():
         yield
 
 
-@mutant("readers may have what is written", *_CUTS, "slow_disk")
+@mutant("readers may have what is written", *CUTS, "slow_disk")
 def readers_see_what_is_not_committed():
     def read(self, offset, max_bytes):
         return self.log.read(offset, self.log.machine.log_end, max_bytes)

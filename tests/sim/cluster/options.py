@@ -23,6 +23,10 @@ _TOGETHER = (
     ("lost_store_replies", "slow_watch", "pause", "slow_link"),
     ("slow_store", "slow_watch", "kill", "slow_disk", "cut_between_two"),
     ("replaced_disk", "flipped_bit", "kill"),
+    ("flipped_bit", "broken_streams", "slow_disk", "slow_store"),
+    ("another_topic", "one_more_partition", "power_cut", "slow_watch"),
+    ("another_topic", "one_more_partition", "kill", "full_disk", "store_cut_off"),
+    ("flipped_bit", "cut_between_two", "lost_store_replies", "power_cut"),
     ("replaced_disk", "trimmed", "slow_link"),
     ("another_class", "slow_disk", "power_cut", "power_cut_of_all"),
     ("swizzle", "quick_restart", "another_min_isr"),
@@ -102,6 +106,9 @@ def draw(seed: int) -> Options:
         tail_bytes=dice.choice((0, 500, 1 << 16)),
         snapshot_interval_bytes=dice.choice((100, 1000, 1 << 20)),
     )
+    more = World(seed).dice("more options")
+    terms = dataclasses.replace(options.terms, refetch_s=more.choice((0.1, 0.5)))
+    options = dataclasses.replace(options, terms=terms)
     return leading_in_turn(options) if dice.random() < 0.05 else options
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator, Mapping
 
-from riverrun_server.core.cluster.values import Durability, Replica
+from riverrun_server.core.cluster.values import Durability, PartitionValue, Replica
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.log.epochs import EpochMap
 from riverrun_server.core.log.partition import PartitionMachine
@@ -161,6 +161,17 @@ class Leadership:
             )
         return committed
 
+    def seen(self, value: PartitionValue, revision: int) -> None:
+        """Take the value that stands at a revision, which this leader may not have written.
+
+        Whoever could not be elected may have thrown its data away, and says so by nothing but a value
+        that it wrote: what it had on its disk counts again once it has said so in answer to a later probe.
+        """
+        if self.insync.seen(value, revision):
+            may_lead = {each.broker for each in self.insync.electable}
+            for broker in set(self.followers).difference(may_lead):
+                self.followers.doubt(broker)
+
     # What followers say.
 
     def followed(
@@ -219,13 +230,17 @@ class Leadership:
             progress.offline, progress.durable_end = True, None
             self.feeds.end(broker)
 
-    def known_end_of(self, broker: int) -> int:
-        """Return up to where a follower is known to have this log, on its disk or not."""
+    def durable_end_of(self, broker: int) -> int:
+        """Return what a follower is known to have on its disk in this epoch."""
         registration = self.registered.get(broker)
         progress = self.followers.of(broker, registration.broker_epoch) if registration else None
-        if progress is None:
-            return self._machine.log_start
-        return max(self._machine.log_start, progress.asked_from, progress.durable_end or 0)
+        return (progress.durable_end if progress else None) or self._machine.log_start
+
+    def log_end_of(self, broker: int) -> int:
+        """Return how far a follower is known to have come in this epoch."""
+        registration = self.registered.get(broker)
+        progress = self.followers.of(broker, registration.broker_epoch) if registration else None
+        return max(progress.asked_from if progress else 0, self.durable_end_of(broker))
 
     def depose(self) -> None:
         """Learn that a newer leader epoch has been accepted somewhere."""
@@ -337,8 +352,8 @@ class Leadership:
         changed = insync.become_durable([each.life(Durability.FSYNC) for each in members])
         if changed is None:
             return None
-        joining = tuple((each.replica.broker, each.mod_revision) for each in members)
-        return Change(changed, insync.revision, joining)
+        guards = tuple((each.replica.broker, each.mod_revision) for each in members)
+        return Change(changed, insync.revision, guards)
 
     def _behind(self, now: float) -> set[Replica]:
         """Return members that have not had everything for too long."""

@@ -16,6 +16,8 @@ class Terms:
         ttl_s: for how long a confirmed probe says that nobody else leads.
         probe_s: between two probes.
         retry_s: before a question that was not answered is asked again.
+        refetch_s: after a replica has thrown away damaged data, before it does so again; doubled
+            with each time.
         max_push_bytes: of the batches in one push, unless a single one is larger.
         max_under_way_bytes: that one follower of one partition may leave unacknowledged.
         max_window_bytes: that one broker may leave unacknowledged of all partitions together.
@@ -25,6 +27,7 @@ class Terms:
     ttl_s: float = 3.0
     probe_s: float = 1.0
     retry_s: float = 1.0
+    refetch_s: float = 10.0
     max_push_bytes: int = 1 << 20
     max_under_way_bytes: int = 8 << 20
     max_window_bytes: int = 32 << 20
@@ -62,14 +65,15 @@ class Registered:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A change of the partition's value that its leader asks for.
+    """A change of the partition's value that a replica asks for.
 
     Attributes:
         value: the next one; it is to be compared with the revision of the one before.
         mod_revision: of that.
-        joining: registrations that have to stand as they do, (broker id, mod revision) each.
+        guards: registrations that have to stand as they do, (broker id, mod revision) each: of who
+            joins, or of who leads.
     """
 
     value: PartitionValue
     mod_revision: int
-    joining: tuple[tuple[int, int], ...] = ()
+    guards: tuple[tuple[int, int], ...] = ()

@@ -9,7 +9,14 @@ from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.replication.feeding import Feeds
 from riverrun_server.core.replication.isr import InSyncSet
 from riverrun_server.core.replication.leadership import Handshake, Leadership
-from riverrun_server.core.replication.messages import Acked, Diverged, Follow, Message, Push
+from riverrun_server.core.replication.messages import (
+    Acked,
+    Diverged,
+    Follow,
+    Message,
+    Push,
+    Refused,
+)
 from riverrun_server.core.replication.terms import Terms
 from riverrun_server.ports.partitions import Acks, Append
 from riverrun_server.runtime.replication.outbox import Outbox, Outcome, Proposal
@@ -57,7 +64,7 @@ class LeaderRole:
         """Begin the leader epoch that a partition's value names.
 
         Raises:
-            CorruptData: the log knows that epoch already, or a later one.
+            Contradiction: the log knows that epoch already, or a later one.
             StorageError: nothing was written.
         """
         value, epoch_start = insync.committed, log.machine.log_end
@@ -100,17 +107,22 @@ class LeaderRole:
                 return
         self._hungry()
 
-    def verify(self, broker: int) -> None:
-        """Look at what a follower could not read: a bounded piece from where it is.
+    def refused(self, sender: int, sender_epoch: int, message: Refused, now: float) -> None:
+        """Learn that a follower did not take what was said to it.
 
         Raises:
-            CorruptData: this log is damaged there.
+            CorruptData: this log is damaged where the follower is; a bounded piece was looked at.
         """
-        self._log.log.scan(self.core.known_end_of(broker), _VERIFIED_BYTES)
-
-    def depose(self) -> None:
-        """Learn that a newer leader epoch has been accepted somewhere."""
-        self.core.depose()
+        if message.leader_epoch > self.core.leader_epoch:
+            if message.reason is Reason.FENCED_LEADER_EPOCH:
+                self.core.depose()
+        elif message.leader_epoch < self.core.leader_epoch:
+            return
+        elif message.reason is Reason.PARTITION_OFFLINE:
+            self.core.went_offline(sender, sender_epoch)
+            self.reconsider(now)
+        elif message.reason is Reason.CORRUPT_DATA:
+            self._log.log.scan(self.core.log_end_of(sender), _VERIFIED_BYTES)
 
     def disconnected(self, broker: int) -> None:
         """Send a follower nothing more until it asks on a new stream."""

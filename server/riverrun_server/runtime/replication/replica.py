@@ -17,20 +17,22 @@ from riverrun_server.core.cluster.values import PartitionValue
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.log.batch import PartitionId, StoredBatch
 from riverrun_server.core.replication.feeding import Feeds, Windows
-from riverrun_server.core.replication.isr import InSyncSet, without_leader
+from riverrun_server.core.replication.isr import InSyncSet
 from riverrun_server.core.replication.leadership import Leadership
 from riverrun_server.core.replication.messages import Message, Refused
-from riverrun_server.core.replication.terms import Change, Registered, Terms
+from riverrun_server.core.replication.terms import Registered, Terms
 from riverrun_server.ports.log import CorruptData, StorageError, StorageFull, StorageStalled
 from riverrun_server.ports.partitions import Append
 from riverrun_server.runtime.replication.follower import FollowerRole
 from riverrun_server.runtime.replication.leader import LeaderRole
 from riverrun_server.runtime.replication.outbox import Outbox, Outcome, Proposal
 from riverrun_server.runtime.replication.replica_log import (
+    Contradiction,
     ReplicaLog,
     ReplicaServices,
     SyncPoint,
 )
+from riverrun_server.runtime.replication.stopped import Stopped
 
 # Between two looks for producers that have been silent for long; that costs next to nothing.
 _EXPIRE_S: Final = 300.0
@@ -40,7 +42,8 @@ class Replica:
     """One replica.
 
     Transitions of its role: none -> leader | follower -> ... with every newer leader epoch of the
-    partition's value; any -> stopped (`stop`, its data cannot be trusted), for good.
+    partition's value; any -> stopped (`stop`, its data cannot be trusted), for good, or where the data
+    is damaged and another has it -> follower, with a log that begins anew (core.replication.refetching).
 
     Args:
         partition: of what.
@@ -63,7 +66,7 @@ class Replica:
         windows: Windows,
     ) -> None:
         self.partition = partition
-        self.why_stopped: str | None = None
+        self.stopped = Stopped(partition, me, broker_epoch, outbox, terms)
         self.log = ReplicaLog(partition, services, lambda: outbox.touch(partition))
         self.leader: LeaderRole | None = None
         self.follower: FollowerRole | None = None
@@ -79,7 +82,7 @@ class Replica:
         self._allows_loss = False
         self._lease_deadline = float("-inf")
         self._has_begun = False
-        self._expire_at = self._resign_at = 0.0
+        self._expire_at = 0.0
 
     def recover(self) -> None:
         """Bring back what memory must know; damage stops the replica. Blocks."""
@@ -91,6 +94,11 @@ class Replica:
             damage = str(found)
         if damage is not None:
             self.stop(damage)
+
+    @property
+    def why_stopped(self) -> str | None:
+        """Why nothing is served here to anybody; None where that is not so."""
+        return self.stopped.why
 
     @property
     def leader_epoch(self) -> int:
@@ -127,16 +135,25 @@ class Replica:
         if revision > self._revision:
             before, self._value, self._revision = self._value, value, revision
             if before is None or before.leader_epoch != value.leader_epoch:
+                self.stopped.refetching.hurry()
                 self._begin(now)
             elif self._me not in value.replicas:
                 self._end()
             elif self.leader is not None:
-                self.leader.core.insync.seen(value, revision)
+                self.leader.core.seen(value, revision)
             elif self.follower is None:
                 self._begin(now)
         if self.leader is not None:
             self._inform(self.leader.core)
             self.leader.reconsider(now)
+
+    @property
+    def follows(self) -> int | None:
+        """The broker to which this replica needs a stream: who leads, as far as it is another one."""
+        value = self._value
+        if value is None or self._me == value.leader or self._me not in value.replicas:
+            return None
+        return value.leader
 
     def lease(self, deadline: float) -> None:
         """Learn until when this broker's session with the metadata store is known to hold."""
@@ -150,6 +167,8 @@ class Replica:
         """Learn what became of a change that was asked for; `revision` where it was written."""
         if self.leader is not None:
             self.leader.outcome(proposal, outcome, revision, now)
+        elif outcome is Outcome.APPLIED:
+            self.stopped.refetching.settled(proposal.change.value)
 
     # What other brokers say.
 
@@ -162,13 +181,14 @@ class Replica:
         elif message.leader_epoch > self.leader_epoch or not self._has_begun:
             self._refuse(sender, Reason.UNKNOWN_LEADER_EPOCH)
         elif self.why_stopped is not None:
-            self._refuse(sender, Reason.PARTITION_OFFLINE)
-        elif self.leader is not None:
+            value = self._value
+            if value and self.stopped.is_answered(value, sender, sender_epoch, message):
+                self._begin_anew(value.leader_epoch, now)
+            else:
+                self.stopped.tell(sender, self.leader_epoch)
+        elif (role := self.leader or self.follower) is not None:
             with self._trusting():
-                self.leader.receive(sender, sender_epoch, message, now)
-        elif self.follower is not None:
-            with self._trusting():
-                self.follower.receive(sender, sender_epoch, message, now)
+                role.receive(sender, sender_epoch, message, now)
         else:
             self._refuse(sender, Reason.NOT_LEADER)
 
@@ -176,6 +196,9 @@ class Replica:
         """Ask anew on a new stream to a broker, if that leads here."""
         if self.follower is not None and self.follower.leader[0] == broker:
             self.follower.ask(now)
+        elif self.why_stopped is not None and self.follows == broker:
+            self.stopped.refetching.hurry()
+            self._while_stopped(now)
 
     def disconnected(self, broker: int) -> None:
         """Learn that the stream of a follower has ended: what was on its way may be lost."""
@@ -242,7 +265,7 @@ class Replica:
         if not self._has_begun and self._value is not None:
             self._begin(now)
         if self.why_stopped is not None:
-            self._resign(now)
+            self._while_stopped(now)
             return
         if now >= self._expire_at:
             self._expire_at = now + _EXPIRE_S
@@ -250,10 +273,8 @@ class Replica:
         with self._trusting():
             self.log.trim()
         with self._trusting():
-            if self.leader is not None:
-                self.leader.tick(now)
-            elif self.follower is not None:
-                self.follower.tick(now)
+            if (role := self.leader or self.follower) is not None:
+                role.tick(now)
 
     def feed(self) -> None:
         """Put into the outbox what followers lack."""
@@ -261,25 +282,36 @@ class Replica:
             if self.leader is not None:
                 self.leader.feed()
 
-    def stop(self, why: str) -> None:
-        """Serve nothing any more, for what is stored cannot be trusted; nothing is deleted."""
-        self.why_stopped = why
-        if self.follower is not None:
-            self.follower.core.stop(why)
-            self._refuse(self.follower.leader[0], Reason.PARTITION_OFFLINE)
-        self._end()
+    def stop(self, why: str, *, damaged: bool = True) -> None:
+        """Serve nothing any more, for what is stored cannot be trusted.
 
-    def _resign(self, now: float) -> None:
-        """Ask to be out of sync where this replica is to lead and cannot: then another is elected."""
-        value = self._value
-        if value is None or now < self._resign_at:
+        Nothing is deleted here. What is damaged is, later, once a leader has it; what is whole and
+        contradicts what the leader has is kept, for nobody knows who is right.
+        """
+        if self.why_stopped is not None:
             return
-        if (value.leader, value.leader_broker_epoch) != (self._me, self._broker_epoch):
-            return
-        resigned = without_leader(value, self._me)
-        if resigned is not None:
-            self._resign_at = now + self._terms.retry_s
-            self._outbox.propose(self.partition, Change(resigned, self._revision))
+        self._end()
+        self.stopped.begin(why, damaged=damaged)
+        self._services.stopped(self.partition, why)
+        if self.follows is not None:
+            self.stopped.tell(self.follows, self.leader_epoch)
+
+    def retire(self, why: str) -> None:
+        """Serve nothing any more, without a word to anybody: nothing is wrong."""
+        self._end()
+        self.stopped.begin(why, damaged=False)
+
+    def _while_stopped(self, now: float) -> None:
+        if self._value is not None:
+            self.stopped.act(self._value, self._revision, self._registered, now)
+
+    def _begin_anew(self, leader_epoch: int, now: float) -> None:
+        """Throw the damaged log away, and follow."""
+        with self._trusting():
+            self.log.throw_away(leader_epoch)
+            self.stopped.end(now)
+            self._services.began_anew(self.partition, self.stopped.refetching.rounds)
+            self._begin(now)
 
     # Roles.
 
@@ -293,8 +325,7 @@ class Replica:
         leads = (value.leader, value.leader_broker_epoch) == (self._me, self._broker_epoch)
         follows = value.leader != self._me and self._me in value.replicas
         if self.why_stopped is not None:
-            if follows:
-                self._refuse(value.leader, Reason.PARTITION_OFFLINE)
+            self._while_stopped(now)
         elif leads or follows:
             self._has_begun = False
             with self._trusting():
@@ -334,25 +365,11 @@ class Replica:
     # Refusing.
 
     def _refused(self, sender: int, sender_epoch: int, message: Refused, now: float) -> None:
-        if self.follower is not None:
-            if message.reason is Reason.UNKNOWN_LEADER_EPOCH:
-                self.follower.core.refused()
-            return  # for the rest it asks again by itself
-        leader = self.leader
-        if leader is None:
-            return
-        if message.leader_epoch > leader.core.leader_epoch:
-            if message.reason is Reason.FENCED_LEADER_EPOCH:
-                leader.depose()
-            return
-        if message.leader_epoch < leader.core.leader_epoch:
-            return
-        if message.reason is Reason.PARTITION_OFFLINE:
-            leader.core.went_offline(sender, sender_epoch)
-            leader.reconsider(now)
-        elif message.reason is Reason.CORRUPT_DATA:
+        if self.leader is not None:
             with self._trusting():
-                leader.verify(sender)
+                self.leader.refused(sender, sender_epoch, message, now)
+        elif self.follower is not None and message.reason is Reason.UNKNOWN_LEADER_EPOCH:
+            self.follower.core.refused()  # for the rest it asks again by itself
 
     def _refuse(self, to: int, reason: Reason) -> None:
         self._outbox.send(to, Refused(self.partition, self.leader_epoch, reason))
@@ -373,6 +390,8 @@ class Replica:
         """Stop at damage; a disk that is behind or full has changed nothing, the next tick goes on."""
         try:
             yield
+        except Contradiction as found:
+            self.stop(str(found), damaged=False)
         except CorruptData as damage:
             self.stop(str(damage))
         except (StorageStalled, StorageFull):

@@ -119,7 +119,7 @@ class Replicas:
         """Serve a partition no more."""
         replica = self._replicas.pop(partition, None)
         if replica is not None:
-            replica.stop(why)
+            replica.retire(why)
 
     def outcome(
         self, proposal: Proposal, outcome: Outcome, now: float, *, revision: int = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from riverrun_server.core.cluster import changes
+from riverrun_server.core.cluster import deletions
 from riverrun_server.core.cluster.values import Id, TombstoneState
 from riverrun_server.ports.log import StorageError
 from riverrun_server.ports.metadata import TransactionResult
@@ -73,7 +73,7 @@ class Deletions:
         if found is None or self._broker not in found.value.pending:
             self._again()
             return
-        steps = changes.confirm_deletion(image, found, self._broker)
+        steps = deletions.confirm_deletion(image, found, self._broker)
 
         def committed(answer: object) -> None:
             applied = isinstance(answer, TransactionResult) and answer.succeeded

@@ -223,8 +223,10 @@ class Invariants:
     def _check_value(self, partition: PartitionId, value: PartitionValue) -> None:
         isr = [replica.broker for replica in value.isr]
         elr = [replica.broker for replica in value.elr]
-        # A leader that finds damage leaves the ISR, and is named until another is elected.
-        resigned = bool(self._disks[value.leader].damaged)
+        # A leader that finds damage, or whose disk takes nothing, leaves the ISR, and is named until
+        # another is elected.
+        disk = self._disks[value.leader]
+        resigned = bool(disk.damaged or disk.store.refused)
         wrong = (
             (not isr, "the ISR is empty"),
             (value.leader not in isr and not resigned, "the leader is not in the ISR"),
@@ -265,6 +267,8 @@ class Invariants:
     ) -> None:
         (leading,) = (each for each in value.isr if each.broker == value.leader)
         led = (before.leader, before.leader_broker_epoch)
+        if leading.damaged() in before.isr:
+            return  # likewise; it had found its data damaged, and reads it as another process
         recounted = before.durability is not value.durability
         if recounted and led == (value.leader, value.leader_broker_epoch):
             return  # the same data, counted otherwise; `_check_member` looks at what it has

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from unittest.mock import patch
 
-from riverrun_server.core.cluster import changes
+from riverrun_server.core.cluster import deletions
 from riverrun_server.core.cluster.values import TopicValue
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.log.batch import PartitionId
@@ -69,8 +69,8 @@ def one_confirmation_is_enough():
         value = dataclasses.replace(tombstone.value, pending=(broker_id,))
         return original(image, dataclasses.replace(tombstone, value=value), broker_id)
 
-    original = changes.confirm_deletion
-    with patch.object(changes, "confirm_deletion", confirm_deletion):
+    original = deletions.confirm_deletion
+    with patch.object(deletions, "confirm_deletion", confirm_deletion):
         yield
 
 

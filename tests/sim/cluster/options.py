@@ -100,6 +100,7 @@ def draw(seed: int) -> Options:
             lag_s=dice.choice((0.4, 1.5, 4.0, 10.0)),
             probe_s=dice.choice((0.3, 1.0)),
             retry_s=dice.choice((0.3, 1.0)),
+            begin_s=dice.choice((0.5, 10.0)),
             max_push_bytes=dice.choice((1, 300)),
             max_under_way_bytes=dice.choice((300, 1000, 8 << 20)),
         ),

@@ -20,13 +20,20 @@ def candidate(partition: PartitionValue, standing: Standing) -> int | None:
     """Return who may lead with all that was committed: of the ISR, else of the ELR.
 
     Of several it is the first among the partition's replicas, so that leaders stay spread as
-    placement spread them. None is nobody.
+    placement spread them. Whoever was alone with all data and found it damaged may lead again as another
+    process, which may read it. None is nobody.
     """
     for among in (partition.isr, partition.elr):
         eligible = {each.broker for each in among if standing.may_lead(each, partition.durability)}
         for broker in partition.replicas:
             if broker in eligible:
                 return broker
+    for each in partition.isr:
+        again = each.broker in partition.replicas and standing.may_lead(
+            each.damaged(), partition.durability
+        )
+        if again and standing.epoch(each.broker) > partition.leader_broker_epoch:
+            return each.broker
     return None
 
 
@@ -34,11 +41,16 @@ def last_resort(partition: PartitionValue, standing: Standing) -> int | None:
     """Return who may lead with what is left, where all data is nowhere.
 
     Who was in sync last lost least: what it had, or what it had not synced. Then come those that
-    were behind, in the order of the replicas.
+    were behind, in the order of the replicas. Not who found its data damaged: it would again.
     """
     known = [each.broker for each in (*partition.isr, *partition.elr)]
+    damaged = {
+        each.broker
+        for each in partition.isr
+        if standing.same_life(each.damaged(), partition.durability)
+    }
     for broker in (*known, *partition.replicas):
-        if broker in partition.replicas and standing.stays(broker):
+        if broker in partition.replicas and standing.stays(broker) and broker not in damaged:
             return broker
     return None
 
@@ -77,7 +89,8 @@ def elected(partition: PartitionValue, broker: int, standing: Standing) -> Parti
     In the same value everybody leaves the ISR who is fenced or whose data is another life's.
     """
     leader = standing.replica(broker, partition.durability)
-    assert leader in partition.isr or leader in partition.elr, (partition, broker)
+    members = (*partition.isr, *partition.elr)
+    assert leader in members or leader.damaged() in members, (partition, broker)
     isr = [each for each in partition.isr if _remains(each, partition, standing)]
     if leader not in isr:
         isr.append(leader)

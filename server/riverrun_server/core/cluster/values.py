@@ -76,6 +76,14 @@ class Replica:
     broker: int
     incarnation: Id
 
+    def damaged(self) -> Replica:
+        """Return a life that nobody has, as this one stands in an ISR when its own data is damaged.
+
+        Where nobody else has all data it is left as the only one in sync: then nobody leads, and what it
+        was can still be told, for the same is done to it once more.
+        """
+        return Replica(self.broker, Id(bytes(each ^ 0xFF for each in self.incarnation)))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Value:

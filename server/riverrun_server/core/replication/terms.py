@@ -16,6 +16,8 @@ class Terms:
         ttl_s: for how long a confirmed probe says that nobody else leads.
         probe_s: between two probes.
         retry_s: before a question that was not answered is asked again.
+        begin_s: for how long a leader may fail to begin its epoch, its disk being full or behind, before
+            it asks that another leads.
         refetch_s: after a replica has thrown away damaged data, before it does so again; doubled
             with each time.
         max_push_bytes: of the batches in one push, unless a single one is larger.
@@ -27,6 +29,7 @@ class Terms:
     ttl_s: float = 3.0
     probe_s: float = 1.0
     retry_s: float = 1.0
+    begin_s: float = 10.0
     refetch_s: float = 10.0
     max_push_bytes: int = 1 << 20
     max_under_way_bytes: int = 8 << 20

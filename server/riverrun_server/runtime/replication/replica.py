@@ -17,10 +17,10 @@ from riverrun_server.core.cluster.values import PartitionValue
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.log.batch import PartitionId, StoredBatch
 from riverrun_server.core.replication.feeding import Feeds, Windows
-from riverrun_server.core.replication.isr import InSyncSet
+from riverrun_server.core.replication.isr import InSyncSet, without_leader
 from riverrun_server.core.replication.leadership import Leadership
 from riverrun_server.core.replication.messages import Message, Refused
-from riverrun_server.core.replication.terms import Registered, Terms
+from riverrun_server.core.replication.terms import Change, Registered, Terms
 from riverrun_server.ports.log import CorruptData, StorageError, StorageFull, StorageStalled
 from riverrun_server.ports.partitions import Append
 from riverrun_server.runtime.replication.follower import FollowerRole
@@ -83,6 +83,8 @@ class Replica:
         self._lease_deadline = float("-inf")
         self._has_begun = False
         self._expire_at = 0.0
+        # In which leader epoch it is to lead and could not begin, and since when, or since it said so.
+        self._waiting = (-1, 0.0)
 
     def recover(self) -> None:
         """Bring back what memory must know; damage stops the replica. Blocks."""
@@ -264,6 +266,7 @@ class Replica:
         """Do what is due: several times a second, evenly."""
         if not self._has_begun and self._value is not None:
             self._begin(now)
+            self._give_way(self._value, now)
         if self.why_stopped is not None:
             self._while_stopped(now)
             return
@@ -322,7 +325,7 @@ class Replica:
         assert value is not None
         if value.leader_epoch < self.log.machine.state.accepted_epoch:
             return  # older than what was accepted here: a newer value is on its way
-        leads = (value.leader, value.leader_broker_epoch) == (self._me, self._broker_epoch)
+        leads = self._is_to_lead(value)
         follows = value.leader != self._me and self._me in value.replicas
         if self.why_stopped is not None:
             self._while_stopped(now)
@@ -338,6 +341,23 @@ class Replica:
                 self._has_begun = True
             return
         self._has_begun = True
+
+    def _give_way(self, value: PartitionValue, now: float) -> None:
+        """Ask that another leads where the disk has not let this replica begin for long."""
+        if self._has_begun or not self._is_to_lead(value) or self.why_stopped is not None:
+            return
+        epoch, since = self._waiting
+        if epoch == value.leader_epoch and now - since < self._terms.begin_s:
+            return
+        self._waiting = (value.leader_epoch, now)
+        left = without_leader(value, self._me, is_whole=True)
+        if left is not None and epoch == value.leader_epoch:
+            self._outbox.propose(self.partition, Change(left, self._revision))
+
+    def _is_to_lead(self, value: PartitionValue) -> bool:
+        """Whether a value names this process, and it has not left the replicas in sync since."""
+        named = (value.leader, value.leader_broker_epoch) == (self._me, self._broker_epoch)
+        return named and any(each.broker == self._me for each in value.isr)
 
     def _lead(self, value: PartitionValue, now: float) -> None:
         insync = InSyncSet(self._me, value, self._revision)

@@ -75,7 +75,7 @@ class Stopped:
             now: in seconds.
         """
         if (value.leader, value.leader_broker_epoch) == (self._me, self._broker_epoch):
-            self._resign(value, revision, now)
+            self._resign(value, revision, registered.get(self._me), now)
         leader = registered.get(value.leader)
         match self.refetching.next_step(value, leader, now):
             case Step.TELL:
@@ -100,7 +100,11 @@ class Stopped:
         is_leader = (sender, sender_epoch) == (value.leader, value.leader_broker_epoch)
         return is_leader and self.refetching.may_throw_away(value, message)
 
-    def _resign(self, value: PartitionValue, revision: int, now: float) -> None:
+    def _resign(
+        self, value: PartitionValue, revision: int, here: Registered | None, now: float
+    ) -> None:
+        if here is None or not any(map(here.is_life, value.isr)):
+            return
         resigned = without_leader(value, self._me)
         if resigned is not None and now >= self._resign_at:
             self._resign_at = now + self._terms.retry_s

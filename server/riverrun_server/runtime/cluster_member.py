@@ -100,6 +100,7 @@ class ClusterMember:
         self._terms = terms or Terms(ttl_s=LEASE_S)
         self._making: _Making | None = None
         self._part: _Part | None = None
+        self._shown_key = 0
 
     async def begin(self, joined: Joined) -> int:
         """Answer the other brokers from now on; who leads what is the controller's."""
@@ -121,7 +122,7 @@ class ClusterMember:
             joined.writer,
             send,
             services.clock.monotonic,
-            lambda: services.liveness.deadline,
+            lambda: services.liveness.deadline_with(self._shown_key),
         )
         assert joined.image.cluster is not None, "a broker registers in a cluster"
         cluster_id = joined.image.cluster.value.cluster_id
@@ -190,6 +191,9 @@ class ClusterMember:
         """Bring roles, streams and duties in line with the image."""
         part = self._joined
         part.driver.update(part.joined.image, topic_ids)
+        # Only now: a lease must not be counted for roles from before its key was put.
+        found = part.joined.image.live.get(self._broker_id)
+        self._shown_key = 0 if found is None else found.mod_revision
         part.links.follow(_followed(part.joined.image, part.driver.leaders()))
         part.controlling.wake()
 

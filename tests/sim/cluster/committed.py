@@ -117,13 +117,19 @@ class CommittedLog:
         """Return everything that was ever committed and not lost, in order."""
         return [record for data in self._batches for record in records_of(data)]
 
-    def accept_loss(self, stored: StoredPartition) -> int:
-        """End where a replica's log departs; return that offset."""
+    def accept_loss(
+        self, stored: StoredPartition, damaged: Mapping[bytes, bytes] = NO_DAMAGE
+    ) -> int:
+        """End where a replica's log departs; return that offset.
+
+        A batch in which a bit was flipped is not lost by that: it counts as what it was.
+        """
         kept = 0
         have = dict(zip(stored.bases, stored.batches, strict=True))
         first = stored.bases[0] if stored.bases else stored.state.log_end_offset
         for base, data in zip(self._bases, self._batches, strict=True):
-            if base >= first and have.get(base) != data:
+            found = have.get(base)
+            if base >= first and (found is None or damaged.get(found, found) != data):
                 break
             kept += 1
         self.end = self._bases[kept] if kept < len(self._bases) else self.end

@@ -282,7 +282,7 @@ class Invariants:
                 f"{before.elr}",
             )
         stored = self._counted(value.leader, partition, value) or StoredPartition()
-        kept = watched.log.accept_loss(stored)
+        kept = watched.log.accept_loss(stored, self._disks[value.leader].damaged)
         self._history.losses.append(Loss(partition, self._now_s(), kept))
 
     # What was said.

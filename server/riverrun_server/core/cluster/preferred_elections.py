@@ -39,6 +39,7 @@ class Prospect:
         topic: its name.
         partition: its number; None where the topic is not there.
         value: as it stands; None where the metadata does not say.
+        led: the leader that it names is there.
         due: its preferred leader may be elected and does not lead.
         obstacle: why it does not lead and cannot be elected.
     """
@@ -46,6 +47,7 @@ class Prospect:
     topic: str
     partition: int | None
     value: PartitionValue | None = None
+    led: bool = False
     due: bool = False
     obstacle: Refusal | None = None
 
@@ -109,9 +111,10 @@ def _looked(image: ClusterImage, target: Target, standing: Standing) -> Iterator
     for number in numbers:
         found = partitions.get(number)
         value = found.value if found else None
+        led = value is not None and standing.leads(value)
         due = value is not None and _is_due(value, standing)
         obstacle = None if due else _obstacle(f"{target.topic}[{number}]", value, standing)
-        yield Prospect(target.topic, number, value, due, obstacle)
+        yield Prospect(target.topic, number, value, led, due, obstacle)
 
 
 def _is_due(value: PartitionValue, standing: Standing) -> bool:

@@ -182,6 +182,30 @@ def test_a_partition_that_others_change_meanwhile_is_planned_again_and_holds_up_
     simulate(scenario(), 1)
 
 
+def test_a_partition_that_others_change_again_and_again_is_a_conflict_and_the_only_one():
+    async def scenario():
+        async with cluster() as them:
+            await made(them)
+            async with Operated(them.brokers[1]) as operated:
+                await at_rest(them, operated)
+                for broker in them.brokers.values():
+                    broker.controlling._controller._prefer_at = float("inf")
+                await operated.move(0, 1, 2)
+
+                async def touch():
+                    value = operated.partitions()[1]
+                    epoch = value.partition_epoch + 1
+                    await operated.write({1: dataclasses.replace(value, partition_epoch=epoch)})
+
+                operated.writer.before += [touch] * 100
+                done = await elect_leaders(operated.changes, [], 1_000)
+                assert [each.partition for each in done.after] == [0, 1, 2]
+                obstacles = [each.obstacle and each.obstacle.reason for each in done.after]
+                assert obstacles == [None, Reason.CONFLICT, None]
+
+    simulate(scenario(), 1)
+
+
 @pytest.mark.parametrize(
     ("error", "reason"),
     [

@@ -64,3 +64,13 @@ def test_what_the_metadata_does_not_say_lacks_a_leader_and_a_broker_that_is_gone
     assert found.shares[3] == Share(
         leaders=0, preferred=value.replicas[0] == 3, replicas=1, in_sync=1
     )
+
+
+def test_a_broker_is_not_in_sync_by_a_life_of_its_data_that_is_over():
+    world = ControlWorld(3)
+    world.make("t", 2)
+    world.start(3, life=1)
+    found = health(world.image)
+    assert found.shares[3].replicas == 2
+    assert found.shares[3].in_sync == 0
+    assert found.shares[2].in_sync == 2

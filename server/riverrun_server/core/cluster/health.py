@@ -29,7 +29,7 @@ class Share:
         leaders: how many it leads.
         preferred: how many it is the first replica of.
         replicas: how many it holds.
-        in_sync: in how many of them it counts as in sync.
+        in_sync: in how many of them it counts as in sync, as the life of its data that it is now.
     """
 
     leaders: int = 0
@@ -86,7 +86,7 @@ def health(image: ClusterImage) -> ClusterHealth:
             value = versioned.value if versioned else None
             lacks = tuple(_lacks(value, standing))
             if value is not None:
-                _share(found.shares, value, led=Lack.LEADER not in lacks)
+                _share(found.shares, value, standing)
             if lacks:
                 found.lacks.update(lacks)
                 found.lacking.append(LackingPartition(lacks, name, number, value))
@@ -106,11 +106,13 @@ def _lacks(value: PartitionValue | None, standing: Standing) -> Iterator[Lack]:
         yield Lack.REPLICAS
 
 
-def _share(shares: dict[int, Share], value: PartitionValue, *, led: bool) -> None:
+def _share(shares: dict[int, Share], value: PartitionValue, standing: Standing) -> None:
     for broker in value.replicas:
         shares.setdefault(broker, Share()).replicas += 1
     for replica in value.isr:
-        shares.setdefault(replica.broker, Share()).in_sync += 1
+        # A partition that is offline may name a life that is over.
+        if not standing.replaced(replica, value.durability):
+            shares.setdefault(replica.broker, Share()).in_sync += 1
     shares[value.replicas[0]].preferred += 1
-    if led:
+    if standing.leads(value):
         shares[value.leader].leaders += 1

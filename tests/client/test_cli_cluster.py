@@ -256,6 +256,12 @@ async def test_what_could_not_be_elected_is_an_error_with_its_reason(operator, r
     assert results[-1].error.message in error
 
 
+async def test_where_preferred_leaders_lead_already_it_says_so(operator):
+    operator.broker.elections = [elections()]
+    out, said = await operator.run("cluster", "elect-leaders", "--all")
+    assert (out, said) == ("", "nothing to elect: preferred leaders lead already\n")
+
+
 async def test_nothing_is_elected_unless_it_is_said_where(operator):
     for args in ((), ("--all", "orders"), ("orders:x",), (":3",)):
         await operator.run("cluster", "elect-leaders", *args, code=Exit.USAGE)

@@ -79,13 +79,17 @@ def elect_leaders(ctx: click.Context, targets: tuple[Target, ...], everything: b
 
     results = run(ctx, work)
     elected = sum(result.outcome == "elected" for result in results)
+    failed = any(result.outcome == "failed" for result in results)
     if settings(ctx).as_json:
         print_json([_fields(result) for result in results])
     else:
         if results:
             _print(results)
-        write_note(f"elected preferred leaders of {counted(elected, 'partition')}")
-    if any(result.outcome == "failed" for result in results):
+        if elected:
+            write_note(f"elected preferred leaders of {counted(elected, 'partition')}")
+        elif not failed:
+            write_note("nothing to elect: preferred leaders lead already")
+    if failed:
         raise complaint_of(results)
 
 

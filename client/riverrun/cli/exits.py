@@ -40,10 +40,10 @@ MEANINGS = {
     Exit.UNKNOWN_OUTCOME: "It failed, and nobody knows whether it, or a part of it, happened: look "
     "before you repeat it.",
     Exit.PARTLY: "It failed, and a part of it has happened for good, whatever the reason was: records "
-    "were acknowledged or printed, partitions trimmed, groups moved, leaders elected, a broker drained. The message says how much. A "
-    "code of its own, because scripts repeat a command after 1 or 5, and this one, repeated whole, "
-    "would do that part twice; the next number, because those from 64 on are taken by sysexits, and "
-    "from 126 on by shells.",
+    "were acknowledged or printed, partitions trimmed, groups moved, leaders elected, a broker drained in "
+    "part. The message says how much. A code of its own, because scripts repeat a command after 1 or 5, "
+    "and this one, repeated whole, would do that part twice; the next number, because those from 64 on "
+    "are taken by sysexits, and from 126 on by shells.",
     Exit.INTERRUPTED: "Stopped by SIGINT before it was done; what was taken was finished first.",
     Exit.TERMINATED: "Stopped by SIGTERM before it was done; what was taken was finished first.",
 }

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from riverrun_server.core.cluster import keys
 from riverrun_server.core.cluster.draining import Cost, cost_of, drain, undrain
 from riverrun_server.core.cluster.standing import Standing, broker_epoch
+from riverrun_server.core.cluster.steps import MAX_CHANGES
 from riverrun_server.core.errors import Reason, Refusal
 from tests.core.cluster_world import Outdated
 from tests.core.control_world import ControlWorld
@@ -162,6 +163,26 @@ def test_the_cost_is_what_the_controller_finds_once_it_has_come_to_rest(data):
     ]
 
 
-def test_a_step_that_drains_names_the_registration_alone(world):
+def test_two_that_drain_at_the_same_time_are_weighed_one_after_the_other(world):
+    world.make("t", 1)  # three replicas, of which two have to be in sync
+    one, other = drain(world.image, 2), drain(world.image, 3)
+    assert one.cost == other.cost == Cost()
+    world.run(one.steps)
+    with pytest.raises(Outdated):
+        world.run(other.steps)
+    assert drain_cost_named(world, 3) == "t[0]"
+
+
+def drain_cost_named(world, broker):
+    refusal = refused(drain, world.image, broker)
+    assert refusal.reason is Reason.BROKER_NEEDED
+    return refusal.message.partition("(")[2].partition(")")[0]
+
+
+def test_a_cluster_of_more_brokers_than_a_step_takes_is_drained_as_well():
+    world = ControlWorld(120)
     [step] = drain(world.image, 2).steps
-    assert [change.key for change in step.changes] == [keys.broker(2)]
+    assert len(step.changes) == MAX_CHANGES
+    world.run([step])
+    [write] = undrain(world.image, 2).steps[0].changes
+    assert write.key == keys.broker(2)

@@ -14,7 +14,7 @@ from riverrun_server.core.cluster import keys, partition_changes
 from riverrun_server.core.cluster.election import TopicPartition
 from riverrun_server.core.cluster.image import ClusterImage, Versioned
 from riverrun_server.core.cluster.standing import Standing, broker_epoch
-from riverrun_server.core.cluster.steps import Step, Write
+from riverrun_server.core.cluster.steps import MAX_CHANGES, Step, Write
 from riverrun_server.core.cluster.values import BrokerRegistration, PartitionValue
 from riverrun_server.core.errors import Reason, Refusal
 
@@ -85,7 +85,11 @@ def drain(
         )
     if (cost.stranded or cost.short) and not force:
         raise _too_dear(broker, cost)
-    return DrainPlan(epoch, (_step(found, draining=True),), cost)
+    # Two that drain at the same time may cost what neither would alone. No cluster of more brokers than
+    # a step takes is left without one by that.
+    others = [each for each in sorted(image.brokers) if each != broker and standing.stays(each)]
+    guards = map(standing.guard, others[: MAX_CHANGES - 1])
+    return DrainPlan(epoch, (Step((*guards, _write(found, draining=True))),), cost)
 
 
 def undrain(image: ClusterImage, broker: int, *, process: int | None = None) -> DrainPlan:
@@ -95,7 +99,7 @@ def undrain(image: ClusterImage, broker: int, *, process: int | None = None) -> 
         Refusal: BROKER_NOT_FOUND, CONFLICT.
     """
     found = _found(image, broker, process)
-    steps = (_step(found, draining=False),) if found.value.draining else ()
+    steps = (Step((_write(found, draining=False),)),) if found.value.draining else ()
     return DrainPlan(broker_epoch(found), steps)
 
 
@@ -164,10 +168,10 @@ def _found(image: ClusterImage, broker: int, process: int | None) -> Versioned[B
     return found
 
 
-def _step(found: Versioned[BrokerRegistration], *, draining: bool) -> Step:
+def _write(found: Versioned[BrokerRegistration], *, draining: bool) -> Write:
     # The revision moves on with this write, and the process stays the same.
     value = dataclasses.replace(found.value, draining=draining, broker_epoch=broker_epoch(found))
-    return Step((Write(keys.broker(value.broker_id), value, found.mod_revision),))
+    return Write(keys.broker(value.broker_id), value, found.mod_revision)
 
 
 def _too_dear(broker: int, cost: Cost) -> Refusal:

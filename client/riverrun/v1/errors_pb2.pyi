@@ -106,6 +106,19 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A change came in between; read the current state and decide again.
     ABORTED, nothing happened.
     """
+    ERROR_REASON_BROKER_NOT_FOUND: _ErrorReason.ValueType  # 17
+    """No broker has this id; `AdminService.DescribeCluster` lists those that there are.
+    NOT_FOUND, nothing happened.
+    """
+    ERROR_REASON_BROKER_FENCED: _ErrorReason.ValueType  # 18
+    """The broker is fenced: it is not seen alive, so it leads nothing that could be handed on.
+    FAILED_PRECONDITION, nothing happened.
+    """
+    ERROR_REASON_BROKER_NEEDED: _ErrorReason.ValueType  # 19
+    """Without the broker partitions would have no leader, or too few replicas in sync; the text names
+    some.
+    FAILED_PRECONDITION, nothing happened.
+    """
     ERROR_REASON_OFFSET_OUT_OF_RANGE: _ErrorReason.ValueType  # 20
     """The offset is below the log start or above the log end; `available` has the range.
     OUT_OF_RANGE, nothing happened.
@@ -169,6 +182,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_LEADER_NOT_AVAILABLE: _ErrorReason.ValueType  # 46
     """The partition's leader is not known just now, or the broker asked cannot reach it; ask again.
     UNAVAILABLE, nothing happened.
+    """
+    ERROR_REASON_PREFERRED_LEADER_NOT_AVAILABLE: _ErrorReason.ValueType  # 47
+    """The first replica does not serve or is not in sync, so it cannot be made leader; the text says
+    which.
+    FAILED_PRECONDITION, nothing happened.
     """
     ERROR_REASON_STORAGE_FULL: _ErrorReason.ValueType  # 50
     """The disk is at its low-water mark; reads, trims and retention go on, and so will this.
@@ -274,6 +292,19 @@ ERROR_REASON_CONFLICT: ErrorReason.ValueType  # 16
 """A change came in between; read the current state and decide again.
 ABORTED, nothing happened.
 """
+ERROR_REASON_BROKER_NOT_FOUND: ErrorReason.ValueType  # 17
+"""No broker has this id; `AdminService.DescribeCluster` lists those that there are.
+NOT_FOUND, nothing happened.
+"""
+ERROR_REASON_BROKER_FENCED: ErrorReason.ValueType  # 18
+"""The broker is fenced: it is not seen alive, so it leads nothing that could be handed on.
+FAILED_PRECONDITION, nothing happened.
+"""
+ERROR_REASON_BROKER_NEEDED: ErrorReason.ValueType  # 19
+"""Without the broker partitions would have no leader, or too few replicas in sync; the text names
+some.
+FAILED_PRECONDITION, nothing happened.
+"""
 ERROR_REASON_OFFSET_OUT_OF_RANGE: ErrorReason.ValueType  # 20
 """The offset is below the log start or above the log end; `available` has the range.
 OUT_OF_RANGE, nothing happened.
@@ -337,6 +368,11 @@ UNAVAILABLE, nothing happened.
 ERROR_REASON_LEADER_NOT_AVAILABLE: ErrorReason.ValueType  # 46
 """The partition's leader is not known just now, or the broker asked cannot reach it; ask again.
 UNAVAILABLE, nothing happened.
+"""
+ERROR_REASON_PREFERRED_LEADER_NOT_AVAILABLE: ErrorReason.ValueType  # 47
+"""The first replica does not serve or is not in sync, so it cannot be made leader; the text says
+which.
+FAILED_PRECONDITION, nothing happened.
 """
 ERROR_REASON_STORAGE_FULL: ErrorReason.ValueType  # 50
 """The disk is at its low-water mark; reads, trims and retention go on, and so will this.

@@ -9,8 +9,9 @@ import pytest
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.groups.commits import OffsetCommit
 from riverrun_server.core.groups.offsets import OffsetsLimits
-from riverrun_server.runtime.offsets import OFFSETS_TOPIC, GroupOffsetsSettings
+from riverrun_server.runtime.offsets import GroupOffsetsSettings
 from riverrun_server.runtime.offsets_log import OffsetsLogSettings
+from riverrun_server.runtime.offsets_topic import OFFSETS_TOPIC
 from tests.rpc.fake_partitions import FakeDirectory
 from tests.rpc.reading_world import World
 from tests.sim.loop import simulate
@@ -23,7 +24,12 @@ REWRITES = OffsetsLogSettings(
 
 def settings(log=None, **fields):
     return GroupOffsetsSettings(
-        **{"partitions": 1, "loading_wait_s": 0, "log": log or OffsetsLogSettings(), **fields}
+        **{
+            "partitions": 1,
+            "coordinator_wait_s": 10.0,
+            "log": log or OffsetsLogSettings(),
+            **fields,
+        }
     )
 
 
@@ -134,7 +140,7 @@ async def test_a_call_waits_a_little_for_offsets_that_are_being_loaded(directory
     async with world_of(directory) as world:
         await store(world, commit(5))
     log.cold = True
-    async with world_of(directory, loading_wait_s=2) as world:
+    async with world_of(directory, coordinator_wait_s=2) as world:
         assert await offsets_of(world) == {0: 5}
 
 
@@ -143,7 +149,7 @@ async def test_a_group_whose_offsets_are_offline_is_told_why_and_at_once(directo
     async with world_of(directory) as world:
         await store(world, commit(5))
     log.broken = Refusal(Reason.PARTITION_OFFLINE, "it is offline, run this command")
-    async with world_of(directory, loading_wait_s=2) as world:
+    async with world_of(directory, coordinator_wait_s=2) as world:
         await asyncio.sleep(0.1)
         began_s = asyncio.get_running_loop().time()
         with pytest.raises(Refusal, match="it is offline, run this command") as caught:
@@ -172,7 +178,7 @@ async def test_loading_is_tried_again_until_the_partition_can_be_read(directory,
 @simulated
 async def test_the_offsets_topic_is_made_with_the_first_commit_and_not_before(directory, log):
     directory.delete(OFFSETS_TOPIC)
-    async with world_of(directory, partitions=16, loading_wait_s=1) as world:
+    async with world_of(directory, partitions=16, coordinator_wait_s=1) as world:
         assert await offsets_of(world) == {}
         assert directory.made == []
         results = await asyncio.gather(*[store(world, commit(n), group=f"g{n}") for n in range(9)])
@@ -244,7 +250,7 @@ async def test_a_disk_that_stays_behind_fails_the_commit_and_changes_nothing(dir
 
 @simulated
 async def test_an_append_of_unknown_outcome_is_looked_up_in_the_log(directory, log):
-    async with world_of(directory, loading_wait_s=1) as world:
+    async with world_of(directory, coordinator_wait_s=1) as world:
         await store(world, commit(5))
         log.answers = [Refusal(Reason.NOT_ENOUGH_REPLICAS_AFTER_APPEND, "who knows")]
         (refusal,) = await store(world, commit(6))
@@ -336,7 +342,7 @@ async def test_a_rewrite_drops_the_offsets_of_deleted_topics(directory, log):
         for n in range(60):
             await store(world, commit(n))
         await asyncio.sleep(1)
-        assert world.offsets._logs[0].offsets.count == 1
+        assert world.offsets.coordinator.entries == 1
 
 
 @simulated
@@ -370,7 +376,7 @@ def test_no_crash_at_any_point_loses_an_acknowledged_commit():
         count = 0
         for _ in range(6):
             log.commits_at_once = False
-            async with world_of(directory, REWRITES, loading_wait_s=5) as world:
+            async with world_of(directory, REWRITES, coordinator_wait_s=5) as world:
                 await recovered(world, acked, asked)
 
                 async def client(name, world=world):

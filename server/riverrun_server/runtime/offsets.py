@@ -1,9 +1,13 @@
-"""Committed offsets of all groups: which partition of the offsets topic keeps a group's, and how.
+"""Committed offsets of all groups: which partition of the offsets topic keeps a group's, and who leads it.
 
 The offsets topic is made when the first offset is committed. A group belongs to the partition that
-the CRC-32 of its id names, and the leader of that partition is the group's coordinator; on a single
-broker that is always this one. Offsets are kept under the topic's id, so a topic made anew under
-the same name starts without any.
+the CRC-32 of its id names, and the leader of that partition is the group's coordinator: this broker,
+or another one that is asked. Offsets are kept under the topic's id, so a topic made anew under the same
+name starts without any.
+
+A commit may be tried again while the coordinator moves, without doing harm: it says the same each
+time, and nothing of the same group that this broker takes later gets in front of it (runtime/group_lane);
+what an earlier try may have left in the log stands before whatever is written later (core/groups/search).
 """
 
 from __future__ import annotations
@@ -11,9 +15,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Coroutine,
+    Hashable,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any
 
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.groups.commits import (
@@ -23,37 +34,19 @@ from riverrun_server.core.groups.commits import (
     check_within,
 )
 from riverrun_server.core.groups.offsets import CommittedOffset, OffsetRecord
+from riverrun_server.core.groups.search import CoordinatorSearch
 from riverrun_server.core.log.batch import PartitionId
 from riverrun_server.core.reading.events import CommitOutcome
 from riverrun_server.ports.clock import Dice
+from riverrun_server.ports.coordination import Home, Origin
+from riverrun_server.ports.leadership import Leadership
 from riverrun_server.ports.partitions import Directory, PartitionAccess
 from riverrun_server.ports.threads import Threads
-from riverrun_server.runtime.loading_outage import LoadingOutage
-from riverrun_server.runtime.offsets_log import OffsetsLog, OffsetsLogSettings
-
-OFFSETS_TOPIC = "__consumer_offsets"
-
-# Offsets live as long as their topic; the log is kept short by rewriting it, never by age.
-OFFSETS_TOPIC_CONFIGS: Mapping[str, str] = {
-    "retention.ms": "-1",
-    "retention.bytes": "-1",
-    "fsync": "true",
-    "max.batch.bytes": str(3 << 20),
-}
-
-
-class InternalTopics(Protocol):
-    """Makes topics that belong to the brokers."""
-
-    async def ensure_internal_topic(
-        self, name: str, partitions: int, configs: Mapping[str, str]
-    ) -> None:
-        """Make a topic, or find that it is there.
-
-        Raises:
-            Refusal: it could not be made.
-        """
-        ...
+from riverrun_server.runtime.coordination_peers import LedAlone, Peers
+from riverrun_server.runtime.coordinator import Coordinator, not_serving
+from riverrun_server.runtime.group_lane import GroupCommit, GroupLanes
+from riverrun_server.runtime.offsets_log import OffsetsLogSettings
+from riverrun_server.runtime.offsets_topic import InternalTopics, OffsetsTopic
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,12 +55,13 @@ class GroupOffsetsSettings:
 
     Attributes:
         partitions: of the offsets topic, when it is made; it keeps them for good.
-        loading_wait_s: how long a call waits for offsets that are being loaded.
+        coordinator_wait_s: how long a call waits for its coordinator to be elected, to load and to
+            answer; longer than a lease and an election take.
         log: how each partition is driven.
     """
 
     partitions: int = 16
-    loading_wait_s: float = 2.0
+    coordinator_wait_s: float = 10.0
     log: OffsetsLogSettings = field(default_factory=OffsetsLogSettings)
 
 
@@ -83,6 +77,11 @@ class GroupOffsets:
         now_ms: the broker's clock.
         threads: where batches are taken apart.
         dice: spreads what is tried again.
+        settings: how offsets are kept.
+        peers: the other brokers.
+
+    Attributes:
+        coordinator: of the groups whose offsets are kept here; serves other brokers too.
     """
 
     def __init__(
@@ -93,34 +92,52 @@ class GroupOffsets:
         threads: Threads,
         dice: Dice,
         settings: GroupOffsetsSettings | None = None,
+        peers: Peers | None = None,
     ) -> None:
         self._directory = directory
-        self._topics = topics
         self._now_ms = now_ms
-        self._threads = threads
-        self._dice = dice
         self._settings = settings or GroupOffsetsSettings()
-        self._logs: list[OffsetsLog] = []
-        self._making = asyncio.Lock()
+        self._peers = peers or Peers()
+        self._leaderships = self._peers.leaderships or LedAlone(directory)
+        self._topic = OffsetsTopic(
+            directory,
+            topics,
+            self._settings.partitions,
+            self._peers.caught_up,
+            self._settings.coordinator_wait_s,
+        )
+        self.coordinator = Coordinator(
+            self._leaderships,
+            now_ms,
+            threads,
+            self._topic.has,
+            self._peers.caught_up,
+            dice,
+            self._settings.log,
+            self._changed,
+        )
+        self._lanes = GroupLanes(self._try_commits, self._spawn, self._settings.log.waiting_max)
         self._tasks: asyncio.TaskGroup | None = None
+        self._searching: dict[PartitionId, dict[CoordinatorSearch, asyncio.Event]] = {}
 
     async def run(self) -> None:
         """Load and serve until cancelled; the owner of every task that this starts."""
         try:
             async with asyncio.TaskGroup() as self._tasks:
+                self._tasks.create_task(self.coordinator.run(), name="coordinator")
                 # Whatever cannot be found yet is looked for again by the first call that needs it.
                 with contextlib.suppress(Refusal):
-                    self._open()
+                    self.coordinator.serve(self._topic.partitions())
                 await asyncio.Event().wait()
         finally:
             self._tasks = None
-            self._logs.clear()
 
     async def commit(self, group_id: str, commits: Sequence[OffsetCommit]) -> list[CommitOutcome]:
         """Store how far a group has come; an outcome for each commit, in order.
 
         Those that are in order are stored together, or not at all. Returns when they are durable
-        and every replica in sync has them.
+        and every replica in sync has them. Commits of a group that this broker is given one after the
+        other take effect in this order.
 
         Raises:
             Refusal: INVALID_REQUEST for the group's id; else outcomes have the refusals.
@@ -142,9 +159,11 @@ class GroupOffsets:
             records.append(OffsetRecord(group_id, access.id, value))
         if not records:
             return outcomes
+        search = self._search(group_id, changes=True)
+        waiting = GroupCommit(records, self._peers.origin(), search)
         try:
-            log = await self._log_for_commit(group_id)
-            await log.commit(group_id, records)
+            self._lanes.put(group_id, waiting)
+            await waiting.done
         except Refusal as refusal:
             return [
                 CommitOutcome(each.topic, each.topic_id, each.partition, each.refusal or refusal)
@@ -159,75 +178,222 @@ class GroupOffsets:
             Refusal: INVALID_REQUEST for the group's id, COORDINATOR_LOADING.
         """
         check_group_id(group_id)
-        log = self._log(group_id)
-        if log is None:
-            return {}
-        await log.ready(self._settings.loading_wait_s)
-        return log.offsets.committed(group_id)
+        origin, search, stir = self._peers.origin(), self._search(group_id), asyncio.Event()
+        while True:
+            home = await self._known_home(group_id)
+            if home is None:
+                return {}
+            leadership, stand = self._stand(home)
+            stir.clear()
+            pause_s = search.pause_s(stand, _now())
+            if pause_s > 0:
+                await self._news(home, [search], stir, pause_s)
+                continue
+            search.asked(stand)
+            try:
+                return await self._ask_committed(home, leadership, group_id, origin, search)
+            except Refusal as refusal:
+                search.refused(refusal, _now(), here=leadership.here is not None)
 
-    # Inside.
+    # Commits.
 
     async def _check(self, commit: OffsetCommit) -> PartitionAccess:
         check_commit(commit)
         access = self._directory.partition(commit.topic, commit.topic_id, commit.partition)
+        # Asking other brokers would cost each commit a call for each of its partitions.
+        here = self._leaderships.of(access.id).here
+        if here is None:
+            return access
         try:
-            marks = await access.watermarks()
+            marks = await here.watermarks()
         except Refusal:
             # A partition that cannot answer just now must not keep a group from its offsets.
             return access
         check_within(commit, marks.log_start_offset, marks.log_end_offset)
         return access
 
-    async def _log_for_commit(self, group_id: str) -> OffsetsLog:
-        log = self._log(group_id)
-        if log is None:
-            async with self._making:
-                await self._topics.ensure_internal_topic(
-                    OFFSETS_TOPIC, self._settings.partitions, OFFSETS_TOPIC_CONFIGS
-                )
-            log = self._log(group_id)
-            assert log is not None, "the offsets topic was made"
-        await log.ready(self._settings.loading_wait_s)
-        return log
-
-    def _log(self, group_id: str) -> OffsetsLog | None:
-        """Return the log of a group, or None where there is no offsets topic yet."""
-        self._open()
-        if not self._logs:
-            return None
-        return self._logs[zlib.crc32(group_id.encode()) % len(self._logs)]
-
-    def _open(self) -> None:
-        """Begin to load every partition of the offsets topic, if it is there."""
-        if self._logs:
+    async def _try_commits(
+        self, group_id: str, commits: Sequence[GroupCommit], stir: asyncio.Event
+    ) -> None:
+        """Try commits of a group once, in order, or wait where none is due."""
+        try:
+            home = await self._made_home(group_id)
+        except Refusal as none:
+            for commit in commits:
+                commit.failed(commit.search.doubt or Refusal(none.reason, none.message))
             return
-        if self._tasks is None:
-            raise Refusal(
-                Reason.NOT_READY, "the broker does not keep offsets yet or any more; ask again"
-            )
-        try:
-            accesses = self._directory.partitions(OFFSETS_TOPIC)
-        except Refusal as refusal:
-            if refusal.reason is Reason.TOPIC_NOT_FOUND:
-                return
-            raise
-        loading = LoadingOutage()
-        for access in accesses:
-            log = OffsetsLog(
-                access,
-                self._now_ms,
-                self._threads,
-                self._exists,
-                loading,
-                self._dice,
-                self._settings.log,
-            )
-            self._tasks.create_task(log.run(), name=f"offsets log {access.id.partition}")
-            self._logs.append(log)
+        leadership, stand = self._stand(home)
+        pauses = []
+        for commit in commits:
+            try:
+                if not commit.done.done():
+                    pauses.append(commit.search.pause_s(stand, _now()))
+            except Refusal as given_up:
+                commit.failed(given_up)
+        if pauses and min(pauses) > 0:
+            await self._news(home, [each.search for each in commits], stir, min(pauses))
+            return
+        # Who pauses goes along: what is older is never sent behind what is newer.
+        due = [
+            each for each in commits if not each.done.done() and not each.search.needs_other(stand)
+        ]
+        met = await self._send(home, leadership, stand, group_id, due)
+        for commit, refusal in zip(due, met, strict=True):
+            if refusal is None:
+                commit.stored()
+                continue
+            try:
+                commit.search.refused(refusal, _now(), here=leadership.here is not None)
+            except Refusal as final:
+                commit.failed(final)
 
-    def _exists(self, partition: PartitionId) -> bool:
+    async def _send(
+        self,
+        home: PartitionId,
+        leadership: Leadership,
+        stand: Hashable,
+        group_id: str,
+        commits: Sequence[GroupCommit],
+    ) -> list[Refusal | None]:
+        """Send commits to the coordinator, in order; return what each met, or None."""
+        asked: list[asyncio.Future[None] | Refusal] = []
+        for commit in commits:
+            commit.search.asked(stand)
+            try:
+                asked.append(self._ask_commit(home, leadership, group_id, commit))
+                commit.is_sent = True
+            except Refusal as refusal:
+                asked.append(refusal)
+        futures = [each for each in asked if not isinstance(each, Refusal)]
+        if futures:
+            until = max(each.search.deadline for each in commits)
+            try:
+                await asyncio.wait(futures, timeout=max(0.0, until - _now()))
+            finally:
+                for future in futures:
+                    future.cancel()
+        return [each if isinstance(each, Refusal) else self._met(each) for each in asked]
+
+    def _ask_commit(
+        self, home: PartitionId, leadership: Leadership, group_id: str, commit: GroupCommit
+    ) -> asyncio.Future[None]:
+        if leadership.here is not None:
+            return self.coordinator.commit(home, group_id, commit.records)
+        assert leadership.leader is not None, "nobody is asked where nobody leads"
+        return self._peers.coordinators.commit(
+            Home(home, leadership.leader, leadership.leader_epoch),
+            group_id,
+            commit.records,
+            commit.origin,
+            commit.search.deadline - _now(),
+        )
+
+    def _met(self, asked: asyncio.Future[None]) -> Refusal | None:
+        if asked.cancelled():
+            return Refusal(
+                Reason.REQUEST_TIMED_OUT,
+                f"the offsets were not stored within {self._settings.coordinator_wait_s:g} s, and may "
+                "be yet; ask FetchOffsets, or commit again",
+            )
+        error = asked.exception()
+        if error is None or isinstance(error, Refusal):
+            return error
+        raise error
+
+    # Reading.
+
+    async def _ask_committed(
+        self,
+        home: PartitionId,
+        leadership: Leadership,
+        group_id: str,
+        origin: Origin,
+        search: CoordinatorSearch,
+    ) -> Mapping[PartitionId, CommittedOffset]:
+        if leadership.here is not None:
+            return await self.coordinator.committed(home, group_id)
+        assert leadership.leader is not None, "nobody is asked where nobody leads"
+        there = Home(home, leadership.leader, leadership.leader_epoch)
+        within_s = max(0.0, search.deadline - _now())
         try:
-            self._directory.partition("", partition.topic_id, partition.partition)
-        except Refusal as refusal:
-            return refusal.reason not in (Reason.TOPIC_NOT_FOUND, Reason.PARTITION_NOT_FOUND)
-        return True
+            async with asyncio.timeout(within_s):
+                return await self._peers.coordinators.committed(there, group_id, origin, within_s)
+        except TimeoutError:
+            raise Refusal(
+                Reason.COORDINATOR_LOADING,
+                f"broker {leadership.leader}, which coordinates group {group_id!r}, did not answer "
+                f"within {within_s:.1f} s; ask again",
+            ) from None
+
+    # Where a group's offsets are kept, and who leads that.
+
+    def _home(self, group_id: str) -> PartitionId | None:
+        """Return the partition of a group, or None where no offsets topic is known."""
+        if self._tasks is None:
+            raise not_serving()
+        homes = self._topic.partitions()
+        self.coordinator.serve(homes)
+        return homes[zlib.crc32(group_id.encode()) % len(homes)] if homes else None
+
+    async def _known_home(self, group_id: str) -> PartitionId | None:
+        """Return the partition of a group, or None where there is no offsets topic, for certain."""
+        home = self._home(group_id)
+        if home is None:
+            await self._topic.caught_up()
+            home = self._home(group_id)
+        return home
+
+    async def _made_home(self, group_id: str) -> PartitionId:
+        """Return the partition of a group; the first one who needs it makes the offsets topic."""
+        home = self._home(group_id)
+        if home is None:
+            await self._topic.make()
+            home = self._home(group_id)
+            assert home is not None, "the offsets topic was made"
+        return home
+
+    def _stand(self, home: PartitionId) -> tuple[Leadership, Hashable]:
+        """Return who leads a partition, and what tells one leadership from another; None is nobody."""
+        leadership = self._leaderships.of(home)
+        is_here = leadership.here is not None
+        if not is_here and leadership.leader is None:
+            return leadership, None
+        return leadership, (leadership.leader, leadership.leader_epoch, is_here)
+
+    def _search(self, group_id: str, *, changes: bool = False) -> CoordinatorSearch:
+        deadline = _now() + self._settings.coordinator_wait_s
+        return CoordinatorSearch(group_id, deadline, changes=changes)
+
+    async def _news(
+        self,
+        home: PartitionId,
+        searches: Iterable[CoordinatorSearch],
+        stir: asyncio.Event,
+        timeout_s: float,
+    ) -> None:
+        """Wait until something has changed for a partition, `stir` is set, or time has passed."""
+        searching = self._searching.setdefault(home, {})
+        searching.update(dict.fromkeys(searches, stir))
+        try:
+            async with asyncio.timeout(timeout_s):
+                await stir.wait()
+        except TimeoutError:
+            pass
+        finally:
+            for search in searches:
+                searching.pop(search, None)
+
+    def _changed(self, home: PartitionId) -> None:
+        for search, stir in self._searching.get(home, {}).items():
+            search.hurry()
+            stir.set()
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        if self._tasks is None:
+            work.close()
+            raise not_serving()
+        self._tasks.create_task(work, name=name)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

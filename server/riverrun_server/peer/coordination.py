@@ -34,8 +34,11 @@ from riverrun_server.runtime.coordinator import Coordinator
 
 SERVICE: Final = "riverrun_server.peer.v1.CoordinationService"
 
-UNDER_WAY_MAX: Final = 1000
-"""Calls of one gateway that are not answered yet; those behind them are left in the stream."""
+_UNDER_WAY_MAX: Final = 1000
+
+_GIVEN_UP: Final = (
+    "this broker has ended the stream, for a newer one or because it stops; begin another"
+)
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -49,12 +52,17 @@ class CoordinationService:
     Args:
         myself: introduces this broker.
         coordinator: of the groups whose offsets are kept here.
+
+    Attributes:
+        under_way_max: calls of one gateway that are not answered yet; those behind them are left in the
+            stream.
     """
 
     def __init__(self, myself: Myself, coordinator: Coordinator) -> None:
         self._myself = myself
         self._coordinator = coordinator
         self._streams: dict[int, _Served] = {}
+        self.under_way_max = _UNDER_WAY_MAX
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return the service's methods."""
@@ -78,7 +86,9 @@ class CoordinationService:
         if (older := self._streams.get(broker)) is not None:
             older.end()
         behind_ms = self._myself.now_ms() - hello.now_ms
-        served = _Served(self._coordinator, lambda: self._myself.now_ms() - behind_ms)
+        served = _Served(
+            self._coordinator, lambda: self._myself.now_ms() - behind_ms, self.under_way_max
+        )
         self._streams[broker] = served
         # Only now does the gateway hear that it may ask: the older stream is over.
         await context.write(CoordinateResponse(hello=self._myself.hello()))
@@ -100,7 +110,7 @@ class CoordinationService:
             writing.cancel()
             await asyncio.gather(reading, writing, return_exceptions=True)
         if given_up:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, greeting.GIVEN_UP)
+            await context.abort(grpc.StatusCode.UNAVAILABLE, _GIVEN_UP)
 
 
 class _Served:
@@ -109,13 +119,17 @@ class _Served:
     Args:
         coordinator: is asked.
         gateway_ms: the gateway's clock.
+        under_way_max: calls that may be under way.
     """
 
-    def __init__(self, coordinator: Coordinator, gateway_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, coordinator: Coordinator, gateway_ms: Callable[[], int], under_way_max: int
+    ) -> None:
         self.is_over = False
         self._coordinator = coordinator
         self._gateway_ms = gateway_ms
         self._under_way = 0
+        self._under_way_max = under_way_max
         self._answers: deque[Iterator[CoordinatorAnswer]] = deque()
         self._changed = asyncio.Event()
         self._room = asyncio.Event()
@@ -123,7 +137,7 @@ class _Served:
 
     async def room(self) -> None:
         """Wait until another call may be taken on."""
-        while self._under_way >= UNDER_WAY_MAX and not self.is_over:
+        while self._under_way >= self._under_way_max and not self.is_over:
             self._room.clear()
             await self._room.wait()
 

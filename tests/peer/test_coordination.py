@@ -132,8 +132,8 @@ async def test_who_has_lost_its_lease_and_hears_of_no_election_tells_nothing_old
     world.brief(0.5)
     with pytest.raises(Refusal) as caught:
         await old.committed()
-    assert caught.value.reason is Reason.PARTITION_OFFLINE
-    assert (await old.commit(4)).reason is Reason.PARTITION_OFFLINE
+    assert caught.value.reason is Reason.COORDINATOR_LOADING
+    assert (await old.commit(4)).reason is Reason.COORDINATOR_LOADING
     old.hear_again()
     world.cluster.connect()
     world.brief(20.0)

@@ -193,7 +193,7 @@ class GroupOffsets:
             try:
                 return await self._ask_committed(home, leadership, group_id, origin, search)
             except Refusal as refusal:
-                search.refused(refusal, _now(), here=leadership.here is not None)
+                search.refused(refusal, _now(), alone=leadership.leader is None)
 
     # Commits.
 
@@ -243,7 +243,7 @@ class GroupOffsets:
                 commit.stored()
                 continue
             try:
-                commit.search.refused(refusal, _now(), here=leadership.here is not None)
+                commit.search.refused(refusal, _now(), alone=leadership.leader is None)
             except Refusal as final:
                 commit.failed(final)
 

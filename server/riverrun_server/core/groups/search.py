@@ -21,8 +21,8 @@ from riverrun_server.core.groups.offsets import OffsetsUnreadable
 FIRST_PAUSE_S: Final = 0.02
 MAX_PAUSE_S: Final = 0.25
 
-# Somebody else coordinates the group, or will in a moment.
-_ELSEWHERE: Final = frozenset(
+# Who coordinates the group is only just beginning to, or is not whoever was asked.
+_MOVING: Final = frozenset(
     {
         Reason.NOT_LEADER,
         Reason.FENCED_LEADER_EPOCH,
@@ -31,8 +31,8 @@ _ELSEWHERE: Final = frozenset(
         Reason.COORDINATOR_LOADING,
     }
 )
-# What another broker says of itself; whoever comes after it may do better.
-_OF_ANOTHER: Final = _ELSEWHERE | {
+# Whoever was asked cannot; where others can be elected, one of them will soon.
+_OF_ANOTHER: Final = _MOVING | {
     Reason.NOT_READY,
     Reason.SHUTTING_DOWN,
     Reason.PARTITION_OFFLINE,
@@ -100,13 +100,13 @@ class CoordinatorSearch:
         self._asked = leadership
         self._needs_other = False
 
-    def refused(self, refusal: Refusal, now: float, *, here: bool) -> None:
+    def refused(self, refusal: Refusal, now: float, *, alone: bool) -> None:
         """Learn what became of a try that was not answered well.
 
         Args:
             refusal: what it met.
             now: the time.
-            here: whether this broker itself refused it.
+            alone: whether no other broker could coordinate the group instead.
 
         Raises:
             Refusal: what to tell the caller; trying again does not help, or its time is up.
@@ -116,19 +116,19 @@ class CoordinatorSearch:
             self.doubt = refusal
             # It was not the stream that failed it: only another leadership can do better.
             self._needs_other = not isinstance(refusal, InDoubt)
-        elif not self._may_try_again(refusal, here=here):
+        elif not self._may_try_again(refusal, alone=alone):
             raise self.doubt or refusal
         if now >= self.deadline:
             raise self._given_up()
         self._not_before = now + self._pause_s
         self._pause_s = min(MAX_PAUSE_S, self._pause_s * 2)
 
-    def _may_try_again(self, refusal: Refusal, *, here: bool) -> bool:
-        if isinstance(refusal, OffsetsUnreadable):
-            return False
+    def _may_try_again(self, refusal: Refusal, *, alone: bool) -> bool:
         if not refusal.meaning.definite:
             return not self._changes
-        return refusal.reason in (_ELSEWHERE if here else _OF_ANOTHER)
+        if alone:
+            return refusal.reason in _MOVING and not isinstance(refusal, OffsetsUnreadable)
+        return refusal.reason in _OF_ANOTHER
 
     def _given_up(self) -> Refusal:
         """Return what to say when the time is up: one reason, whoever was asked and what it said."""

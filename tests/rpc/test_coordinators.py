@@ -152,6 +152,29 @@ def test_a_broker_that_is_elected_again_reads_everything_anew_whether_its_metada
     simulate(run(), 1)
 
 
+def test_a_rewrite_of_what_another_broker_has_changed_meanwhile_brings_nothing_old_back():
+    async def run():
+        world = Coordinators(random.Random(1))
+        async with world.running():
+            old, new = world.brokers[1], world.brokers[2]
+            assert await store(old, "g", commit(1)) == [None]
+            for number in range(10):
+                assert await store(old, "h", commit(number)) == [None]
+            world.hearsay[1].hear = lambda *_: None
+            world.elect(2, told_within_s=0)
+            await asyncio.sleep(0.01)
+            assert await store(new, "g", commit(2)) == [None]
+            world.elect(1, told_within_s=0)
+            await asyncio.sleep(0.01)
+            # Nobody asks for offsets, which would notice; then the log is long enough.
+            for number in range(30):
+                assert await store(old, "h", commit(number)) == [None]
+            assert world.log_start > 0
+            assert await found(old, "g") == 2
+
+    simulate(run(), 1)
+
+
 def test_an_idle_coordinator_does_nothing():
     async def run():
         world = Coordinators(random.Random(1))

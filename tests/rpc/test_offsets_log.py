@@ -9,10 +9,11 @@ import pytest
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.groups.commits import OffsetCommit
 from riverrun_server.core.groups.offsets import OffsetsLimits
+from riverrun_server.runtime.coordination_peers import Peers
 from riverrun_server.runtime.offsets import GroupOffsetsSettings
 from riverrun_server.runtime.offsets_log import OffsetsLogSettings
 from riverrun_server.runtime.offsets_topic import OFFSETS_TOPIC
-from tests.rpc.fake_partitions import FakeDirectory
+from tests.rpc.fake_partitions import FakeDirectory, FakePartition
 from tests.rpc.reading_world import World
 from tests.sim.loop import simulate
 
@@ -52,8 +53,8 @@ def simulated(scenario):
     return test
 
 
-def world_of(directory, log=None, **fields):
-    return World(directory, offsets_settings=settings(log, **fields))
+def world_of(directory, log=None, *, peers=None, **fields):
+    return World(directory, offsets_settings=settings(log, **fields), peers=peers)
 
 
 def commit(offset, partition=0, **fields):
@@ -343,6 +344,71 @@ async def test_a_rewrite_drops_the_offsets_of_deleted_topics(directory, log):
             await store(world, commit(n))
         await asyncio.sleep(1)
         assert world.offsets.coordinator.entries == 1
+
+
+@simulated
+async def test_a_rewrite_keeps_offsets_of_topics_that_it_may_only_not_have_heard_of(directory, log):
+    directory.create("new", 1)[0].append(b"x")
+    behind = True
+
+    async def caught_up():
+        if behind:
+            raise Refusal(Reason.NOT_READY, "the metadata store does not answer")
+
+    async with world_of(directory, REWRITES, peers=Peers(caught_up=caught_up)) as world:
+        await store(world, OffsetCommit("new", b"", 0, 1))
+        hidden = directory.topics.pop("new")
+        for n in range(60):
+            await store(world, commit(n))
+        await asyncio.sleep(1)
+        assert log.log_start_offset > 0
+        directory.topics["new"] = hidden
+        assert hidden[0].id in await world.offsets.committed("g")
+        directory.delete("new")
+        behind = False
+        for n in range(60):
+            await store(world, commit(n))
+        await asyncio.sleep(1)
+        assert world.offsets.coordinator.entries == 1
+
+
+@simulated
+async def test_without_an_offsets_topic_there_is_none_only_once_the_metadata_say_so(directory, log):
+    kept = directory.topics[OFFSETS_TOPIC]
+    answers = [Refusal(Reason.NOT_READY, "the metadata store does not answer"), kept, None]
+
+    async def caught_up():
+        answer = answers.pop(0)
+        if isinstance(answer, Refusal):
+            raise answer
+        if answer is not None:
+            directory.topics[OFFSETS_TOPIC] = answer
+
+    async with world_of(directory) as world:
+        await store(world, commit(5))
+    del directory.topics[OFFSETS_TOPIC]
+    async with world_of(directory, peers=Peers(caught_up=caught_up)) as world:
+        with pytest.raises(Refusal) as caught:
+            await offsets_of(world)
+        assert caught.value.reason is Reason.NOT_READY
+        # Another broker has made it.
+        assert await offsets_of(world) == {0: 5}
+        del directory.topics[OFFSETS_TOPIC]
+        assert await offsets_of(world) == {}
+
+
+@simulated
+async def test_a_partition_that_is_opened_later_is_loaded_then(directory, log):
+    async with world_of(directory) as world:
+        await store(world, commit(5))
+    offline = FakePartition(OFFSETS_TOPIC, log.id)
+    offline.broken = Refusal(Reason.STORAGE_FULL, "it could not be opened yet")
+    directory.topics[OFFSETS_TOPIC] = [offline]
+    async with world_of(directory) as world:
+        with pytest.raises(Refusal, match="could not be opened yet"):
+            await offsets_of(world)
+        directory.topics[OFFSETS_TOPIC] = [log]
+        assert await offsets_of(world) == {0: 5}
 
 
 @simulated

@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROTO_VENV := .tools/proto
 
-.PHONY: help setup run test check lint types format proto proto-check proto-breaking map map-write
+.PHONY: help setup run cluster test check lint types format proto proto-check proto-breaking map map-write
 .PHONY: config-docs metric-docs lock clean
 
 help: ## list every target with one line
@@ -29,6 +29,10 @@ $(PROTO_VENV)/.stamp: requirements/proto.lock
 run: $(VENV)/.stamp ## one broker in the foreground, data in ./data, clients on 127.0.0.1:7171
 	@echo "data in ./data; Ctrl-C stops the broker; a second terminal: export PATH=\"$(CURDIR)/$(BIN):\$$PATH\"" >&2
 	@exec $(BIN)/riverrun-server run --data-dir data --listen 127.0.0.1:7171
+
+cluster: $(VENV)/.stamp etcd ## an etcd and three brokers in the foreground, data in ./data/cluster, clients on 127.0.0.1:7171, 7181, 7191
+	@echo "data and logs in ./data/cluster; Ctrl-C stops everything; a second terminal: export PATH=\"$(CURDIR)/$(BIN):\$$PATH\"" >&2
+	@exec $(BIN)/python tools/cluster.py
 
 test: setup ## the CI suite: checks, then every kind of test with small rounds
 	$(MAKE) --no-print-directory check

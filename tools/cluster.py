@@ -14,7 +14,7 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -25,8 +25,9 @@ CLUSTER = "local"
 START_S = 60.0
 # A broker drains for ten seconds; what is still there then is killed.
 END_S = 20.0
-_READY = re.compile(r"^ready ")
-_ETCD_SERVES = re.compile(r"serving client traffic insecurely|ready to serve client requests")
+# "ready", then NAME=HOST:PORT for each listener.
+_READY = re.compile(r"^ready \S+=(\S+)")
+_ETCD_SERVES = re.compile(r"serving client traffic insecurely.*?(127\.0\.0\.1:\d+)")
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,15 @@ class Part:
 
     Attributes:
         name: as it is told to people.
-        command: what is run.
+        command: what is run, by the port where its clients connect.
+        port: that port; 0 lets the system choose.
         log: where its output goes.
-        ready: matches the line that says that it serves.
+        ready: finds where it serves, in the line that says so.
     """
 
     name: str
-    command: tuple[str, ...]
+    command: Callable[[int], tuple[str, ...]]
+    port: int
     log: Path
     ready: re.Pattern[str]
 
@@ -52,6 +55,7 @@ class Running:
     def __init__(self, part: Part, process: asyncio.subprocess.Process) -> None:
         self.part = part
         self.process = process
+        self.address = ""
         self._serves = asyncio.Event()
         self.copying = asyncio.create_task(self._copy())
 
@@ -59,7 +63,7 @@ class Running:
     async def start(cls, part: Part) -> Running:
         """Start the process; its signals come from here alone."""
         process = await asyncio.create_subprocess_exec(
-            *part.command,
+            *part.command(part.port),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -71,7 +75,8 @@ class Running:
         assert self.process.stdout is not None
         with self.part.log.open("ab") as log:
             while line := await _line(self.process.stdout, log):
-                if self.part.ready.search(line):
+                if found := self.part.ready.search(line):
+                    self.address = found[1]
                     self._serves.set()
 
     async def serves(self) -> bool:
@@ -94,6 +99,16 @@ class Running:
             self.process.kill()
         await self.copying
 
+    @property
+    def again(self) -> str:
+        """The command that starts it again where it was."""
+        return shlex.join(self.part.command(int(self.address.rpartition(":")[2])))
+
+    @property
+    def name(self) -> str:
+        """Say who it is and where."""
+        return f"{self.part.name} on {self.address}"
+
     def how_it_ended(self) -> str:
         """Say with which code, or by which signal."""
         code = self.process.returncode
@@ -114,21 +129,33 @@ async def _line(stream: asyncio.StreamReader, log: IO[bytes]) -> str:
     return data.decode(errors="replace")
 
 
-async def run(etcd: Part, brokers: Sequence[Part]) -> int:
-    """Start everything, wait for a signal, end everything; return the exit code."""
+async def run(etcd: Part, brokers: Callable[[str], Sequence[Part]]) -> int:
+    """Start everything, wait for a signal, end everything; return the exit code.
+
+    Args:
+        etcd: the metadata store.
+        brokers: makes the brokers, by where etcd serves.
+    """
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, told.set)
     running: list[Running] = []
+
+    async def start(parts: Sequence[Part]) -> Running | None:
+        """Start some parts at once; return one that does not serve."""
+        started = [await Running.start(part) for part in parts]
+        running.extend(started)
+        for each in started:
+            if not await _unless_told(told, each.serves()):
+                return each
+        return None
+
     try:
-        for parts in ([etcd], brokers):
-            started = [await Running.start(part) for part in parts]
-            running += started
-            for each in started:
-                if not await _unless_told(told, each.serves()):
-                    return 0 if told.is_set() else _did_not_start(each)
-        print(f"cluster ready: {', '.join(part.name for part in brokers)}", flush=True)
+        failed = await start([etcd]) or await start(brokers(running[0].address))
+        if failed is not None:
+            return 0 if told.is_set() else _did_not_start(failed)
+        print(f"cluster ready: {', '.join(each.name for each in running[1:])}", flush=True)
         watching = [asyncio.create_task(_tell_of_its_end(each, told)) for each in running]
         await told.wait()
         for watch in watching:
@@ -155,8 +182,7 @@ async def _unless_told(told: asyncio.Event, waiting: Coroutine[Any, Any, bool]) 
 async def _tell_of_its_end(each: Running, told: asyncio.Event) -> None:
     await each.process.wait()
     if not told.is_set():
-        again = shlex.join(each.part.command)
-        print(f"{each.part.name} {each.how_it_ended()}; start it again: {again}", flush=True)
+        print(f"{each.name} {each.how_it_ended()}; start it again: {each.again}", flush=True)
 
 
 def _did_not_start(each: Running) -> int:
@@ -168,8 +194,8 @@ def _did_not_start(each: Running) -> int:
     return 1
 
 
-def etcd_part(folder: Path, port: int, peer_port: int) -> Part:
-    """Return the metadata store: one member, on loopback.
+def etcd_part(folder: Path, port: int) -> Part:
+    """Return the metadata store: one member, on loopback, its peers on the next port.
 
     Raises:
         SystemExit: there is no etcd.
@@ -177,28 +203,34 @@ def etcd_part(folder: Path, port: int, peer_port: int) -> Part:
     binary = next((path for path in ETCDS if path.exists()), None) or shutil.which("etcd")
     if binary is None:
         raise SystemExit("there is no etcd: `make etcd` puts one there")
-    client, peer = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{peer_port}"
-    command = (
-        *(str(binary), "--data-dir", str(folder / "etcd")),
-        *("--listen-client-urls", client, "--advertise-client-urls", client),
-        *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
-        *("--initial-cluster", f"default={peer}"),
-        *("--auto-compaction-mode", "periodic", "--auto-compaction-retention", "1h"),
-    )
-    return Part("etcd", command, folder / "etcd.log", _ETCD_SERVES)
+
+    def command(port: int) -> tuple[str, ...]:
+        client, peer = (f"http://127.0.0.1:{each}" for each in (port, port and port + 1))
+        return (
+            *(str(binary), "--data-dir", str(folder / "etcd")),
+            *("--listen-client-urls", client, "--advertise-client-urls", client),
+            *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
+            *("--initial-cluster", f"default={peer}"),
+            *("--auto-compaction-mode", "periodic", "--auto-compaction-retention", "1h"),
+        )
+
+    return Part("etcd", command, port, folder / "etcd.log", _ETCD_SERVES)
 
 
-def broker_part(folder: Path, broker_id: int, port: int, etcd_port: int) -> Part:
+def broker_part(folder: Path, broker_id: int, port: int, etcd: str) -> Part:
     """Return a broker: clients on a port, peers on the next, probes and metrics on the one after."""
-    command = (
-        *(str(Path(sys.executable).parent / "riverrun-server"), "run"),
-        *("--broker-id", str(broker_id), "--data-dir", str(folder / f"broker-{broker_id}")),
-        *("--listen", f"127.0.0.1:{port}", "--peer-listen", f"127.0.0.1:{port + 1}"),
-        *("--http-listen", f"127.0.0.1:{port + 2}"),
-        *("--metadata", f"etcd://127.0.0.1:{etcd_port}/{CLUSTER}"),
-    )
-    name = f"broker {broker_id} on 127.0.0.1:{port}"
-    return Part(name, command, folder / f"broker-{broker_id}.log", _READY)
+
+    def command(port: int) -> tuple[str, ...]:
+        beside = (f"127.0.0.1:{port and port + more}" for more in range(3))
+        flags = ("--listen", "--peer-listen", "--http-listen")
+        return (
+            *(str(Path(sys.executable).parent / "riverrun-server"), "run"),
+            *("--broker-id", str(broker_id), "--data-dir", str(folder / f"broker-{broker_id}")),
+            *(part for pair in zip(flags, beside, strict=True) for part in pair),
+            *("--metadata", f"etcd://{etcd}/{CLUSTER}"),
+        )
+
+    return Part(f"broker {broker_id}", command, port, folder / f"broker-{broker_id}.log", _READY)
 
 
 def arguments() -> argparse.Namespace:
@@ -206,7 +238,9 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--brokers", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=Path("data/cluster"))
-    parser.add_argument("--port", type=int, default=7171, help="of the first broker; others +10")
+    parser.add_argument(
+        "--port", type=int, default=7171, help="of the first broker, others +10; 0: any"
+    )
     parser.add_argument("--etcd-port", type=int, default=7379, help="for clients; peers +1")
     return parser.parse_args()
 
@@ -216,12 +250,14 @@ def main() -> int:
     options = arguments()
     folder: Path = options.folder
     folder.mkdir(parents=True, exist_ok=True)
-    etcd = etcd_part(folder, options.etcd_port, options.etcd_port + 1)
-    brokers = [
-        broker_part(folder, number + 1, options.port + 10 * number, options.etcd_port)
-        for number in range(options.brokers)
-    ]
-    return asyncio.run(run(etcd, brokers))
+
+    def brokers(etcd: str) -> list[Part]:
+        return [
+            broker_part(folder, number + 1, options.port and options.port + 10 * number, etcd)
+            for number in range(options.brokers)
+        ]
+
+    return asyncio.run(run(etcd_part(folder, options.etcd_port), brokers))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ No label takes its values from requests without a bound. `topic` is the name of 
 are, `code` and `reason` only those of the API, `listener` only those of the configuration. Nothing is
 labelled by client, connection, group or producer: the log has those.
 
-Figures of topics and of the store are taken every 5 s.
+Figures of topics, of the store and of replication are taken every 5 s.
 
 """
 

@@ -16,8 +16,11 @@ from riverrun_server.assembly import (
     Shared,
     all_partitions,
     bind,
+    bind_peers,
+    make_alone,
     make_catalog,
     make_liveness,
+    make_member,
     make_offsets,
     make_registration,
     make_retention,
@@ -27,15 +30,18 @@ from riverrun_server.config.settings import Settings
 from riverrun_server.config.show import changed
 from riverrun_server.http import ProbeServer
 from riverrun_server.metadata_opening import open_metadata, without_metadata_no_start
+from riverrun_server.peer.server import PeerServer
 from riverrun_server.ports.metadata import MetadataStore
 from riverrun_server.rpc.server import ListenerServer, ServingStatus, check_free, stop_all
+from riverrun_server.runtime.broker_liveness import BrokerLiveness
 from riverrun_server.runtime.catalog import Catalog
 from riverrun_server.runtime.disk import look, watch_disk
 from riverrun_server.runtime.flusher import Flusher
 from riverrun_server.runtime.health import Health, Life, keep_asking
+from riverrun_server.runtime.hosting import Hosting
 from riverrun_server.runtime.loop_lag import LoopLag
 from riverrun_server.runtime.process_memory import keep_memory, settle
-from riverrun_server.runtime.sampling import keep_measuring, keep_sampling
+from riverrun_server.runtime.sampling import keep_measuring, keep_publishing, keep_sampling
 from riverrun_server.runtime.supervisor import CannotStart, Stage, Supervisor
 from riverrun_server.runtime.threads import OneThread, PoolThreads
 from riverrun_server.runtime.upkeep import keep_up
@@ -107,8 +113,10 @@ class Broker:
         probes = self._open_probes()
         store, flusher = await self._open_store()
         self._watch_loop()  # opening a store keeps the interpreter busy, and nobody waits yet
-        metadata = await self._open_metadata(store, flusher)
-        catalog = self._open_catalog(store, flusher, metadata)
+        metadata, liveness = await self._open_metadata(store, flusher)
+        peers = None if liveness is None else bind_peers(shared.settings)
+        hosting = self._hosting(store, flusher, metadata, liveness, peers)
+        catalog = self._open_catalog(store, flusher, metadata, hosting)
         offsets = make_offsets(shared, catalog)
         # Ports are bound before the broker registers, for it registers with their numbers; nobody
         # is answered before it has.
@@ -117,7 +125,7 @@ class Broker:
         self.health.life = Life.REGISTERING
         await status.starting()
         with without_metadata_no_start():
-            await catalog.start(make_registration(shared, store, servers))
+            await catalog.start(make_registration(shared, store, servers, peers))
         spawn("catalog", catalog.run())
         spawn("group offsets", offsets.run())
         spawn("retention", make_retention(shared, catalog, store).run())
@@ -202,7 +210,9 @@ class Broker:
         spawn("disk heart", keep_asking(flusher.answers, heart, _ASK_EVERY_S))
         return store, flusher
 
-    async def _open_metadata(self, store: RocksStore, flusher: Flusher) -> MetadataStore:
+    async def _open_metadata(
+        self, store: RocksStore, flusher: Flusher
+    ) -> tuple[MetadataStore, BrokerLiveness | None]:
         """Open the metadata store, and in one that others reach too be the only process of its name."""
         shared = self.shared
         table = store.table(b"metadata")
@@ -218,18 +228,36 @@ class Broker:
         metadata = await opened.enter_async_context(
             open_metadata(self.settings, table, flusher.durable, shared.clock, shared.dice)
         )
-        if self.settings.metadata is not None:
-            liveness = make_liveness(shared, store, metadata)
-            opened.push_async_callback(liveness.end)
-            with without_metadata_no_start():
-                await liveness.begin()
-            self.supervisor.spawn("liveness", liveness.run(), until=Stage.CLOSE_METADATA)
-        return metadata
+        if self.settings.metadata is None:
+            return metadata, None
+        liveness = make_liveness(shared, store, metadata)
+        opened.push_async_callback(liveness.end)
+        with without_metadata_no_start():
+            await liveness.begin()
+        self.supervisor.spawn("liveness", liveness.run(), until=Stage.CLOSE_METADATA)
+        return metadata, liveness
+
+    def _hosting(
+        self,
+        store: RocksStore,
+        flusher: Flusher,
+        metadata: MetadataStore,
+        liveness: BrokerLiveness | None,
+        peers: PeerServer | None,
+    ) -> Hosting:
+        if liveness is None or peers is None:
+            return make_alone(self.shared, store, flusher)
+        member = make_member(self.shared, store, metadata, flusher, liveness, peers)
+        self.supervisor.on_stop(Stage.HAND_ON, "leaderships", member.drain)
+        publish = self.shared.metrics.replication.publish
+        figures = keep_publishing(member.figures, publish)
+        self.supervisor.spawn("figures of replication", figures, critical=False)
+        return member
 
     def _open_catalog(
-        self, store: RocksStore, flusher: Flusher, metadata: MetadataStore
+        self, store: RocksStore, flusher: Flusher, metadata: MetadataStore, hosting: Hosting
     ) -> Catalog:
-        catalog = make_catalog(self.shared, store, metadata, flusher)
+        catalog = make_catalog(self.shared, store, metadata, flusher, hosting)
 
         async def close_partitions(_: float) -> None:
             await catalog.close()
@@ -249,12 +277,15 @@ class Broker:
         spawn("figures of the store", figures, critical=False)
 
     def _stop_in_order(self, servers: list[ListenerServer], status: ServingStatus) -> None:
-        async def stop_accepting(_: float) -> None:
+        async def tell_probes(_: float) -> None:
             self.health.life = Life.DRAINING
+
+        async def stop_accepting(_: float) -> None:
             self.shared.admission.drain()
             await status.draining()
             self.shared.draining.set()
 
+        self.supervisor.on_stop(Stage.HAND_ON, "probes", tell_probes)
         self.supervisor.on_stop(Stage.STOP_ACCEPTING, "admission", stop_accepting)
         self.supervisor.on_stop(Stage.DRAIN_STREAMS, "streams", partial(stop_all, servers))
 

@@ -12,8 +12,8 @@ import grpc
 
 from riverrun_server.config.settings import Settings
 from riverrun_server.core.admission import ByteBudget, DiskGate
-from riverrun_server.core.cluster.changes import TopicPolicy
-from riverrun_server.core.cluster.topic_config import TopicConfig
+from riverrun_server.core.cluster.changes import NewTopic, TopicPolicy
+from riverrun_server.core.cluster.topic_config import TopicConfig, canonical
 from riverrun_server.core.cluster.values import BrokerRegistration, Id, Incarnations, LiveProcess
 from riverrun_server.core.guarded_clock import TimeGap
 from riverrun_server.core.limits import Limits
@@ -22,35 +22,53 @@ from riverrun_server.core.log.hot_tail import TailBudget
 from riverrun_server.core.reading.limits import ReadingLimits
 from riverrun_server.metadata.documents import JsonDocuments
 from riverrun_server.observe.metrics import Metrics
+from riverrun_server.peer.hello import Myself
+from riverrun_server.peer.links import PeerLinks
+from riverrun_server.peer.server import PeerServer
 from riverrun_server.ports.metadata import MetadataStore
 from riverrun_server.ports.partitions import PartitionAccess
+from riverrun_server.ports.peers import PeerEvents
 from riverrun_server.rpc import admin, consumer, metadata, producer, text
 from riverrun_server.rpc.admission import Admission, Caps
 from riverrun_server.rpc.appends import AppendRules
 from riverrun_server.rpc.call_log import CallLog, CallLogRules
 from riverrun_server.rpc.errors import to_proto
+from riverrun_server.rpc.listener import Listener
 from riverrun_server.rpc.server import (
     ListenerServer,
     ServerOptions,
     Service,
     ServingStatus,
+    check_free,
     connection_shares,
 )
 from riverrun_server.rpc.streams import Streams
+from riverrun_server.runtime.alone import Alone
 from riverrun_server.runtime.broker_clock import BrokerClock
 from riverrun_server.runtime.broker_liveness import BrokerLiveness
 from riverrun_server.runtime.catalog import Catalog, CatalogServices
 from riverrun_server.runtime.clock import SystemClock, SystemDice
+from riverrun_server.runtime.cluster_member import ClusterMember, MemberServices
 from riverrun_server.runtime.flusher import Flusher
+from riverrun_server.runtime.hosting import Hosting
 from riverrun_server.runtime.in_flight import InFlightBytes
-from riverrun_server.runtime.offsets import GroupOffsets, GroupOffsetsSettings
+from riverrun_server.runtime.offsets import (
+    OFFSETS_TOPIC,
+    OFFSETS_TOPIC_CONFIGS,
+    GroupOffsets,
+    GroupOffsetsSettings,
+)
 from riverrun_server.runtime.partition import LocalPartition
 from riverrun_server.runtime.partition_services import PartitionServices
 from riverrun_server.runtime.reader import ReadingServices
-from riverrun_server.runtime.retention import Look, Retention, last_persisted_ms
+from riverrun_server.runtime.replication.partition import ReplicatedPartition
+from riverrun_server.runtime.replication.replica_log import ReplicaServices
+from riverrun_server.runtime.retention import Look, Retained, Retention, last_persisted_ms
+from riverrun_server.runtime.supervisor import CannotStart
 from riverrun_server.runtime.threads import PoolThreads
 from riverrun_server.storage.options import connections
 from riverrun_server.storage.rocks_store import RocksStore
+from riverrun_server.wire.stored import scan_batch
 
 # Short reads of the disk; more threads only wait for the same lock of the interpreter.
 _READ_THREADS = 4
@@ -115,12 +133,100 @@ class Shared:
         metrics.retention_looked_timestamp.set(look.ended_ms / 1000)
 
 
-def make_catalog(
-    shared: Shared, store: RocksStore, store_of_metadata: MetadataStore, flusher: Flusher
-) -> Catalog:
-    """Return the catalog of topics, whose partitions are opened in `store`."""
+def make_alone(shared: Shared, store: RocksStore, flusher: Flusher) -> Hosting:
+    """Return how a broker without others holds its partitions, which are opened in `store`."""
+    settings, services = shared.settings, _partition_services(shared, store, flusher)
+
+    def open_partition(
+        topic: str, partition: PartitionId, config: TopicConfig, leader_epoch: int
+    ) -> LocalPartition:
+        return LocalPartition(topic, partition, config, leader_epoch, services)
+
+    return Alone(open_partition, settings.broker_id, str(settings.data_dir))
+
+
+def make_member(
+    shared: Shared,
+    store: RocksStore,
+    store_of_metadata: MetadataStore,
+    flusher: Flusher,
+    liveness: BrokerLiveness,
+    peers: PeerServer,
+) -> ClusterMember:
+    """Return how one broker of several holds replicas, and what it owes the others."""
     settings = shared.settings
-    services = PartitionServices(
+    replicas = ReplicaServices(
+        store,
+        shared.tails,
+        scan_batch,
+        shared.now_ms,
+        flusher.fail,
+        producer_retention_ms=settings.producers.expiry_ms,
+    )
+
+    async def connect(cluster_id: str, broker_epoch: int, events: PeerEvents) -> PeerLinks:
+        myself = Myself(cluster_id, settings.broker_id, broker_epoch, shared.now_ms)
+        links = PeerLinks(myself, events, shared.dice, peers.stop)
+        await peers.start((links.service.handler(),))
+        return links
+
+    services = MemberServices(
+        store_of_metadata,
+        JsonDocuments(),
+        liveness,
+        shared.clock,
+        shared.dice,
+        _policy(shared),
+        _partition_services(shared, store, flusher),
+        replicas,
+        connect,
+        (
+            NewTopic(
+                OFFSETS_TOPIC, settings.offsets.partitions, 0, canonical(OFFSETS_TOPIC_CONFIGS)
+            ),
+        ),
+    )
+    return ClusterMember(settings.broker_id, services)
+
+
+def make_catalog(
+    shared: Shared,
+    store: RocksStore,
+    store_of_metadata: MetadataStore,
+    flusher: Flusher,
+    hosting: Hosting,
+) -> Catalog:
+    """Return the catalog of topics."""
+    settings = shared.settings
+    return Catalog(
+        CatalogServices(
+            store_of_metadata,
+            JsonDocuments(),
+            store,
+            hosting,
+            flusher.durable,
+            shared.clock,
+            shared.dice,
+            _policy(shared),
+            settings.broker_id,
+            str(settings.data_dir),
+        )
+    )
+
+
+def _policy(shared: Shared) -> TopicPolicy:
+    settings = shared.settings
+    return TopicPolicy(
+        shared.limits,
+        default_partitions=settings.topic_defaults.partitions,
+        default_replication_factor=settings.replication_factor,
+        default_configs=settings.topic_configs(),
+    )
+
+
+def _partition_services(shared: Shared, store: RocksStore, flusher: Flusher) -> PartitionServices:
+    settings = shared.settings
+    return PartitionServices(
         store,
         flusher,
         shared.now_ms,
@@ -131,35 +237,12 @@ def make_catalog(
         data_dir=str(settings.data_dir),
     )
 
-    def open_partition(
-        topic: str, partition: PartitionId, config: TopicConfig, leader_epoch: int
-    ) -> LocalPartition:
-        return LocalPartition(topic, partition, config, leader_epoch, services)
-
-    policy = TopicPolicy(
-        shared.limits,
-        default_partitions=settings.topic_defaults.partitions,
-        default_replication_factor=settings.topic_defaults.replication_factor,
-        default_configs=settings.topic_configs(),
-    )
-    return Catalog(
-        CatalogServices(
-            store_of_metadata,
-            JsonDocuments(),
-            store,
-            open_partition,
-            flusher.durable,
-            shared.clock,
-            shared.dice,
-            policy,
-            settings.broker_id,
-            str(settings.data_dir),
-        )
-    )
-
 
 def make_registration(
-    shared: Shared, store: RocksStore, servers: Sequence[ListenerServer]
+    shared: Shared,
+    store: RocksStore,
+    servers: Sequence[ListenerServer],
+    peers: PeerServer | None,
 ) -> BrokerRegistration:
     """Return what this process says of itself to the cluster."""
     settings, identity = shared.settings, store.identity
@@ -167,10 +250,32 @@ def make_registration(
         broker_id=settings.broker_id,
         incarnations=Incarnations(Id(identity.fsync), Id(identity.relaxed)),
         endpoints={each.listener.name: str(each.listener.advertised) for each in servers},
+        peer_endpoint=_peer_endpoint(settings, peers),
         rack=settings.rack,
         host=settings.host,
         start_time_ms=shared.clock.wall_ms(),
     )
+
+
+def _peer_endpoint(settings: Settings, peers: PeerServer | None) -> str:
+    if peers is None:
+        return ""
+    advertised = settings.peer_advertised
+    return str(advertised if advertised.port else advertised._replace(port=peers.port))
+
+
+def bind_peers(settings: Settings) -> PeerServer:
+    """Return what other brokers connect to, its port bound.
+
+    Raises:
+        CannotStart: the port cannot be bound.
+    """
+    address = settings.peer_address
+    check_free(Listener(name="peers", bind=address, advertised=address))
+    try:
+        return PeerServer(str(address))
+    except RuntimeError as error:
+        raise CannotStart(f"peer.listen {address}: {error}") from error
 
 
 def make_liveness(shared: Shared, store: RocksStore, metadata: MetadataStore) -> BrokerLiveness:
@@ -197,7 +302,7 @@ def make_retention(shared: Shared, catalog: Catalog, store: RocksStore) -> Reten
     table, wall_ms = store.table(b"clock"), shared.clock.wall_ms()
     confirmed_ms = wall_ms if shared.settings.confirm_clock else None
     return Retention(
-        partial(local_partitions, catalog),
+        partial(retained_partitions, catalog),
         shared.now_ms,
         TimeGap(last_persisted_ms(table), wall_ms, confirmed_ms),
         table,
@@ -284,9 +389,10 @@ def all_partitions(catalog: Catalog) -> Iterator[PartitionAccess]:
             yield from topic.partitions
 
 
-def local_partitions(catalog: Catalog) -> Iterator[LocalPartition]:
+def retained_partitions(catalog: Catalog) -> Iterator[Retained]:
     """Yield the partitions that are stored here and could be opened."""
-    return (each for each in all_partitions(catalog) if isinstance(each, LocalPartition))
+    held = (LocalPartition, ReplicatedPartition)
+    return (each for each in all_partitions(catalog) if isinstance(each, held))
 
 
 def _service(name: str, handler: grpc.GenericRpcHandler) -> Service:

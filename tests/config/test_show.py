@@ -33,6 +33,7 @@ def test_what_was_set_is_told_without_the_rest_and_without_secrets():
         "listeners.0.advertised": "127.0.0.1:9000",
         "http.listen": "127.0.0.1:9002",
         "peer.listen": "127.0.0.1:9001",
+        "peer.advertise": "127.0.0.1:9001",
         "limits.max_calls": "9",
     }
     assert changed(load().settings) == {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from riverrun_server.core.cluster import changes, keys
+from riverrun_server.core.cluster import changes, deletions, keys
 from riverrun_server.core.cluster.changes import NewTopic, TopicPolicy
 from riverrun_server.core.cluster.image import ClusterImage, KeyChange
 from riverrun_server.core.cluster.values import (
@@ -82,8 +82,8 @@ def test_a_making_that_stops_anywhere_shows_no_topic_and_leaves_a_tombstone(part
         (tombstone,) = world.image.tombstones.values()
         assert tombstone.value.state is TombstoneState.CREATING
         # What a later start does with it:
-        world.run(changes.give_up_creation(tombstone))
-        world.run(changes.confirm_deletion(world.image, world.image.tombstones[make_id(77)], 1))
+        world.run(deletions.give_up_creation(tombstone))
+        world.run(deletions.confirm_deletion(world.image, world.image.tombstones[make_id(77)], 1))
         assert set(world.stored) == {keys.broker(1)}
 
 
@@ -174,7 +174,7 @@ def test_growth_that_cannot_be_is_refused(world, name, count, reason):
 def test_a_topic_that_was_deleted_meanwhile_does_not_grow(world):
     world.create("t")
     plan = changes.add_partitions(world.image, "t", 300, world.policy, world.leader)
-    world.run(changes.delete(world.image, "t").steps)
+    world.run(deletions.delete(world.image, "t").steps)
     with pytest.raises(Outdated):
         world.run(plan.steps)
 
@@ -263,7 +263,7 @@ def test_a_batch_limit_of_the_broker_bounds_what_a_topic_may_allow():
 
 def test_a_topic_becomes_a_tombstone_in_one_step(world):
     topic = world.create("t", 250)
-    plan = changes.delete(world.image, "t")
+    plan = deletions.delete(world.image, "t")
     assert len(plan.steps) == 1
     world.run(plan.steps)
     assert "t" not in world.image.topics
@@ -274,10 +274,10 @@ def test_a_topic_becomes_a_tombstone_in_one_step(world):
 
 def test_a_name_is_free_while_what_had_it_is_still_being_deleted(world):
     first = world.create("t", 2)
-    world.run(changes.delete(world.image, "t").steps)
+    world.run(deletions.delete(world.image, "t").steps)
     second = world.create("t", 1)
     assert first.topic_id != second.topic_id
-    world.run(changes.confirm_deletion(world.image, world.image.tombstones[first.topic_id], 1))
+    world.run(deletions.confirm_deletion(world.image, world.image.tombstones[first.topic_id], 1))
     assert list(world.image.partitions) == [second.topic_id]
 
 
@@ -286,30 +286,30 @@ def test_a_confirmed_deletion_leaves_nothing_wherever_it_was_interrupted(partiti
     for stop in range(6):
         world = World()
         topic = world.create("t", partitions)
-        world.run(changes.delete(world.image, "t").steps)
+        world.run(deletions.delete(world.image, "t").steps)
         tombstone = world.image.tombstones[topic.topic_id]
-        world.run(changes.confirm_deletion(world.image, tombstone, 1), stop_after=stop)
+        world.run(deletions.confirm_deletion(world.image, tombstone, 1), stop_after=stop)
         tombstone = world.image.tombstones.get(topic.topic_id)
         if tombstone:
-            world.run(changes.confirm_deletion(world.image, tombstone, 1))
+            world.run(deletions.confirm_deletion(world.image, tombstone, 1))
         assert set(world.stored) == {keys.broker(1)}
 
 
 def test_a_tombstone_waits_for_every_broker_that_held_the_topic(world):
     topic = world.create("t")
-    world.run(changes.delete(world.image, "t").steps)
+    world.run(deletions.delete(world.image, "t").steps)
     tombstone = world.image.tombstones[topic.topic_id]
-    world.run(changes.confirm_deletion(world.image, tombstone, 9))
+    world.run(deletions.confirm_deletion(world.image, tombstone, 9))
     assert world.image.tombstones[topic.topic_id].value.pending == (1,)
 
 
 def test_a_topic_made_anew_is_not_deleted_by_the_id_of_the_old_one(world):
     topic = world.create("t")
-    refusal = refused(changes.delete, world.image, "t", make_id(9))
+    refusal = refused(deletions.delete, world.image, "t", make_id(9))
     assert refusal.reason is Reason.TOPIC_ID_MISMATCH
     assert topic.topic_id.hex() in refusal.message
-    world.run(changes.delete(world.image, "t", topic.topic_id).steps)
-    assert refused(changes.delete, world.image, "t").reason is Reason.TOPIC_NOT_FOUND
+    world.run(deletions.delete(world.image, "t", topic.topic_id).steps)
+    assert refused(deletions.delete, world.image, "t").reason is Reason.TOPIC_NOT_FOUND
 
 
 # --- the image
@@ -348,7 +348,7 @@ def test_loading_again_after_a_gap_gives_the_same_as_applying_everything(world):
 
     load()
     world.create("t", 120)
-    world.run(changes.delete(world.image, "gone").steps)
+    world.run(deletions.delete(world.image, "gone").steps)
     touched = load()
     assert gone.topic_id in touched.topic_ids
     assert "gone" in touched.topics

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from riverrun_server.core.cluster import changes, keys
+from riverrun_server.core.cluster import changes, deletions, keys
 from riverrun_server.core.cluster.changes import NewTopic, TopicPolicy
 from riverrun_server.core.cluster.standing import Standing
 from riverrun_server.core.cluster.steps import ABSENT, MAX_CHANGES, Guard, Write, packed
@@ -191,11 +191,11 @@ def test_growth_that_was_placed_on_brokers_that_changed_since_is_not_seen(world)
 
 def test_a_deleted_topic_waits_for_every_broker_that_held_it(world):
     topic = world.make("t", 2)
-    world.run(changes.delete(world.image, "t").steps)
+    world.run(deletions.delete(world.image, "t").steps)
     for broker in (1, 2, 3):
         tombstone = world.image.tombstones[topic.topic_id]
         assert broker in tombstone.value.pending
-        world.run(changes.confirm_deletion(world.image, tombstone, broker))
+        world.run(deletions.confirm_deletion(world.image, tombstone, broker))
     assert not world.image.tombstones
     assert not world.image.partitions
 
@@ -243,3 +243,16 @@ def test_packed_steps_hold_every_write_in_order_with_its_guards(world, count, br
 
 def test_nothing_to_write_is_no_step(world):
     assert not list(packed([], (Guard(keys.CONTROLLER, 3),)))
+
+
+def test_a_deletion_is_over_for_its_caller_once_every_broker_that_is_there_has_deleted(world):
+    topic_id = world.make("t", 1, 3).topic_id
+    world.run(deletions.delete(world.image, "t").steps)
+    for broker in (1, 2):
+        assert deletions.is_being_deleted(world.image, topic_id)
+        tombstone = world.image.tombstones[topic_id]
+        world.run(deletions.confirm_deletion(world.image, tombstone, broker))
+    assert deletions.is_being_deleted(world.image, topic_id)
+    world.change(3, fenced=True)
+    assert not deletions.is_being_deleted(world.image, topic_id)
+    assert topic_id in world.image.tombstones

@@ -177,7 +177,7 @@ class BrokerProcess:
                 if self._config
                 else ("--listen", f"127.0.0.1:{self._port}")
             ),
-            *("--http-listen", "127.0.0.1:0"),
+            *("--peer-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"),
             *self._options,
         ]
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("RIVERRUN_")}

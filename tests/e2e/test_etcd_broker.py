@@ -32,7 +32,10 @@ def address(etcd, topic):
 
 @pytest.fixture
 def broker(tmp_path, address):
-    options = ("--metadata", address, "--set", "etcd.timeout_s=0.5")
+    options = (
+        *("--metadata", address, "--set", "etcd.timeout_s=0.5"),
+        *("--set", "topic_defaults.replication_factor=1"),
+    )
     with ended(BrokerProcess(tmp_path, *options)) as broker:
         broker.start()
         yield broker

@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from riverrun_server.observe.advice import ADVICE
 from riverrun_server.observe.metrics import Metrics
+from riverrun_server.observe.replication import ReplicationFigures
 from riverrun_server.observe.store import StoreFigures
 from riverrun_server.observe.topics import TopicFigures
 
@@ -68,6 +69,7 @@ def fed() -> Metrics:
     metrics.info.info({"version": "1", "broker_id": "1"})
     metrics.topics.publish({"t": TopicFigures(online=1)})
     metrics.store.publish(StoreFigures(*[0] * 15))
+    metrics.replication.publish(ReplicationFigures(*[0] * 13))
     return metrics
 
 

@@ -85,14 +85,18 @@ class Broker:
         )
         self.replicas = Replicas(self.id, self.epoch, services, TERMS)
         self.driver = ReplicationDriver(
-            self.replicas, self.flusher, self.writer, self._send, time.monotonic
+            self.replicas,
+            self.flusher,
+            self.writer,
+            self._send,
+            time.monotonic,
+            lambda: float("inf"),
         )
-        self.driver.lease(float("inf"))
         myself = Myself("cluster", self.id, self.epoch, lambda: NOW_MS)
         self.links = PeerLinks(myself, self.driver, SeededDice(self.id))
-        self.server = PeerServer("127.0.0.1:0", (self.links.service.handler(),))
+        self.server = PeerServer("127.0.0.1:0")
         self.address = f"127.0.0.1:{self.server.port}"
-        await self.server.start()
+        await self.server.start((self.links.service.handler(),))
         self._tasks = [
             asyncio.create_task(each)
             for each in (self.flusher.run(), self.driver.run(), self._follow())
@@ -103,10 +107,14 @@ class Broker:
 
     async def _follow(self):
         await self.feed.load()
-        self.driver.update(self.image)
+        self._update()
         while True:
             await self.feed.next()
-            self.driver.update(self.image)
+            self._update()
+
+    def _update(self):
+        self.replicas.open_missing(self.image)
+        self.driver.update(self.image)
 
     async def stop(self):
         """End as a crash would, but for what the flusher's thread is at."""

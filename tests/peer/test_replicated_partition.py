@@ -106,7 +106,7 @@ async def test_after_it_is_closed_nothing_is_served_and_readers_hear_of_it(clust
     partition, woken = cluster.brokers[1].partition(), asyncio.Event()
     cursor = partition.cursor(0, woken.set)
     assert cursor.take(1 << 20) is None
-    partition.close()
+    await partition.close()
     assert woken.is_set()
     with pytest.raises(Refusal, match="shutting down"):
         cursor.take(1 << 20)

@@ -12,7 +12,14 @@ from structlog.testing import capture_logs
 
 from riverrun_server.core.errors import Reason
 from riverrun_server.core.log.batch import PartitionId
-from riverrun_server.core.replication.messages import Acked, Envelope, Follow, Push, Refused
+from riverrun_server.core.replication.messages import (
+    Acked,
+    Envelope,
+    Follow,
+    Push,
+    Refused,
+    Restart,
+)
 from riverrun_server.peer.hello import Myself
 from riverrun_server.peer.links import PeerLinks
 from riverrun_server.peer.mailbox import FRAME_BYTES, Mailbox
@@ -81,8 +88,8 @@ async def serve():
     async with contextlib.AsyncExitStack() as stack:
 
         async def start(peer, port=0):
-            server = PeerServer(f"127.0.0.1:{port}", (peer.links.service.handler(),))
-            await server.start()
+            server = PeerServer(f"127.0.0.1:{port}")
+            await server.start((peer.links.service.handler(),))
             stack.push_async_callback(peer.links.close)
             stack.push_async_callback(server.stop)
             return server, f"127.0.0.1:{server.port}"
@@ -257,4 +264,60 @@ async def test_a_silent_stream_is_pinged_and_stays(pair):
 async def test_two_brokers_cannot_have_one_port(serve):
     _, address = await serve(Peer(1))
     with pytest.raises(RuntimeError):
-        PeerServer(address, ())
+        PeerServer(address)
+
+
+async def test_a_follower_whose_mailbox_has_closed_begins_another_stream(pair):
+    leader, follower = pair
+    follower.links._streams[1][0].mailbox.close()
+    assert (await leader.hears(1))[0] == ("disconnected", 2)
+    assert (await follower.hears(2))[1] == ("connected", 1)
+
+
+async def test_an_earlier_process_of_a_broker_does_not_end_the_stream_of_a_later_one(pair):
+    """It was cut off from the metadata store and does not know that it is over."""
+    leader, follower = pair
+    earlier = Peer(2)
+    earlier.links._myself = Myself("here", 2, 7, lambda: 5)
+    earlier.links.follow({1: follower.links._streams[1][0].address})
+    await asyncio.sleep(1.0)
+    await earlier.links.close()
+    assert leader.told == []
+    leader.say(2, push(probe=3))
+    assert (await follower.hears(2))[1].messages == (push(probe=3),)
+
+
+async def test_an_earlier_process_of_a_broker_hears_that_it_is_over(pair):
+    _, follower = pair
+    earlier = Peer(2)
+    earlier.links._myself = Myself("here", 2, 7, lambda: 5)
+    with capture_logs() as logs:
+        earlier.links.follow({1: follower.links._streams[1][0].address})
+        await logged(logs)
+        await earlier.links.close()
+    assert "an earlier one: it has been replaced" in logs[0]["why"]
+
+
+async def test_a_broker_that_begins_from_nothing_is_told_all_snapshots_on_one_stream(pair):
+    """A leader answers 256 partitions in one turn, with 300 KB each; who is left out asks again."""
+    leader, follower = pair
+    missing = {
+        PartitionId(PARTITION.topic_id, number): Restart(
+            PartitionId(PARTITION.topic_id, number), 1, 10, (), (12, bytes(300_000))
+        )
+        for number in range(256)
+    }
+    rounds = 0
+    while missing:
+        heard = len(follower.told)
+        leader.say(2, *missing.values())
+        await follower.hears(heard + 1)
+        leader.say(2, push(probe=rounds))  # behind all that found room
+        while not isinstance(follower.told[-1].messages[-1], Push):
+            await follower.hears(len(follower.told) + 1)
+        for envelope in follower.told[heard:]:
+            for message in envelope.messages:
+                missing.pop(message.partition, None)
+        rounds += 1
+    assert leader.told == []
+    assert rounds < 10

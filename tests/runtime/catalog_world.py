@@ -19,6 +19,7 @@ from riverrun_server.core.log.batch import PartitionId
 from riverrun_server.metadata.documents import JsonDocuments
 from riverrun_server.metadata.embedded import EmbeddedStore
 from riverrun_server.ports.partitions import Watermarks
+from riverrun_server.runtime.alone import Alone
 from riverrun_server.runtime.catalog import Catalog, CatalogServices
 from tests.metadata.fakes import FakeDisk, ManualClock, SeededDice
 
@@ -207,7 +208,7 @@ class CatalogWorld:
                 store=wrap(self.store),
                 documents=self.documents,
                 logs=self.logs,
-                open_partition=self.open_partition,
+                hosting=Alone(self.open_partition, 1, "data"),
                 durable=self.disk.durable,
                 clock=self.clock,
                 dice=self.dice,

@@ -93,6 +93,7 @@ class Broker:
         """Apply all of the metadata."""
         changes = [KeyChange(key, at) for key, at in self.world.stored.items()]
         self.image.load(self.world.revision, changes)
+        self.replicas.open_missing(self.image)
         self.replicas.update(self.image, self.world.now)
 
     def sync(self) -> None:

@@ -22,6 +22,7 @@ from riverrun_server.core.cluster.values import (
 )
 from riverrun_server.metadata.documents import JsonDocuments
 from riverrun_server.metadata.embedded import EmbeddedStore
+from riverrun_server.ports.metadata import Compare, Delete, Transaction
 from riverrun_server.runtime.broker_liveness import LEASE_S, BrokerLiveness
 from riverrun_server.runtime.controlling import Controlling
 from riverrun_server.runtime.metadata_feed import MetadataFeed
@@ -215,3 +216,39 @@ def test_a_cluster_at_rest_writes_nothing(seed):
             assert (await them.store.scan("")).revision == revision
 
     simulate(scenario(), seed)
+
+
+class BetweenLeases:
+    """A session whose lease has ended while the store has not given the next one yet."""
+
+    holds = False
+
+    @property
+    def lease_id(self):
+        raise AssertionError("no lease was acquired")
+
+
+def test_a_broker_between_two_leases_claims_nothing():
+    """The leases of two brokers end, one revision after the other; the image shows the first only."""
+
+    async def run():
+        disk = FakeDisk()
+        async with EmbeddedStore(disk, disk.durable, LoopClock(), SeededDice(0)) as store:
+            broker = Broker(store, 1)
+            await broker.start()
+            await asyncio.sleep(1)
+            assert broker.image.controller is not None
+            broker.controlling._session = BetweenLeases()
+            found = broker.image.controller.mod_revision
+            await store.transact(
+                Transaction(
+                    (Compare.unchanged(keys.CONTROLLER, found),), (Delete(keys.CONTROLLER),)
+                )
+            )
+            await asyncio.sleep(1)
+            assert broker.image.controller is None
+            ended = [task.exception() for task in broker._tasks if task.done()]
+            await broker.die()
+            assert ended == []
+
+    simulate(run(), 1)

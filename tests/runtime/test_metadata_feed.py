@@ -10,14 +10,13 @@ from riverrun_server.core.cluster.values import ControllerValue, LiveProcess
 from riverrun_server.ports.metadata import (
     AccessDenied,
     Delete,
-    MetadataError,
     MetadataUnavailable,
     Put,
     StoreEnded,
     Transaction,
     WatchInterrupted,
 )
-from tests.runtime.catalog_world import LIVES, CatalogWorld, create, registration, until
+from tests.runtime.catalog_world import LIVES, CatalogWorld, create, until
 
 
 class Unsteady:
@@ -130,13 +129,3 @@ async def test_who_is_alive_and_who_controls_is_seen_as_it_changes_and_in_a_list
         revision = (await world.store.transact(gone)).revision
         await until(lambda: image.revision >= revision)
         assert (image.live, image.controller) == ({}, None)
-
-
-async def test_a_second_broker_of_the_cluster_does_not_register(world):
-    async with world.started():
-        value = registration(LIVES)
-        other = world.documents.encode(value, b"other")
-        await world.store.transact(Transaction((), (Put(keys.broker(2), other),)))
-    with pytest.raises(MetadataError, match="broker 2 is registered in this cluster"):
-        async with world.started():
-            pass

@@ -540,10 +540,10 @@ def test_readers_get_what_is_committed_and_no_more():
 def test_a_deleted_topic_is_forgotten_and_its_appends_are_answered():
     world = ready()
     answers = world[1].append(b"a")
-    world[1].replicas.forget(ID)
+    world[1].replicas.forget(ID, "deleted")
     assert world[1].replicas.find(ID) is None
     assert not answers[0].error.meaning.definite
-    world[1].replicas.forget(ID)
+    world[1].replicas.forget(ID, "deleted")
 
 
 def test_however_many_partitions_wait_only_so_much_is_gathered_at_once():

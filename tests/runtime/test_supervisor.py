@@ -64,6 +64,7 @@ async def test_a_task_ends_at_the_beginning_of_its_stage():
     broker.supervisor.stop("test")
     assert await broker.supervisor.run() == 0
     assert broker.seen == [
+        "HAND_ON",
         "STOP_ACCEPTING",
         "DRAIN_STREAMS",
         "reader ended",

@@ -9,11 +9,11 @@ import pytest
 from riverrun_server.core.cluster import keys
 from riverrun_server.core.cluster.changes import NewTopic
 from riverrun_server.core.cluster.image import ClusterImage, KeyChange, Versioned
-from riverrun_server.core.cluster.values import Id, Tombstone, TombstoneState
+from riverrun_server.core.cluster.values import BrokerRegistration, Id, Tombstone, TombstoneState
 from riverrun_server.ports.metadata import Delete
 from riverrun_server.runtime.metadata_feed import Applied
 from riverrun_server.runtime.topic_deletions import TopicDeletions
-from tests.runtime.catalog_world import CatalogWorld
+from tests.runtime.catalog_world import LIVES, CatalogWorld
 
 TOPIC_ID = Id(b"t" * 16)
 
@@ -21,9 +21,19 @@ TOPIC_ID = Id(b"t" * 16)
 class Deleting:
     """Notes what it is asked for; every step takes effect at once."""
 
-    def __init__(self, state=TombstoneState.DELETING, pending=(1,)):
+    def __init__(self, state=TombstoneState.DELETING, pending=(1,), maker=(0, 0)):
         self.image, self.applied, self.done = ClusterImage(), Applied(), []
-        self.step(Tombstone(topic="t", topic_id=TOPIC_ID, state=state, pending=pending))
+        broker, epoch = maker
+        self.step(
+            Tombstone(
+                topic="t",
+                topic_id=TOPIC_ID,
+                state=state,
+                pending=pending,
+                maker=broker,
+                maker_epoch=epoch,
+            )
+        )
         self.deletions = TopicDeletions(
             self.image, self.applied, self, self, 1, self.durable, asyncio.sleep
         )
@@ -32,6 +42,15 @@ class Deleting:
         revision = self.image.revision + 1
         now = Versioned(tombstone, revision) if tombstone else None
         self.image.apply(revision, [KeyChange(keys.TombstoneKey(TOPIC_ID), now)])
+
+    def register(self, broker, **what):
+        """Register a broker's process; return its epoch."""
+        revision = self.image.revision + 1
+        value = BrokerRegistration(broker_id=broker, incarnations=LIVES, endpoints={}, **what)
+        change = KeyChange(keys.BrokerKey(broker), Versioned(value, revision))
+        self.image.apply(revision, [change])
+        self.applied.publish(revision)
+        return revision
 
     async def drop(self, topic_id):
         assert topic_id == TOPIC_ID
@@ -79,6 +98,26 @@ async def test_a_topic_that_is_being_made_is_left_alone_until_it_is_given_up():
     with deleting.deletions.holding(TOPIC_ID):
         await deleting.run()
         assert deleting.done == []
+    await deleting.run()
+    assert deleting.done == ["deleting", "drop", "sync", "gone"]
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        lambda deleting, epoch: deleting.register(2),
+        lambda deleting, epoch: deleting.register(2, broker_epoch=epoch, fenced=True),
+    ],
+    ids=["begins anew", "is fenced"],
+)
+async def test_a_topic_that_another_broker_is_making_is_left_to_it_until_its_process(ends):
+    deleting = Deleting(TombstoneState.CREATING, (), maker=(2, 2))
+    epoch = deleting.register(2)
+    deleting.deletions.wake()
+    await deleting.run()
+    assert deleting.done == []
+    ends(deleting, epoch)
+    deleting.deletions.wake()
     await deleting.run()
     assert deleting.done == ["deleting", "drop", "sync", "gone"]
 

@@ -13,6 +13,7 @@ def problems(settings: Settings) -> list[str]:
     return [
         *_listeners(settings),
         *_etcd(settings),
+        *_peers(settings),
         *_ports(settings),
         *_pairs(settings),
     ]
@@ -69,11 +70,31 @@ def _etcd(settings: Settings) -> Iterator[str]:
         )
 
 
+def _peers(settings: Settings) -> Iterator[str]:
+    if settings.metadata is None:
+        return
+    bind, advertised = settings.peer_address, settings.peer_advertised
+    if not bind.is_loopback and not settings.insecure:
+        yield (
+            f"peer.listen: plaintext on {bind} lets every machine that reaches it read and write every "
+            "replica; listen on 127.0.0.1, or allow it with --insecure (RIVERRUN_INSECURE=true, "
+            "insecure = true)"
+        )
+    if advertised.is_wildcard:
+        yield (
+            f"peer.listen: other brokers cannot connect to {advertised}; say under which address they "
+            "reach this broker with --peer-advertise HOST:PORT (RIVERRUN_PEER_ADVERTISE, advertise in "
+            "[peer])"
+        )
+
+
 def _ports(settings: Settings) -> Iterator[str]:
     for key, address in (("http", settings.http_address), ("peer", settings.peer_address)):
         if address.port > 65535:
             yield f"{key}.listen: {address} lies beyond port 65535; set it with --{key}-listen"
     taken = {"http.listen": settings.http_address}
+    if settings.metadata is not None:
+        taken["peer.listen"] = settings.peer_address
     for listener in settings.listeners:
         label = f"listener {listener.name!r}"
         for other, address in taken.items():

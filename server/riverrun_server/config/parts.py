@@ -46,7 +46,13 @@ class PeerSettings:
     listen: Address | None = setting(
         Maybe(Endpoint(), "the first listener's port + 1, on 127.0.0.1"),
         flag=True,
-        doc="Where other brokers will connect. A single broker has no peers and does not open it.",
+        doc="Where other brokers connect. A broker with the embedded metadata has no peers and does not "
+        "open it.",
+    )
+    advertise: Address | None = setting(
+        Maybe(Endpoint(), "peer.listen"),
+        flag=True,
+        doc="Where other brokers are told to connect, as they reach this one.",
     )
 
 
@@ -175,11 +181,10 @@ class TopicDefaults:
     """What a topic gets where its creator does not say."""
 
     partitions: int = setting(Integer(1, 100_000), 1, doc="Partitions of a new topic.")
-    replication_factor: int = setting(
-        Integer(1, 1_000),
-        1,
+    replication_factor: int | None = setting(
+        Maybe(Integer(1, 1_000), "1 with embedded metadata, 3 in a cluster"),
         doc="Replicas of each partition of a new topic; a topic is refused while fewer brokers are "
-        "there to take them.",
+        "there to take them. The brokers' own topics wait until there are as many.",
     )
     retention_ms: int = setting(
         Millis(1, 1000 * YEAR_MS, unlimited=True),

@@ -30,6 +30,8 @@ from riverrun_server.core.limits import Limits
 from riverrun_server.rpc.listener import Address, Listener
 
 DEFAULT_BIND: Final = Address("127.0.0.1", 7171)
+REPLICATION_FACTOR: Final = 3
+"""In a cluster: one broker may be away while another one fails."""
 LABEL: Final = Text(r"[A-Za-z0-9._-]{0,63}", "up to 63 letters, digits, '.', '_' or '-'")
 
 
@@ -113,8 +115,19 @@ class Settings:
 
     @property
     def peer_address(self) -> Address:
-        """Where other brokers will connect."""
+        """Where this broker listens for others."""
         return self.peer.listen or self._beside_clients(1)
+
+    @property
+    def peer_advertised(self) -> Address:
+        """Where other brokers are told to connect; port 0 is the one that the system chooses."""
+        return self.peer.advertise or self.peer_address
+
+    @property
+    def replication_factor(self) -> int:
+        """Replicas of each partition of a topic whose creator does not say."""
+        alone = 1 if self.metadata is None else REPLICATION_FACTOR
+        return self.topic_defaults.replication_factor or alone
 
     def _beside_clients(self, ports: int) -> Address:
         return self.listeners[0].bind.shifted(ports)._replace(host="127.0.0.1")

@@ -37,6 +37,8 @@ def rows(loaded: Loaded) -> Iterator[Row]:
     derived: dict[str, object] = {
         "http.listen": settings.http_address,
         "peer.listen": settings.peer_address,
+        "peer.advertise": settings.peer_advertised,
+        "topic_defaults.replication_factor": settings.replication_factor,
     }
     for one in settings_of(Settings):
         value = derived.get(one.key, value_at(settings, one.key))

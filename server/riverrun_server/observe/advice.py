@@ -67,6 +67,36 @@ ADVICE: Final[dict[str, str]] = {
         "0 for minutes: the log has `metadata cannot be listed` with the reason; records go on, topics "
         "cannot be made or changed."
     ),
+    "riverrun_unclean_elections_total": (
+        "Any: acknowledged records may be lost, as `unclean.recovery=accept` of their topics allows; the "
+        "log names the partitions, and their owners should know."
+    ),
+    "riverrun_fenced_brokers_total": (
+        "Growing without brokers that end: they lose etcd, or their machines pause; compare their logs."
+    ),
+    "riverrun_isr_shrinks_total": (
+        "Growing while no broker ends: a follower's disk or network does not keep up; "
+        "`riverrun cluster describe` names the partitions."
+    ),
+    "riverrun_under_replicated_partitions": (
+        "Not 0 for minutes: a broker is away or behind. Its partitions are safe as long as "
+        "`riverrun_under_min_isr_partitions` is 0."
+    ),
+    "riverrun_under_min_isr_partitions": (
+        "Not 0: producers of acks=all are refused with NOT_ENOUGH_REPLICAS. Bring the brokers back that "
+        "are away."
+    ),
+    "riverrun_replica_lag_records": (
+        "Growing while a broker catches up is normal; growing for long: it never will at this rate."
+    ),
+    "riverrun_controller": (
+        "The sum over all brokers is 1; 0 for more than seconds: nobody reaches etcd, and no broker "
+        "that dies is replaced."
+    ),
+    "riverrun_offline_partitions": (
+        "Not 0: everyone who has all data of a partition is away or damaged. `riverrun topic describe` "
+        "says who; bring one of them back."
+    ),
     "riverrun_retention_failures_total": "Growing: the log has `retention failed` with the reason.",
     "riverrun_retention_paused_partitions": (
         "Not 0: check the machine's clock, then start once with `confirm_clock`; the disk fills "

@@ -20,6 +20,7 @@ from prometheus_client import (
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from riverrun_server.observe.replication import ReplicationCollector
 from riverrun_server.observe.store import StoreCollector
 from riverrun_server.observe.topics import TopicCollector
 
@@ -139,6 +140,10 @@ class Metrics:
             "1 while changes of the metadata are seen, 0 while its store does not answer.",
             registry=registry,
         )
+
+        # Replication, where the broker is one of several.
+        self.replication = ReplicationCollector()
+        registry.register(self.replication)
 
         # Retention and time.
         self.retention_trims = Counter(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final, TypeAlias
 
@@ -102,20 +103,37 @@ class FollowerStream:
             mailbox = self.mailbox = Mailbox()
             writing = asyncio.create_task(_write(call, mailbox), name=f"acks to {self.broker}")
             self._events.connected(self.broker)
+            reading = asyncio.create_task(
+                self._read(call, hello.broker_epoch), name=f"pushes of {self.broker}"
+            )
             try:
-                async for response in _responses(call):
-                    said = tuple(from_leader(response))
-                    if said:
-                        me = self._myself.broker_id
-                        self._events.receive(Envelope(self.broker, hello.broker_epoch, me, said))
+                await asyncio.wait({reading, writing}, return_when=asyncio.FIRST_COMPLETED)
+                if reading.done():
+                    reading.result()
+                elif not mailbox.is_closed:
+                    writing.result()
             finally:
                 self.mailbox = None
                 mailbox.close()
+                reading.cancel()
                 writing.cancel()
-                # Suppressing its cancellation would suppress one of this task, too.
-                await asyncio.gather(writing, return_exceptions=True)
+                # Suppressing their cancellation would suppress one of this task, too.
+                await asyncio.gather(reading, writing, return_exceptions=True)
         finally:
             call.cancel()
+
+    async def _read(self, call: Call, leader_epoch: int) -> None:
+        """Hand over what the leader says until it ends the stream.
+
+        Raises:
+            InvalidMessage
+            grpc.aio.AioRpcError: it ended otherwise.
+        """
+        async for response in _responses(call):
+            said = tuple(from_leader(response))
+            if said:
+                me = self._myself.broker_id
+                self._events.receive(Envelope(self.broker, leader_epoch, me, said))
 
     async def _greeted(self, call: Call) -> PeerHello:
         async with asyncio.timeout(HELLO_S):
@@ -150,6 +168,8 @@ async def _responses(call: Call) -> AsyncIterator[ReplicateResponse]:
 
 
 async def _write(call: Call, mailbox: Mailbox) -> None:
-    while messages := await mailbox.take():
-        await call.write(to_leader(messages))
-    call.cancel()
+    """Send what comes; ends with the stream, or where more waits than may."""
+    # A stream that has ended takes nothing more; whoever reads is told why.
+    with contextlib.suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):
+        while messages := await mailbox.take():
+            await call.write(to_leader(messages))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from riverrun_server.core.replication.messages import (
     Acked,
@@ -23,8 +23,12 @@ from riverrun_server.ports.clock import Dice
 from riverrun_server.ports.peers import PeerEvents
 
 
+async def _nothing() -> None:
+    """Close nothing else."""
+
+
 class PeerLinks:
-    """The streams of replication.
+    """Implements ports.peers.Links.
 
     What is sent while there is no stream is lost, as what was under way on one that broke: a new
     stream begins with a question, and what has to be said is said anew.
@@ -33,13 +37,21 @@ class PeerLinks:
         myself: introduces this broker.
         events: told what others say.
         dice: spreads pauses.
+        closed: awaited at the end, when no stream is left.
     """
 
-    def __init__(self, myself: Myself, events: PeerEvents, dice: Dice) -> None:
+    def __init__(
+        self,
+        myself: Myself,
+        events: PeerEvents,
+        dice: Dice,
+        closed: Callable[[], Awaitable[None]] = _nothing,
+    ) -> None:
         self.service = ReplicationService(myself, events)
         self._myself = myself
         self._events = events
         self._dice = dice
+        self._closed = closed
         self._streams: dict[int, tuple[FollowerStream, asyncio.Task[None]]] = {}
 
     def follow(self, leaders: Mapping[int, str]) -> None:
@@ -71,6 +83,7 @@ class PeerLinks:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._closed()
 
     def _to_leader(self, broker: int) -> Mailbox | None:
         found = self._streams.get(broker)

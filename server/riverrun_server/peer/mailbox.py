@@ -15,6 +15,9 @@ _OVERHEAD_BYTES: Final = 256
 FRAME_BYTES: Final = 2 << 20
 # A peer that reads nothing is fed no further anyway; this is for what is no feed, and for bugs.
 WAITING_BYTES_MAX: Final = 64 << 20
+# Whoever begins a log anew is told all that goes before it. Where many do at once, those for whom there
+# is no room ask again.
+RESTART_BYTES_MAX: Final = 16 << 20
 
 
 class Mailbox:
@@ -35,9 +38,14 @@ class Mailbox:
         self.is_closed = False
 
     def put(self, messages: Iterable[Message]) -> None:
-        """Have messages sent behind the earlier ones; on a stream that has ended they are lost."""
+        """Have messages sent behind the earlier ones; on a stream that has ended they are lost.
+
+        So is a Restart that finds too much waiting: who is to begin anew asks until it is told.
+        """
         for message in messages:
             size = _size(message)
+            if isinstance(message, Restart) and self._bytes + size > RESTART_BYTES_MAX:
+                continue
             self._messages.append((message, size))
             self._bytes += size
         if self._bytes > self._max_bytes:

@@ -26,8 +26,8 @@ _log = structlog.stdlib.get_logger(__name__)
 class ReplicationService:
     """Serves riverrun_server.peer.v1.ReplicationService.
 
-    Transitions of one follower's stream: greeting -> open -> ended; a newer stream of the same broker
-    ends the older one first.
+    Transitions of one follower's stream: greeting -> open -> ended; a newer stream of the same process
+    of a broker, or one of a later process, ends the older one first.
 
     Args:
         myself: introduces this broker.
@@ -38,6 +38,7 @@ class ReplicationService:
         self._myself = myself
         self._events = events
         self._mailboxes: dict[int, Mailbox] = {}
+        self._epochs: dict[int, int] = {}
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return the service's methods."""
@@ -61,6 +62,7 @@ class ReplicationService:
         """Feed one follower until either side ends the stream."""
         hello = await self._greeted(context)
         broker = hello.broker_id
+        self._epochs[broker] = hello.broker_epoch
         older = self._mailboxes.get(broker)
         if older is not None:
             self._ended(broker, older)
@@ -97,10 +99,24 @@ class ReplicationService:
         assert isinstance(first, ReplicateRequest), "abort raises"
         try:
             self._myself.check(first.hello)
+            self._check_newest(first.hello)
         except WrongPeer as wrong:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(wrong))
         await context.write(ReplicateResponse(hello=self._myself.hello()))
         return first.hello
+
+    def _check_newest(self, hello: PeerHello) -> None:
+        """Refuse a process that a later one of its broker has followed: it does not know yet that it is over.
+
+        Raises:
+            WrongPeer
+        """
+        newest = self._epochs.get(hello.broker_id, 0)
+        if hello.broker_epoch < newest:
+            raise WrongPeer(
+                f"broker {hello.broker_id} follows here as process {newest}, and this is process "
+                f"{hello.broker_epoch}, an earlier one: it has been replaced"
+            )
 
     async def _read(self, context: Context, hello: PeerHello, mailbox: Mailbox) -> None:
         """Hand over what a follower says until it ends the stream.

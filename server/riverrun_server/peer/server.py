@@ -36,19 +36,18 @@ class PeerServer:
 
     Args:
         address: where it listens, as host:port; port 0 lets the system choose.
-        handlers: of the services.
 
     Raises:
         RuntimeError: the address cannot be bound.
     """
 
-    def __init__(self, address: str, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+    def __init__(self, address: str) -> None:
         self._server = grpc.aio.server(options=_OPTIONS)
-        self._server.add_generic_rpc_handlers(handlers)
         self.port = int(self._server.add_insecure_port(address))
 
-    async def start(self) -> None:
-        """Answer from now on."""
+    async def start(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        """Answer from now on, with these services."""
+        self._server.add_generic_rpc_handlers(handlers)
         await self._server.start()
 
     async def stop(self) -> None:

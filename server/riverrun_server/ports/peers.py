@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 from riverrun_server.core.replication.messages import Envelope
@@ -21,3 +22,23 @@ class PeerEvents(Protocol):
     def disconnected(self, broker: int) -> None:
         """Learn that the stream has ended on which a broker followed."""
         ...
+
+
+class Links(Protocol):
+    """The streams of replication to and from other brokers."""
+
+    def follow(self, leaders: Mapping[int, str]) -> None:
+        """Keep a stream to each of these brokers, by address, and to no others."""
+        ...
+
+    def send(self, envelope: Envelope) -> None:
+        """Send messages to a broker; what cannot be sent is lost."""
+        ...
+
+    async def close(self) -> None:
+        """End all streams, and answer nobody any more."""
+        ...
+
+
+ConnectPeers = Callable[[str, int, PeerEvents], Awaitable[Links]]
+"""Answers other brokers from now on, as (cluster id, broker epoch), and tells what they say."""

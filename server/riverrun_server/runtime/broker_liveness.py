@@ -38,6 +38,8 @@ _NONCE_BYTES: Final = 8
 # What an earlier process left ends after its lease, and etcd may let it live a little longer.
 _WAIT_S: Final = 3 * LEASE_S
 _LOOK_EVERY_S: Final = 0.25
+# A look that takes longer says nothing; the lease has to be renewed meanwhile.
+_LOOK_S: Final = LEASE_S / 6
 # A store that is away must not hold up the end of the process.
 _END_S: Final = 1.0
 
@@ -174,10 +176,11 @@ class BrokerLiveness:
             LeaseNotFound: it is gone, whoever took it away.
         """
         try:
-            entry = await self._store.get(self._key)
+            async with asyncio.timeout(_LOOK_S):
+                entry = await self._store.get(self._key)
         except StoreEnded:
             raise
-        except MetadataUnavailable:
+        except (MetadataUnavailable, TimeoutError):
             return
         if entry is None:
             raise LeaseNotFound(f"{self._key} is gone")

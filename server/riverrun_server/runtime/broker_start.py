@@ -26,7 +26,7 @@ from riverrun_server.core.cluster.values import (
     Incarnations,
 )
 from riverrun_server.ports.clock import Clock, Dice
-from riverrun_server.ports.metadata import Documents, MetadataError, MetadataStore
+from riverrun_server.ports.metadata import Documents, MetadataStore
 from riverrun_server.runtime.metadata_feed import MetadataFeed
 from riverrun_server.runtime.metadata_writer import MetadataWriter
 
@@ -75,15 +75,8 @@ class BrokerStart:
         """Register this process; the revision of that is its broker epoch.
 
         Raises:
-            MetadataError: as `join`; or another broker is there, and this version does not yet share.
+            MetadataError: as `join`.
         """
-        others = sorted(set(self._image.brokers) - {registration.broker_id})
-        if others:
-            raise MetadataError(
-                f"broker {', '.join(map(str, others))} is registered in this cluster, and this is "
-                f"broker {registration.broker_id}: this version runs one broker for each cluster; "
-                "use its --broker-id with its data directory, or another cluster's name in metadata"
-            )
         revision = await self._commit([register(self._image, registration)])
         return Leader(registration.broker_id, revision, registration.incarnations)
 

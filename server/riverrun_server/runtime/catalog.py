@@ -7,6 +7,7 @@ stands in the metadata. What the outside sees, the revision included, never runs
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -24,7 +25,8 @@ from riverrun_server.ports.log import LogStore
 from riverrun_server.ports.metadata import Documents, MetadataStore
 from riverrun_server.ports.partitions import PartitionAccess
 from riverrun_server.runtime.broker_start import BrokerStart
-from riverrun_server.runtime.local_partitions import LocalPartitions, OpenPartition
+from riverrun_server.runtime.hosting import Hosting, Joined
+from riverrun_server.runtime.local_partitions import LocalPartitions
 from riverrun_server.runtime.metadata_feed import Applied, MetadataFeed
 from riverrun_server.runtime.metadata_watch import MetadataWatcher, MetadataWatchers
 from riverrun_server.runtime.metadata_writer import MetadataWriter
@@ -47,7 +49,7 @@ class CatalogServices:
         store: of metadata.
         documents: how values stand in it.
         logs: where partitions are stored.
-        open_partition: makes a partition of (topic, id, config, leader epoch).
+        hosting: which partitions are held here, and how.
         durable: returns once everything written to `logs` before is on the disk.
         clock: stamps what is made.
         dice: makes ids and nonces.
@@ -60,7 +62,7 @@ class CatalogServices:
     store: MetadataStore
     documents: Documents
     logs: LogStore
-    open_partition: OpenPartition
+    hosting: Hosting
     durable: Callable[[], Awaitable[None]]
     clock: Clock
     dice: Dice
@@ -73,7 +75,7 @@ class CatalogServices:
 class Catalog:
     """Implements ports.partitions.Directory.
 
-    Transitions: new -> started (`start`: registered, elected, everything open) -> running (`run`)
+    Transitions: new -> started (`start`: registered, everything that is held open) -> running (`run`)
     -> stopped (`run` was cancelled or failed) -> closed (`close`).
 
     Attributes:
@@ -94,9 +96,8 @@ class Catalog:
         )
         self._writer = MetadataWriter(services.store, services.documents, services.dice)
         self._applied = Applied()
-        self._local = LocalPartitions(
-            services.open_partition, services.logs, services.broker_id, services.data_dir
-        )
+        self._hosting = services.hosting
+        self._local = LocalPartitions(services.hosting, services.logs, services.data_dir)
         self._watchers = MetadataWatchers(services.policy.limits.max_metadata_watchers)
         self._deletions = TopicDeletions(
             self._image,
@@ -131,7 +132,7 @@ class Catalog:
     # --- life ------------------------------------------------------------------------------------
 
     async def start(self, registration: BrokerRegistration) -> None:
-        """Register this process, have it elected, and open everything that it leads.
+        """Register this process, take up its part in the cluster, and open everything that it holds.
 
         Raises:
             MetadataError, Refusal: the store does not answer, or its content makes no sense.
@@ -143,11 +144,12 @@ class Catalog:
         await start.join(services.clock, services.dice)
         if start.lost_data(registration):
             await self.producer_ids.skip()
-        leader = await start.register(registration)
-        election = await start.elect(leader)
-        self.unclean_recoveries = len(election.unclean)
-        self._local.broker_epoch = leader.broker_epoch
-        self.changes.leader = leader
+        process = await start.register(registration)
+        self.changes.leader = process
+        joined = Joined(
+            process, self._image, self._applied, self._writer, start, self.changes.ensure_internal
+        )
+        self.unclean_recoveries = await self._hosting.begin(joined)
         self._find_orphans()
         everything = Touched({topic.value.topic_id for topic in self._image.topics.values()})
         await self._align(everything)
@@ -164,6 +166,7 @@ class Catalog:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._follow(), name="catalog-follow")
                 group.create_task(self._reopen(), name="catalog-reopen")
+                group.create_task(self._hosting.run(), name="hosting")
                 group.create_task(self.changes.run(), name="topic-changes")
                 group.create_task(self._deletions.run(), name="topic-deletions")
         finally:
@@ -177,10 +180,10 @@ class Catalog:
         Raises:
             StorageError: one could not be closed well; the others are.
         """
-        try:
+        async with contextlib.AsyncExitStack() as closing:
+            closing.push_async_callback(self._local.close)
+            closing.push_async_callback(self._hosting.close)
             await self._feed.close()
-        finally:
-            await self._local.close()
 
     # --- what it shows ---------------------------------------------------------------------------
 
@@ -259,6 +262,7 @@ class Catalog:
                 await self._align_topic(topic_id)
             if self._local.postponed:
                 self._postponed.set()
+            self._hosting.show(None if touched.brokers else touched.topic_ids)
 
     def _publish(self, touched: Touched) -> None:
         """Tell everyone that all of the image has taken effect."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import structlog
@@ -52,8 +53,21 @@ class Session(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class ControlCounts:
+    """What a process has done as controller since it began, and what the newest plan left offline."""
+
+    elections: int = 0
+    unclean_elections: int = 0
+    fenced: int = 0
+    offline: int = 0
+
+
 class Controlling:
     """Runs the machines of control for one process, from when it is registered.
+
+    Attributes:
+        counts: for the metrics.
 
     Args:
         image: kept up to date by others, who call `wake` when it has changed.
@@ -66,7 +80,7 @@ class Controlling:
         documents: write the key's value.
         clock: times everything.
         dice: makes nonces.
-        make: makes topics that the brokers need.
+        make: begins to make topics that the brokers need; waits for nothing, and never raises.
     """
 
     def __init__(
@@ -94,6 +108,7 @@ class Controlling:
         self._clock = clock
         self._dice = dice
         self._make = make
+        self.counts = ControlCounts()
         self._changed = asyncio.Event()
         self._alone = False
 
@@ -127,12 +142,15 @@ class Controlling:
         """Do what is due now; return when to look again, in seconds, None where a change will tell."""
         now = self._clock.monotonic()
         if not self._session.holds:
+            # What is decided here must not be carried out: nobody may see this process alive.
             self._fencing.interrupted(now)
+            return RETRY_S
         outlook = self._election.look(self._image, now)
         if outlook.claim is not None:
             await self._claim(outlook.claim)
             return RETRY_S
         plan = self._controller.plan(self._image, now, alone=self._alone)
+        self.counts.offline = len(plan.offline)
         again = [at - now for at in (outlook.again_at, plan.again_at) if at is not None]
         if plan.missing and not plan.steps:
             await self._make(plan.missing)
@@ -154,8 +172,14 @@ class Controlling:
             _log.info("a plan was not carried out to its end", why=str(error))
         else:
             self._alone = False
+            self._count(plan)
             _tell(plan)
         return RETRY_S
+
+    def _count(self, plan: Plan) -> None:
+        self.counts.elections += len(plan.elected)
+        self.counts.unclean_elections += len(plan.unclean)
+        self.counts.fenced += len(plan.fenced)
 
     async def _claim(self, claim: Claim) -> None:
         guard = claim.registration

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
@@ -27,43 +27,13 @@ from riverrun_server.ports.log import (
     StorageFull,
 )
 from riverrun_server.ports.partitions import PartitionAccess
+from riverrun_server.runtime.hosting import Hosting, LocalPartition
 from riverrun_server.runtime.offline_partition import OfflinePartition, way_back
 
 _log = structlog.stdlib.get_logger(__name__)
 
 # Closing waits for the disk: so many share one sync.
 _CLOSED_TOGETHER: Final = 64
-
-
-class LocalPartition(PartitionAccess, Protocol):
-    """A partition that this broker stores."""
-
-    async def open(self) -> None:
-        """Recover what memory must know; where the data is damaged it refuses everything instead.
-
-        Raises:
-            StorageError: it could not be opened now.
-        """
-        ...
-
-    def configure(self, config: TopicConfig) -> None:
-        """Take a changed configuration."""
-        ...
-
-    async def close(self) -> None:
-        """Answer everyone and let go; the data stays."""
-        ...
-
-    async def drop(self) -> None:
-        """Answer everyone and delete all data; may be called again where it raised.
-
-        Raises:
-            StorageError: the data is still there.
-        """
-        ...
-
-
-OpenPartition = Callable[[str, PartitionId, TopicConfig, int], LocalPartition]
 
 
 @dataclass(slots=True)
@@ -78,22 +48,17 @@ class LocalPartitions:
     Transitions of one: absent -> open -> open (configured) -> retired -> dropped; open -> closed.
 
     Args:
-        open_partition: makes a partition of (topic, id, config, leader epoch).
+        hosting: which of them are held here, and how.
         logs: where partitions are stored, open or not.
-        broker_id: of this broker.
         data_dir: as the operator knows it, for commands in error texts.
     """
 
-    def __init__(
-        self, open_partition: OpenPartition, logs: LogStore, broker_id: int, data_dir: str
-    ) -> None:
-        self._open_partition = open_partition
+    def __init__(self, hosting: Hosting, logs: LogStore, data_dir: str) -> None:
+        self._hosting = hosting
         self._logs = logs
-        self._broker_id = broker_id
         self._data_dir = data_dir
         self._open: dict[Id, dict[int, _Open]] = {}
         self._retired: dict[Id, list[LocalPartition]] = {}
-        self.broker_epoch = 0
         self.postponed: set[Id] = set()
 
     async def serve(
@@ -108,10 +73,9 @@ class LocalPartitions:
         served: list[PartitionAccess] = []
         for number in range(topic.partitions):
             state = states.get(number)
-            if state is None or not self._leads(state):
-                served.append(
-                    self._offline(topic, number, config, self._not_elected(topic, number))
-                )
+            if state is None or not self._hosting.holds(state):
+                here = PartitionId(topic.topic_id, number)
+                served.append(self._hosting.elsewhere(topic.topic, here, config, state))
                 continue
             wanted = _config_of(config, state)
             found = open_ones.get(number)
@@ -178,15 +142,12 @@ class LocalPartitions:
         if failures:
             raise failures[0]
 
-    def _leads(self, state: PartitionValue) -> bool:
-        return (state.leader, state.leader_broker_epoch) == (self._broker_id, self.broker_epoch)
-
     async def _opened(
         self, topic: TopicValue, number: int, config: TopicConfig, state: PartitionValue
     ) -> LocalPartition:
         await asyncio.sleep(0)
         partition = PartitionId(topic.topic_id, number)
-        local = self._open_partition(topic.topic, partition, config, state.leader_epoch)
+        local = self._hosting.hold(topic.topic, partition, config, state)
         await local.open()
         return local
 
@@ -195,15 +156,6 @@ class LocalPartitions:
     ) -> OfflinePartition:
         partition = PartitionId(topic.topic_id, number)
         return OfflinePartition(topic.topic, partition, config.max_batch_bytes, why)
-
-    def _not_elected(self, topic: TopicValue, number: int) -> Refusal:
-        return Refusal(
-            Reason.PARTITION_OFFLINE,
-            f"{topic.topic}-{number} is offline: no replica is left that is known to have all of "
-            "its data (the store was found damaged, replaced, or for a topic with fsync=relaxed "
-            f"not shut down cleanly). {way_back(self._data_dir, topic.topic, number)}, or set the topic's "
-            "unclean.recovery=accept and restart the broker",
-        )
 
     def _why(self, topic: TopicValue, number: int, error: StorageError) -> Refusal:
         name = f"{topic.topic}-{number}"

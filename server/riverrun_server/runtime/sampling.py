@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from riverrun_server.core.errors import Refusal
 from riverrun_server.observe.store import StoreFigures
@@ -12,6 +12,8 @@ from riverrun_server.observe.topics import TopicFigures
 from riverrun_server.ports.log import StorageError
 from riverrun_server.ports.partitions import Flow, Watermarks
 from riverrun_server.ports.threads import Threads
+
+F = TypeVar("F")
 
 # Scrapes are rarely closer than this; a thousand partitions take some milliseconds.
 INTERVAL_S: Final = 5.0
@@ -94,4 +96,15 @@ async def keep_measuring(
             # What is wrong with the disk is told by those who need it for more than figures.
             figures = None
         publish(figures)
+        await asyncio.sleep(every_s)
+
+
+async def keep_publishing(
+    take: Callable[[], F | None], publish: Callable[[F], None], every_s: float = INTERVAL_S
+) -> None:
+    """Publish figures that are at hand every so often, where there are any, until cancelled."""
+    while True:
+        figures = take()
+        if figures is not None:
+            publish(figures)
         await asyncio.sleep(every_s)

@@ -46,18 +46,20 @@ class CannotStart(Exception):
 class Stage(enum.IntEnum):
     """The stages of a shutdown, in order."""
 
-    STOP_ACCEPTING = 1
-    DRAIN_STREAMS = 2
-    STOP_READERS = 3
-    FLUSH = 4
-    CLOSE_METADATA = 5
-    STOP_THREADS = 6
-    CLOSE_STORE = 7
+    HAND_ON = 1
+    STOP_ACCEPTING = 2
+    DRAIN_STREAMS = 3
+    STOP_READERS = 4
+    FLUSH = 5
+    CLOSE_METADATA = 6
+    STOP_THREADS = 7
+    CLOSE_STORE = 8
 
 
 # Shares of the budget that are kept back from a stage for those behind it, so that a stream that does
 # not end cannot cost the store its clean end, and a disk that hangs is named before time is up.
 _KEPT_BACK: Final = {
+    Stage.HAND_ON: 0.5,
     Stage.STOP_ACCEPTING: 0.3,
     Stage.DRAIN_STREAMS: 0.3,
     Stage.STOP_READERS: 0.3,

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar, cast
 
-from riverrun_server.core.cluster import changes, topic_rules
+from riverrun_server.core.cluster import changes, deletions, topic_rules
 from riverrun_server.core.cluster.changes import NewTopic, TopicPlan, TopicPolicy
 from riverrun_server.core.cluster.image import ClusterImage
 from riverrun_server.core.cluster.naming import quoted
@@ -165,15 +165,17 @@ class TopicChanges:
         )
 
     async def delete(self, name: str, topic_id: bytes = b"") -> None:
-        """Delete a topic; return once nothing of it is stored any more.
+        """Delete a topic; return once no broker that is there stores anything of it any more.
+
+        One that is away deletes its replicas when it is back.
 
         Raises:
-            Refusal: as core.cluster.changes.delete, and as `create`.
+            Refusal: as core.cluster.deletions.delete, and as `create`.
         """
         self._admit(name)
         what = f"deleting topic {quoted(name)}"
         deleted = await self._in_turn(
-            what, lambda: self._carry_out(lambda: changes.delete(self._image, name, topic_id))
+            what, lambda: self._carry_out(lambda: deletions.delete(self._image, name, topic_id))
         )
         # The deletion of its data does not hold up the changes of other topics.
         await self._limited(what, self._gone(what, deleted.topic_id))
@@ -289,7 +291,7 @@ class TopicChanges:
             raise _interrupted("the change")
 
     async def _gone(self, what: str, topic_id: Id) -> None:
-        while topic_id in self._image.tombstones:
+        while deletions.is_being_deleted(self._image, topic_id):
             if not await self._applied.moved():
                 raise _interrupted(what)
 

@@ -14,7 +14,7 @@ from typing import Final
 
 import structlog
 
-from riverrun_server.core.cluster import changes
+from riverrun_server.core.cluster import deletions
 from riverrun_server.core.cluster.image import ClusterImage, Versioned
 from riverrun_server.core.cluster.steps import Step
 from riverrun_server.core.cluster.values import Id, Tombstone, TombstoneState
@@ -104,13 +104,13 @@ class TopicDeletions:
         if tombstone is None:
             return
         if tombstone.value.state is TombstoneState.CREATING:
-            await self._commit(changes.give_up_creation(tombstone))
+            await self._commit(deletions.give_up_creation(tombstone))
             tombstone = self._mine(topic_id)
             if tombstone is None:
                 return
         await self._partitions.drop(topic_id)
         await self._durable()
-        await self._commit(changes.confirm_deletion(self._image, tombstone, self._broker_id))
+        await self._commit(deletions.confirm_deletion(self._image, tombstone, self._broker_id))
         _log.info("topic deleted", topic=tombstone.value.topic, topic_id=str(topic_id))
 
     def _mine(self, topic_id: Id) -> Versioned[Tombstone] | None:
@@ -120,6 +120,9 @@ class TopicDeletions:
             return None
         if found.mod_revision > self._applied.revision:
             return None  # it is still served; the wake-up comes when it is not
+        if found.value.state is TombstoneState.CREATING:
+            mine = deletions.is_abandoned(self._image, found.value, self._broker_id)
+            return found if mine else None
         pending = found.value.pending
         return found if not pending or self._broker_id in pending else None
 

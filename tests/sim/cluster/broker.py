@@ -166,10 +166,12 @@ class Broker:
     def _update(self, topics: Iterable[Id] | None) -> None:
         """Bring the replicas in line; where the disk takes no new one, try again in a while."""
         assert self.replicas is not None
+        image = self.session.image
         try:
-            self.replicas.update(self.session.image, self._now(), topics)
+            self.replicas.open_missing(image, topics)
         except (StorageFull, StorageStalled):
             self.session.later(TICK_S, lambda: self._update(None))
+        self.replicas.update(image, self._now(), topics)
 
     # The time and the disk.
 

@@ -160,16 +160,22 @@ def create(
     )
     config = policy.config_of(topic)
     pieces = list(new_partitions.plan(image, topic, range(partitions), config, leader))
-    return TopicPlan(topic, tuple(_creation(topic, pieces)))
+    return TopicPlan(topic, tuple(_creation(topic, pieces, leader)))
 
 
-def _creation(topic: TopicValue, pieces: Sequence[Piece]) -> Iterator[Step]:
+def _creation(topic: TopicValue, pieces: Sequence[Piece], maker: Leader) -> Iterator[Step]:
     last = Write(keys.topic(topic.topic), topic, ABSENT)
     at_once = (*pieces, ((), last))
     if len(steps := list(packed(at_once))) == 1:
         yield from steps
         return
-    tombstone = Tombstone(topic=topic.topic, topic_id=topic.topic_id, state=TombstoneState.CREATING)
+    tombstone = Tombstone(
+        topic=topic.topic,
+        topic_id=topic.topic_id,
+        state=TombstoneState.CREATING,
+        maker=maker.broker_id,
+        maker_epoch=maker.broker_epoch,
+    )
     key = keys.tombstone(topic.topic_id)
     yield Step((Write(key, tombstone, ABSENT),))
     yield from packed(pieces, (Guard(key, EARLIER),))
@@ -292,63 +298,3 @@ def _following(
         min_isr=min_isr,
         durability=durability,
     )
-
-
-def delete(image: ClusterImage, name: str, topic_id: bytes = b"") -> TopicPlan:
-    """Plan that a topic is gone: from one moment to the next it is a tombstone.
-
-    Raises:
-        Refusal: TOPIC_NOT_FOUND, TOPIC_ID_MISMATCH.
-    """
-    found = find(image, name)
-    topic = found.value
-    if topic_id and topic_id != topic.topic_id:
-        raise topic_rules.wrong_topic_id(name, topic.topic_id, topic_id)
-    held_by = {
-        broker
-        for partition in image.partitions.get(topic.topic_id, {}).values()
-        for broker in partition.value.replicas
-    }
-    tombstone = Tombstone(
-        topic=name,
-        topic_id=topic.topic_id,
-        state=TombstoneState.DELETING,
-        pending=tuple(sorted(held_by)),
-    )
-    step = Step(
-        (
-            Write(keys.tombstone(topic.topic_id), tombstone, ABSENT),
-            Erase(keys.topic(name), found.mod_revision),
-        )
-    )
-    return TopicPlan(topic, (step,))
-
-
-def give_up_creation(tombstone: Versioned[Tombstone]) -> tuple[Step, ...]:
-    """Plan that a topic whose making was interrupted is deleted."""
-    value = tombstone.value
-    assert value.state is TombstoneState.CREATING, value
-    deleting = dataclasses.replace(value, state=TombstoneState.DELETING)
-    return (Step((Write(keys.tombstone(value.topic_id), deleting, tombstone.mod_revision),)),)
-
-
-def confirm_deletion(
-    image: ClusterImage, tombstone: Versioned[Tombstone], broker_id: int
-) -> tuple[Step, ...]:
-    """Plan what follows once a broker stores nothing of a deleted topic any more.
-
-    The last broker to confirm takes the partitions' values away, then the tombstone.
-    """
-    value = tombstone.value
-    assert value.state is TombstoneState.DELETING, value
-    key = keys.tombstone(value.topic_id)
-    pending = tuple(each for each in value.pending if each != broker_id)
-    if pending:
-        confirmed = dataclasses.replace(value, pending=pending)
-        return (Step((Write(key, confirmed, tombstone.mod_revision),)),)
-    erasures = [
-        Erase(keys.partition(value.topic_id, number), partition.mod_revision)
-        for number, partition in sorted(image.partitions.get(value.topic_id, {}).items())
-    ]
-    guard = Guard(key, tombstone.mod_revision)
-    return (*guarded(guard, erasures), Step((Erase(key, tombstone.mod_revision),)))

@@ -216,12 +216,22 @@ class Tombstone(Value):
 
     Transitions: creating -> gone (the topic is complete) | deleting (its making was given up);
     deleting -> gone (every broker in `pending` has deleted its replicas).
+
+    Attributes:
+        topic: its name.
+        topic_id: of the topic that is not there.
+        state: why it is not.
+        pending: the brokers that may have replicas of it.
+        maker: the broker that is making the topic.
+        maker_epoch: its process; 0 in values of versions that knew only one broker.
     """
 
     topic: str
     topic_id: Id
     state: TombstoneState
     pending: tuple[int, ...] = ()
+    maker: int = 0
+    maker_epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -243,6 +243,8 @@ class EtcdConnection:
                 reply = await call(member, along, timeout_s)
             except asyncio.CancelledError as error:
                 if being_cancelled():
+                    # Whoever lost patience finds another member next time: this one may hang.
+                    self.failed(member, f"{member.address}: no answer as long as anybody waited")
                     raise
                 raise UnknownOutcome("the metadata store was closed during the call") from error
             except grpc.aio.AioRpcError as error:

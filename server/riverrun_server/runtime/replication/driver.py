@@ -22,7 +22,9 @@ from riverrun_server.ports.metadata import MetadataUnavailable, StoreEnded, Unkn
 from riverrun_server.ports.partitions import Append
 from riverrun_server.runtime.flusher import Flusher
 from riverrun_server.runtime.metadata_writer import PlanOutdated
+from riverrun_server.runtime.replication.figures import ReplicaFigures, add_up
 from riverrun_server.runtime.replication.outbox import Outcome, Proposal
+from riverrun_server.runtime.replication.replica import Replica
 from riverrun_server.runtime.replication.replica_log import SyncPoint
 from riverrun_server.runtime.replication.replicas import Replicas
 
@@ -42,12 +44,17 @@ class Writer(Protocol):
 class ReplicationDriver:
     """Implements ports.peers.PeerEvents, and what a flusher tells of syncs.
 
+    Attributes:
+        isr_shrinks: how often a replica left those in sync of a partition that is led here.
+        isr_expands: how often one joined them.
+
     Args:
         replicas: what is driven.
         flusher: makes what they write durable.
         writer: carries out the changes of the metadata that they ask for.
         send: takes an envelope for another broker.
         now: the monotonic clock, in seconds.
+        deadline: until when this broker's session with the metadata store is known to hold.
     """
 
     def __init__(
@@ -57,20 +64,27 @@ class ReplicationDriver:
         writer: Writer,
         send: Callable[[Envelope], None],
         now: Callable[[], float],
+        deadline: Callable[[], float] = lambda: float("-inf"),
     ) -> None:
         self._replicas = replicas
         self._flusher = flusher
         self._writer = writer
         self._send = send
         self._now = now
+        self._deadline = deadline
         self._is_due = False
-        self._asking: set[asyncio.Task[None]] = set()
+        self._failure: Exception | None = None
+        self.isr_shrinks = self.isr_expands = 0
+        self._asking: dict[PartitionId, asyncio.Task[None]] = {}
         self._watchers: dict[PartitionId, Callable[[], None]] = {}
         self._touched: set[PartitionId] = set()
 
     async def run(self) -> None:
         """Tell the replicas the time, evenly, until cancelled."""
         while True:
+            if self._failure is not None:
+                raise self._failure
+            self._replicas.lease(self._deadline())
             self._replicas.tick(self._now())
             self._touched.update(self._watchers)
             self.carry_out_soon()
@@ -78,7 +92,7 @@ class ReplicationDriver:
 
     async def close(self) -> None:
         """Ask for nothing any more; what was asked for may yet happen."""
-        asking = list(self._asking)
+        asking = list(self._asking.values())
         for task in asking:
             task.cancel()
         await asyncio.gather(*asking, return_exceptions=True)
@@ -91,6 +105,33 @@ class ReplicationDriver:
         """Take a `watch` back."""
         self._watchers.pop(partition, None)
 
+    # Which replicas there are.
+
+    def prepare(self, partition: PartitionId) -> Replica:
+        """Return a new replica; `recover` it, in a thread perhaps, and `adopt` it.
+
+        Raises:
+            StorageError: the disk could not take it just now.
+        """
+        return self._replicas.prepare(partition)
+
+    def adopt(self, replica: Replica) -> None:
+        """Drive a replica that has been recovered; the next `update` gives it its role."""
+        self._replicas.adopt(replica)
+
+    def forget(self, partition: PartitionId, why: str) -> None:
+        """Drive a replica no more."""
+        self._replicas.forget(partition, why)
+        self.carry_out_soon()
+
+    def figures(self) -> ReplicaFigures:
+        """Return what the replicas add up to."""
+        return add_up(self._replicas)
+
+    def leaders(self) -> set[int]:
+        """Return the brokers that are followed here."""
+        return {each.follower.leader[0] for each in self._replicas if each.follower is not None}
+
     # What happens.
 
     def update(self, image: ClusterImage, topic_ids: Iterable[Id] | None = None) -> None:
@@ -98,10 +139,6 @@ class ReplicationDriver:
         self._replicas.update(image, self._now(), topic_ids)
         self._touched.update(self._watchers)
         self.carry_out_soon()
-
-    def lease(self, deadline: float) -> None:
-        """Learn until when this broker's session with the metadata store is known to hold."""
-        self._replicas.lease(deadline)
 
     def append(self, partition: PartitionId, append: Append) -> None:
         """Append a batch; never raises, the answer comes through `append.done`."""
@@ -157,9 +194,7 @@ class ReplicationDriver:
         for envelope in work.envelopes:
             self._send(envelope)
         for proposal in work.proposals:
-            task = asyncio.create_task(self._ask(proposal), name="change of an ISR")
-            self._asking.add(task)
-            task.add_done_callback(self._asking.discard)
+            self._propose(proposal)
         if self._replicas.is_dirty:
             self._flusher.touch(self)
         if work.more:
@@ -169,19 +204,45 @@ class ReplicationDriver:
             if (changed := self._watchers.get(partition)) is not None:
                 changed()
 
+    def _propose(self, proposal: Proposal) -> None:
+        """Ask for a change, unless another of the same partition is being asked for."""
+        partition = proposal.partition
+        if partition in self._asking:
+            # Asked for once more while the store is slow: this one was never sent.
+            self._learn(proposal, Outcome.REFUSED)
+            return
+        task = asyncio.create_task(self._ask(proposal), name="change of an ISR")
+        self._asking[partition] = task
+        task.add_done_callback(lambda _: self._asking.pop(partition))
+
     async def _ask(self, proposal: Proposal) -> None:
         """Ask for a change of the metadata, and tell who wants it what became of that."""
-        revision = 0
         try:
             revision = await self._writer.commit((proposal.step,))
-        except (PlanOutdated, MetadataUnavailable):
-            outcome = Outcome.REFUSED
         except (UnknownOutcome, StoreEnded):
-            outcome = Outcome.UNKNOWN
+            # A store that has ended may have done it before.
+            self._learn(proposal, Outcome.UNKNOWN)
+        except (PlanOutdated, MetadataUnavailable):
+            self._learn(proposal, Outcome.REFUSED)
+        except Exception as error:  # noqa: BLE001 - a bug, which ends `run`
+            self._learn(proposal, Outcome.UNKNOWN)
+            self._failure = error
         else:
-            outcome = Outcome.APPLIED
+            self._count(proposal)
             isr = [each.broker for each in proposal.change.value.isr]
             _log.info("replicas in sync", partition=str(proposal.partition), brokers=isr)
+            self._learn(proposal, Outcome.APPLIED, revision)
+
+    def _count(self, proposal: Proposal) -> None:
+        replica = self._replicas.find(proposal.partition)
+        if replica is None or replica.leader is None:
+            return
+        before = len(replica.leader.core.insync.committed.isr)
+        now = len(proposal.change.value.isr)
+        self.isr_shrinks += now < before
+        self.isr_expands += now > before
+
+    def _learn(self, proposal: Proposal, outcome: Outcome, revision: int = 0) -> None:
         self._replicas.outcome(proposal, outcome, self._now(), revision=revision)
         self._touched.add(proposal.partition)
         self.carry_out_soon()

@@ -18,8 +18,8 @@ from riverrun_server.runtime.retention import find_trim
 class ReplicatedPartition(HeldPartition):
     """Implements ports.partitions.PartitionAccess; only a leader serves.
 
-    Transitions: away (another broker leads, or nobody) <-> leading, as the replica says; any ->
-    offline (its data cannot be trusted) | closed.
+    Transitions: opening -> away (another broker leads, or nobody) <-> leading, as the replica says;
+    any -> offline (its data cannot be trusted) | closed | dropped.
 
     Args:
         topic: the topic's name.
@@ -58,11 +58,39 @@ class ReplicatedPartition(HeldPartition):
         driver.watch(self.id, self._look)
         self._look()
 
-    def close(self) -> None:
-        """Serve nothing any more; the replica is its driver's."""
+    async def open(self) -> None:
+        """Recover what memory must know; damage leaves the replica stopped."""
+        await self._services.threads.run(self._replica.recover)
+        self._driver.adopt(self._replica)
+        self._look()
+
+    async def close(self) -> None:
+        """Answer everyone, and write a snapshot so that the next start reads nothing again.
+
+        Raises:
+            StorageError: the snapshot was not written.
+        """
+        is_sound = self._replica.why_stopped is None
+        self._let_go(Refusal(Reason.SHUTTING_DOWN, "the broker is shutting down"))
+        self._driver.forget(self.id, "the broker is shutting down")
+        if is_sound:
+            self._replica.log.rest()
+
+    async def drop(self) -> None:
+        """Delete everything that is stored of the partition.
+
+        Raises:
+            StorageError: it is still there.
+        """
+        gone = Refusal(Reason.TOPIC_NOT_FOUND, f"topic {self.topic!r} has been deleted")
+        self._let_go(gone)
+        self._driver.forget(self.id, "its topic has been deleted")
+        self._services.store.drop(self.id)
+
+    def _let_go(self, why: Refusal) -> None:
         self._is_closed = True
         self._driver.unwatch(self.id)
-        self._closed = Refusal(Reason.SHUTTING_DOWN, "the broker is shutting down")
+        self._closed = why
         self._wake_readers()
 
     # Appending.

@@ -120,6 +120,15 @@ class ReplicaLog:
         services = self._services
         self.machine.producers.expire(services.now_ms(), services.producer_retention_ms)
 
+    def rest(self) -> None:
+        """Write a snapshot of the producers where everything is committed: the next start reads less."""
+        machine = self.machine
+        known = self.log.snapshot()
+        end = machine.log_end
+        is_whole = machine.high_watermark == end and machine.producers_known_to <= end
+        if is_whole and self.is_synced and (known is None or known[0] != end):
+            self.log.save(machine.state, snapshot=self.appender.snapshot())
+
     # What a sync proves.
 
     @property

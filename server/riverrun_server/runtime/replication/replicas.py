@@ -49,8 +49,8 @@ class Work:
 class Replicas:
     """The replicas of one process of a broker.
 
-    Transitions of one: absent -> open (`update` finds this broker among its replicas) -> forgotten
-    (`forget`, its topic is deleted).
+    Transitions of one: absent -> open (`open_missing`, or `prepare` and `adopt`) -> forgotten (`forget`,
+    its topic is deleted).
 
     Args:
         me: this broker.
@@ -91,11 +91,10 @@ class Replicas:
     def update(
         self, image: ClusterImage, now: float, topic_ids: Iterable[Id] | None = None
     ) -> None:
-        """Bring the replicas in line with the metadata, those of some topics or all.
+        """Bring the open replicas in line with the metadata, those of some topics or all.
 
         A changed registration concerns all topics.
         """
-        chosen = list(image.partitions) if topic_ids is None else topic_ids
         registered = {
             durability: {
                 broker: _registered(registration, durability)
@@ -103,18 +102,12 @@ class Replicas:
             }
             for durability in Durability
         }
-        for topic_id in chosen:
-            topic = image.topic_by_id(topic_id)
-            if topic is None:
-                continue  # not complete yet, or on its way out
-            loss = self._allows_loss(topic.value)
-            for number, value in image.partitions.get(topic_id, {}).items():
-                partition = PartitionId(topic_id, number)
-                replica = self._replica(partition, value.value)
-                if replica is not None:
-                    brokers = registered[value.value.durability]
-                    revision = value.mod_revision
-                    replica.update(value.value, revision, brokers, now, allows_loss=loss)
+        for topic, partition, value in _partitions(image, topic_ids):
+            replica = self._replicas.get(partition)
+            if replica is not None:
+                brokers = registered[value.value.durability]
+                loss = self._allows_loss(topic)
+                replica.update(value.value, value.mod_revision, brokers, now, allows_loss=loss)
 
     def lease(self, deadline: float) -> None:
         """Learn until when this broker's session with the metadata store is known to hold."""
@@ -122,11 +115,11 @@ class Replicas:
         for replica in self:
             replica.lease(deadline)
 
-    def forget(self, partition: PartitionId) -> None:
-        """Serve a partition no more: its topic is deleted."""
+    def forget(self, partition: PartitionId, why: str) -> None:
+        """Serve a partition no more."""
         replica = self._replicas.pop(partition, None)
         if replica is not None:
-            replica.stop("its topic has been deleted")
+            replica.stop(why)
 
     def outcome(
         self, proposal: Proposal, outcome: Outcome, now: float, *, revision: int = 0
@@ -185,6 +178,8 @@ class Replicas:
             replica = self.find(point.partition)
             if replica is not None:
                 replica.synced(point, now)
+                if replica.log.is_synced:
+                    self._outbox.dirty.pop(point.partition, None)
 
     def tick(self, now: float) -> None:
         """Do what is due: several times a second, evenly."""
@@ -197,6 +192,18 @@ class Replicas:
         return Work(envelopes, self._outbox.take_proposals(), self._outbox.has_more)
 
     # Opening.
+
+    def open_missing(self, image: ClusterImage, topic_ids: Iterable[Id] | None = None) -> None:
+        """Open what this broker holds and has not open, of some topics or all; `update` gives it a role.
+
+        Raises:
+            StorageError: the disk takes no new replica now; those before it are open, do it again.
+        """
+        for _, partition, value in _partitions(image, topic_ids):
+            if partition not in self._replicas and self.me in value.value.replicas:
+                replica = self.prepare(partition)
+                replica.recover()
+                self.adopt(replica)
 
     def prepare(self, partition: PartitionId) -> Replica:
         """Return a new replica that is not served yet; `recover` it, in a thread perhaps, and `adopt` it."""
@@ -216,14 +223,16 @@ class Replicas:
         replica.lease(self._lease_deadline)
         self._replicas[replica.partition] = replica
 
-    def _replica(self, partition: PartitionId, value: PartitionValue) -> Replica | None:
-        found = self._replicas.get(partition)
-        if found is not None or self.me not in value.replicas:
-            return found
-        replica = self.prepare(partition)
-        replica.recover()
-        self.adopt(replica)
-        return replica
+
+def _partitions(
+    image: ClusterImage, topic_ids: Iterable[Id] | None
+) -> Iterator[tuple[TopicValue, PartitionId, Versioned[PartitionValue]]]:
+    """Yield the partitions of some topics or all; not of one that is incomplete or on its way out."""
+    for topic_id in list(image.partitions) if topic_ids is None else topic_ids:
+        topic = image.topic_by_id(topic_id)
+        if topic is not None:
+            for number, value in image.partitions.get(topic_id, {}).items():
+                yield topic.value, PartitionId(topic_id, number), value
 
 
 def _registered(registration: Versioned[BrokerRegistration], durability: Durability) -> Registered:

@@ -82,13 +82,13 @@ class Groups:
             Peers(leaderships=self.leaderships, coordinators=self.links),
         )
         self.service = CoordinationService(self.myself, self.offsets.coordinator)
-        self.server = PeerServer("127.0.0.1:0", (self.service.handler(),))
+        self.server = PeerServer("127.0.0.1:0")
         self.address = f"127.0.0.1:{self.server.port}"
         self._update = process.driver.update
         process.driver.update = self._updated
 
     async def start(self):
-        await self.server.start()
+        await self.server.start((self.service.handler(),))
         self._running = asyncio.create_task(self.offsets.run())
         await asyncio.sleep(0)
 
@@ -102,7 +102,7 @@ class Groups:
     def cut_off(self):
         """Hear nothing more of the metadata, and lose the session with its store."""
         self.leaderships.believed = self.leaderships.of(PARTITION)
-        self.process.driver.lease(0.0)
+        self.process.driver._deadline = lambda: 0.0
 
     def hear_again(self):
         """Hear of everything that has happened meanwhile."""

@@ -26,7 +26,7 @@ from collections.abc import (
 from dataclasses import dataclass, field
 from typing import Any
 
-from riverrun_server.core.errors import Reason, Refusal
+from riverrun_server.core.errors import Refusal
 from riverrun_server.core.groups.commits import (
     OffsetCommit,
     check_commit,
@@ -38,15 +38,22 @@ from riverrun_server.core.groups.search import CoordinatorSearch
 from riverrun_server.core.log.batch import PartitionId
 from riverrun_server.core.reading.events import CommitOutcome
 from riverrun_server.ports.clock import Dice
-from riverrun_server.ports.coordination import Home, Origin
 from riverrun_server.ports.leadership import Leadership
 from riverrun_server.ports.partitions import Directory, PartitionAccess
 from riverrun_server.ports.threads import Threads
 from riverrun_server.runtime.coordination_peers import LedAlone, Peers
 from riverrun_server.runtime.coordinator import Coordinator, not_serving
+from riverrun_server.runtime.coordinator_calls import CoordinatorCalls, now
 from riverrun_server.runtime.group_lane import GroupCommit, GroupLanes
 from riverrun_server.runtime.offsets_log import OffsetsLogSettings
-from riverrun_server.runtime.offsets_topic import InternalTopics, OffsetsTopic
+from riverrun_server.runtime.offsets_topic import (
+    OFFSETS_TOPIC,
+    OFFSETS_TOPIC_CONFIGS,
+    InternalTopics,
+    OffsetsTopic,
+)
+
+__all__ = ["OFFSETS_TOPIC", "OFFSETS_TOPIC_CONFIGS", "GroupOffsets", "GroupOffsetsSettings"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +122,9 @@ class GroupOffsets:
             dice,
             self._settings.log,
             self._changed,
+        )
+        self._calls = CoordinatorCalls(
+            self.coordinator, self._peers.coordinators, self._settings.coordinator_wait_s
         )
         self._lanes = GroupLanes(self._try_commits, self._spawn, self._settings.log.waiting_max)
         self._tasks: asyncio.TaskGroup | None = None
@@ -185,15 +195,17 @@ class GroupOffsets:
                 return {}
             leadership, stand = self._stand(home)
             stir.clear()
-            pause_s = search.pause_s(stand, _now())
+            pause_s = search.pause_s(stand, now())
             if pause_s > 0:
                 await self._news(home, [search], stir, pause_s)
                 continue
             search.asked(stand)
             try:
-                return await self._ask_committed(home, leadership, group_id, origin, search)
+                return await self._calls.committed(
+                    home, leadership, group_id, origin, search.deadline
+                )
             except Refusal as refusal:
-                search.refused(refusal, _now(), alone=leadership.leader is None)
+                search.refused(refusal, now(), alone=leadership.leader is None)
 
     # Commits.
 
@@ -223,107 +235,19 @@ class GroupOffsets:
                 commit.failed(commit.search.doubt or Refusal(none.reason, none.message))
             return
         leadership, stand = self._stand(home)
-        pauses = []
-        for commit in commits:
-            try:
-                if not commit.done.done():
-                    pauses.append(commit.search.pause_s(stand, _now()))
-            except Refusal as given_up:
-                commit.failed(given_up)
-        if pauses and min(pauses) > 0:
-            await self._news(home, [each.search for each in commits], stir, min(pauses))
+        pause_s = _pause_s(commits, stand)
+        if pause_s is not None and pause_s > 0:
+            await self._news(home, [each.search for each in commits], stir, pause_s)
             return
         # Who pauses goes along: what is older is never sent behind what is newer.
         due = [
             each for each in commits if not each.done.done() and not each.search.needs_other(stand)
         ]
-        met = await self._send(home, leadership, stand, group_id, due)
-        for commit, refusal in zip(due, met, strict=True):
-            if refusal is None:
-                commit.stored()
-                continue
-            try:
-                commit.search.refused(refusal, _now(), alone=leadership.leader is None)
-            except Refusal as final:
-                commit.failed(final)
-
-    async def _send(
-        self,
-        home: PartitionId,
-        leadership: Leadership,
-        stand: Hashable,
-        group_id: str,
-        commits: Sequence[GroupCommit],
-    ) -> list[Refusal | None]:
-        """Send commits to the coordinator, in order; return what each met, or None."""
-        asked: list[asyncio.Future[None] | Refusal] = []
-        for commit in commits:
+        for commit in due:
             commit.search.asked(stand)
-            try:
-                asked.append(self._ask_commit(home, leadership, group_id, commit))
-                commit.is_sent = True
-            except Refusal as refusal:
-                asked.append(refusal)
-        futures = [each for each in asked if not isinstance(each, Refusal)]
-        if futures:
-            until = max(each.search.deadline for each in commits)
-            try:
-                await asyncio.wait(futures, timeout=max(0.0, until - _now()))
-            finally:
-                for future in futures:
-                    future.cancel()
-        return [each if isinstance(each, Refusal) else self._met(each) for each in asked]
-
-    def _ask_commit(
-        self, home: PartitionId, leadership: Leadership, group_id: str, commit: GroupCommit
-    ) -> asyncio.Future[None]:
-        if leadership.here is not None:
-            return self.coordinator.commit(home, group_id, commit.records)
-        assert leadership.leader is not None, "nobody is asked where nobody leads"
-        return self._peers.coordinators.commit(
-            Home(home, leadership.leader, leadership.leader_epoch),
-            group_id,
-            commit.records,
-            commit.origin,
-            commit.search.deadline - _now(),
-        )
-
-    def _met(self, asked: asyncio.Future[None]) -> Refusal | None:
-        if asked.cancelled():
-            return Refusal(
-                Reason.REQUEST_TIMED_OUT,
-                f"the offsets were not stored within {self._settings.coordinator_wait_s:g} s, and may "
-                "be yet; ask FetchOffsets, or commit again",
-            )
-        error = asked.exception()
-        if error is None or isinstance(error, Refusal):
-            return error
-        raise error
-
-    # Reading.
-
-    async def _ask_committed(
-        self,
-        home: PartitionId,
-        leadership: Leadership,
-        group_id: str,
-        origin: Origin,
-        search: CoordinatorSearch,
-    ) -> Mapping[PartitionId, CommittedOffset]:
-        if leadership.here is not None:
-            return await self.coordinator.committed(home, group_id)
-        assert leadership.leader is not None, "nobody is asked where nobody leads"
-        there = Home(home, leadership.leader, leadership.leader_epoch)
-        within_s = max(0.0, search.deadline - _now())
-        try:
-            async with asyncio.timeout(within_s):
-                return await self._peers.coordinators.committed(there, group_id, origin, within_s)
-        except TimeoutError:
-            raise Refusal(
-                Reason.COORDINATOR_LOADING,
-                f"broker {leadership.leader}, which coordinates group {group_id!r}, did not answer "
-                f"within {within_s:.1f} s; ask again",
-            ) from None
+        met = await self._calls.commit(home, leadership, group_id, due)
+        for commit, refusal in zip(due, met, strict=True):
+            _settle(commit, refusal, alone=leadership.leader is None)
 
     # Where a group's offsets are kept, and who leads that.
 
@@ -361,7 +285,7 @@ class GroupOffsets:
         return leadership, (leadership.leader, leadership.leader_epoch, is_here)
 
     def _search(self, group_id: str, *, changes: bool = False) -> CoordinatorSearch:
-        deadline = _now() + self._settings.coordinator_wait_s
+        deadline = now() + self._settings.coordinator_wait_s
         return CoordinatorSearch(group_id, deadline, changes=changes)
 
     async def _news(
@@ -395,5 +319,24 @@ class GroupOffsets:
         self._tasks.create_task(work, name=name)
 
 
-def _now() -> float:
-    return asyncio.get_running_loop().time()
+def _pause_s(commits: Sequence[GroupCommit], stand: Hashable) -> float | None:
+    """Return how long until one of some commits is due; None where none is left to be tried."""
+    pauses = []
+    for commit in commits:
+        try:
+            if not commit.done.done():
+                pauses.append(commit.search.pause_s(stand, now()))
+        except Refusal as given_up:
+            commit.failed(given_up)
+    return min(pauses, default=None)
+
+
+def _settle(commit: GroupCommit, refusal: Refusal | None, *, alone: bool) -> None:
+    """Answer a commit that was tried, unless it is to be tried again."""
+    if refusal is None:
+        commit.stored()
+        return
+    try:
+        commit.search.refused(refusal, now(), alone=alone)
+    except Refusal as final:
+        commit.failed(final)

@@ -80,12 +80,21 @@ class OffsetsTopic:
         """Make it where it is not there.
 
         Raises:
-            Refusal: it could not be made.
+            Refusal: it could not be made; definite, for nothing was stored in it.
         """
         async with self._making:
-            await self._topics.ensure_internal_topic(
-                OFFSETS_TOPIC, self._partitions, OFFSETS_TOPIC_CONFIGS
-            )
+            try:
+                await self._topics.ensure_internal_topic(
+                    OFFSETS_TOPIC, self._partitions, OFFSETS_TOPIC_CONFIGS
+                )
+            except Refusal as refusal:
+                if refusal.meaning.definite:
+                    raise
+                raise Refusal(
+                    Reason.NOT_READY,
+                    "no offsets were stored, for the topic that keeps them is only being made "
+                    f"({refusal.message}); ask again",
+                ) from refusal
 
     async def caught_up(self) -> None:
         """Return once it is known here if it is there at all.

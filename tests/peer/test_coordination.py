@@ -15,6 +15,7 @@ from riverrun_server.core.log.batch import PartitionId
 from riverrun_server.peer.v1 import coordination_pb2 as wire
 from riverrun_server.peer.v1.coordination_pb2_grpc import CoordinationServiceStub
 from riverrun_server.peer.v1.replication_pb2 import PeerHello
+from riverrun_server.ports.leadership import Leadership
 from tests.peer.cluster_of_coordinators import DATA, Coordinators, now_ms
 from tests.peer.cluster_of_replicas import PARTITION
 from tests.rpc.fake_partitions import FakePartition
@@ -261,6 +262,20 @@ async def test_who_does_not_coordinate_a_group_passes_nothing_on(world, channels
     assert answer.refused.reason == Reason.NOT_LEADER
     assert answer.refused.definite
     assert await world.groups[1].committed() == {}
+
+
+async def test_offsets_are_kept_nowhere_but_in_their_topic(world, channels):
+    gateway = Gateway(channels[1])
+    await gateway.greet()
+    elsewhere = call(1, offset=5)
+    elsewhere.topic_id = DATA.topic_id
+    assert (await gateway.ask(elsewhere)).refused.reason == Reason.NOT_LEADER
+    # Also where this broker leads that partition.
+    groups = world.groups[1]
+    groups.leaderships.believed = Leadership(1, 1, groups.partition)
+    elsewhere.call_id = 2
+    assert (await gateway.ask(elsewhere)).refused.reason == Reason.NOT_LEADER
+    assert groups.process.machine.log_end == 0
 
 
 async def test_what_was_passed_on_before_is_refused(channels):

@@ -37,6 +37,7 @@ class Coordinator:
     leadership, with nothing of what was known.
 
     Args:
+        homes: returns the partitions of the offsets topic that are known; nothing else is kept here.
         leaderships: who leads what.
         now_ms: the broker's clock.
         threads: where batches are taken apart.
@@ -49,6 +50,7 @@ class Coordinator:
 
     def __init__(
         self,
+        homes: Callable[[], Sequence[PartitionId]],
         leaderships: Leaderships,
         now_ms: Callable[[], int],
         threads: Threads,
@@ -58,6 +60,7 @@ class Coordinator:
         settings: OffsetsLogSettings,
         changed: Callable[[PartitionId], None],
     ) -> None:
+        self._homes = homes
         self._leaderships = leaderships
         self._now_ms = now_ms
         self._threads = threads
@@ -90,9 +93,9 @@ class Coordinator:
             self._watched.clear()
             self._terms.clear()
 
-    def serve(self, partitions: Sequence[PartitionId]) -> None:
-        """Coordinate the groups of these partitions whenever they are led here, from now on."""
-        for partition in partitions:
+    def serve(self) -> None:
+        """Coordinate the groups of every partition that is known now, whenever it is led here."""
+        for partition in self._homes():
             if partition not in self._watched:
                 look = partial(self._look, partition)
                 self._watched[partition] = self._leaderships.watch(partition, look)
@@ -133,9 +136,11 @@ class Coordinator:
     def _led(self, home: PartitionId, group_id: str) -> OffsetsLog:
         if self._tasks is None:
             raise not_serving()
-        self.serve((home,))
-        # Whoever is told late is told here.
-        self._look(home)
+        if home not in self._watched:
+            self.serve()
+        if home in self._watched:
+            # Whoever is told late is told here.
+            self._look(home)
         term = self._terms.get(home)
         if term is None:
             raise _not_led(home, group_id, self._leaderships.of(home).leader)

@@ -114,6 +114,7 @@ class GroupOffsets:
             self._settings.coordinator_wait_s,
         )
         self.coordinator = Coordinator(
+            self._topic.partitions,
             self._leaderships,
             now_ms,
             threads,
@@ -137,7 +138,7 @@ class GroupOffsets:
                 self._tasks.create_task(self.coordinator.run(), name="coordinator")
                 # Whatever cannot be found yet is looked for again by the first call that needs it.
                 with contextlib.suppress(Refusal):
-                    self.coordinator.serve(self._topic.partitions())
+                    self.coordinator.serve()
                 await asyncio.Event().wait()
         finally:
             self._tasks = None
@@ -256,7 +257,6 @@ class GroupOffsets:
         if self._tasks is None:
             raise not_serving()
         homes = self._topic.partitions()
-        self.coordinator.serve(homes)
         return homes[zlib.crc32(group_id.encode()) % len(homes)] if homes else None
 
     async def _known_home(self, group_id: str) -> PartitionId | None:

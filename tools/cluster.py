@@ -1,5 +1,6 @@
 """Run an etcd and some brokers on this machine, one cluster, until a signal: what `make cluster` does.
 
+Each has its log, and the id of its process, beside its data: `broker-1.log`, `broker-1.pid`.
 A broker that dies ends nothing else and is not started again: the command that does it is printed,
 for whoever tries what a cluster takes.
 """
@@ -69,6 +70,7 @@ class Running:
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
         )
+        part.log.with_suffix(".pid").write_text(f"{process.pid}\n")
         return cls(part, process)
 
     async def _copy(self) -> None:

@@ -1,5 +1,5 @@
 # Measurements of this machine; their results are in the ignored folder bench-results.
-.PHONY: bench bench-quick bench-unary
+.PHONY: bench bench-quick bench-unary bench-replication
 
 # Kafka is fetched by the first run, which needs Java and Maven; nothing else does.
 bench: $(VENV)/.stamp ## Riverrun beside Apache Kafka, in turn, into bench-results (ROUNDS=3; ONLY=riverrun)
@@ -10,3 +10,6 @@ bench-quick: $(VENV)/.stamp ## the same in one small round: to see it at work, n
 
 bench-unary: $(VENV)/.stamp ## unary Produce beside a bare gRPC echo of the same message (ROUNDS=5)
 	$(BIN)/python -m tests.bench.unary --json bench-results/unary.json $(if $(ROUNDS),--rounds $(ROUNDS))
+
+bench-replication: $(VENV)/.stamp etcd ## topics of three replicas beside topics of one, on three brokers (ROUNDS=3)
+	$(BIN)/python -m tests.bench.replication --json bench-results/replication.json $(if $(ROUNDS),--rounds $(ROUNDS))

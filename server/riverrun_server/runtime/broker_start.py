@@ -28,7 +28,7 @@ from riverrun_server.core.cluster.values import (
 from riverrun_server.ports.clock import Clock, Dice
 from riverrun_server.ports.metadata import Documents, MetadataStore
 from riverrun_server.runtime.metadata_feed import MetadataFeed
-from riverrun_server.runtime.metadata_writer import MetadataWriter
+from riverrun_server.runtime.metadata_writer import MetadataWriter, PlanOutdated
 
 # Names in a line of the log; describing the topics shows the rest.
 _SHOWN: Final = 10
@@ -57,11 +57,10 @@ class BrokerStart:
             MetadataError: the store does not do it, or its content makes no sense.
         """
         await self._feed.load()
-        if self._image.cluster is None:
-            cluster = ClusterValue(
-                cluster_id=dice.token(Id.SIZE).hex(), create_time_ms=clock.wall_ms()
-            )
-            await self._commit([Step((Write(keys.CLUSTER, cluster, ABSENT),))])
+        cluster = ClusterValue(cluster_id=dice.token(Id.SIZE).hex(), create_time_ms=clock.wall_ms())
+        while self._image.cluster is None:
+            # Of several that begin together one makes it.
+            await self._try([Step((Write(keys.CLUSTER, cluster, ABSENT),))])
 
     def lost_data(self, registration: BrokerRegistration) -> bool:
         """Return whether this process comes with less than what an earlier one had on its disk."""
@@ -77,7 +76,10 @@ class BrokerStart:
         Raises:
             MetadataError: as `join`.
         """
-        revision = await self._commit([register(self._image, registration)])
+        revision = None
+        while revision is None:
+            # The controller may be fencing the process before this one.
+            revision = await self._try([register(self._image, registration)])
         return Leader(registration.broker_id, revision, registration.incarnations)
 
     async def elect(self, leader: Leader) -> Election:
@@ -105,9 +107,20 @@ class BrokerStart:
 
     async def _commit(self, steps: Iterable[Step]) -> int:
         revision = await self._writer.commit(steps)
+        await self._see(revision)
+        return revision
+
+    async def _try(self, steps: Iterable[Step]) -> int | None:
+        """Commit; return None where others were first, and the image shows what they wrote."""
+        try:
+            return await self._commit(steps)
+        except PlanOutdated as outdated:
+            await self._see(outdated.revision)
+            return None
+
+    async def _see(self, revision: int) -> None:
         while self._image.revision < revision:
             await self._feed.next()
-        return revision
 
 
 def _shown(partitions: list[TopicPartition]) -> list[str]:

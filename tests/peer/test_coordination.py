@@ -14,6 +14,7 @@ from riverrun_server.core.groups.commits import OffsetCommit
 from riverrun_server.core.log.batch import PartitionId
 from riverrun_server.peer.v1 import coordination_pb2 as wire
 from riverrun_server.peer.v1.coordination_pb2_grpc import CoordinationServiceStub
+from riverrun_server.peer.v1.gateway_pb2 import Origin
 from riverrun_server.peer.v1.replication_pb2 import PeerHello
 from riverrun_server.ports.leadership import Leadership
 from tests.peer.cluster_of_coordinators import DATA, Coordinators, now_ms
@@ -213,7 +214,7 @@ def call(call_id, *, hops=1, leader_epoch=1, expires_in_ms=10_000, offset=None, 
     """Return a call about group `g` that is about partition 0 of the data."""
     asked = wire.CoordinatorCall(
         call_id=call_id,
-        origin=wire.CallOrigin(hops=hops),
+        origin=Origin(hops=hops),
         topic_id=PARTITION.topic_id,
         partition=PARTITION.partition,
         leader_epoch=leader_epoch,

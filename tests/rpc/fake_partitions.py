@@ -75,6 +75,7 @@ class FakePartition:
         self.answers = []
         self.now_ms = NOW_MS
         self.flow = NoFlow()
+        self.led_here = True
 
     # What a test does.
 

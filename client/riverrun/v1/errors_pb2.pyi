@@ -166,6 +166,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The partition is offline: damaged, or without a leader; the text names the command that helps.
     UNAVAILABLE, nothing happened.
     """
+    ERROR_REASON_LEADER_NOT_AVAILABLE: _ErrorReason.ValueType  # 46
+    """The partition's leader is not known just now, or the broker asked cannot reach it; ask again.
+    UNAVAILABLE, nothing happened.
+    """
     ERROR_REASON_STORAGE_FULL: _ErrorReason.ValueType  # 50
     """The disk is at its low-water mark; reads, trims and retention go on, and so will this.
     RESOURCE_EXHAUSTED, nothing happened.
@@ -329,6 +333,10 @@ DEADLINE_EXCEEDED, unknown.
 """
 ERROR_REASON_PARTITION_OFFLINE: ErrorReason.ValueType  # 45
 """The partition is offline: damaged, or without a leader; the text names the command that helps.
+UNAVAILABLE, nothing happened.
+"""
+ERROR_REASON_LEADER_NOT_AVAILABLE: ErrorReason.ValueType  # 46
+"""The partition's leader is not known just now, or the broker asked cannot reach it; ask again.
 UNAVAILABLE, nothing happened.
 """
 ERROR_REASON_STORAGE_FULL: ErrorReason.ValueType  # 50

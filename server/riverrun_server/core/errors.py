@@ -7,7 +7,8 @@ two and the words about code and outcome there equal to this table.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 class Reason(enum.IntEnum):
@@ -42,6 +43,7 @@ class Reason(enum.IntEnum):
     NOT_ENOUGH_REPLICAS = 43
     NOT_ENOUGH_REPLICAS_AFTER_APPEND = 44
     PARTITION_OFFLINE = 45
+    LEADER_NOT_AVAILABLE = 46
     STORAGE_FULL = 50
     STORAGE_STALLED = 51
     STORAGE_FAILED = 52
@@ -108,6 +110,7 @@ MEANINGS: dict[Reason, Meaning] = {
     Reason.NOT_ENOUGH_REPLICAS: _later("UNAVAILABLE", 0.5),
     Reason.NOT_ENOUGH_REPLICAS_AFTER_APPEND: Meaning("DEADLINE_EXCEEDED", definite=False),
     Reason.PARTITION_OFFLINE: _later("UNAVAILABLE", 1.0),
+    Reason.LEADER_NOT_AVAILABLE: _later("UNAVAILABLE", 0.2),
     Reason.STORAGE_FULL: _later("RESOURCE_EXHAUSTED", 5.0),
     Reason.STORAGE_STALLED: _later("UNAVAILABLE", 0.1),
     Reason.STORAGE_FAILED: Meaning("UNAVAILABLE", definite=False),
@@ -121,6 +124,21 @@ MEANINGS: dict[Reason, Meaning] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class LeaderHint:
+    """Who leads a partition, for a client that asks the wrong broker.
+
+    Attributes:
+        broker_id: the leader.
+        leader_epoch: of its leadership; a lower one than one known already is old news.
+        endpoints: where clients reach it, as host:port, by listener; empty where that is not known.
+    """
+
+    broker_id: int
+    leader_epoch: int
+    endpoints: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+
 class Refusal(Exception):
     """A request that was not carried out, or of which nobody knows, as a client will be told.
 
@@ -130,6 +148,7 @@ class Refusal(Exception):
         available: (earliest, latest) offsets, where the request named one that cannot be read.
         expected_sequence: what the partition expects next from the producer.
         diverging_offset: where the log departs from what the reader saw.
+        leader: who leads the partition, where that is known and it is another broker.
     """
 
     def __init__(
@@ -140,6 +159,7 @@ class Refusal(Exception):
         available: tuple[int, int] | None = None,
         expected_sequence: int | None = None,
         diverging_offset: int | None = None,
+        leader: LeaderHint | None = None,
     ) -> None:
         super().__init__(message)
         self.reason = reason
@@ -147,6 +167,7 @@ class Refusal(Exception):
         self.available = available
         self.expected_sequence = expected_sequence
         self.diverging_offset = diverging_offset
+        self.leader = leader
 
     @property
     def meaning(self) -> Meaning:

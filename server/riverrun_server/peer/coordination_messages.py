@@ -8,9 +8,11 @@ from typing import Final
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.groups.offsets import CommittedOffset, OffsetRecord
 from riverrun_server.core.log.batch import PartitionId
+from riverrun_server.peer.gateway_messages import origin_to_wire
 from riverrun_server.peer.messages import InvalidMessage
 from riverrun_server.peer.v1 import coordination_pb2 as wire
-from riverrun_server.ports.coordination import Home, Origin
+from riverrun_server.ports.coordination import Home
+from riverrun_server.ports.gateways import Origin
 
 _TOPIC_ID_BYTES: Final = 16
 # Of one message; an untuned peer takes 4 MiB, and small calls wait behind a large answer.
@@ -21,7 +23,7 @@ _REASONS: Final = {reason.value: reason for reason in Reason}
 def call_to_wire(home: Home, group_id: str, origin: Origin) -> wire.CoordinatorCall:
     """Return a call without what it asks for."""
     return wire.CoordinatorCall(
-        origin=wire.CallOrigin(principal=origin.principal, listener=origin.listener, hops=1),
+        origin=origin_to_wire(origin),
         topic_id=home.partition.topic_id,
         partition=home.partition.partition,
         leader_epoch=home.leader_epoch,

@@ -17,7 +17,8 @@ from riverrun_server.peer.coordinator_stream import CoordinatorStream, Parts
 from riverrun_server.peer.hello import Myself
 from riverrun_server.peer.messages import InvalidMessage
 from riverrun_server.peer.v1.coordination_pb2 import TellOffsets
-from riverrun_server.ports.coordination import Home, Origin
+from riverrun_server.ports.coordination import Home
+from riverrun_server.ports.gateways import Origin
 
 
 class CoordinatorLinks:

@@ -16,7 +16,9 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 M = TypeVar("M", bound=Message)
 
-GIVEN_UP: Final = "the stream was given up for a newer one; begin another"
+GIVEN_UP: Final = (
+    "this broker has given the stream up, for it ends or there is a newer one; begin another"
+)
 
 
 async def read(context: Context, kind: type[M]) -> M | None:

@@ -8,18 +8,7 @@ from typing import NamedTuple, Protocol
 
 from riverrun_server.core.groups.offsets import CommittedOffset, OffsetRecord
 from riverrun_server.core.log.batch import PartitionId
-
-
-class Origin(NamedTuple):
-    """Who made the call that goes on to another broker.
-
-    Attributes:
-        principal: who, as the broker that took the call knows.
-        listener: on which of that broker's listeners.
-    """
-
-    principal: str = ""
-    listener: str = ""
+from riverrun_server.ports.gateways import Origin
 
 
 class Home(NamedTuple):

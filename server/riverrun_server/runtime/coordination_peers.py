@@ -10,7 +10,8 @@ from typing import Final, NoReturn
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.groups.offsets import CommittedOffset, OffsetRecord
 from riverrun_server.core.log.batch import PartitionId
-from riverrun_server.ports.coordination import Coordinators, Home, Origin
+from riverrun_server.ports.coordination import Coordinators, Home
+from riverrun_server.ports.gateways import Origin
 from riverrun_server.ports.leadership import Leadership, Leaderships
 from riverrun_server.ports.partitions import Directory
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.groups.offsets import CommittedOffset
 from riverrun_server.core.log.batch import PartitionId
-from riverrun_server.ports.coordination import Coordinators, Home, Origin
+from riverrun_server.ports.coordination import Coordinators, Home
+from riverrun_server.ports.gateways import Origin
 from riverrun_server.ports.leadership import Leadership
 from riverrun_server.runtime.coordinator import Coordinator
 from riverrun_server.runtime.group_lane import GroupCommit

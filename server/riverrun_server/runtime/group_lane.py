@@ -16,7 +16,7 @@ from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.groups.offsets import OffsetRecord
 from riverrun_server.core.groups.search import CoordinatorSearch
 from riverrun_server.core.log.batch import PartitionId
-from riverrun_server.ports.coordination import Origin
+from riverrun_server.ports.gateways import Origin
 from riverrun_server.runtime.offsets_appends import shutting_down, unknown
 
 

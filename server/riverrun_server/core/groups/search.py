@@ -25,6 +25,7 @@ MAX_PAUSE_S: Final = 0.25
 _MOVING: Final = frozenset(
     {
         Reason.NOT_LEADER,
+        Reason.LEADER_NOT_AVAILABLE,
         Reason.FENCED_LEADER_EPOCH,
         Reason.UNKNOWN_LEADER_EPOCH,
         Reason.OFFSET_NOT_AVAILABLE,

@@ -22,38 +22,37 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from riverrun_server.peer.v1 import gateway_pb2 as riverrun__server_dot_peer_dot_v1_dot_gateway__pb2
 from riverrun_server.peer.v1 import replication_pb2 as riverrun__server_dot_peer_dot_v1_dot_replication__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*riverrun_server/peer/v1/coordination.proto\x12\x17riverrun_server.peer.v1\x1a)riverrun_server/peer/v1/replication.proto\"~\n\x11\x43oordinateRequest\x12\x31\n\x05hello\x18\x01 \x01(\x0b\x32\".riverrun_server.peer.v1.PeerHello\x12\x36\n\x04\x63\x61ll\x18\x02 \x01(\x0b\x32(.riverrun_server.peer.v1.CoordinatorCall\"\x83\x01\n\x12\x43oordinateResponse\x12\x31\n\x05hello\x18\x01 \x01(\x0b\x32\".riverrun_server.peer.v1.PeerHello\x12:\n\x06\x61nswer\x18\x02 \x01(\x0b\x32*.riverrun_server.peer.v1.CoordinatorAnswer\"?\n\nCallOrigin\x12\x11\n\tprincipal\x18\x01 \x01(\t\x12\x10\n\x08listener\x18\x02 \x01(\t\x12\x0c\n\x04hops\x18\x03 \x01(\x05\"\xb1\x02\n\x0f\x43oordinatorCall\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\x03\x12\x33\n\x06origin\x18\x02 \x01(\x0b\x32#.riverrun_server.peer.v1.CallOrigin\x12\x10\n\x08topic_id\x18\x03 \x01(\x0c\x12\x11\n\tpartition\x18\x04 \x01(\x05\x12\x14\n\x0cleader_epoch\x18\x05 \x01(\x03\x12\x10\n\x08group_id\x18\x06 \x01(\t\x12\x15\n\rexpires_at_ms\x18\x07 \x01(\x03\x12\x36\n\x05store\x18\x08 \x01(\x0b\x32%.riverrun_server.peer.v1.StoreOffsetsH\x00\x12\x34\n\x04tell\x18\t \x01(\x0b\x32$.riverrun_server.peer.v1.TellOffsetsH\x00\x42\x06\n\x04kind\"D\n\x0cStoreOffsets\x12\x34\n\x07offsets\x18\x01 \x03(\x0b\x32#.riverrun_server.peer.v1.KeptOffset\"\r\n\x0bTellOffsets\"\x97\x01\n\nKeptOffset\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12\x19\n\x0cleader_epoch\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x10\n\x08metadata\x18\x05 \x01(\t\x12\x16\n\x0e\x63ommit_time_ms\x18\x06 \x01(\x03\x42\x0f\n\r_leader_epoch\"\xdc\x01\n\x11\x43oordinatorAnswer\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\x03\x12\x38\n\x06stored\x18\x02 \x01(\x0b\x32&.riverrun_server.peer.v1.OffsetsStoredH\x00\x12\x34\n\x04told\x18\x03 \x01(\x0b\x32$.riverrun_server.peer.v1.OffsetsToldH\x00\x12>\n\x07refused\x18\x04 \x01(\x0b\x32+.riverrun_server.peer.v1.CoordinatorRefusalH\x00\x42\x06\n\x04kind\"\x0f\n\rOffsetsStored\"Q\n\x0bOffsetsTold\x12\x34\n\x07offsets\x18\x01 \x03(\x0b\x32#.riverrun_server.peer.v1.KeptOffset\x12\x0c\n\x04more\x18\x02 \x01(\x08\"G\n\x12\x43oordinatorRefusal\x12\x0e\n\x06reason\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x10\n\x08\x64\x65\x66inite\x18\x03 \x01(\x08\x32\x80\x01\n\x13\x43oordinationService\x12i\n\nCoordinate\x12*.riverrun_server.peer.v1.CoordinateRequest\x1a+.riverrun_server.peer.v1.CoordinateResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*riverrun_server/peer/v1/coordination.proto\x12\x17riverrun_server.peer.v1\x1a%riverrun_server/peer/v1/gateway.proto\x1a)riverrun_server/peer/v1/replication.proto\"~\n\x11\x43oordinateRequest\x12\x31\n\x05hello\x18\x01 \x01(\x0b\x32\".riverrun_server.peer.v1.PeerHello\x12\x36\n\x04\x63\x61ll\x18\x02 \x01(\x0b\x32(.riverrun_server.peer.v1.CoordinatorCall\"\x83\x01\n\x12\x43oordinateResponse\x12\x31\n\x05hello\x18\x01 \x01(\x0b\x32\".riverrun_server.peer.v1.PeerHello\x12:\n\x06\x61nswer\x18\x02 \x01(\x0b\x32*.riverrun_server.peer.v1.CoordinatorAnswer\"\xad\x02\n\x0f\x43oordinatorCall\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\x03\x12/\n\x06origin\x18\x02 \x01(\x0b\x32\x1f.riverrun_server.peer.v1.Origin\x12\x10\n\x08topic_id\x18\x03 \x01(\x0c\x12\x11\n\tpartition\x18\x04 \x01(\x05\x12\x14\n\x0cleader_epoch\x18\x05 \x01(\x03\x12\x10\n\x08group_id\x18\x06 \x01(\t\x12\x15\n\rexpires_at_ms\x18\x07 \x01(\x03\x12\x36\n\x05store\x18\x08 \x01(\x0b\x32%.riverrun_server.peer.v1.StoreOffsetsH\x00\x12\x34\n\x04tell\x18\t \x01(\x0b\x32$.riverrun_server.peer.v1.TellOffsetsH\x00\x42\x06\n\x04kind\"D\n\x0cStoreOffsets\x12\x34\n\x07offsets\x18\x01 \x03(\x0b\x32#.riverrun_server.peer.v1.KeptOffset\"\r\n\x0bTellOffsets\"\x97\x01\n\nKeptOffset\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12\x19\n\x0cleader_epoch\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x10\n\x08metadata\x18\x05 \x01(\t\x12\x16\n\x0e\x63ommit_time_ms\x18\x06 \x01(\x03\x42\x0f\n\r_leader_epoch\"\xdc\x01\n\x11\x43oordinatorAnswer\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\x03\x12\x38\n\x06stored\x18\x02 \x01(\x0b\x32&.riverrun_server.peer.v1.OffsetsStoredH\x00\x12\x34\n\x04told\x18\x03 \x01(\x0b\x32$.riverrun_server.peer.v1.OffsetsToldH\x00\x12>\n\x07refused\x18\x04 \x01(\x0b\x32+.riverrun_server.peer.v1.CoordinatorRefusalH\x00\x42\x06\n\x04kind\"\x0f\n\rOffsetsStored\"Q\n\x0bOffsetsTold\x12\x34\n\x07offsets\x18\x01 \x03(\x0b\x32#.riverrun_server.peer.v1.KeptOffset\x12\x0c\n\x04more\x18\x02 \x01(\x08\"G\n\x12\x43oordinatorRefusal\x12\x0e\n\x06reason\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x10\n\x08\x64\x65\x66inite\x18\x03 \x01(\x08\x32\x80\x01\n\x13\x43oordinationService\x12i\n\nCoordinate\x12*.riverrun_server.peer.v1.CoordinateRequest\x1a+.riverrun_server.peer.v1.CoordinateResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'riverrun_server.peer.v1.coordination_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_COORDINATEREQUEST']._serialized_start=114
-  _globals['_COORDINATEREQUEST']._serialized_end=240
-  _globals['_COORDINATERESPONSE']._serialized_start=243
-  _globals['_COORDINATERESPONSE']._serialized_end=374
-  _globals['_CALLORIGIN']._serialized_start=376
-  _globals['_CALLORIGIN']._serialized_end=439
-  _globals['_COORDINATORCALL']._serialized_start=442
-  _globals['_COORDINATORCALL']._serialized_end=747
-  _globals['_STOREOFFSETS']._serialized_start=749
-  _globals['_STOREOFFSETS']._serialized_end=817
-  _globals['_TELLOFFSETS']._serialized_start=819
-  _globals['_TELLOFFSETS']._serialized_end=832
-  _globals['_KEPTOFFSET']._serialized_start=835
-  _globals['_KEPTOFFSET']._serialized_end=986
-  _globals['_COORDINATORANSWER']._serialized_start=989
-  _globals['_COORDINATORANSWER']._serialized_end=1209
-  _globals['_OFFSETSSTORED']._serialized_start=1211
-  _globals['_OFFSETSSTORED']._serialized_end=1226
-  _globals['_OFFSETSTOLD']._serialized_start=1228
-  _globals['_OFFSETSTOLD']._serialized_end=1309
-  _globals['_COORDINATORREFUSAL']._serialized_start=1311
-  _globals['_COORDINATORREFUSAL']._serialized_end=1382
-  _globals['_COORDINATIONSERVICE']._serialized_start=1385
-  _globals['_COORDINATIONSERVICE']._serialized_end=1513
+  _globals['_COORDINATEREQUEST']._serialized_start=153
+  _globals['_COORDINATEREQUEST']._serialized_end=279
+  _globals['_COORDINATERESPONSE']._serialized_start=282
+  _globals['_COORDINATERESPONSE']._serialized_end=413
+  _globals['_COORDINATORCALL']._serialized_start=416
+  _globals['_COORDINATORCALL']._serialized_end=717
+  _globals['_STOREOFFSETS']._serialized_start=719
+  _globals['_STOREOFFSETS']._serialized_end=787
+  _globals['_TELLOFFSETS']._serialized_start=789
+  _globals['_TELLOFFSETS']._serialized_end=802
+  _globals['_KEPTOFFSET']._serialized_start=805
+  _globals['_KEPTOFFSET']._serialized_end=956
+  _globals['_COORDINATORANSWER']._serialized_start=959
+  _globals['_COORDINATORANSWER']._serialized_end=1179
+  _globals['_OFFSETSSTORED']._serialized_start=1181
+  _globals['_OFFSETSSTORED']._serialized_end=1196
+  _globals['_OFFSETSTOLD']._serialized_start=1198
+  _globals['_OFFSETSTOLD']._serialized_end=1279
+  _globals['_COORDINATORREFUSAL']._serialized_start=1281
+  _globals['_COORDINATORREFUSAL']._serialized_end=1352
+  _globals['_COORDINATIONSERVICE']._serialized_start=1355
+  _globals['_COORDINATIONSERVICE']._serialized_end=1483
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from riverrun_server.peer.v1 import gateway_pb2 as _gateway_pb2
 from riverrun_server.peer.v1 import replication_pb2 as _replication_pb2
 import builtins as _builtins
 import sys
@@ -80,36 +81,6 @@ class CoordinateResponse(_message.Message):
 Global___CoordinateResponse: _TypeAlias = CoordinateResponse  # noqa: Y015
 
 @_typing.final
-class CallOrigin(_message.Message):
-    """CallOrigin says for whom a broker speaks."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    PRINCIPAL_FIELD_NUMBER: _builtins.int
-    LISTENER_FIELD_NUMBER: _builtins.int
-    HOPS_FIELD_NUMBER: _builtins.int
-    principal: _builtins.str
-    """Who made the call, as the broker knows that took it."""
-    listener: _builtins.str
-    """The listener on which it came in there."""
-    hops: _builtins.int
-    """How many brokers have passed it on; 1, for nobody passes it on again."""
-    def __init__(
-        self,
-        *,
-        principal: _builtins.str = ...,
-        listener: _builtins.str = ...,
-        hops: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hops", b"hops", "listener", b"listener", "principal", b"principal"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___CallOrigin: _TypeAlias = CallOrigin  # noqa: Y015
-
-@_typing.final
 class CoordinatorCall(_message.Message):
     """CoordinatorCall asks the coordinator of a group for something."""
 
@@ -139,7 +110,7 @@ class CoordinatorCall(_message.Message):
     caller has been told that nobody knows.
     """
     @_builtins.property
-    def origin(self) -> Global___CallOrigin:
+    def origin(self) -> _gateway_pb2.Origin:
         """For whom."""
 
     @_builtins.property
@@ -154,7 +125,7 @@ class CoordinatorCall(_message.Message):
         self,
         *,
         call_id: _builtins.int = ...,
-        origin: Global___CallOrigin | None = ...,
+        origin: _gateway_pb2.Origin | None = ...,
         topic_id: _builtins.bytes = ...,
         partition: _builtins.int = ...,
         leader_epoch: _builtins.int = ...,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from riverrun_server.core.errors import Reason, Refusal
@@ -130,6 +130,7 @@ REFUSALS = st.sampled_from(
 )
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.floats(0.001, 3.0), REFUSALS, st.sampled_from([None, HERE, THERE, LATER])),

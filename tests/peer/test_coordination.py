@@ -166,7 +166,7 @@ async def test_what_is_not_loaded_in_time_is_said_to_be_loading(world):
     world.groups[2].threads.gate.clear()
     await world.elect(2)
     groups = world.groups[3]
-    world.brief(0.2)
+    world.brief(3.0)
     with pytest.raises(Refusal, match="still reading its offsets") as caught:
         await groups.committed()
     assert caught.value.reason is Reason.COORDINATOR_LOADING

@@ -6,7 +6,7 @@ import asyncio
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from riverrun_server.core.errors import Reason, Refusal
@@ -52,6 +52,7 @@ class Log:
                 each.failed(FULL)
 
 
+@settings(deadline=None)
 @given(st.lists(st.sets(st.integers(0, 2), min_size=1), min_size=1, max_size=15), st.integers())
 def test_of_several_commits_the_newest_that_was_answered_well_is_found(asked, seed):
     async def run():

@@ -14,7 +14,6 @@ import uvloop
 
 from riverrun_server.assembly import (
     Shared,
-    all_partitions,
     bind,
     bind_peers,
     make_alone,
@@ -25,6 +24,7 @@ from riverrun_server.assembly import (
     make_registration,
     make_retention,
     make_services,
+    partitions_here,
 )
 from riverrun_server.config.settings import Settings
 from riverrun_server.config.show import changed
@@ -271,7 +271,7 @@ class Broker:
         metrics.unclean_recoveries.set(catalog.unclean_recoveries)
         metrics.orphan_partitions.set(len(catalog.orphans))
         metrics.metadata_followed.set_function(lambda: catalog.follows_metadata)
-        topics = keep_sampling(partial(all_partitions, catalog), metrics.topics.publish)
+        topics = keep_sampling(partial(partitions_here, catalog), metrics.topics.publish)
         spawn("figures of topics", topics, critical=False)
         figures = keep_measuring(store, self.shared.threads, metrics.store.publish)
         spawn("figures of the store", figures, critical=False)

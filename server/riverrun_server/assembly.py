@@ -22,6 +22,8 @@ from riverrun_server.core.log.hot_tail import TailBudget
 from riverrun_server.core.reading.limits import ReadingLimits
 from riverrun_server.metadata.documents import JsonDocuments
 from riverrun_server.observe.metrics import Metrics
+from riverrun_server.peer.gateway_links import GatewayLinks
+from riverrun_server.peer.gateway_service import GatewayService
 from riverrun_server.peer.hello import Myself
 from riverrun_server.peer.links import PeerLinks
 from riverrun_server.peer.server import PeerServer
@@ -32,6 +34,7 @@ from riverrun_server.rpc import admin, consumer, metadata, producer, text
 from riverrun_server.rpc.admission import Admission, Caps
 from riverrun_server.rpc.appends import AppendRules
 from riverrun_server.rpc.call_log import CallLog, CallLogRules
+from riverrun_server.rpc.caller import origin
 from riverrun_server.rpc.errors import to_proto
 from riverrun_server.rpc.listener import Listener
 from riverrun_server.rpc.server import (
@@ -48,10 +51,12 @@ from riverrun_server.runtime.broker_clock import BrokerClock
 from riverrun_server.runtime.broker_liveness import BrokerLiveness
 from riverrun_server.runtime.catalog import Catalog, CatalogServices
 from riverrun_server.runtime.clock import SystemClock, SystemDice
-from riverrun_server.runtime.cluster_member import ClusterMember, MemberServices
+from riverrun_server.runtime.cluster_member import ClusterMember, Connected, MemberServices
 from riverrun_server.runtime.flusher import Flusher
+from riverrun_server.runtime.gateway.routing import Routing
 from riverrun_server.runtime.hosting import Hosting
 from riverrun_server.runtime.in_flight import InFlightBytes
+from riverrun_server.runtime.offline_partition import OfflinePartition
 from riverrun_server.runtime.offsets import (
     OFFSETS_TOPIC,
     OFFSETS_TOPIC_CONFIGS,
@@ -164,11 +169,21 @@ def make_member(
         producer_retention_ms=settings.producers.expiry_ms,
     )
 
-    async def connect(cluster_id: str, broker_epoch: int, events: PeerEvents) -> PeerLinks:
+    async def connect(cluster_id: str, broker_epoch: int, events: PeerEvents) -> Connected:
         myself = Myself(cluster_id, settings.broker_id, broker_epoch, shared.now_ms)
-        links = PeerLinks(myself, events, shared.dice, peers.stop)
-        await peers.start((links.service.handler(),))
-        return links
+        links = PeerLinks(myself, events, shared.dice)
+        leaders = GatewayLinks(myself, shared.dice)
+        routing = Routing(settings.broker_id, leaders, origin)
+        gateways = GatewayService(myself, routing)
+        await peers.start((links.service.handler(), gateways.handler()))
+
+        async def close() -> None:
+            gateways.close()
+            await leaders.close()
+            await links.close()
+            await peers.stop()
+
+        return Connected(links, routing, close)
 
     services = MemberServices(
         store_of_metadata,
@@ -381,18 +396,19 @@ def bind(shared: Shared, services: Sequence[Service]) -> tuple[list[ListenerServ
     return servers, status
 
 
-def all_partitions(catalog: Catalog) -> Iterator[PartitionAccess]:
-    """Yield every partition of this broker, those that serve nothing included."""
+def partitions_here(catalog: Catalog) -> Iterator[PartitionAccess]:
+    """Yield every partition of this broker, those that it cannot open included."""
+    yield from catalog.held()
     for name in list(catalog.topics.names):
         topic = catalog.topics.get(name)
         if topic is not None:
-            yield from topic.partitions
+            yield from (each for each in topic.partitions if isinstance(each, OfflinePartition))
 
 
 def retained_partitions(catalog: Catalog) -> Iterator[Retained]:
     """Yield the partitions that are stored here and could be opened."""
     held = (LocalPartition, ReplicatedPartition)
-    return (each for each in all_partitions(catalog) if isinstance(each, held))
+    return (each for each in catalog.held() if isinstance(each, held))
 
 
 def _service(name: str, handler: grpc.GenericRpcHandler) -> Service:

@@ -221,7 +221,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     DEADLINE_EXCEEDED, unknown.
     """
     ERROR_REASON_COORDINATOR_LOADING: _ErrorReason.ValueType  # 70
-    """The group's coordinator is still reading its state; ask again.
+    """The group's coordinator is still reading its state, or another broker is only just becoming it; ask
+    again.
     UNAVAILABLE, nothing happened.
     """
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 90
@@ -407,7 +408,8 @@ ERROR_REASON_REQUEST_TIMED_OUT: ErrorReason.ValueType  # 64
 DEADLINE_EXCEEDED, unknown.
 """
 ERROR_REASON_COORDINATOR_LOADING: ErrorReason.ValueType  # 70
-"""The group's coordinator is still reading its state; ask again.
+"""The group's coordinator is still reading its state, or another broker is only just becoming it; ask
+again.
 UNAVAILABLE, nothing happened.
 """
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 90

@@ -25,7 +25,8 @@ stands, it is one object `{"error": {"reason", "message", "outcome", "exit_code"
 error, and everything on standard output is JSON. `outcome` is `nothing happened`, `partly happened`
 or `unknown`; beside it stand the numbers of what was done: of `produce` those that its help names,
 `printed_records` of `consume`, `trimmed` (partitions) of `topic trim`, `moved` of
-`group reset-offsets`. Tables fit a terminal, with colours where `rich` is installed
+`group reset-offsets`, `elected` of `cluster elect-leaders`; of `cluster drain` what is left, `leads`
+and `in_sync_replicas`. Tables fit a terminal, with colours where `rich` is installed
 (`pip install rich`); in a pipe they are plain text with nothing cut.
 
 `topic delete`, `topic trim` and `group reset-offsets` ask before they do what cannot be taken back.

@@ -46,6 +46,13 @@ from riverrun.errors import (
 )
 
 if TYPE_CHECKING:
+    from riverrun._core.cluster_descriptions import (
+        BrokerDescription,
+        ClusterDescription,
+        DrainResult,
+        ElectionResult,
+        LackingPartition,
+    )
     from riverrun._core.descriptions import (
         BrokerInfo,
         ClusterInfo,
@@ -72,14 +79,19 @@ if TYPE_CHECKING:
 
 _LATE = {
     "Admin": "riverrun.admin",
+    "BrokerDescription": "riverrun._core.cluster_descriptions",
     "BrokerInfo": "riverrun._core.descriptions",
     "Client": "riverrun.client",
+    "ClusterDescription": "riverrun._core.cluster_descriptions",
     "ClusterInfo": "riverrun._core.descriptions",
     "ConfigEntry": "riverrun._core.descriptions",
     "Consumer": "riverrun.consumer",
     "ConsumerStatistics": "riverrun._core.reader_statistics",
     "Deserializer": "riverrun.deserializers",
+    "DrainResult": "riverrun._core.cluster_descriptions",
     "Durations": "riverrun._core.histogram",
+    "ElectionResult": "riverrun._core.cluster_descriptions",
+    "LackingPartition": "riverrun._core.cluster_descriptions",
     "OnDelivery": "riverrun.producer",
     "Partitioner": "riverrun._core.partitioner",
     "Limits": "riverrun._core.descriptions",
@@ -98,10 +110,12 @@ _LATE = {
 
 __all__ = [
     "Admin",
+    "BrokerDescription",
     "BrokerInfo",
     "BufferFullError",
     "Client",
     "ClosedError",
+    "ClusterDescription",
     "ClusterInfo",
     "CommitMode",
     "CommittedOffset",
@@ -111,10 +125,13 @@ __all__ = [
     "CorruptDataError",
     "DeserializationError",
     "Deserializer",
+    "DrainResult",
     "Durations",
+    "ElectionResult",
     "FatalError",
     "From",
     "Headers",
+    "LackingPartition",
     "Last",
     "Limits",
     "NewRecord",

@@ -1,4 +1,4 @@
-"""Make, look at, change and delete topics, and look at the offsets of groups."""
+"""Make, look at, change and delete topics, look at groups and brokers, and say who leads."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ from riverrun._core.argument_checks import (
     whole_number,
 )
 from riverrun._core.attempts import Attempts
+from riverrun._core.cluster_descriptions import (
+    ClusterDescription,
+    DrainResult,
+    ElectionResult,
+)
 from riverrun._core.descriptions import (
     ClusterInfo,
     PartitionOffset,
@@ -22,8 +27,14 @@ from riverrun._core.descriptions import (
 )
 from riverrun._core.records import CommittedOffset, From, TopicPartition
 from riverrun._net.channel import Connection, Connections
+from riverrun._net.cluster_calls import (
+    describe_cluster,
+    drain_broker,
+    elect_leaders,
+    fetch_cluster,
+)
 from riverrun._net.configs import config_texts
-from riverrun._net.describing import cluster_info, topic_description, topic_info
+from riverrun._net.describing import topic_description, topic_info
 from riverrun._net.failures import from_proto
 from riverrun._net.offsets import (
     commit_group_offsets,
@@ -32,7 +43,6 @@ from riverrun._net.offsets import (
     offset_query,
 )
 from riverrun.v1 import admin_pb2 as pb
-from riverrun.v1 import metadata_pb2
 
 
 class Admin:
@@ -288,19 +298,55 @@ class Admin:
             for broker in (await admin.cluster()).brokers:
                 print(broker.broker_id, broker.endpoint)
         """
-        names = texts("topics", topics, 'names, as ["orders"]')
-        request = metadata_pb2.GetMetadataRequest(topics=names)
-        answer = await self._connections.call(
-            lambda connection, timeout_s: connection.metadata.GetMetadata(
-                request, timeout=timeout_s
-            ),
-            "get metadata",
-            attempts=Attempts(changes=False),
-        )
-        for topic in answer.cluster.topics:
-            if topic.HasField("error"):
-                raise from_proto(topic.error, f"topic {topic.topic}")
-        return cluster_info(answer.cluster)
+        return await fetch_cluster(self._connections, topics)
+
+    async def describe_cluster(self) -> ClusterDescription:
+        """Tell how the cluster is: what each broker leads and holds, and which partitions lack something.
+
+        Example:
+            for broker in (await admin.describe_cluster()).brokers:
+                print(broker.broker_id, broker.leaders, broker.replicas, broker.fenced)
+        """
+        return await describe_cluster(self._connections)
+
+    async def elect_leaders(
+        self, targets: Iterable[str | TopicPartition] = ()
+    ) -> tuple[ElectionResult, ...]:
+        """Make the first replica of partitions their leader, where it is in sync and serves.
+
+        The brokers do that by themselves, a few partitions a second; this does it at once.
+
+        Args:
+            targets: topics, or single partitions; none is everything.
+
+        Returns:
+            A result for each partition; without targets, only for those that another broker led.
+
+        Example:
+            for result in await admin.elect_leaders(["orders"]):
+                print(result.partition, result.outcome, result.leader, result.error)
+        """
+        return await elect_leaders(self._connections, targets)
+
+    async def drain_broker(
+        self, broker_id: int, *, undo: bool = False, force: bool = False
+    ) -> DrainResult:
+        """Take a broker out of service: it hands on what it leads, and leaves the replicas in sync.
+
+        It returns once that is decided; `describe_cluster` tells how far the broker has come. With `undo`
+        it serves again, as its next process does in any case.
+
+        Raises:
+            UsageError: there is no such broker, it is fenced, it is the last one; or partitions would have
+                no leader, or too few replicas in sync, and `force` is False.
+
+        Example:
+            try:
+                await admin.drain_broker(3)
+            except riverrun.UsageError as error:
+                print(error.reason, error.message)
+        """
+        return await drain_broker(self._connections, broker_id, undo=undo, force=force)
 
 
 def _trim_result(result: pb.TrimResult, attempts: Attempts) -> TrimResult:

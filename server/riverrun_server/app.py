@@ -14,18 +14,16 @@ import uvloop
 
 from riverrun_server.assembly import (
     Shared,
-    all_partitions,
     bind,
-    bind_peers,
     make_alone,
     make_catalog,
-    make_liveness,
-    make_member,
     make_offsets,
     make_registration,
     make_retention,
     make_services,
+    partitions_here,
 )
+from riverrun_server.cluster_assembly import bind_peers, make_liveness, make_member, peer_endpoint
 from riverrun_server.config.settings import Settings
 from riverrun_server.config.show import changed
 from riverrun_server.http import ProbeServer
@@ -124,8 +122,9 @@ class Broker:
         self._stop_in_order(servers, status)
         self.health.life = Life.REGISTERING
         await status.starting()
+        reached = "" if peers is None else peer_endpoint(shared.settings, peers)
         with without_metadata_no_start():
-            await catalog.start(make_registration(shared, store, servers, peers))
+            await catalog.start(make_registration(shared, store, servers, reached))
         spawn("catalog", catalog.run())
         spawn("group offsets", offsets.run())
         spawn("retention", make_retention(shared, catalog, store).run())
@@ -271,7 +270,7 @@ class Broker:
         metrics.unclean_recoveries.set(catalog.unclean_recoveries)
         metrics.orphan_partitions.set(len(catalog.orphans))
         metrics.metadata_followed.set_function(lambda: catalog.follows_metadata)
-        topics = keep_sampling(partial(all_partitions, catalog), metrics.topics.publish)
+        topics = keep_sampling(partial(partitions_here, catalog), metrics.topics.publish)
         spawn("figures of topics", topics, critical=False)
         figures = keep_measuring(store, self.shared.threads, metrics.store.publish)
         spawn("figures of the store", figures, critical=False)

@@ -12,9 +12,9 @@ import grpc
 
 from riverrun_server.config.settings import Settings
 from riverrun_server.core.admission import ByteBudget, DiskGate
-from riverrun_server.core.cluster.changes import NewTopic, TopicPolicy
-from riverrun_server.core.cluster.topic_config import TopicConfig, canonical
-from riverrun_server.core.cluster.values import BrokerRegistration, Id, Incarnations, LiveProcess
+from riverrun_server.core.cluster.changes import TopicPolicy
+from riverrun_server.core.cluster.topic_config import TopicConfig
+from riverrun_server.core.cluster.values import BrokerRegistration, Id, Incarnations
 from riverrun_server.core.guarded_clock import TimeGap
 from riverrun_server.core.limits import Limits
 from riverrun_server.core.log.batch import PartitionId
@@ -22,39 +22,30 @@ from riverrun_server.core.log.hot_tail import TailBudget
 from riverrun_server.core.reading.limits import ReadingLimits
 from riverrun_server.metadata.documents import JsonDocuments
 from riverrun_server.observe.metrics import Metrics
-from riverrun_server.peer.hello import Myself
-from riverrun_server.peer.links import PeerLinks
-from riverrun_server.peer.server import PeerServer
 from riverrun_server.ports.metadata import MetadataStore
 from riverrun_server.ports.partitions import PartitionAccess
-from riverrun_server.ports.peers import PeerEvents
 from riverrun_server.rpc import admin, consumer, metadata, producer, text
 from riverrun_server.rpc.admission import Admission, Caps
 from riverrun_server.rpc.appends import AppendRules
 from riverrun_server.rpc.call_log import CallLog, CallLogRules
 from riverrun_server.rpc.errors import to_proto
-from riverrun_server.rpc.listener import Listener
 from riverrun_server.rpc.server import (
     ListenerServer,
     ServerOptions,
     Service,
     ServingStatus,
-    check_free,
     connection_shares,
 )
 from riverrun_server.rpc.streams import Streams
 from riverrun_server.runtime.alone import Alone
 from riverrun_server.runtime.broker_clock import BrokerClock
-from riverrun_server.runtime.broker_liveness import BrokerLiveness
 from riverrun_server.runtime.catalog import Catalog, CatalogServices
 from riverrun_server.runtime.clock import SystemClock, SystemDice
-from riverrun_server.runtime.cluster_member import ClusterMember, MemberServices
 from riverrun_server.runtime.flusher import Flusher
 from riverrun_server.runtime.hosting import Hosting
 from riverrun_server.runtime.in_flight import InFlightBytes
+from riverrun_server.runtime.offline_partition import OfflinePartition
 from riverrun_server.runtime.offsets import (
-    OFFSETS_TOPIC,
-    OFFSETS_TOPIC_CONFIGS,
     GroupOffsets,
     GroupOffsetsSettings,
 )
@@ -62,13 +53,10 @@ from riverrun_server.runtime.partition import LocalPartition
 from riverrun_server.runtime.partition_services import PartitionServices
 from riverrun_server.runtime.reader import ReadingServices
 from riverrun_server.runtime.replication.partition import ReplicatedPartition
-from riverrun_server.runtime.replication.replica_log import ReplicaServices
 from riverrun_server.runtime.retention import Look, Retained, Retention, last_persisted_ms
-from riverrun_server.runtime.supervisor import CannotStart
 from riverrun_server.runtime.threads import PoolThreads
 from riverrun_server.storage.options import connections
 from riverrun_server.storage.rocks_store import RocksStore
-from riverrun_server.wire.stored import scan_batch
 
 # Short reads of the disk; more threads only wait for the same lock of the interpreter.
 _READ_THREADS = 4
@@ -135,7 +123,7 @@ class Shared:
 
 def make_alone(shared: Shared, store: RocksStore, flusher: Flusher) -> Hosting:
     """Return how a broker without others holds its partitions, which are opened in `store`."""
-    settings, services = shared.settings, _partition_services(shared, store, flusher)
+    settings, services = shared.settings, partition_services(shared, store, flusher)
 
     def open_partition(
         topic: str, partition: PartitionId, config: TopicConfig, leader_epoch: int
@@ -143,50 +131,6 @@ def make_alone(shared: Shared, store: RocksStore, flusher: Flusher) -> Hosting:
         return LocalPartition(topic, partition, config, leader_epoch, services)
 
     return Alone(open_partition, settings.broker_id, str(settings.data_dir))
-
-
-def make_member(
-    shared: Shared,
-    store: RocksStore,
-    store_of_metadata: MetadataStore,
-    flusher: Flusher,
-    liveness: BrokerLiveness,
-    peers: PeerServer,
-) -> ClusterMember:
-    """Return how one broker of several holds replicas, and what it owes the others."""
-    settings = shared.settings
-    replicas = ReplicaServices(
-        store,
-        shared.tails,
-        scan_batch,
-        shared.now_ms,
-        flusher.fail,
-        producer_retention_ms=settings.producers.expiry_ms,
-    )
-
-    async def connect(cluster_id: str, broker_epoch: int, events: PeerEvents) -> PeerLinks:
-        myself = Myself(cluster_id, settings.broker_id, broker_epoch, shared.now_ms)
-        links = PeerLinks(myself, events, shared.dice, peers.stop)
-        await peers.start((links.service.handler(),))
-        return links
-
-    services = MemberServices(
-        store_of_metadata,
-        JsonDocuments(),
-        liveness,
-        shared.clock,
-        shared.dice,
-        _policy(shared),
-        _partition_services(shared, store, flusher),
-        replicas,
-        connect,
-        (
-            NewTopic(
-                OFFSETS_TOPIC, settings.offsets.partitions, 0, canonical(OFFSETS_TOPIC_CONFIGS)
-            ),
-        ),
-    )
-    return ClusterMember(settings.broker_id, services)
 
 
 def make_catalog(
@@ -207,14 +151,14 @@ def make_catalog(
             flusher.durable,
             shared.clock,
             shared.dice,
-            _policy(shared),
+            topic_policy(shared),
             settings.broker_id,
             str(settings.data_dir),
         )
     )
 
 
-def _policy(shared: Shared) -> TopicPolicy:
+def topic_policy(shared: Shared) -> TopicPolicy:
     settings = shared.settings
     return TopicPolicy(
         shared.limits,
@@ -224,7 +168,7 @@ def _policy(shared: Shared) -> TopicPolicy:
     )
 
 
-def _partition_services(shared: Shared, store: RocksStore, flusher: Flusher) -> PartitionServices:
+def partition_services(shared: Shared, store: RocksStore, flusher: Flusher) -> PartitionServices:
     settings = shared.settings
     return PartitionServices(
         store,
@@ -242,52 +186,25 @@ def make_registration(
     shared: Shared,
     store: RocksStore,
     servers: Sequence[ListenerServer],
-    peers: PeerServer | None,
+    peer_endpoint: str,
 ) -> BrokerRegistration:
-    """Return what this process says of itself to the cluster."""
+    """Return what this process says of itself to the cluster.
+
+    Args:
+        shared: what nearly every part is given.
+        store: whose incarnations count.
+        servers: where clients connect.
+        peer_endpoint: where other brokers do; empty where they cannot.
+    """
     settings, identity = shared.settings, store.identity
     return BrokerRegistration(
         broker_id=settings.broker_id,
         incarnations=Incarnations(Id(identity.fsync), Id(identity.relaxed)),
         endpoints={each.listener.name: str(each.listener.advertised) for each in servers},
-        peer_endpoint=_peer_endpoint(settings, peers),
+        peer_endpoint=peer_endpoint,
         rack=settings.rack,
         host=settings.host,
         start_time_ms=shared.clock.wall_ms(),
-    )
-
-
-def _peer_endpoint(settings: Settings, peers: PeerServer | None) -> str:
-    if peers is None:
-        return ""
-    advertised = settings.peer_advertised
-    return str(advertised if advertised.port else advertised._replace(port=peers.port))
-
-
-def bind_peers(settings: Settings) -> PeerServer:
-    """Return what other brokers connect to, its port bound.
-
-    Raises:
-        CannotStart: the port cannot be bound.
-    """
-    address = settings.peer_address
-    check_free(Listener(name="peers", bind=address, advertised=address))
-    try:
-        return PeerServer(str(address))
-    except RuntimeError as error:
-        raise CannotStart(f"peer.listen {address}: {error}") from error
-
-
-def make_liveness(shared: Shared, store: RocksStore, metadata: MetadataStore) -> BrokerLiveness:
-    """Return what keeps other processes from being this broker."""
-    settings = shared.settings
-    process = LiveProcess(
-        incarnation=Id(store.identity.fsync),
-        host=settings.host,
-        start_time_ms=shared.clock.wall_ms(),
-    )
-    return BrokerLiveness(
-        metadata, JsonDocuments(), shared.clock, shared.dice, settings.broker_id, process
     )
 
 
@@ -381,18 +298,19 @@ def bind(shared: Shared, services: Sequence[Service]) -> tuple[list[ListenerServ
     return servers, status
 
 
-def all_partitions(catalog: Catalog) -> Iterator[PartitionAccess]:
-    """Yield every partition of this broker, those that serve nothing included."""
+def partitions_here(catalog: Catalog) -> Iterator[PartitionAccess]:
+    """Yield every partition of this broker, those that it cannot open included."""
+    yield from catalog.held()
     for name in list(catalog.topics.names):
         topic = catalog.topics.get(name)
         if topic is not None:
-            yield from topic.partitions
+            yield from (each for each in topic.partitions if isinstance(each, OfflinePartition))
 
 
 def retained_partitions(catalog: Catalog) -> Iterator[Retained]:
     """Yield the partitions that are stored here and could be opened."""
     held = (LocalPartition, ReplicatedPartition)
-    return (each for each in all_partitions(catalog) if isinstance(each, held))
+    return (each for each in catalog.held() if isinstance(each, held))
 
 
 def _service(name: str, handler: grpc.GenericRpcHandler) -> Service:

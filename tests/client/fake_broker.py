@@ -56,6 +56,10 @@ class FakeBroker:
         refusals: how often a subscription was told that it cannot have a partition.
         refuse_streams: what to answer to subscriptions instead, once each.
         streams_to_leave: so many subscriptions end with a GoingAway just after they have begun.
+        clusters: answers to DescribeCluster, in order; the last one stays.
+        elections: answers to ElectLeaders, in order; the last one stays.
+        drains: answers to DrainBroker, in order; the last one stays.
+        asked: the requests of those three.
         errors_may_come: until set, a subscription hears of no partition that it cannot begin.
     """
 
@@ -72,6 +76,10 @@ class FakeBroker:
         self.refusals = 0
         self.refuse_streams: list[FakeRefusal] = []
         self.streams_to_leave = 0
+        self.clusters: list[admin_pb2.DescribeClusterResponse] = []
+        self.elections: list[admin_pb2.ElectLeadersResponse] = []
+        self.drains: list[admin_pb2.DrainBrokerResponse] = []
+        self.asked: list[Any] = []
         self.errors_may_come = asyncio.Event()
         self.errors_may_come.set()
         self.fail_to_begin: list[FakeRefusal] = []
@@ -287,6 +295,20 @@ class FakeAdminService(admin_pb2_grpc.AdminServiceServicer):
             await abort(context, FakeRefusal("TOPIC_ID_MISMATCH", "made anew"))
         del self._broker.topics[request.topic]
         return admin_pb2.DeleteTopicResponse()
+
+    async def DescribeCluster(self, request, context):  # noqa: N802
+        return await self._next(self._broker.clusters, "DescribeCluster", request, context)
+
+    async def ElectLeaders(self, request, context):  # noqa: N802
+        return await self._next(self._broker.elections, "ElectLeaders", request, context)
+
+    async def DrainBroker(self, request, context):  # noqa: N802
+        return await self._next(self._broker.drains, "DrainBroker", request, context)
+
+    async def _next(self, answers, name, request, context):
+        self._broker.asked.append(request)
+        await self._broker.note(name, context)
+        return answers.pop(0) if len(answers) > 1 else answers[0]
 
     async def _found(self, name: str, context: grpc.aio.ServicerContext) -> FakeTopic:
         topic = self._broker.topics.get(name)

@@ -119,6 +119,12 @@ CALLS = [
     (lambda c: c.admin().group_offsets("g", ["t"]), "'t' names no partition"),
     (lambda c: c.admin().commit_group_offsets("g", {PLACE: 1.5}), "commit for t.0. is 1.5"),
     (lambda c: c.admin().cluster("orders"), "topics is 'orders'; it must be names"),
+    (lambda c: c.admin().elect_leaders("orders"), "targets is 'orders'; it must be topics"),
+    (lambda c: c.admin().elect_leaders(PLACE), "targets is .*it must be topics or partitions"),
+    (lambda c: c.admin().elect_leaders([("orders", 1)]), "a target is"),
+    (lambda c: c.admin().elect_leaders([""]), "the topic's name is empty"),
+    (lambda c: c.admin().drain_broker("3"), "broker_id is '3'"),
+    (lambda c: c.admin().drain_broker(-1), "broker_id is -1"),
     (lambda c: c.close(timeout_s="1"), "timeout_s is '1'"),
 ]
 

@@ -6,9 +6,17 @@ import asyncio
 
 import pytest
 
-from riverrun import Limits, ServerInfo, Storage
+from riverrun import (
+    BrokerDescription,
+    ClusterDescription,
+    LackingPartition,
+    Limits,
+    ServerInfo,
+    Storage,
+)
 from riverrun.cli.broker_checks import check_disk, check_open_files
 from riverrun.cli.checks import check_address, check_clock, check_limits, check_version
+from riverrun.cli.cluster_checks import judge_brokers, judge_replicas
 
 
 @pytest.mark.parametrize(
@@ -108,3 +116,77 @@ def test_a_disk_of_which_the_broker_says_nothing_is_not_judged(storage):
 )
 def test_few_open_files_are_a_warning(limit, states):
     assert [finding.state for finding in check_open_files(limit)] == states
+
+
+def cluster(*brokers, lacking=(), controller=2, partitions=9):
+    return ClusterDescription(
+        "c", 1, 1, controller, brokers, partitions=partitions, lacking=tuple(lacking)
+    )
+
+
+def member(broker, **fields):
+    return BrokerDescription(broker, f"h{broker}:7171", **fields)
+
+
+def test_brokers_that_all_serve_are_one_finding():
+    (finding,) = judge_brokers(cluster(member(1), member(2)))
+    assert (finding.check, finding.state) == ("brokers", "ok")
+    assert finding.found == "2, none fenced or draining, broker 2 controls"
+
+
+def test_a_broker_that_is_alone_needs_nobody_who_controls():
+    (finding,) = judge_brokers(cluster(member(1), controller=-1))
+    assert (finding.state, finding.found) == ("ok", "1, none fenced or draining")
+
+
+@pytest.mark.parametrize(
+    ("fields", "state", "found", "advice"),
+    [
+        ({"fenced": True, "host": "m3"}, "failed", "is fenced: it is not seen alive", "on m3"),
+        ({"fenced": True, "draining": True}, "failed", "is fenced", "start it, or see its log"),
+        ({"alive": False}, "warning", "is not seen alive", "it is fenced within seconds"),
+        ({"draining": True, "leaders": 2}, "warning", "leads 2 partitions", "drain 3 --undo"),
+        ({"draining": True}, "warning", "drains, and leads nothing", "stop or restart it"),
+    ],
+)
+def test_a_broker_that_does_not_serve_is_told_with_what_to_do(fields, state, found, advice):
+    (finding,) = judge_brokers(cluster(member(1), member(2), member(3, **fields)))
+    assert (finding.check, finding.state) == ("broker", state)
+    assert finding.found.startswith("broker 3 ")
+    assert found in finding.found
+    assert advice in finding.advice
+
+
+def test_a_cluster_that_nobody_controls_has_failed():
+    (finding,) = judge_brokers(cluster(member(1), member(2), controller=-1))
+    assert (finding.check, finding.state) == ("controller", "failed")
+
+
+def lacking(partition, leader, isr, least=2):
+    return LackingPartition("t", partition, leader, 0, 0, (1, 2, 3), isr, (), least)
+
+
+def test_replicas_that_are_behind_are_a_warning_and_too_few_in_sync_a_failure():
+    short = [lacking(number, 1, (1,)) for number in range(7)]
+    found = cluster(member(1), lacking=[lacking(9, -1, (1,)), *short, lacking(8, 1, (1, 2))])
+    failed, behind = judge_replicas(found)
+    assert (failed.check, failed.state) == ("replicas", "failed")
+    assert failed.found.startswith("7 partitions (t[0], t[1], t[2], t[3], t[4] and 2 more) cannot ")
+    assert failed.advice.startswith("start brokers 2, 3, or wait")
+    assert (behind.state, behind.found) == (
+        "warning",
+        "1 partition (t[8]) with replicas that are not in sync",
+    )
+    assert behind.advice.startswith("start broker 3, or wait until caught up")
+
+
+def test_a_topic_that_needs_more_replicas_than_it_has_is_told_so():
+    alone = LackingPartition("t", 0, 1, 0, 0, (1,), (1,), (), 2)
+    (finding,) = judge_replicas(cluster(member(1), lacking=[alone]))
+    assert "lower min.insync.replicas" in finding.advice
+
+
+def test_replicas_that_are_all_in_sync_are_well_and_none_are_nothing():
+    (finding,) = judge_replicas(cluster(member(1)))
+    assert (finding.state, finding.found) == ("ok", "9 partitions, all in sync")
+    assert judge_replicas(cluster(member(1), partitions=0)) == []

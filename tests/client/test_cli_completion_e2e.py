@@ -84,6 +84,8 @@ def prompt(cli, tmp_path_factory):
         ("riverrun --bootstrap ADDRESS consu", "me "),
         ("riverrun consume --bootstrap ADDRESS,127.0.0.1:71", "71 "),
         ("riverrun consume --bootstrap=127.0.0.1:71", "71 "),
+        ("riverrun cluster drain --bootstrap ADDRESS ", "1 "),
+        ("riverrun cluster elect-leaders --all --bootstrap ADDRESS or", "ders "),
         ("riverrun topic alter t --config=fsync=true --config retention.m", "s="),
         ("riverrun topic offsets --bootstrap ADDRESS --at @1000 or", "ders "),
         ("A=1:2 riverrun consume --format '%k=%s: %v' --bootstrap ADDRESS or", "ders "),

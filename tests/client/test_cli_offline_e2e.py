@@ -131,8 +131,8 @@ def test_produce_tells_at_once_and_fails_with_what_the_broker_said(crashed, cli)
 def test_describe_tells_the_whole_reason_below_the_table_and_in_json(crashed, cli):
     lines = cli.out("topic", "describe", "half").decode().splitlines()
     # The loss that was accepted raised the epoch by a thousand (see core.cluster.election).
-    assert lines[7].split()[:5] == ["0", "1", "1002", "1", "1"]
-    assert lines[8].split() == ["1", "none", "0", "1", "1", "-", "-", "-", "-"]
+    assert lines[8].split()[:5] == ["0", "1", "1002/2", "1", "1"]
+    assert lines[9].split() == ["1", "none", "0/0", "1", "1", "-", "-", "-", "-"]
     (reason,) = [line for line in lines if line.startswith("partition 1: half-1 is offline")]
     assert told(crashed) in reason
     fine, lost = cli.json("topic", "describe", "half")["partitions"]

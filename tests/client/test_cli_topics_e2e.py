@@ -182,7 +182,49 @@ def test_the_cluster_tells_its_brokers(cli):
     assert broker["endpoint"] == cli.env["RIVERRUN_BOOTSTRAP"]
     assert cluster["served_by"] == broker["broker_id"]
     assert cluster["partitions"] == broker["leads"]
+    assert (broker["state"], broker["controller"], broker["alive"]) == ("ok", False, True)
+    assert broker["in_sync_replicas"] == broker["replicas"] == cluster["partitions"]
+    assert (cluster["controller"], cluster["lacking"]) == (None, [])
     assert cluster["cluster_id"] in cli.out("cluster", "describe").decode()
+
+
+def test_a_broker_that_is_alone_elects_nobody_and_does_not_drain(cli):
+    cli.run("topic", "create", "steady")
+    assert cli.json("cluster", "elect-leaders", "--all") == []
+    (same,) = cli.json("cluster", "elect-leaders", "steady:0")
+    assert (same["outcome"], same["leader"]) == ("unchanged", 1)
+    said = cli.error("cluster", "drain", "1", "--force", code=Exit.FAILED)
+    assert "broker 1 is the last one that serves and does not drain" in said
+    assert "steady[0]" in said or " more)" in said
+    said = cli.error("cluster", "drain", "7", code=Exit.NOT_FOUND)
+    assert said == "error: drain broker 7: there is no broker 7; registered are 1"
+    assert cli.run("cluster", "drain", "1", "--undo").stderr == b"broker 1 did not drain\n"
+
+
+def test_a_description_tells_who_is_in_sync_in_which_epochs_and_fits_80_columns(cli):
+    cli.run("topic", "create", "wide", "--partitions", "2")
+    cli.run("produce", "wide", "--partition", "1", stdin=b"x\n" * 123_456)
+    lines = cli.out("topic", "describe", "wide").decode().splitlines()
+    assert ["min", "in", "sync", "1"] in [line.split() for line in lines]
+    (heading,) = [line for line in lines if line.startswith("PARTITION")]
+    assert heading.split() == [
+        "PARTITION",
+        "LEADER",
+        "EPOCHS",
+        "REPLICAS",
+        "IN-SYNC",
+        "ELR",
+        "START",
+        "HW",
+        "SIZE",
+    ]
+    row = lines[lines.index(heading) + 2]
+    assert row.split()[:8] == ["1", "1", "0/0", "1", "1", "-", "0", "123456"]
+    assert len(row) <= 80
+    partition = cli.json("topic", "describe", "wide")["partitions"][1]
+    assert partition["eligible_leader_replicas"] == []
+    assert (partition["partition_epoch"], partition["min_in_sync_replicas"]) == (0, 1)
+    assert partition["log_end_offset"] == 123_456
 
 
 def test_the_doctor_finds_a_running_broker_well(cli):
@@ -191,6 +233,6 @@ def test_the_doctor_finds_a_running_broker_well(cli):
     states = {one["check"]: one["state"] for one in found["findings"]}
     of_this_machine = [states.pop("disk"), states.pop("open files")]
     assert set(of_this_machine) <= {"ok", "warning"}
-    well = ("address", "version", "clock", "limits", "partitions")
+    well = ("address", "version", "clock", "limits", "partitions", "brokers", "replicas")
     assert states == dict.fromkeys(well, "ok")
     assert b"WHAT TO DO" in cli.out("doctor")

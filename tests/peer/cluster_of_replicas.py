@@ -96,23 +96,32 @@ class Broker:
         self.links = PeerLinks(myself, self.driver, SeededDice(self.id))
         self.server = PeerServer("127.0.0.1:0")
         self.address = f"127.0.0.1:{self.server.port}"
-        await self.server.start((self.links.service.handler(),))
+        await self.server.start(self.handlers(myself))
         self._tasks = [
             asyncio.create_task(each)
             for each in (self.flusher.run(), self.driver.run(), self._follow())
         ]
+
+    def handlers(self, _myself):
+        """The services that other brokers are offered."""
+        return (self.links.service.handler(),)
+
+    def reach(self, addresses):
+        """Learn where the others are."""
+        self.links.follow(addresses)
 
     def _send(self, envelope):
         self.links.send(envelope)
 
     async def _follow(self):
         await self.feed.load()
-        self._update()
+        self.update()
         while True:
             await self.feed.next()
-            self._update()
+            self.update()
 
-    def _update(self):
+    def update(self):
+        """Take note of changed metadata."""
         self.replicas.open_missing(self.image)
         self.driver.update(self.image)
 
@@ -176,8 +185,9 @@ class Broker:
 class Cluster:
     """Some brokers and one partition that all of them hold; broker 1 is made its leader."""
 
-    def __init__(self, metadata, brokers=3):
+    def __init__(self, metadata, brokers=3, process=Broker):
         self.metadata = metadata
+        self.process = process
         self.stores = {
             broker: MemoryStore(stored_batch, scan_batch) for broker in range(1, brokers + 1)
         }
@@ -205,7 +215,7 @@ class Cluster:
         await first.writer.commit((Step(writes),))
 
     async def start_broker(self, broker):
-        process = self.brokers[broker] = Broker(broker, self.metadata, self.stores[broker])
+        process = self.brokers[broker] = self.process(broker, self.metadata, self.stores[broker])
         await process.start()
         self.connect()
 
@@ -213,7 +223,7 @@ class Cluster:
         """Have everybody follow everybody, where it is running now."""
         addresses = {each.id: each.address for each in self.brokers.values()}
         for each in self.brokers.values():
-            each.links.follow({b: a for b, a in addresses.items() if b != each.id})
+            each.reach({b: a for b, a in addresses.items() if b != each.id})
 
     async def stop_broker(self, broker):
         await self.brokers.pop(broker).stop()

@@ -75,6 +75,7 @@ class FakePartition:
         self.answers = []
         self.now_ms = NOW_MS
         self.flow = NoFlow()
+        self.led_here = True
 
     # What a test does.
 
@@ -136,6 +137,9 @@ class FakePartition:
             append.done(Appended(None, count, error=refusal))
             return
         base = self.log_end_offset
+        if append.expected_offset not in (None, base):
+            append.refuse(Refusal(Reason.EXPECTED_OFFSET_MISMATCH, f"the log ends at {base}"))
+            return
         appended = Appended(base, append.batch.header.record_count, self.log_start_offset)
         if append.acks is Acks.ALL:
             self.waiting.append((base + appended.record_count, append, appended))

@@ -32,7 +32,7 @@ from tests.sim.loop import simulate
 class World:
     """What a composition root would put together."""
 
-    def __init__(self, directory=None, *, limits=None, offsets_settings=None):
+    def __init__(self, directory=None, *, limits=None, offsets_settings=None, peers=None):
         self.directory = directory or FakeDirectory()
         self.threads = InlineThreads()
         self.draining = asyncio.Event()
@@ -43,6 +43,7 @@ class World:
             self.threads,
             SeededDice(),
             offsets_settings or GroupOffsetsSettings(),
+            peers,
         )
         self.services = ReadingServices(
             self.directory,

@@ -9,9 +9,11 @@ import pytest
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.groups.commits import OffsetCommit
 from riverrun_server.core.groups.offsets import OffsetsLimits
-from riverrun_server.runtime.offsets import OFFSETS_TOPIC, GroupOffsetsSettings
+from riverrun_server.runtime.coordination_peers import Peers
+from riverrun_server.runtime.offsets import GroupOffsetsSettings
 from riverrun_server.runtime.offsets_log import OffsetsLogSettings
-from tests.rpc.fake_partitions import FakeDirectory
+from riverrun_server.runtime.offsets_topic import OFFSETS_TOPIC
+from tests.rpc.fake_partitions import FakeDirectory, FakePartition
 from tests.rpc.reading_world import World
 from tests.sim.loop import simulate
 
@@ -23,7 +25,12 @@ REWRITES = OffsetsLogSettings(
 
 def settings(log=None, **fields):
     return GroupOffsetsSettings(
-        **{"partitions": 1, "loading_wait_s": 0, "log": log or OffsetsLogSettings(), **fields}
+        **{
+            "partitions": 1,
+            "coordinator_wait_s": 10.0,
+            "log": log or OffsetsLogSettings(),
+            **fields,
+        }
     )
 
 
@@ -46,8 +53,8 @@ def simulated(scenario):
     return test
 
 
-def world_of(directory, log=None, **fields):
-    return World(directory, offsets_settings=settings(log, **fields))
+def world_of(directory, log=None, *, peers=None, **fields):
+    return World(directory, offsets_settings=settings(log, **fields), peers=peers)
 
 
 def commit(offset, partition=0, **fields):
@@ -134,7 +141,7 @@ async def test_a_call_waits_a_little_for_offsets_that_are_being_loaded(directory
     async with world_of(directory) as world:
         await store(world, commit(5))
     log.cold = True
-    async with world_of(directory, loading_wait_s=2) as world:
+    async with world_of(directory, coordinator_wait_s=2) as world:
         assert await offsets_of(world) == {0: 5}
 
 
@@ -143,7 +150,7 @@ async def test_a_group_whose_offsets_are_offline_is_told_why_and_at_once(directo
     async with world_of(directory) as world:
         await store(world, commit(5))
     log.broken = Refusal(Reason.PARTITION_OFFLINE, "it is offline, run this command")
-    async with world_of(directory, loading_wait_s=2) as world:
+    async with world_of(directory, coordinator_wait_s=2) as world:
         await asyncio.sleep(0.1)
         began_s = asyncio.get_running_loop().time()
         with pytest.raises(Refusal, match="it is offline, run this command") as caught:
@@ -172,7 +179,7 @@ async def test_loading_is_tried_again_until_the_partition_can_be_read(directory,
 @simulated
 async def test_the_offsets_topic_is_made_with_the_first_commit_and_not_before(directory, log):
     directory.delete(OFFSETS_TOPIC)
-    async with world_of(directory, partitions=16, loading_wait_s=1) as world:
+    async with world_of(directory, partitions=16, coordinator_wait_s=1) as world:
         assert await offsets_of(world) == {}
         assert directory.made == []
         results = await asyncio.gather(*[store(world, commit(n), group=f"g{n}") for n in range(9)])
@@ -244,7 +251,7 @@ async def test_a_disk_that_stays_behind_fails_the_commit_and_changes_nothing(dir
 
 @simulated
 async def test_an_append_of_unknown_outcome_is_looked_up_in_the_log(directory, log):
-    async with world_of(directory, loading_wait_s=1) as world:
+    async with world_of(directory, coordinator_wait_s=1) as world:
         await store(world, commit(5))
         log.answers = [Refusal(Reason.NOT_ENOUGH_REPLICAS_AFTER_APPEND, "who knows")]
         (refusal,) = await store(world, commit(6))
@@ -336,7 +343,72 @@ async def test_a_rewrite_drops_the_offsets_of_deleted_topics(directory, log):
         for n in range(60):
             await store(world, commit(n))
         await asyncio.sleep(1)
-        assert world.offsets._logs[0].offsets.count == 1
+        assert world.offsets.coordinator.entries == 1
+
+
+@simulated
+async def test_a_rewrite_keeps_offsets_of_topics_that_it_may_only_not_have_heard_of(directory, log):
+    directory.create("new", 1)[0].append(b"x")
+    behind = True
+
+    async def caught_up():
+        if behind:
+            raise Refusal(Reason.NOT_READY, "the metadata store does not answer")
+
+    async with world_of(directory, REWRITES, peers=Peers(caught_up=caught_up)) as world:
+        await store(world, OffsetCommit("new", b"", 0, 1))
+        hidden = directory.topics.pop("new")
+        for n in range(60):
+            await store(world, commit(n))
+        await asyncio.sleep(1)
+        assert log.log_start_offset > 0
+        directory.topics["new"] = hidden
+        assert hidden[0].id in await world.offsets.committed("g")
+        directory.delete("new")
+        behind = False
+        for n in range(60):
+            await store(world, commit(n))
+        await asyncio.sleep(1)
+        assert world.offsets.coordinator.entries == 1
+
+
+@simulated
+async def test_without_an_offsets_topic_there_is_none_only_once_the_metadata_say_so(directory, log):
+    kept = directory.topics[OFFSETS_TOPIC]
+    answers = [Refusal(Reason.NOT_READY, "the metadata store does not answer"), kept, None]
+
+    async def caught_up():
+        answer = answers.pop(0)
+        if isinstance(answer, Refusal):
+            raise answer
+        if answer is not None:
+            directory.topics[OFFSETS_TOPIC] = answer
+
+    async with world_of(directory) as world:
+        await store(world, commit(5))
+    del directory.topics[OFFSETS_TOPIC]
+    async with world_of(directory, peers=Peers(caught_up=caught_up)) as world:
+        with pytest.raises(Refusal) as caught:
+            await offsets_of(world)
+        assert caught.value.reason is Reason.NOT_READY
+        # Another broker has made it.
+        assert await offsets_of(world) == {0: 5}
+        del directory.topics[OFFSETS_TOPIC]
+        assert await offsets_of(world) == {}
+
+
+@simulated
+async def test_a_partition_that_is_opened_later_is_loaded_then(directory, log):
+    async with world_of(directory) as world:
+        await store(world, commit(5))
+    offline = FakePartition(OFFSETS_TOPIC, log.id)
+    offline.broken = Refusal(Reason.STORAGE_FULL, "it could not be opened yet")
+    directory.topics[OFFSETS_TOPIC] = [offline]
+    async with world_of(directory) as world:
+        with pytest.raises(Refusal, match="could not be opened yet"):
+            await offsets_of(world)
+        directory.topics[OFFSETS_TOPIC] = [log]
+        assert await offsets_of(world) == {0: 5}
 
 
 @simulated
@@ -370,7 +442,7 @@ def test_no_crash_at_any_point_loses_an_acknowledged_commit():
         count = 0
         for _ in range(6):
             log.commits_at_once = False
-            async with world_of(directory, REWRITES, loading_wait_s=5) as world:
+            async with world_of(directory, REWRITES, coordinator_wait_s=5) as world:
                 await recovered(world, acked, asked)
 
                 async def client(name, world=world):

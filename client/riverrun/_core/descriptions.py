@@ -67,6 +67,10 @@ class PartitionDescription:
         log_end_offset: what the next record will have.
         size_bytes: of its batches.
         error: why it cannot be used; empty where it can.
+        eligible_leader_replicas: replicas that are not in sync, and may lead all the same.
+        partition_epoch: grows with every change of leader and replicas in sync.
+        min_in_sync_replicas: with fewer in sync nothing is committed; 0 where an older broker does not
+            tell.
 
     Example:
         for partition in (await admin.describe_topic("orders")).partitions:
@@ -83,6 +87,9 @@ class PartitionDescription:
     log_end_offset: int = 0
     size_bytes: int = 0
     error: str = ""
+    eligible_leader_replicas: tuple[int, ...] = ()
+    partition_epoch: int = 0
+    min_in_sync_replicas: int = 0
 
 
 @dataclass(frozen=True, slots=True)

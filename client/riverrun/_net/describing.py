@@ -73,6 +73,9 @@ def _partition(partition: admin_pb2.PartitionDescription) -> PartitionDescriptio
         log_end_offset=partition.log_end_offset,
         size_bytes=partition.size_bytes,
         error=partition.error.message if partition.HasField("error") else "",
+        eligible_leader_replicas=tuple(partition.eligible_leader_replicas),
+        partition_epoch=partition.partition_epoch,
+        min_in_sync_replicas=partition.min_in_sync_replicas,
     )
 
 

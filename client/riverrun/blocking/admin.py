@@ -1,10 +1,15 @@
-"""Make, look at, change and delete topics, and look at the offsets of groups, without async."""
+"""Make, look at, change and delete topics, look at groups and brokers, and say who leads, without async."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
 import riverrun.admin
+from riverrun._core.cluster_descriptions import (
+    ClusterDescription,
+    DrainResult,
+    ElectionResult,
+)
 from riverrun._core.descriptions import (
     ClusterInfo,
     PartitionOffset,
@@ -195,3 +200,51 @@ class Admin:
                 print(broker.broker_id, broker.endpoint)
         """
         return self._call(lambda: self._admin.cluster(topics))
+
+    def describe_cluster(self) -> ClusterDescription:
+        """Tell how the cluster is: what each broker leads and holds, and which partitions lack something.
+
+        Example:
+            for broker in admin.describe_cluster().brokers:
+                print(broker.broker_id, broker.leaders, broker.replicas, broker.fenced)
+        """
+        return self._call(self._admin.describe_cluster)
+
+    def elect_leaders(
+        self, targets: Iterable[str | TopicPartition] = ()
+    ) -> tuple[ElectionResult, ...]:
+        """Make the first replica of partitions their leader, where it is in sync and serves.
+
+        The brokers do that by themselves, a few partitions a second; this does it at once.
+
+        Args:
+            targets: topics, or single partitions; none is everything.
+
+        Returns:
+            A result for each partition; without targets, only for those that another broker led.
+
+        Example:
+            for result in admin.elect_leaders(["orders"]):
+                print(result.partition, result.outcome, result.leader, result.error)
+        """
+        return self._call(lambda: self._admin.elect_leaders(targets))
+
+    def drain_broker(
+        self, broker_id: int, *, undo: bool = False, force: bool = False
+    ) -> DrainResult:
+        """Take a broker out of service: it hands on what it leads, and leaves the replicas in sync.
+
+        It returns once that is decided; `describe_cluster` tells how far the broker has come. With `undo`
+        it serves again, as its next process does in any case.
+
+        Raises:
+            UsageError: there is no such broker, it is fenced, it is the last one; or partitions would have
+                no leader, or too few replicas in sync, and `force` is False.
+
+        Example:
+            try:
+                admin.drain_broker(3)
+            except riverrun.UsageError as error:
+                print(error.reason, error.message)
+        """
+        return self._call(lambda: self._admin.drain_broker(broker_id, undo=undo, force=force))

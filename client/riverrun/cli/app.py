@@ -35,7 +35,9 @@ cli = Group(
         "group": Late(
             "riverrun.cli.group:group", "Look at the committed offsets of groups, and reset them."
         ),
-        "cluster": Late("riverrun.cli.cluster:cluster", "Look at the brokers."),
+        "cluster": Late(
+            "riverrun.cli.cluster:cluster", "Look at the brokers, elect leaders, drain a broker."
+        ),
         "perf": Late("riverrun.cli.perf:perf", "Measure throughput and latency."),
         "doctor": Late("riverrun.cli.doctor:doctor", "Check what clients need from a broker."),
         "completion": Late("riverrun.cli.completion:completion", "Print completion for a shell."),

@@ -12,6 +12,7 @@ from typing import Literal
 
 from riverrun import Client, RiverrunError, ServerInfo
 from riverrun.cli.broker_checks import check_disk, check_open_files
+from riverrun.cli.cluster_checks import check_cluster
 from riverrun.cli.finding import Finding
 from riverrun.cli.partition_checks import check_partitions
 from riverrun.cli.settings import Settings
@@ -74,6 +75,7 @@ async def check_broker(address: str, chosen: Settings) -> list[Finding]:
             trip_ms = (time.monotonic() - began) * 1000
             cluster = await client.admin().cluster()
             partitions = await check_partitions(client.admin())
+            replicas = await check_cluster(client.admin())
     except RiverrunError as error:
         advice = (
             "give the address of the broker's line `ready clients=…`; a broker that is starting "
@@ -88,6 +90,7 @@ async def check_broker(address: str, chosen: Settings) -> list[Finding]:
         *check_disk(info.storage),
         *check_open_files(info.open_files_limit),
         *partitions,
+        *replicas,
         *[await check_address("advertised", endpoint) for endpoint in _others(endpoints, address)],
     ]
 

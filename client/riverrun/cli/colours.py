@@ -6,8 +6,12 @@ import os
 from typing import TextIO
 
 _CODES = {"red": "31", "green": "32", "yellow": "33", "bold red": "1;31"}
-STATES = {"ok": "green", "warning": "yellow", "failed": "bold red"}
-"""How the states of checks are coloured, in words that rich knows too."""
+STATES = {
+    **dict.fromkeys(("ok", "elected"), "green"),
+    **dict.fromkeys(("warning", "draining", "unseen", "under-replicated"), "yellow"),
+    **dict.fromkeys(("failed", "fenced", "offline", "under min ISR"), "bold red"),
+}
+"""How states are coloured, in words that rich knows too."""
 
 
 def coloured(text: str, colour: str, stream: TextIO | None) -> str:

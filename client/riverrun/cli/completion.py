@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import click
 from click.shell_completion import CompletionItem, get_completion_class
@@ -10,7 +12,10 @@ from click.shell_completion import CompletionItem, get_completion_class
 from riverrun.cli.places import TIME_WORDS
 from riverrun.cli.settings import Command, Settings
 
-TOPICS_TIMEOUT_S = 1.0
+if TYPE_CHECKING:
+    from riverrun import Client
+
+ANSWER_TIMEOUT_S = 1.0
 
 _PLACES = ("earliest", "latest", "committed")
 _SPANS = ("10m-ago", "1h-ago", "1d-ago", "7d-ago")
@@ -72,6 +77,28 @@ def complete_topics(
     ctx: click.Context, _: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """Offer the topics of the cluster, or nothing where it does not answer at once."""
+
+    async def names(client: Client) -> list[str]:
+        return [topic.name async for topic in client.admin().list_topics()]
+
+    return _asked(ctx, names, incomplete)
+
+
+def complete_brokers(
+    ctx: click.Context, _: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Offer the ids of the cluster's brokers, or nothing where it does not answer at once."""
+
+    async def ids(client: Client) -> list[str]:
+        return [str(broker.broker_id) for broker in (await client.admin().cluster()).brokers]
+
+    return _asked(ctx, ids, incomplete)
+
+
+def _asked(
+    ctx: click.Context, work: Callable[[Client], Awaitable[list[str]]], incomplete: str
+) -> list[CompletionItem]:
+    """Offer what the cluster answers."""
     import asyncio  # noqa: PLC0415 - 50 ms that no help text needs
 
     from riverrun.cli.session import new_client  # noqa: PLC0415 - imports grpc
@@ -80,12 +107,10 @@ def complete_topics(
     root = ctx.find_root().obj
     chosen = root if isinstance(root, Settings) else Settings()
 
-    async def names() -> list[str]:
-        async with asyncio.timeout(TOPICS_TIMEOUT_S), new_client(chosen) as client:
-            return [topic.name async for topic in client.admin().list_topics()]
+    async def ask() -> list[str]:
+        async with asyncio.timeout(ANSWER_TIMEOUT_S), new_client(chosen) as client:
+            return await work(client)
 
     with suppress(RiverrunError, TimeoutError):
-        return [
-            CompletionItem(name) for name in asyncio.run(names()) if name.startswith(incomplete)
-        ]
+        return _offered(tuple(asyncio.run(ask())), incomplete)
     return []

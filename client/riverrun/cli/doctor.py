@@ -15,8 +15,10 @@ def doctor(ctx: click.Context) -> int:
     r"""Check each address of --bootstrap: whether it answers, version, clock, limits and disk.
 
     The addresses that brokers give to clients are tried too, and every partition is looked at: one
-    that is offline or without a leader is a failed check that names the command to run. What is not
-    well comes with what to do. The exit code is 1 where a check failed; warnings do not count.
+    that is offline or without a leader is a failed check that names the command to run. So are brokers
+    that are fenced, and partitions with fewer replicas in sync than they need; brokers that drain, and
+    replicas that are behind, are warnings. What is not well comes with what to do. The exit code is 1
+    where a check failed; warnings do not count.
 
     \b
     riverrun doctor

@@ -33,17 +33,17 @@ MEANINGS = {
     "something is wrong.",
     Exit.USAGE: "The command line, or the first line of input, is wrong; nothing happened, and the "
     "message says what is right.",
-    Exit.NOT_FOUND: "There is no such topic, partition or offset.",
+    Exit.NOT_FOUND: "There is no such topic, partition, offset or broker.",
     Exit.CONFLICT: "There is such a topic already, or somebody else's change came in between.",
     Exit.UNAVAILABLE: "No broker answers, or it cannot do it just now. Nothing happened; the same "
     "command may succeed a little later.",
     Exit.UNKNOWN_OUTCOME: "It failed, and nobody knows whether it, or a part of it, happened: look "
     "before you repeat it.",
     Exit.PARTLY: "It failed, and a part of it has happened for good, whatever the reason was: records "
-    "were acknowledged or printed, partitions trimmed, groups moved. The message says how much. A "
-    "code of its own, because scripts repeat a command after 1 or 5, and this one, repeated whole, "
-    "would do that part twice; the next number, because those from 64 on are taken by sysexits, and "
-    "from 126 on by shells.",
+    "were acknowledged or printed, partitions trimmed, groups moved, leaders elected, a broker drained in "
+    "part. The message says how much. A code of its own, because scripts repeat a command after 1 or 5, "
+    "and this one, repeated whole, would do that part twice; the next number, because those from 64 on "
+    "are taken by sysexits, and from 126 on by shells.",
     Exit.INTERRUPTED: "Stopped by SIGINT before it was done; what was taken was finished first.",
     Exit.TERMINATED: "Stopped by SIGTERM before it was done; what was taken was finished first.",
 }
@@ -51,6 +51,7 @@ MEANINGS = {
 _BY_REASON = {
     "TOPIC_NOT_FOUND": Exit.NOT_FOUND,
     "PARTITION_NOT_FOUND": Exit.NOT_FOUND,
+    "BROKER_NOT_FOUND": Exit.NOT_FOUND,
     "OFFSET_OUT_OF_RANGE": Exit.NOT_FOUND,
     "LOG_TRUNCATED": Exit.NOT_FOUND,
     "TOPIC_EXISTS": Exit.CONFLICT,

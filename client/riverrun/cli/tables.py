@@ -22,7 +22,7 @@ class Table:
     Attributes:
         headings: of the columns.
         rows: a cell for each heading.
-        states: the heading of the column that has states of checks, which are coloured.
+        states: the heading of the column that has states, which are coloured.
     """
 
     headings: Sequence[str]

@@ -67,8 +67,10 @@ def list_topics(ctx: click.Context, internal: bool) -> None:
 def describe(ctx: click.Context, topic: str, all_configs: bool) -> None:
     r"""Tell everything about TOPIC: its partitions, where they begin and end, and its settings.
 
-    HW is the high watermark: what lies below it is committed and can be read. Why a partition cannot
-    be used, and what to do about it, stands below the table.
+    EPOCHS are those of the leadership and of the partition, which grows with every change of leader and
+    replicas in sync. ELR are replicas that are not in sync and may lead all the same. HW is the high
+    watermark: what lies below it is committed and can be read. Why a partition cannot be used, and what
+    to do about it, stands below the table.
 
     \b
     riverrun topic describe orders
@@ -82,7 +84,7 @@ def describe(ctx: click.Context, topic: str, all_configs: bool) -> None:
     if settings(ctx).as_json:
         print_json(description_fields(description))
         return
-    _print_definition(description.topic)
+    _print_definition(description)
     click.echo()
     _print_partitions(description.partitions)
     configs = [
@@ -139,14 +141,17 @@ def offsets(ctx: click.Context, topic: str, partitions: tuple[int, ...], at_ms: 
         _print_ranges(found, as_json=settings(ctx).as_json)
 
 
-def _print_definition(topic: TopicInfo) -> None:
+def _print_definition(description: TopicDescription) -> None:
     """Write what defines a topic."""
+    topic = description.topic
+    needed = {partition.min_in_sync_replicas for partition in description.partitions} - {0}
     print_fields(
         {
             "topic": topic.name,
             "id": topic.topic_id.hex(),
             "partitions": topic.partitions,
             "replicas": topic.replication_factor,
+            "min in sync": joined(sorted(needed)),
             "made": format_time(topic.create_time_ms),
         }
     )
@@ -157,16 +162,17 @@ def _print_partitions(partitions: Sequence[PartitionDescription]) -> None:
 
     The reasons stand on lines of their own, whole: they hold commands to be copied.
     """
-    headings = ["PARTITION", "LEADER", "EPOCH", "REPLICAS", "IN-SYNC"]
-    headings += ["START", "HW", "END", "SIZE"]
+    headings = ["PARTITION", "LEADER", "EPOCHS", "REPLICAS", "IN-SYNC", "ELR"]
+    headings += ["START", "HW", "SIZE"]
     rows: list[list[Cell]] = [
         [
             partition.partition,
             partition.leader if partition.leader >= 0 else "none",
-            partition.leader_epoch,
+            f"{partition.leader_epoch}/{partition.partition_epoch}",
             joined(partition.replicas),
             joined(partition.in_sync_replicas),
-            *(["-", "-", "-", "-"] if partition.error else _extent(partition)),
+            joined(partition.eligible_leader_replicas),
+            *(["-", "-", "-"] if partition.error else _extent(partition)),
         ]
         for partition in partitions
     ]
@@ -181,7 +187,6 @@ def _extent(partition: PartitionDescription) -> list[Cell]:
     return [
         partition.log_start_offset,
         partition.high_watermark,
-        partition.log_end_offset,
         shown_bytes(partition.size_bytes),
     ]
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from riverrun.v1 import errors_pb2 as riverrun_dot_v1_dot_errors__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17riverrun/v1/admin.proto\x12\x0briverrun.v1\x1a\x18riverrun/v1/errors.proto\"\xe4\x01\n\x05Topic\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x10\n\x08topic_id\x18\x02 \x01(\x0c\x12\x12\n\npartitions\x18\x03 \x01(\x05\x12\x1a\n\x12replication_factor\x18\x04 \x01(\x05\x12\x30\n\x07\x63onfigs\x18\x05 \x03(\x0b\x32\x1f.riverrun.v1.Topic.ConfigsEntry\x12\x10\n\x08internal\x18\x06 \x01(\x08\x12\x16\n\x0e\x63reate_time_ms\x18\x07 \x01(\x03\x1a.\n\x0c\x43onfigsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xf0\x01\n\x12\x43reateTopicRequest\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x12\n\npartitions\x18\x02 \x01(\x05\x12\x1a\n\x12replication_factor\x18\x03 \x01(\x05\x12=\n\x07\x63onfigs\x18\x04 \x03(\x0b\x32,.riverrun.v1.CreateTopicRequest.ConfigsEntry\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\x12\x15\n\rif_not_exists\x18\x06 \x01(\x08\x1a.\n\x0c\x43onfigsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"I\n\x13\x43reateTopicResponse\x12!\n\x05topic\x18\x01 \x01(\x0b\x32\x12.riverrun.v1.Topic\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"T\n\x11ListTopicsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x18\n\x10include_internal\x18\x03 \x01(\x08\"Q\n\x12ListTopicsResponse\x12\"\n\x06topics\x18\x01 \x03(\x0b\x32\x12.riverrun.v1.Topic\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x14\x44\x65scribeTopicRequest\x12\r\n\x05topic\x18\x01 \x01(\t\"\x9c\x01\n\x15\x44\x65scribeTopicResponse\x12!\n\x05topic\x18\x01 \x01(\x0b\x32\x12.riverrun.v1.Topic\x12\x35\n\npartitions\x18\x02 \x03(\x0b\x32!.riverrun.v1.PartitionDescription\x12)\n\x07\x63onfigs\x18\x03 \x03(\x0b\x32\x18.riverrun.v1.ConfigEntry\"k\n\x0b\x43onfigEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12)\n\x06source\x18\x03 \x01(\x0e\x32\x19.riverrun.v1.ConfigSource\x12\x15\n\rdocumentation\x18\x04 \x01(\t\"\xfc\x01\n\x14PartitionDescription\x12\x11\n\tpartition\x18\x01 \x01(\x05\x12\x0e\n\x06leader\x18\x02 \x01(\x05\x12\x14\n\x0cleader_epoch\x18\x03 \x01(\x05\x12\x10\n\x08replicas\x18\x04 \x03(\x05\x12\x18\n\x10in_sync_replicas\x18\x05 \x03(\x05\x12\x18\n\x10log_start_offset\x18\x06 \x01(\x03\x12\x16\n\x0ehigh_watermark\x18\x07 \x01(\x03\x12\x16\n\x0elog_end_offset\x18\x08 \x01(\x03\x12\x12\n\nsize_bytes\x18\t \x01(\x03\x12!\n\x05\x65rror\x18\n \x01(\x0b\x32\x12.riverrun.v1.Error\"\xaa\x01\n\x11\x41lterTopicRequest\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x34\n\x03set\x18\x02 \x03(\x0b\x32\'.riverrun.v1.AlterTopicRequest.SetEntry\x12\r\n\x05unset\x18\x03 \x03(\t\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\x1a*\n\x08SetEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"7\n\x12\x41lterTopicResponse\x12!\n\x05topic\x18\x01 \x01(\x0b\x32\x12.riverrun.v1.Topic\"P\n\x14\x41\x64\x64PartitionsRequest\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x12\n\npartitions\x18\x02 \x01(\x05\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\":\n\x15\x41\x64\x64PartitionsResponse\x12!\n\x05topic\x18\x01 \x01(\x0b\x32\x12.riverrun.v1.Topic\"I\n\x10TrimTopicRequest\x12\r\n\x05topic\x18\x01 \x01(\t\x12&\n\x06points\x18\x02 \x03(\x0b\x32\x16.riverrun.v1.TrimPoint\"5\n\tTrimPoint\x12\x11\n\tpartition\x18\x01 \x01(\x05\x12\x15\n\rbefore_offset\x18\x02 \x01(\x03\"=\n\x11TrimTopicResponse\x12(\n\x07results\x18\x01 \x03(\x0b\x32\x17.riverrun.v1.TrimResult\"\\\n\nTrimResult\x12\x11\n\tpartition\x18\x01 \x01(\x05\x12\x18\n\x10log_start_offset\x18\x02 \x01(\x03\x12!\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.riverrun.v1.Error\"5\n\x12\x44\x65leteTopicRequest\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x10\n\x08topic_id\x18\x02 \x01(\x0c\"\x15\n\x13\x44\x65leteTopicResponse*a\n\x0c\x43onfigSource\x12\x1d\n\x19\x43ONFIG_SOURCE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43ONFIG_SOURCE_DEFAULT\x10\x01\x12\x17\n\x13\x43ONFIG_SOURCE_TOPIC\x10\x02\x32\xcc\x04\n\x0c\x41\x64minService\x12P\n\x0b\x43reateTopic\x12\x1f.riverrun.v1.CreateTopicRequest\x1a .riverrun.v1.CreateTopicResponse\x12M\n\nListTopics\x12\x1e.riverrun.v1.ListTopicsRequest\x1a\x1f.riverrun.v1.ListTopicsResponse\x12V\n\rDescribeTopic\x12!.riverrun.v1.DescribeTopicRequest\x1a\".riverrun.v1.DescribeTopicResponse\x12M\n\nAlterTopic\x12\x1e.riverrun.v1.AlterTopicRequest\x1a\x1f.riverrun.v1.AlterTopicResponse\x12V\n\rAddPartitions\x12!.riverrun.v1.AddPartitionsRequest\x1a\".riverrun.v1.AddPartitionsResponse\x12J\n\tTrimTopic\x12\x1d.riverrun.v1.TrimTopicRequest\x1a\x1e.riverrun.v1.TrimTopicResponse\x12P\n\x0b\x44\x65leteTopic\x12\x1f.riverrun.v1.DeleteTopicRequest\x1a .riverrun.v1.DeleteTopicResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17riverrun/v1/admin.proto\x12\x0briverrun.v1\x1a\x18riverrun/v1/errors.proto\"\xe4\x01\n\x05Topic\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x10\n\x08topic_id\x18\x02 \x01(\x0c\x12\x12\n\npartitions\x18\x03 \x01(\x05\x12\x1a\n\x12replication_factor\x18\x04 \x01(\x05\x12\x30\n\x07\x63onfigs\x18\x05 \x03(\x0b\x32\x1f.riverrun.v1.Topic.ConfigsEntry\x12\x10\n\x08internal\x18\x06 \x01(\x08\x12\x16\n\x0e\x63reate_time_ms\x18\x07 \x01(\x03\x1a.\n\x0c\x43onfigsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xf0\x01\n\x12\x43reateTopicRequest\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x12\n\npartitions\x18\x02 \x01(\x05\x12\x1a\n\x12replication_factor\x18\x03 \x01(\x05\x12=\n\x07\x63onfigs\x18\x04 \x03(\x0b\x32,.riverrun.v1.CreateTopicRequest.ConfigsEntry\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\x12\x15\n\rif_not_exists\x18\x06 \x01(\x08\x1a.\n\x0c\x43onfigsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"I\n\x13\x43reateTopicResponse\x12!\n\x05topic\x18\x01 \x01(\x0b\x32\x12.riverrun.v1.Topic\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"T\n\x11ListTopicsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x18\n\x10include_internal\x18\x03 \x01(\x08\"Q\n\x12ListTopicsResponse\x12\"\n\x06topics\x18\x01 \x03(\x0b\x32\x12.riverrun.v1.Topic\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x14\x44\x65scribeTopicRequest\x12\r\n\x05topic\x18\x01 \x01(\t\"\x9c\x01\n\x15\x44\x65scribeTopicResponse\x12!\n\x05topic\x18\x01 \x01(\x0b\x32\x12.riverrun.v1.Topic\x12\x35\n\npartitions\x18\x02 \x03(\x0b\x32!.riverrun.v1.PartitionDescription\x12)\n\x07\x63onfigs\x18\x03 \x03(\x0b\x32\x18.riverrun.v1.ConfigEntry\"k\n\x0b\x43onfigEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12)\n\x06source\x18\x03 \x01(\x0e\x32\x19.riverrun.v1.ConfigSource\x12\x15\n\rdocumentation\x18\x04 \x01(\t\"\xd5\x02\n\x14PartitionDescription\x12\x11\n\tpartition\x18\x01 \x01(\x05\x12\x0e\n\x06leader\x18\x02 \x01(\x05\x12\x14\n\x0cleader_epoch\x18\x03 \x01(\x05\x12\x10\n\x08replicas\x18\x04 \x03(\x05\x12\x18\n\x10in_sync_replicas\x18\x05 \x03(\x05\x12\x18\n\x10log_start_offset\x18\x06 \x01(\x03\x12\x16\n\x0ehigh_watermark\x18\x07 \x01(\x03\x12\x16\n\x0elog_end_offset\x18\x08 \x01(\x03\x12\x12\n\nsize_bytes\x18\t \x01(\x03\x12!\n\x05\x65rror\x18\n \x01(\x0b\x32\x12.riverrun.v1.Error\x12 \n\x18\x65ligible_leader_replicas\x18\x0b \x03(\x05\x12\x17\n\x0fpartition_epoch\x18\x0c \x01(\x05\x12\x1c\n\x14min_in_sync_replicas\x18\r \x01(\x05\"\xaa\x01\n\x11\x41lterTopicRequest\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x34\n\x03set\x18\x02 \x03(\x0b\x32\'.riverrun.v1.AlterTopicRequest.SetEntry\x12\r\n\x05unset\x18\x03 \x03(\t\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\x1a*\n\x08SetEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"7\n\x12\x41lterTopicResponse\x12!\n\x05topic\x18\x01 \x01(\x0b\x32\x12.riverrun.v1.Topic\"P\n\x14\x41\x64\x64PartitionsRequest\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x12\n\npartitions\x18\x02 \x01(\x05\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\":\n\x15\x41\x64\x64PartitionsResponse\x12!\n\x05topic\x18\x01 \x01(\x0b\x32\x12.riverrun.v1.Topic\"I\n\x10TrimTopicRequest\x12\r\n\x05topic\x18\x01 \x01(\t\x12&\n\x06points\x18\x02 \x03(\x0b\x32\x16.riverrun.v1.TrimPoint\"5\n\tTrimPoint\x12\x11\n\tpartition\x18\x01 \x01(\x05\x12\x15\n\rbefore_offset\x18\x02 \x01(\x03\"=\n\x11TrimTopicResponse\x12(\n\x07results\x18\x01 \x03(\x0b\x32\x17.riverrun.v1.TrimResult\"\\\n\nTrimResult\x12\x11\n\tpartition\x18\x01 \x01(\x05\x12\x18\n\x10log_start_offset\x18\x02 \x01(\x03\x12!\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.riverrun.v1.Error\"5\n\x12\x44\x65leteTopicRequest\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x10\n\x08topic_id\x18\x02 \x01(\x0c\"\x15\n\x13\x44\x65leteTopicResponse\"\x18\n\x16\x44\x65scribeClusterRequest\"\xce\x02\n\x17\x44\x65scribeClusterResponse\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x11\n\tserved_by\x18\x03 \x01(\x05\x12\x12\n\ncontroller\x18\x04 \x01(\x05\x12/\n\x07\x62rokers\x18\x05 \x03(\x0b\x32\x1e.riverrun.v1.BrokerDescription\x12\x0e\n\x06topics\x18\x06 \x01(\x05\x12\x12\n\npartitions\x18\x07 \x01(\x05\x12\x1a\n\x12offline_partitions\x18\x08 \x01(\x05\x12 \n\x18under_min_isr_partitions\x18\t \x01(\x05\x12#\n\x1bunder_replicated_partitions\x18\n \x01(\x05\x12.\n\x07lacking\x18\x0b \x03(\x0b\x32\x1d.riverrun.v1.LackingPartition\"\xa9\x03\n\x11\x42rokerDescription\x12\x11\n\tbroker_id\x18\x01 \x01(\x05\x12\x10\n\x08\x65ndpoint\x18\x02 \x01(\t\x12@\n\tendpoints\x18\x03 \x03(\x0b\x32-.riverrun.v1.BrokerDescription.EndpointsEntry\x12\x15\n\rpeer_endpoint\x18\x04 \x01(\t\x12\x0c\n\x04rack\x18\x05 \x01(\t\x12\x0c\n\x04host\x18\x06 \x01(\t\x12\x14\n\x0c\x62roker_epoch\x18\x07 \x01(\x03\x12\x15\n\rstart_time_ms\x18\x08 \x01(\x03\x12\x12\n\ncontroller\x18\t \x01(\x08\x12\r\n\x05\x61live\x18\n \x01(\x08\x12\x0e\n\x06\x66\x65nced\x18\x0b \x01(\x08\x12\x10\n\x08\x64raining\x18\x0c \x01(\x08\x12\x0f\n\x07leaders\x18\r \x01(\x05\x12\x19\n\x11preferred_leaders\x18\x0e \x01(\x05\x12\x10\n\x08replicas\x18\x0f \x01(\x05\x12\x18\n\x10in_sync_replicas\x18\x10 \x01(\x05\x1a\x30\n\x0e\x45ndpointsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xdf\x01\n\x10LackingPartition\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x0e\n\x06leader\x18\x03 \x01(\x05\x12\x14\n\x0cleader_epoch\x18\x04 \x01(\x05\x12\x17\n\x0fpartition_epoch\x18\x05 \x01(\x05\x12\x10\n\x08replicas\x18\x06 \x03(\x05\x12\x18\n\x10in_sync_replicas\x18\x07 \x03(\x05\x12 \n\x18\x65ligible_leader_replicas\x18\x08 \x03(\x05\x12\x1c\n\x14min_in_sync_replicas\x18\t \x01(\x05\"C\n\x13\x45lectLeadersRequest\x12,\n\x07targets\x18\x01 \x03(\x0b\x32\x1b.riverrun.v1.ElectionTarget\"E\n\x0e\x45lectionTarget\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x16\n\tpartition\x18\x02 \x01(\x05H\x00\x88\x01\x01\x42\x0c\n\n_partition\"R\n\x14\x45lectLeadersResponse\x12,\n\x07results\x18\x01 \x03(\x0b\x32\x1b.riverrun.v1.ElectionResult\x12\x0c\n\x04left\x18\x02 \x01(\x05\"\xbd\x01\n\x0e\x45lectionResult\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x16\n\tpartition\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12-\n\x07outcome\x18\x03 \x01(\x0e\x32\x1c.riverrun.v1.ElectionOutcome\x12\x0e\n\x06leader\x18\x04 \x01(\x05\x12\x14\n\x0cleader_epoch\x18\x05 \x01(\x05\x12!\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x12.riverrun.v1.ErrorB\x0c\n\n_partition\"D\n\x12\x44rainBrokerRequest\x12\x11\n\tbroker_id\x18\x01 \x01(\x05\x12\x0c\n\x04undo\x18\x02 \x01(\x08\x12\r\n\x05\x66orce\x18\x03 \x01(\x08\"\x8d\x01\n\x13\x44rainBrokerResponse\x12.\n\x06\x62roker\x18\x01 \x01(\x0b\x32\x1e.riverrun.v1.BrokerDescription\x12\x0f\n\x07\x63hanged\x18\x02 \x01(\x08\x12\x1b\n\x13stranded_partitions\x18\x03 \x01(\x05\x12\x18\n\x10short_partitions\x18\x04 \x01(\x05*a\n\x0c\x43onfigSource\x12\x1d\n\x19\x43ONFIG_SOURCE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43ONFIG_SOURCE_DEFAULT\x10\x01\x12\x17\n\x13\x43ONFIG_SOURCE_TOPIC\x10\x02*\x8e\x01\n\x0f\x45lectionOutcome\x12 \n\x1c\x45LECTION_OUTCOME_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x45LECTION_OUTCOME_ELECTED\x10\x01\x12\x1e\n\x1a\x45LECTION_OUTCOME_UNCHANGED\x10\x02\x12\x1b\n\x17\x45LECTION_OUTCOME_FAILED\x10\x03\x32\xd1\x06\n\x0c\x41\x64minService\x12P\n\x0b\x43reateTopic\x12\x1f.riverrun.v1.CreateTopicRequest\x1a .riverrun.v1.CreateTopicResponse\x12M\n\nListTopics\x12\x1e.riverrun.v1.ListTopicsRequest\x1a\x1f.riverrun.v1.ListTopicsResponse\x12V\n\rDescribeTopic\x12!.riverrun.v1.DescribeTopicRequest\x1a\".riverrun.v1.DescribeTopicResponse\x12M\n\nAlterTopic\x12\x1e.riverrun.v1.AlterTopicRequest\x1a\x1f.riverrun.v1.AlterTopicResponse\x12V\n\rAddPartitions\x12!.riverrun.v1.AddPartitionsRequest\x1a\".riverrun.v1.AddPartitionsResponse\x12J\n\tTrimTopic\x12\x1d.riverrun.v1.TrimTopicRequest\x1a\x1e.riverrun.v1.TrimTopicResponse\x12P\n\x0b\x44\x65leteTopic\x12\x1f.riverrun.v1.DeleteTopicRequest\x1a .riverrun.v1.DeleteTopicResponse\x12\\\n\x0f\x44\x65scribeCluster\x12#.riverrun.v1.DescribeClusterRequest\x1a$.riverrun.v1.DescribeClusterResponse\x12S\n\x0c\x45lectLeaders\x12 .riverrun.v1.ElectLeadersRequest\x1a!.riverrun.v1.ElectLeadersResponse\x12P\n\x0b\x44rainBroker\x12\x1f.riverrun.v1.DrainBrokerRequest\x1a .riverrun.v1.DrainBrokerResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,8 +38,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATETOPICREQUEST_CONFIGSENTRY']._serialized_options = b'8\001'
   _globals['_ALTERTOPICREQUEST_SETENTRY']._loaded_options = None
   _globals['_ALTERTOPICREQUEST_SETENTRY']._serialized_options = b'8\001'
-  _globals['_CONFIGSOURCE']._serialized_start=2083
-  _globals['_CONFIGSOURCE']._serialized_end=2180
+  _globals['_BROKERDESCRIPTION_ENDPOINTSENTRY']._loaded_options = None
+  _globals['_BROKERDESCRIPTION_ENDPOINTSENTRY']._serialized_options = b'8\001'
+  _globals['_CONFIGSOURCE']._serialized_start=3819
+  _globals['_CONFIGSOURCE']._serialized_end=3916
+  _globals['_ELECTIONOUTCOME']._serialized_start=3919
+  _globals['_ELECTIONOUTCOME']._serialized_end=4061
   _globals['_TOPIC']._serialized_start=67
   _globals['_TOPIC']._serialized_end=295
   _globals['_TOPIC_CONFIGSENTRY']._serialized_start=249
@@ -61,29 +65,51 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONFIGENTRY']._serialized_start=982
   _globals['_CONFIGENTRY']._serialized_end=1089
   _globals['_PARTITIONDESCRIPTION']._serialized_start=1092
-  _globals['_PARTITIONDESCRIPTION']._serialized_end=1344
-  _globals['_ALTERTOPICREQUEST']._serialized_start=1347
-  _globals['_ALTERTOPICREQUEST']._serialized_end=1517
-  _globals['_ALTERTOPICREQUEST_SETENTRY']._serialized_start=1475
-  _globals['_ALTERTOPICREQUEST_SETENTRY']._serialized_end=1517
-  _globals['_ALTERTOPICRESPONSE']._serialized_start=1519
-  _globals['_ALTERTOPICRESPONSE']._serialized_end=1574
-  _globals['_ADDPARTITIONSREQUEST']._serialized_start=1576
-  _globals['_ADDPARTITIONSREQUEST']._serialized_end=1656
-  _globals['_ADDPARTITIONSRESPONSE']._serialized_start=1658
-  _globals['_ADDPARTITIONSRESPONSE']._serialized_end=1716
-  _globals['_TRIMTOPICREQUEST']._serialized_start=1718
-  _globals['_TRIMTOPICREQUEST']._serialized_end=1791
-  _globals['_TRIMPOINT']._serialized_start=1793
-  _globals['_TRIMPOINT']._serialized_end=1846
-  _globals['_TRIMTOPICRESPONSE']._serialized_start=1848
-  _globals['_TRIMTOPICRESPONSE']._serialized_end=1909
-  _globals['_TRIMRESULT']._serialized_start=1911
-  _globals['_TRIMRESULT']._serialized_end=2003
-  _globals['_DELETETOPICREQUEST']._serialized_start=2005
-  _globals['_DELETETOPICREQUEST']._serialized_end=2058
-  _globals['_DELETETOPICRESPONSE']._serialized_start=2060
-  _globals['_DELETETOPICRESPONSE']._serialized_end=2081
-  _globals['_ADMINSERVICE']._serialized_start=2183
-  _globals['_ADMINSERVICE']._serialized_end=2771
+  _globals['_PARTITIONDESCRIPTION']._serialized_end=1433
+  _globals['_ALTERTOPICREQUEST']._serialized_start=1436
+  _globals['_ALTERTOPICREQUEST']._serialized_end=1606
+  _globals['_ALTERTOPICREQUEST_SETENTRY']._serialized_start=1564
+  _globals['_ALTERTOPICREQUEST_SETENTRY']._serialized_end=1606
+  _globals['_ALTERTOPICRESPONSE']._serialized_start=1608
+  _globals['_ALTERTOPICRESPONSE']._serialized_end=1663
+  _globals['_ADDPARTITIONSREQUEST']._serialized_start=1665
+  _globals['_ADDPARTITIONSREQUEST']._serialized_end=1745
+  _globals['_ADDPARTITIONSRESPONSE']._serialized_start=1747
+  _globals['_ADDPARTITIONSRESPONSE']._serialized_end=1805
+  _globals['_TRIMTOPICREQUEST']._serialized_start=1807
+  _globals['_TRIMTOPICREQUEST']._serialized_end=1880
+  _globals['_TRIMPOINT']._serialized_start=1882
+  _globals['_TRIMPOINT']._serialized_end=1935
+  _globals['_TRIMTOPICRESPONSE']._serialized_start=1937
+  _globals['_TRIMTOPICRESPONSE']._serialized_end=1998
+  _globals['_TRIMRESULT']._serialized_start=2000
+  _globals['_TRIMRESULT']._serialized_end=2092
+  _globals['_DELETETOPICREQUEST']._serialized_start=2094
+  _globals['_DELETETOPICREQUEST']._serialized_end=2147
+  _globals['_DELETETOPICRESPONSE']._serialized_start=2149
+  _globals['_DELETETOPICRESPONSE']._serialized_end=2170
+  _globals['_DESCRIBECLUSTERREQUEST']._serialized_start=2172
+  _globals['_DESCRIBECLUSTERREQUEST']._serialized_end=2196
+  _globals['_DESCRIBECLUSTERRESPONSE']._serialized_start=2199
+  _globals['_DESCRIBECLUSTERRESPONSE']._serialized_end=2533
+  _globals['_BROKERDESCRIPTION']._serialized_start=2536
+  _globals['_BROKERDESCRIPTION']._serialized_end=2961
+  _globals['_BROKERDESCRIPTION_ENDPOINTSENTRY']._serialized_start=2913
+  _globals['_BROKERDESCRIPTION_ENDPOINTSENTRY']._serialized_end=2961
+  _globals['_LACKINGPARTITION']._serialized_start=2964
+  _globals['_LACKINGPARTITION']._serialized_end=3187
+  _globals['_ELECTLEADERSREQUEST']._serialized_start=3189
+  _globals['_ELECTLEADERSREQUEST']._serialized_end=3256
+  _globals['_ELECTIONTARGET']._serialized_start=3258
+  _globals['_ELECTIONTARGET']._serialized_end=3327
+  _globals['_ELECTLEADERSRESPONSE']._serialized_start=3329
+  _globals['_ELECTLEADERSRESPONSE']._serialized_end=3411
+  _globals['_ELECTIONRESULT']._serialized_start=3414
+  _globals['_ELECTIONRESULT']._serialized_end=3603
+  _globals['_DRAINBROKERREQUEST']._serialized_start=3605
+  _globals['_DRAINBROKERREQUEST']._serialized_end=3673
+  _globals['_DRAINBROKERRESPONSE']._serialized_start=3676
+  _globals['_DRAINBROKERRESPONSE']._serialized_end=3817
+  _globals['_ADMINSERVICE']._serialized_start=4064
+  _globals['_ADMINSERVICE']._serialized_end=4913
 # @@protoc_insertion_point(module_scope)

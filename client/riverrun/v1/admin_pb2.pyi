@@ -44,6 +44,34 @@ CONFIG_SOURCE_TOPIC: ConfigSource.ValueType  # 2
 """Set for this topic."""
 Global___ConfigSource: _TypeAlias = ConfigSource  # noqa: Y015
 
+class _ElectionOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ElectionOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ElectionOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ELECTION_OUTCOME_UNSPECIFIED: _ElectionOutcome.ValueType  # 0
+    """Not said."""
+    ELECTION_OUTCOME_ELECTED: _ElectionOutcome.ValueType  # 1
+    """Its preferred leader leads it now, and did not before."""
+    ELECTION_OUTCOME_UNCHANGED: _ElectionOutcome.ValueType  # 2
+    """Its preferred leader led it already."""
+    ELECTION_OUTCOME_FAILED: _ElectionOutcome.ValueType  # 3
+    """Another broker leads it, or none; `error` says why."""
+
+class ElectionOutcome(_ElectionOutcome, metaclass=_ElectionOutcomeEnumTypeWrapper):
+    """ElectionOutcome says what became of one partition."""
+
+ELECTION_OUTCOME_UNSPECIFIED: ElectionOutcome.ValueType  # 0
+"""Not said."""
+ELECTION_OUTCOME_ELECTED: ElectionOutcome.ValueType  # 1
+"""Its preferred leader leads it now, and did not before."""
+ELECTION_OUTCOME_UNCHANGED: ElectionOutcome.ValueType  # 2
+"""Its preferred leader led it already."""
+ELECTION_OUTCOME_FAILED: ElectionOutcome.ValueType  # 3
+"""Another broker leads it, or none; `error` says why."""
+Global___ElectionOutcome: _TypeAlias = ElectionOutcome  # noqa: Y015
+
 @_typing.final
 class Topic(_message.Message):
     """Topic is what defines a topic."""
@@ -370,6 +398,9 @@ class PartitionDescription(_message.Message):
     LOG_END_OFFSET_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    ELIGIBLE_LEADER_REPLICAS_FIELD_NUMBER: _builtins.int
+    PARTITION_EPOCH_FIELD_NUMBER: _builtins.int
+    MIN_IN_SYNC_REPLICAS_FIELD_NUMBER: _builtins.int
     partition: _builtins.int
     """The partition."""
     leader: _builtins.int
@@ -384,6 +415,10 @@ class PartitionDescription(_message.Message):
     """The offset that the next record will have."""
     size_bytes: _builtins.int
     """How many bytes its batches take, before the store's own overhead."""
+    partition_epoch: _builtins.int
+    """Grows with every change of leader, replicas in sync and what else is written of the partition."""
+    min_in_sync_replicas: _builtins.int
+    """With fewer replicas in sync nothing is committed; 0 from brokers that do not tell."""
     @_builtins.property
     def replicas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The brokers that hold it."""
@@ -395,6 +430,10 @@ class PartitionDescription(_message.Message):
     @_builtins.property
     def error(self) -> _errors_pb2.Error:
         """Set where the partition cannot be used."""
+
+    @_builtins.property
+    def eligible_leader_replicas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Replicas that are not in sync and may lead all the same: nothing was committed since they left."""
 
     def __init__(
         self,
@@ -409,10 +448,13 @@ class PartitionDescription(_message.Message):
         log_end_offset: _builtins.int = ...,
         size_bytes: _builtins.int = ...,
         error: _errors_pb2.Error | None = ...,
+        eligible_leader_replicas: _abc.Iterable[_builtins.int] | None = ...,
+        partition_epoch: _builtins.int = ...,
+        min_in_sync_replicas: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "high_watermark", b"high_watermark", "in_sync_replicas", b"in_sync_replicas", "leader", b"leader", "leader_epoch", b"leader_epoch", "log_end_offset", b"log_end_offset", "log_start_offset", b"log_start_offset", "partition", b"partition", "replicas", b"replicas", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["eligible_leader_replicas", b"eligible_leader_replicas", "error", b"error", "high_watermark", b"high_watermark", "in_sync_replicas", b"in_sync_replicas", "leader", b"leader", "leader_epoch", b"leader_epoch", "log_end_offset", b"log_end_offset", "log_start_offset", b"log_start_offset", "min_in_sync_replicas", b"min_in_sync_replicas", "partition", b"partition", "partition_epoch", b"partition_epoch", "replicas", b"replicas", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -706,3 +748,453 @@ class DeleteTopicResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteTopicResponse: _TypeAlias = DeleteTopicResponse  # noqa: Y015
+
+@_typing.final
+class DescribeClusterRequest(_message.Message):
+    """DescribeClusterRequest asks about the cluster."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribeClusterRequest: _TypeAlias = DescribeClusterRequest  # noqa: Y015
+
+@_typing.final
+class DescribeClusterResponse(_message.Message):
+    """DescribeClusterResponse is the cluster at one revision of its metadata."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLUSTER_ID_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    SERVED_BY_FIELD_NUMBER: _builtins.int
+    CONTROLLER_FIELD_NUMBER: _builtins.int
+    BROKERS_FIELD_NUMBER: _builtins.int
+    TOPICS_FIELD_NUMBER: _builtins.int
+    PARTITIONS_FIELD_NUMBER: _builtins.int
+    OFFLINE_PARTITIONS_FIELD_NUMBER: _builtins.int
+    UNDER_MIN_ISR_PARTITIONS_FIELD_NUMBER: _builtins.int
+    UNDER_REPLICATED_PARTITIONS_FIELD_NUMBER: _builtins.int
+    LACKING_FIELD_NUMBER: _builtins.int
+    cluster_id: _builtins.str
+    """The cluster's id."""
+    revision: _builtins.int
+    """The revision of the metadata; it only grows."""
+    served_by: _builtins.int
+    """The broker that answers."""
+    controller: _builtins.int
+    """The broker that elects leaders and fences brokers; -1 where none does just now, or where the
+    cluster is one broker that keeps the metadata itself.
+    """
+    topics: _builtins.int
+    """How many topics there are, those of the brokers included; so are they in all that follows."""
+    partitions: _builtins.int
+    """How many partitions they have."""
+    offline_partitions: _builtins.int
+    """How many of them have no leader."""
+    under_min_isr_partitions: _builtins.int
+    """How many have fewer replicas in sync than min_in_sync_replicas."""
+    under_replicated_partitions: _builtins.int
+    """How many have replicas that are not in sync."""
+    @_builtins.property
+    def brokers(self) -> _containers.RepeatedCompositeFieldContainer[Global___BrokerDescription]:
+        """The brokers by id."""
+
+    @_builtins.property
+    def lacking(self) -> _containers.RepeatedCompositeFieldContainer[Global___LackingPartition]:
+        """Those that are counted above, the worst first; at most 1000, whatever the counts are."""
+
+    def __init__(
+        self,
+        *,
+        cluster_id: _builtins.str = ...,
+        revision: _builtins.int = ...,
+        served_by: _builtins.int = ...,
+        controller: _builtins.int = ...,
+        brokers: _abc.Iterable[Global___BrokerDescription] | None = ...,
+        topics: _builtins.int = ...,
+        partitions: _builtins.int = ...,
+        offline_partitions: _builtins.int = ...,
+        under_min_isr_partitions: _builtins.int = ...,
+        under_replicated_partitions: _builtins.int = ...,
+        lacking: _abc.Iterable[Global___LackingPartition] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["brokers", b"brokers", "cluster_id", b"cluster_id", "controller", b"controller", "lacking", b"lacking", "offline_partitions", b"offline_partitions", "partitions", b"partitions", "revision", b"revision", "served_by", b"served_by", "topics", b"topics", "under_min_isr_partitions", b"under_min_isr_partitions", "under_replicated_partitions", b"under_replicated_partitions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribeClusterResponse: _TypeAlias = DescribeClusterResponse  # noqa: Y015
+
+@_typing.final
+class BrokerDescription(_message.Message):
+    """BrokerDescription tells everything about a broker."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class EndpointsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    BROKER_ID_FIELD_NUMBER: _builtins.int
+    ENDPOINT_FIELD_NUMBER: _builtins.int
+    ENDPOINTS_FIELD_NUMBER: _builtins.int
+    PEER_ENDPOINT_FIELD_NUMBER: _builtins.int
+    RACK_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    BROKER_EPOCH_FIELD_NUMBER: _builtins.int
+    START_TIME_MS_FIELD_NUMBER: _builtins.int
+    CONTROLLER_FIELD_NUMBER: _builtins.int
+    ALIVE_FIELD_NUMBER: _builtins.int
+    FENCED_FIELD_NUMBER: _builtins.int
+    DRAINING_FIELD_NUMBER: _builtins.int
+    LEADERS_FIELD_NUMBER: _builtins.int
+    PREFERRED_LEADERS_FIELD_NUMBER: _builtins.int
+    REPLICAS_FIELD_NUMBER: _builtins.int
+    IN_SYNC_REPLICAS_FIELD_NUMBER: _builtins.int
+    broker_id: _builtins.int
+    """The broker's id."""
+    endpoint: _builtins.str
+    """Where clients reach it, as host:port, on the listener that the request came in on."""
+    peer_endpoint: _builtins.str
+    """Where other brokers reach it, as host:port; empty where it has no such listener."""
+    rack: _builtins.str
+    """Where it stands."""
+    host: _builtins.str
+    """The machine that it runs on."""
+    broker_epoch: _builtins.int
+    """Names its process; one that is started anew has a higher one."""
+    start_time_ms: _builtins.int
+    """When its process began, in ms since 1970."""
+    controller: _builtins.bool
+    """True for the broker that elects leaders and fences brokers."""
+    alive: _builtins.bool
+    """True while its process is seen alive; it is fenced soon after that has ended."""
+    fenced: _builtins.bool
+    """True while it is fenced: it leads nothing, and joins no set of replicas in sync."""
+    draining: _builtins.bool
+    """True while it drains: it hands on what it leads, and leaves the sets of replicas in sync."""
+    leaders: _builtins.int
+    """How many partitions it leads."""
+    preferred_leaders: _builtins.int
+    """How many partitions it is the preferred leader of, being their first replica."""
+    replicas: _builtins.int
+    """How many partitions it holds."""
+    in_sync_replicas: _builtins.int
+    """In how many of them it is in sync."""
+    @_builtins.property
+    def endpoints(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The same for each listener, by its name."""
+
+    def __init__(
+        self,
+        *,
+        broker_id: _builtins.int = ...,
+        endpoint: _builtins.str = ...,
+        endpoints: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        peer_endpoint: _builtins.str = ...,
+        rack: _builtins.str = ...,
+        host: _builtins.str = ...,
+        broker_epoch: _builtins.int = ...,
+        start_time_ms: _builtins.int = ...,
+        controller: _builtins.bool = ...,
+        alive: _builtins.bool = ...,
+        fenced: _builtins.bool = ...,
+        draining: _builtins.bool = ...,
+        leaders: _builtins.int = ...,
+        preferred_leaders: _builtins.int = ...,
+        replicas: _builtins.int = ...,
+        in_sync_replicas: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alive", b"alive", "broker_epoch", b"broker_epoch", "broker_id", b"broker_id", "controller", b"controller", "draining", b"draining", "endpoint", b"endpoint", "endpoints", b"endpoints", "fenced", b"fenced", "host", b"host", "in_sync_replicas", b"in_sync_replicas", "leaders", b"leaders", "peer_endpoint", b"peer_endpoint", "preferred_leaders", b"preferred_leaders", "rack", b"rack", "replicas", b"replicas", "start_time_ms", b"start_time_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BrokerDescription: _TypeAlias = BrokerDescription  # noqa: Y015
+
+@_typing.final
+class LackingPartition(_message.Message):
+    """LackingPartition is a partition that lacks a leader or replicas: it is offline where leader is -1,
+    under min ISR where fewer replicas are in sync than min_in_sync_replicas, and under-replicated
+    where fewer are in sync than it has.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOPIC_FIELD_NUMBER: _builtins.int
+    PARTITION_FIELD_NUMBER: _builtins.int
+    LEADER_FIELD_NUMBER: _builtins.int
+    LEADER_EPOCH_FIELD_NUMBER: _builtins.int
+    PARTITION_EPOCH_FIELD_NUMBER: _builtins.int
+    REPLICAS_FIELD_NUMBER: _builtins.int
+    IN_SYNC_REPLICAS_FIELD_NUMBER: _builtins.int
+    ELIGIBLE_LEADER_REPLICAS_FIELD_NUMBER: _builtins.int
+    MIN_IN_SYNC_REPLICAS_FIELD_NUMBER: _builtins.int
+    topic: _builtins.str
+    """The topic's name."""
+    partition: _builtins.int
+    """The partition."""
+    leader: _builtins.int
+    """The broker that leads it; -1 where nobody does."""
+    leader_epoch: _builtins.int
+    """The epoch of its leadership."""
+    partition_epoch: _builtins.int
+    """Grows with every change of leader, replicas in sync and what else is written of the partition."""
+    min_in_sync_replicas: _builtins.int
+    """With fewer replicas in sync nothing is committed."""
+    @_builtins.property
+    def replicas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The brokers that hold it."""
+
+    @_builtins.property
+    def in_sync_replicas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Those of them that are in sync."""
+
+    @_builtins.property
+    def eligible_leader_replicas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Replicas that are not in sync and may lead all the same."""
+
+    def __init__(
+        self,
+        *,
+        topic: _builtins.str = ...,
+        partition: _builtins.int = ...,
+        leader: _builtins.int = ...,
+        leader_epoch: _builtins.int = ...,
+        partition_epoch: _builtins.int = ...,
+        replicas: _abc.Iterable[_builtins.int] | None = ...,
+        in_sync_replicas: _abc.Iterable[_builtins.int] | None = ...,
+        eligible_leader_replicas: _abc.Iterable[_builtins.int] | None = ...,
+        min_in_sync_replicas: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["eligible_leader_replicas", b"eligible_leader_replicas", "in_sync_replicas", b"in_sync_replicas", "leader", b"leader", "leader_epoch", b"leader_epoch", "min_in_sync_replicas", b"min_in_sync_replicas", "partition", b"partition", "partition_epoch", b"partition_epoch", "replicas", b"replicas", "topic", b"topic"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LackingPartition: _TypeAlias = LackingPartition  # noqa: Y015
+
+@_typing.final
+class ElectLeadersRequest(_message.Message):
+    """ElectLeadersRequest says for which partitions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGETS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___ElectionTarget]:
+        """The partitions; none is every partition of every topic, those of the brokers included."""
+
+    def __init__(
+        self,
+        *,
+        targets: _abc.Iterable[Global___ElectionTarget] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["targets", b"targets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ElectLeadersRequest: _TypeAlias = ElectLeadersRequest  # noqa: Y015
+
+@_typing.final
+class ElectionTarget(_message.Message):
+    """ElectionTarget is one partition, or all of a topic."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOPIC_FIELD_NUMBER: _builtins.int
+    PARTITION_FIELD_NUMBER: _builtins.int
+    topic: _builtins.str
+    """The topic's name."""
+    partition: _builtins.int
+    """The partition; unset is all of them."""
+    def __init__(
+        self,
+        *,
+        topic: _builtins.str = ...,
+        partition: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_partition", b"_partition", "partition", b"partition"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_partition", b"_partition", "partition", b"partition", "topic", b"topic"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__partition: _TypeAlias = _typing.Literal["partition"]  # noqa: Y015
+    _WhichOneofArgType__partition: _TypeAlias = _typing.Literal["_partition", b"_partition"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__partition) -> _WhichOneofReturnType__partition | None: ...
+
+Global___ElectionTarget: _TypeAlias = ElectionTarget  # noqa: Y015
+
+@_typing.final
+class ElectLeadersResponse(_message.Message):
+    """ElectLeadersResponse has a result for each partition."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    LEFT_FIELD_NUMBER: _builtins.int
+    left: _builtins.int
+    """How many partitions are left for which the same request would do something: one call elects for
+    at most max_partitions_per_call.
+    """
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ElectionResult]:
+        """In the order of the request. Where it named no partitions, those that their preferred leader had
+        led before are left out.
+        """
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___ElectionResult] | None = ...,
+        left: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["left", b"left", "results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ElectLeadersResponse: _TypeAlias = ElectLeadersResponse  # noqa: Y015
+
+@_typing.final
+class ElectionResult(_message.Message):
+    """ElectionResult is what became of one partition."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOPIC_FIELD_NUMBER: _builtins.int
+    PARTITION_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    LEADER_FIELD_NUMBER: _builtins.int
+    LEADER_EPOCH_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    topic: _builtins.str
+    """The topic's name."""
+    partition: _builtins.int
+    """The partition; unset where the topic is not there and no partition was named."""
+    outcome: Global___ElectionOutcome.ValueType
+    """What became of it."""
+    leader: _builtins.int
+    """The broker that leads it now; -1 where nobody does."""
+    leader_epoch: _builtins.int
+    """The epoch of its leadership."""
+    @_builtins.property
+    def error(self) -> _errors_pb2.Error:
+        """Set where the election failed."""
+
+    def __init__(
+        self,
+        *,
+        topic: _builtins.str = ...,
+        partition: _builtins.int | None = ...,
+        outcome: Global___ElectionOutcome.ValueType = ...,
+        leader: _builtins.int = ...,
+        leader_epoch: _builtins.int = ...,
+        error: _errors_pb2.Error | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_partition", b"_partition", "error", b"error", "partition", b"partition"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_partition", b"_partition", "error", b"error", "leader", b"leader", "leader_epoch", b"leader_epoch", "outcome", b"outcome", "partition", b"partition", "topic", b"topic"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__partition: _TypeAlias = _typing.Literal["partition"]  # noqa: Y015
+    _WhichOneofArgType__partition: _TypeAlias = _typing.Literal["_partition", b"_partition"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__partition) -> _WhichOneofReturnType__partition | None: ...
+
+Global___ElectionResult: _TypeAlias = ElectionResult  # noqa: Y015
+
+@_typing.final
+class DrainBrokerRequest(_message.Message):
+    """DrainBrokerRequest names the broker."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BROKER_ID_FIELD_NUMBER: _builtins.int
+    UNDO_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
+    broker_id: _builtins.int
+    """The broker's id."""
+    undo: _builtins.bool
+    """Let it serve again instead."""
+    force: _builtins.bool
+    """Drain it although partitions would be left that nobody else may lead, or to which nothing can be
+    written; otherwise that is refused with BROKER_NEEDED. The last broker never drains.
+    """
+    def __init__(
+        self,
+        *,
+        broker_id: _builtins.int = ...,
+        undo: _builtins.bool = ...,
+        force: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_id", b"broker_id", "force", b"force", "undo", b"undo"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainBrokerRequest: _TypeAlias = DrainBrokerRequest  # noqa: Y015
+
+@_typing.final
+class DrainBrokerResponse(_message.Message):
+    """DrainBrokerResponse tells the broker as it is now, and what it costs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BROKER_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    STRANDED_PARTITIONS_FIELD_NUMBER: _builtins.int
+    SHORT_PARTITIONS_FIELD_NUMBER: _builtins.int
+    changed: _builtins.bool
+    """False where it drained, or served, already."""
+    stranded_partitions: _builtins.int
+    """How many partitions nobody else may lead; those that it leads stay with it."""
+    short_partitions: _builtins.int
+    """How many partitions have fewer replicas in sync than min_in_sync_replicas because it drains."""
+    @_builtins.property
+    def broker(self) -> Global___BrokerDescription:
+        """The broker: what is left to be moved are its leaders and in_sync_replicas."""
+
+    def __init__(
+        self,
+        *,
+        broker: Global___BrokerDescription | None = ...,
+        changed: _builtins.bool = ...,
+        stranded_partitions: _builtins.int = ...,
+        short_partitions: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["broker", b"broker"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker", b"broker", "changed", b"changed", "short_partitions", b"short_partitions", "stranded_partitions", b"stranded_partitions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainBrokerResponse: _TypeAlias = DrainBrokerResponse  # noqa: Y015

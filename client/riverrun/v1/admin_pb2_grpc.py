@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AdminServiceStub(object):
-    """AdminService makes and changes topics.
+    """AdminService makes and changes topics, and tells and changes who leads their partitions.
     """
 
     def __init__(self, channel):
@@ -70,10 +70,25 @@ class AdminServiceStub(object):
                 request_serializer=riverrun_dot_v1_dot_admin__pb2.DeleteTopicRequest.SerializeToString,
                 response_deserializer=riverrun_dot_v1_dot_admin__pb2.DeleteTopicResponse.FromString,
                 _registered_method=True)
+        self.DescribeCluster = channel.unary_unary(
+                '/riverrun.v1.AdminService/DescribeCluster',
+                request_serializer=riverrun_dot_v1_dot_admin__pb2.DescribeClusterRequest.SerializeToString,
+                response_deserializer=riverrun_dot_v1_dot_admin__pb2.DescribeClusterResponse.FromString,
+                _registered_method=True)
+        self.ElectLeaders = channel.unary_unary(
+                '/riverrun.v1.AdminService/ElectLeaders',
+                request_serializer=riverrun_dot_v1_dot_admin__pb2.ElectLeadersRequest.SerializeToString,
+                response_deserializer=riverrun_dot_v1_dot_admin__pb2.ElectLeadersResponse.FromString,
+                _registered_method=True)
+        self.DrainBroker = channel.unary_unary(
+                '/riverrun.v1.AdminService/DrainBroker',
+                request_serializer=riverrun_dot_v1_dot_admin__pb2.DrainBrokerRequest.SerializeToString,
+                response_deserializer=riverrun_dot_v1_dot_admin__pb2.DrainBrokerResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer(object):
-    """AdminService makes and changes topics.
+    """AdminService makes and changes topics, and tells and changes who leads their partitions.
     """
 
     def CreateTopic(self, request, context):
@@ -128,6 +143,34 @@ class AdminServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DescribeCluster(self, request, context):
+        """DescribeCluster tells the brokers, what each leads and holds, and which partitions lack a leader
+        or replicas. Any broker tells it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ElectLeaders(self, request, context):
+        """ElectLeaders makes the first replica of partitions their leader, where it is in sync and serves.
+        The brokers do that by themselves, a few partitions a second; this does it at once.
+
+        grpcurl -plaintext -d '{"targets":[{"topic":"t"}]}' \
+        127.0.0.1:7171 riverrun.v1.AdminService/ElectLeaders
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrainBroker(self, request, context):
+        """DrainBroker takes a broker out of service, or lets it serve again: it hands on what it leads,
+        leaves the sets of replicas in sync, and gets no new replicas. It answers once that is decided;
+        DescribeCluster tells how far it has come. A broker that is started anew does not drain.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -166,6 +209,21 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     request_deserializer=riverrun_dot_v1_dot_admin__pb2.DeleteTopicRequest.FromString,
                     response_serializer=riverrun_dot_v1_dot_admin__pb2.DeleteTopicResponse.SerializeToString,
             ),
+            'DescribeCluster': grpc.unary_unary_rpc_method_handler(
+                    servicer.DescribeCluster,
+                    request_deserializer=riverrun_dot_v1_dot_admin__pb2.DescribeClusterRequest.FromString,
+                    response_serializer=riverrun_dot_v1_dot_admin__pb2.DescribeClusterResponse.SerializeToString,
+            ),
+            'ElectLeaders': grpc.unary_unary_rpc_method_handler(
+                    servicer.ElectLeaders,
+                    request_deserializer=riverrun_dot_v1_dot_admin__pb2.ElectLeadersRequest.FromString,
+                    response_serializer=riverrun_dot_v1_dot_admin__pb2.ElectLeadersResponse.SerializeToString,
+            ),
+            'DrainBroker': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainBroker,
+                    request_deserializer=riverrun_dot_v1_dot_admin__pb2.DrainBrokerRequest.FromString,
+                    response_serializer=riverrun_dot_v1_dot_admin__pb2.DrainBrokerResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'riverrun.v1.AdminService', rpc_method_handlers)
@@ -175,7 +233,7 @@ def add_AdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AdminService(object):
-    """AdminService makes and changes topics.
+    """AdminService makes and changes topics, and tells and changes who leads their partitions.
     """
 
     @staticmethod
@@ -357,6 +415,87 @@ class AdminService(object):
             '/riverrun.v1.AdminService/DeleteTopic',
             riverrun_dot_v1_dot_admin__pb2.DeleteTopicRequest.SerializeToString,
             riverrun_dot_v1_dot_admin__pb2.DeleteTopicResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DescribeCluster(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/riverrun.v1.AdminService/DescribeCluster',
+            riverrun_dot_v1_dot_admin__pb2.DescribeClusterRequest.SerializeToString,
+            riverrun_dot_v1_dot_admin__pb2.DescribeClusterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ElectLeaders(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/riverrun.v1.AdminService/ElectLeaders',
+            riverrun_dot_v1_dot_admin__pb2.ElectLeadersRequest.SerializeToString,
+            riverrun_dot_v1_dot_admin__pb2.ElectLeadersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainBroker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/riverrun.v1.AdminService/DrainBroker',
+            riverrun_dot_v1_dot_admin__pb2.DrainBrokerRequest.SerializeToString,
+            riverrun_dot_v1_dot_admin__pb2.DrainBrokerResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AdminServiceStub:
-    """AdminService makes and changes topics."""
+    """AdminService makes and changes topics, and tells and changes who leads their partitions."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -51,10 +51,26 @@ class AdminServiceStub:
     """TrimTopic deletes the records before an offset, for good."""
     DeleteTopic: _grpc.UnaryUnaryMultiCallable[_admin_pb2.DeleteTopicRequest, _admin_pb2.DeleteTopicResponse]
     """DeleteTopic deletes a topic and everything in it, for good."""
+    DescribeCluster: _grpc.UnaryUnaryMultiCallable[_admin_pb2.DescribeClusterRequest, _admin_pb2.DescribeClusterResponse]
+    """DescribeCluster tells the brokers, what each leads and holds, and which partitions lack a leader
+    or replicas. Any broker tells it.
+    """
+    ElectLeaders: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ElectLeadersRequest, _admin_pb2.ElectLeadersResponse]
+    """ElectLeaders makes the first replica of partitions their leader, where it is in sync and serves.
+    The brokers do that by themselves, a few partitions a second; this does it at once.
+
+      grpcurl -plaintext -d '{"targets":[{"topic":"t"}]}' \\
+        127.0.0.1:7171 riverrun.v1.AdminService/ElectLeaders
+    """
+    DrainBroker: _grpc.UnaryUnaryMultiCallable[_admin_pb2.DrainBrokerRequest, _admin_pb2.DrainBrokerResponse]
+    """DrainBroker takes a broker out of service, or lets it serve again: it hands on what it leads,
+    leaves the sets of replicas in sync, and gets no new replicas. It answers once that is decided;
+    DescribeCluster tells how far it has come. A broker that is started anew does not drain.
+    """
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
-    """AdminService makes and changes topics."""
+    """AdminService makes and changes topics, and tells and changes who leads their partitions."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateTopic: _aio.UnaryUnaryMultiCallable[_admin_pb2.CreateTopicRequest, _admin_pb2.CreateTopicResponse]  # type: ignore[assignment]
@@ -75,9 +91,25 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """TrimTopic deletes the records before an offset, for good."""
     DeleteTopic: _aio.UnaryUnaryMultiCallable[_admin_pb2.DeleteTopicRequest, _admin_pb2.DeleteTopicResponse]  # type: ignore[assignment]
     """DeleteTopic deletes a topic and everything in it, for good."""
+    DescribeCluster: _aio.UnaryUnaryMultiCallable[_admin_pb2.DescribeClusterRequest, _admin_pb2.DescribeClusterResponse]  # type: ignore[assignment]
+    """DescribeCluster tells the brokers, what each leads and holds, and which partitions lack a leader
+    or replicas. Any broker tells it.
+    """
+    ElectLeaders: _aio.UnaryUnaryMultiCallable[_admin_pb2.ElectLeadersRequest, _admin_pb2.ElectLeadersResponse]  # type: ignore[assignment]
+    """ElectLeaders makes the first replica of partitions their leader, where it is in sync and serves.
+    The brokers do that by themselves, a few partitions a second; this does it at once.
+
+      grpcurl -plaintext -d '{"targets":[{"topic":"t"}]}' \\
+        127.0.0.1:7171 riverrun.v1.AdminService/ElectLeaders
+    """
+    DrainBroker: _aio.UnaryUnaryMultiCallable[_admin_pb2.DrainBrokerRequest, _admin_pb2.DrainBrokerResponse]  # type: ignore[assignment]
+    """DrainBroker takes a broker out of service, or lets it serve again: it hands on what it leads,
+    leaves the sets of replicas in sync, and gets no new replicas. It answers once that is decided;
+    DescribeCluster tells how far it has come. A broker that is started anew does not drain.
+    """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
-    """AdminService makes and changes topics."""
+    """AdminService makes and changes topics, and tells and changes who leads their partitions."""
 
     @_abc_1.abstractmethod
     def CreateTopic(
@@ -138,5 +170,39 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.DeleteTopicResponse, _abc.Awaitable[_admin_pb2.DeleteTopicResponse]]:
         """DeleteTopic deletes a topic and everything in it, for good."""
+
+    @_abc_1.abstractmethod
+    def DescribeCluster(
+        self,
+        request: _admin_pb2.DescribeClusterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.DescribeClusterResponse, _abc.Awaitable[_admin_pb2.DescribeClusterResponse]]:
+        """DescribeCluster tells the brokers, what each leads and holds, and which partitions lack a leader
+        or replicas. Any broker tells it.
+        """
+
+    @_abc_1.abstractmethod
+    def ElectLeaders(
+        self,
+        request: _admin_pb2.ElectLeadersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ElectLeadersResponse, _abc.Awaitable[_admin_pb2.ElectLeadersResponse]]:
+        """ElectLeaders makes the first replica of partitions their leader, where it is in sync and serves.
+        The brokers do that by themselves, a few partitions a second; this does it at once.
+
+          grpcurl -plaintext -d '{"targets":[{"topic":"t"}]}' \\
+            127.0.0.1:7171 riverrun.v1.AdminService/ElectLeaders
+        """
+
+    @_abc_1.abstractmethod
+    def DrainBroker(
+        self,
+        request: _admin_pb2.DrainBrokerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.DrainBrokerResponse, _abc.Awaitable[_admin_pb2.DrainBrokerResponse]]:
+        """DrainBroker takes a broker out of service, or lets it serve again: it hands on what it leads,
+        leaves the sets of replicas in sync, and gets no new replicas. It answers once that is decided;
+        DescribeCluster tells how far it has come. A broker that is started anew does not drain.
+        """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -106,6 +106,19 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A change came in between; read the current state and decide again.
     ABORTED, nothing happened.
     """
+    ERROR_REASON_BROKER_NOT_FOUND: _ErrorReason.ValueType  # 17
+    """No broker has this id; `AdminService.DescribeCluster` lists those that there are.
+    NOT_FOUND, nothing happened.
+    """
+    ERROR_REASON_BROKER_FENCED: _ErrorReason.ValueType  # 18
+    """The broker is fenced: it is not seen alive, so it leads nothing that could be handed on.
+    FAILED_PRECONDITION, nothing happened.
+    """
+    ERROR_REASON_BROKER_NEEDED: _ErrorReason.ValueType  # 19
+    """Without the broker partitions would have no leader, or too few replicas in sync; the text names
+    some.
+    FAILED_PRECONDITION, nothing happened.
+    """
     ERROR_REASON_OFFSET_OUT_OF_RANGE: _ErrorReason.ValueType  # 20
     """The offset is below the log start or above the log end; `available` has the range.
     OUT_OF_RANGE, nothing happened.
@@ -166,6 +179,15 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The partition is offline: damaged, or without a leader; the text names the command that helps.
     UNAVAILABLE, nothing happened.
     """
+    ERROR_REASON_LEADER_NOT_AVAILABLE: _ErrorReason.ValueType  # 46
+    """The partition's leader is not known just now, or the broker asked cannot reach it; ask again.
+    UNAVAILABLE, nothing happened.
+    """
+    ERROR_REASON_PREFERRED_LEADER_NOT_AVAILABLE: _ErrorReason.ValueType  # 47
+    """The first replica does not serve or is not in sync, so it cannot be made leader; the text says
+    which.
+    FAILED_PRECONDITION, nothing happened.
+    """
     ERROR_REASON_STORAGE_FULL: _ErrorReason.ValueType  # 50
     """The disk is at its low-water mark; reads, trims and retention go on, and so will this.
     RESOURCE_EXHAUSTED, nothing happened.
@@ -199,7 +221,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     DEADLINE_EXCEEDED, unknown.
     """
     ERROR_REASON_COORDINATOR_LOADING: _ErrorReason.ValueType  # 70
-    """The group's coordinator is still reading its state; ask again.
+    """The group's coordinator is still reading its state, or another broker is only just becoming it; ask
+    again.
     UNAVAILABLE, nothing happened.
     """
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 90
@@ -270,6 +293,19 @@ ERROR_REASON_CONFLICT: ErrorReason.ValueType  # 16
 """A change came in between; read the current state and decide again.
 ABORTED, nothing happened.
 """
+ERROR_REASON_BROKER_NOT_FOUND: ErrorReason.ValueType  # 17
+"""No broker has this id; `AdminService.DescribeCluster` lists those that there are.
+NOT_FOUND, nothing happened.
+"""
+ERROR_REASON_BROKER_FENCED: ErrorReason.ValueType  # 18
+"""The broker is fenced: it is not seen alive, so it leads nothing that could be handed on.
+FAILED_PRECONDITION, nothing happened.
+"""
+ERROR_REASON_BROKER_NEEDED: ErrorReason.ValueType  # 19
+"""Without the broker partitions would have no leader, or too few replicas in sync; the text names
+some.
+FAILED_PRECONDITION, nothing happened.
+"""
 ERROR_REASON_OFFSET_OUT_OF_RANGE: ErrorReason.ValueType  # 20
 """The offset is below the log start or above the log end; `available` has the range.
 OUT_OF_RANGE, nothing happened.
@@ -330,6 +366,15 @@ ERROR_REASON_PARTITION_OFFLINE: ErrorReason.ValueType  # 45
 """The partition is offline: damaged, or without a leader; the text names the command that helps.
 UNAVAILABLE, nothing happened.
 """
+ERROR_REASON_LEADER_NOT_AVAILABLE: ErrorReason.ValueType  # 46
+"""The partition's leader is not known just now, or the broker asked cannot reach it; ask again.
+UNAVAILABLE, nothing happened.
+"""
+ERROR_REASON_PREFERRED_LEADER_NOT_AVAILABLE: ErrorReason.ValueType  # 47
+"""The first replica does not serve or is not in sync, so it cannot be made leader; the text says
+which.
+FAILED_PRECONDITION, nothing happened.
+"""
 ERROR_REASON_STORAGE_FULL: ErrorReason.ValueType  # 50
 """The disk is at its low-water mark; reads, trims and retention go on, and so will this.
 RESOURCE_EXHAUSTED, nothing happened.
@@ -363,7 +408,8 @@ ERROR_REASON_REQUEST_TIMED_OUT: ErrorReason.ValueType  # 64
 DEADLINE_EXCEEDED, unknown.
 """
 ERROR_REASON_COORDINATOR_LOADING: ErrorReason.ValueType  # 70
-"""The group's coordinator is still reading its state; ask again.
+"""The group's coordinator is still reading its state, or another broker is only just becoming it; ask
+again.
 UNAVAILABLE, nothing happened.
 """
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 90

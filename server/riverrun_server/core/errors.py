@@ -7,7 +7,8 @@ two and the words about code and outcome there equal to this table.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 class Reason(enum.IntEnum):
@@ -27,6 +28,9 @@ class Reason(enum.IntEnum):
     TOPIC_RESERVED = 14
     NOT_ENOUGH_BROKERS = 15
     CONFLICT = 16
+    BROKER_NOT_FOUND = 17
+    BROKER_FENCED = 18
+    BROKER_NEEDED = 19
     OFFSET_OUT_OF_RANGE = 20
     LOG_TRUNCATED = 21
     OFFSET_NOT_AVAILABLE = 22
@@ -42,6 +46,8 @@ class Reason(enum.IntEnum):
     NOT_ENOUGH_REPLICAS = 43
     NOT_ENOUGH_REPLICAS_AFTER_APPEND = 44
     PARTITION_OFFLINE = 45
+    LEADER_NOT_AVAILABLE = 46
+    PREFERRED_LEADER_NOT_AVAILABLE = 47
     STORAGE_FULL = 50
     STORAGE_STALLED = 51
     STORAGE_FAILED = 52
@@ -93,6 +99,9 @@ MEANINGS: dict[Reason, Meaning] = {
     Reason.TOPIC_RESERVED: Meaning("PERMISSION_DENIED"),
     Reason.NOT_ENOUGH_BROKERS: _PRECONDITION,
     Reason.CONFLICT: Meaning("ABORTED"),
+    Reason.BROKER_NOT_FOUND: Meaning("NOT_FOUND"),
+    Reason.BROKER_FENCED: _PRECONDITION,
+    Reason.BROKER_NEEDED: _PRECONDITION,
     Reason.OFFSET_OUT_OF_RANGE: Meaning("OUT_OF_RANGE"),
     Reason.LOG_TRUNCATED: Meaning("OUT_OF_RANGE"),
     Reason.OFFSET_NOT_AVAILABLE: _later("UNAVAILABLE", 0.1),
@@ -108,6 +117,8 @@ MEANINGS: dict[Reason, Meaning] = {
     Reason.NOT_ENOUGH_REPLICAS: _later("UNAVAILABLE", 0.5),
     Reason.NOT_ENOUGH_REPLICAS_AFTER_APPEND: Meaning("DEADLINE_EXCEEDED", definite=False),
     Reason.PARTITION_OFFLINE: _later("UNAVAILABLE", 1.0),
+    Reason.LEADER_NOT_AVAILABLE: _later("UNAVAILABLE", 0.2),
+    Reason.PREFERRED_LEADER_NOT_AVAILABLE: _PRECONDITION,
     Reason.STORAGE_FULL: _later("RESOURCE_EXHAUSTED", 5.0),
     Reason.STORAGE_STALLED: _later("UNAVAILABLE", 0.1),
     Reason.STORAGE_FAILED: Meaning("UNAVAILABLE", definite=False),
@@ -121,6 +132,21 @@ MEANINGS: dict[Reason, Meaning] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class LeaderHint:
+    """Who leads a partition, for a client that asks the wrong broker.
+
+    Attributes:
+        broker_id: the leader.
+        leader_epoch: of its leadership; a lower one than one known already is old news.
+        endpoints: where clients reach it, as host:port, by listener; empty where that is not known.
+    """
+
+    broker_id: int
+    leader_epoch: int
+    endpoints: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+
 class Refusal(Exception):
     """A request that was not carried out, or of which nobody knows, as a client will be told.
 
@@ -130,6 +156,7 @@ class Refusal(Exception):
         available: (earliest, latest) offsets, where the request named one that cannot be read.
         expected_sequence: what the partition expects next from the producer.
         diverging_offset: where the log departs from what the reader saw.
+        leader: who leads the partition, where that is known and it is another broker.
     """
 
     def __init__(
@@ -140,6 +167,7 @@ class Refusal(Exception):
         available: tuple[int, int] | None = None,
         expected_sequence: int | None = None,
         diverging_offset: int | None = None,
+        leader: LeaderHint | None = None,
     ) -> None:
         super().__init__(message)
         self.reason = reason
@@ -147,6 +175,7 @@ class Refusal(Exception):
         self.available = available
         self.expected_sequence = expected_sequence
         self.diverging_offset = diverging_offset
+        self.leader = leader
 
     @property
     def meaning(self) -> Meaning:

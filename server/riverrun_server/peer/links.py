@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 
 from riverrun_server.core.replication.messages import (
     Acked,
@@ -23,10 +23,6 @@ from riverrun_server.ports.clock import Dice
 from riverrun_server.ports.peers import PeerEvents
 
 
-async def _nothing() -> None:
-    """Close nothing else."""
-
-
 class PeerLinks:
     """Implements ports.peers.Links.
 
@@ -37,21 +33,13 @@ class PeerLinks:
         myself: introduces this broker.
         events: told what others say.
         dice: spreads pauses.
-        closed: awaited at the end, when no stream is left.
     """
 
-    def __init__(
-        self,
-        myself: Myself,
-        events: PeerEvents,
-        dice: Dice,
-        closed: Callable[[], Awaitable[None]] = _nothing,
-    ) -> None:
+    def __init__(self, myself: Myself, events: PeerEvents, dice: Dice) -> None:
         self.service = ReplicationService(myself, events)
         self._myself = myself
         self._events = events
         self._dice = dice
-        self._closed = closed
         self._streams: dict[int, tuple[FollowerStream, asyncio.Task[None]]] = {}
 
     def follow(self, leaders: Mapping[int, str]) -> None:
@@ -83,7 +71,6 @@ class PeerLinks:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._closed()
 
     def _to_leader(self, broker: int) -> Mailbox | None:
         found = self._streams.get(broker)

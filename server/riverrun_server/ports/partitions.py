@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from riverrun_server.core.errors import Refusal
+from riverrun_server.core.errors import LeaderHint, Refusal
 from riverrun_server.core.log.batch import IncomingBatch, PartitionId, StoredBatch
 
 
@@ -29,6 +29,7 @@ class Appended(NamedTuple):
         duplicate: it had been written before and was not written again.
         log_start_offset: the first offset that can be read.
         error: why it was not appended, or why nobody knows.
+        leader: who leads the partition, where that is another broker.
     """
 
     base_offset: int | None
@@ -36,6 +37,7 @@ class Appended(NamedTuple):
     log_start_offset: int = 0
     duplicate: bool = False
     error: Refusal | None = None
+    leader: LeaderHint | None = None
 
 
 @dataclass(slots=True)
@@ -196,6 +198,18 @@ class PartitionAccess(Protocol):
     @property
     def flow(self) -> Flow:
         """What has passed through the partition."""
+        ...
+
+    @property
+    def led_here(self) -> bool:
+        """Whether another broker has no part in what is asked of it just now."""
+        ...
+
+    def direct(self) -> PartitionAccess:
+        """Return the partition for a client that reaches the leader itself.
+
+        It is the partition where it is led here; else it refuses everything, NOT_LEADER with a hint.
+        """
         ...
 
     def submit(self, append: Append) -> None:

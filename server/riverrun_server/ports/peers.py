@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Protocol
 
 from riverrun_server.core.replication.messages import Envelope
@@ -36,9 +36,5 @@ class Links(Protocol):
         ...
 
     async def close(self) -> None:
-        """End all streams, and answer nobody any more."""
+        """End all streams."""
         ...
-
-
-ConnectPeers = Callable[[str, int, PeerEvents], Awaitable[Links]]
-"""Answers other brokers from now on, as (cluster id, broker epoch), and tells what they say."""

@@ -1,4 +1,4 @@
-"""AdminService: makes, lists, describes, changes, trims and deletes topics.
+"""AdminService: makes, lists, describes, changes, trims and deletes topics; cluster_admin has the rest.
 
 Every method raises a Refusal for a call that fails as a whole; the interceptor makes a status of it.
 """
@@ -23,6 +23,7 @@ from riverrun_server.core.cluster.changes import NewTopic
 from riverrun_server.core.cluster.naming import quoted
 from riverrun_server.core.cluster.values import Id, TopicValue
 from riverrun_server.core.errors import Reason, Refusal
+from riverrun_server.rpc.cluster_admin import ClusterAdmin
 from riverrun_server.rpc.errors import to_proto
 from riverrun_server.rpc.reply_size import check_size
 from riverrun_server.runtime.catalog import Catalog
@@ -45,6 +46,7 @@ class AdminService:
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
+        self._cluster = ClusterAdmin(catalog)
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return the service's methods."""
@@ -56,6 +58,9 @@ class AdminService:
             "AddPartitions": self.add_partitions,
             "TrimTopic": self.trim_topic,
             "DeleteTopic": self.delete_topic,
+            "DescribeCluster": self._cluster.describe_cluster,
+            "ElectLeaders": self._cluster.elect_leaders,
+            "DrainBroker": self._cluster.drain_broker,
         }
         service = admin_pb2.DESCRIPTOR.services_by_name["AdminService"]
         return grpc.method_handlers_generic_handler(
@@ -211,6 +216,9 @@ async def _partition(topic: ServedTopic, number: int) -> PartitionDescription:
         described.leader_epoch = state.leader_epoch
         described.replicas.extend(state.replicas)
         described.in_sync_replicas.extend(each.broker for each in state.isr)
+        described.eligible_leader_replicas.extend(each.broker for each in state.elr)
+        described.partition_epoch = state.partition_epoch
+        described.min_in_sync_replicas = state.min_isr
     try:
         marks = await topic.partitions[number].watermarks()
     except Refusal as refusal:

@@ -15,7 +15,7 @@ from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.limits import Limits
 from riverrun_server.ports.partitions import Acks, Appended, Directory, PartitionAccess
 from riverrun_server.ports.threads import Threads
-from riverrun_server.rpc.errors import to_proto
+from riverrun_server.rpc.errors import tell_leader, to_proto
 from riverrun_server.wire import codecs
 from riverrun_server.wire.ingress import (
     MAX_BATCH_RECORDS,
@@ -54,21 +54,25 @@ class AppendRules:
     now_ms: Callable[[], int]
     threads: Threads
 
-    def partition(self, topic: str, topic_id: bytes, partition: int) -> PartitionAccess:
-        """Return a partition that clients may write to.
+    def partition(
+        self, topic: str, topic_id: bytes, partition: int, *, direct: bool = False
+    ) -> PartitionAccess:
+        """Return a partition that clients may write to; `direct` where nothing is to be passed on.
 
         Raises:
             Refusal: as Directory.partition, or TOPIC_RESERVED.
         """
         access = self.directory.partition(topic, topic_id, partition)
         self._check_writable(access.topic)
-        return access
+        return access.direct() if direct else access
 
-    def partitions(self, topic: str, topic_id: bytes = b"") -> list[PartitionAccess]:
+    def partitions(
+        self, topic: str, topic_id: bytes = b"", *, direct: bool = False
+    ) -> list[PartitionAccess]:
         """Return all partitions of a topic that clients may write to."""
         accesses = self.directory.partitions(topic, topic_id)
         self._check_writable(accesses[0].topic)
-        return accesses
+        return [access.direct() for access in accesses] if direct else accesses
 
     def _check_writable(self, topic: str) -> None:
         if self.directory.is_internal(topic):
@@ -175,6 +179,8 @@ def tell(result: producer_pb2.ProduceResult, place: Where, appended: Appended) -
         result.duplicate = True
     if appended.error is not None:
         result.error.CopyFrom(to_proto(appended.error))
+    if appended.leader is not None:
+        tell_leader(result.leader, appended.leader)
 
 
 def timed_out(seconds: float) -> Refusal:

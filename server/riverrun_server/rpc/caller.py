@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import Final, NamedTuple
 
+from riverrun_server.ports.gateways import Origin
+
 # Until there is authentication everybody is this principal.
 ANONYMOUS: Final = "anonymous"
 
@@ -25,3 +27,9 @@ class Caller(NamedTuple):
 
 
 CALLER: Final[ContextVar[Caller]] = ContextVar("riverrun_caller")
+
+
+def origin() -> Origin:
+    """Return for whom another broker is asked; outside of calls that is this broker itself."""
+    caller = CALLER.get(None)
+    return Origin() if caller is None else Origin(caller.principal, caller.listener)

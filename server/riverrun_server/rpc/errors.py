@@ -20,8 +20,9 @@ from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 from grpc_status import rpc_status  # type: ignore[import-untyped]
 
 from riverrun.v1 import errors_pb2
-from riverrun_server.core.errors import Reason, Refusal
+from riverrun_server.core.errors import LeaderHint, Reason, Refusal
 from riverrun_server.rpc import call_notes
+from riverrun_server.rpc.caller import CALLER
 
 DOMAIN: Final = "riverrun.dev"
 
@@ -55,7 +56,18 @@ def to_proto(refusal: Refusal) -> errors_pb2.Error:
         earliest, latest = refusal.available
         error.available.earliest = earliest
         error.available.latest = latest
+    if refusal.leader is not None:
+        tell_leader(error.leader, refusal.leader)
     return error
+
+
+def tell_leader(told: errors_pb2.LeaderHint, leader: LeaderHint) -> None:
+    """Write who leads a partition into an empty hint, with its address on the caller's listener."""
+    told.broker_id = leader.broker_id
+    told.leader_epoch = leader.leader_epoch
+    caller = CALLER.get(None)
+    if caller is not None:
+        told.endpoint = leader.endpoints.get(caller.listener, "")
 
 
 def to_status(refusal: Refusal) -> Status:

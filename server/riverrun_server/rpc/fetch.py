@@ -138,7 +138,7 @@ class Fetcher:
                     "name each once",
                 )
             seen.add(access.id)
-            wanted.append(Wanted(access, place))
+            wanted.append(Wanted(access.direct() if request.do_not_proxy else access, place))
         return wanted, failures
 
 

@@ -125,6 +125,14 @@ class _Group:
         """Tell each call of its part of the batch."""
         base = answer.base_offset
         for packed, done in zip(self.packed, self._dones, strict=True):
-            done(Appended(base, packed.records, answer.log_start_offset, error=answer.error))
+            done(
+                Appended(
+                    base,
+                    packed.records,
+                    answer.log_start_offset,
+                    error=answer.error,
+                    leader=answer.leader,
+                )
+            )
             if base is not None:
                 base += packed.records

@@ -7,6 +7,7 @@ never waits for the disk; whatever is answered by the time the writer runs goes 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
 import grpc.aio
@@ -15,7 +16,7 @@ from google.protobuf.message import DecodeError
 
 from riverrun.v1 import producer_pb2
 from riverrun_server.core.answer_order import AnswerOrder, Part, Pending
-from riverrun_server.core.errors import Reason, Refusal
+from riverrun_server.core.errors import LeaderHint, Reason, Refusal
 from riverrun_server.core.log.batch import BatchHeader
 from riverrun_server.core.produce_lanes import ProduceLanes
 from riverrun_server.ports.partitions import Acks, Append, Appended, PartitionAccess
@@ -69,6 +70,9 @@ class ProduceStream:
         self._order: AnswerOrder[Where, Appended] = AnswerOrder()
         self._refusing = ProduceLanes()
         self._acks = Acks.ALL
+        self._direct = False
+        # In which leader epoch it was told who leads elsewhere, by partition.
+        self._leaders_told: dict[Where, int] = {}
         self._timeout_s = rules.timeout_s(None)
         self._wake = asyncio.Event()
         self._waits_for_client = False
@@ -115,6 +119,7 @@ class ProduceStream:
             elif kind == "start" and first:
                 start = message.start
                 self._acks = acks_of(start.acks)
+                self._direct = start.do_not_proxy
                 timeout = start.timeout if start.HasField("timeout") else None
                 self._timeout_s = self._rules.timeout_s(timeout)
             else:
@@ -149,7 +154,7 @@ class ProduceStream:
         named: Where = (append.topic, append.topic_id, append.partition)
         place, claimed = named, _claimed_header(append)
         try:
-            access = self._rules.partition(*named)
+            access = self._rules.partition(*named, direct=self._direct)
             place = where(access)
             self._check_admitted(named, claimed, append.attempt)
             batch = await self._batch(access, append)
@@ -168,7 +173,7 @@ class ProduceStream:
                 "belong to one partition",
             )
         check_records(len(append.records))
-        accesses = self._rules.partitions(append.topic, append.topic_id)
+        accesses = self._rules.partitions(append.topic, append.topic_id, direct=self._direct)
         chosen = choose_partitions(append.records, len(accesses), self._sticky)
         for number, records in chosen.items():
             access = accesses[number]
@@ -250,13 +255,20 @@ class ProduceStream:
                 self._fail_overdue(loop.time())
             while ready := self._order.take(_ANSWERS_PER_MESSAGE):
                 self._budget.give(sum(pending.size_bytes for pending in ready))
-                await send(context.write, _answers(ready))
+                await send(context.write, _answers(ready, self._names_leader))
 
     def _fail_overdue(self, now: float) -> None:
         refusal = timed_out(self._timeout_s)
         for pending in self._order.overdue(now):
             for part in pending.parts:
                 self._order.answer(pending, part, Appended(None, 0, error=refusal))
+
+    def _names_leader(self, place: Where, leader: LeaderHint) -> bool:
+        """Return whether who leads a partition is news to the client; then it counts as told."""
+        if self._leaders_told.get(place) == leader.leader_epoch:
+            return False
+        self._leaders_told[place] = leader.leader_epoch
+        return True
 
     def _started(self) -> bytes:
         limits = self._rules.limits
@@ -308,13 +320,18 @@ def _claimed_header(append: _Append) -> BatchHeader:
     )
 
 
-def _answers(ready: list[Pending[Where, Appended]]) -> bytes:
-    """Return the message that answers these appends, runs of plain successes together."""
+def _answers(
+    ready: list[Pending[Where, Appended]], names_leader: Callable[[Where, LeaderHint], bool]
+) -> bytes:
+    """Return the message that answers these appends, runs of plain successes together.
+
+    An append that was passed on is such a success, too, unless its answer is the first to name the leader.
+    """
     acks = producer_pb2.ProduceAcks()
     run: producer_pb2.AckedTags | None = None
     next_tag = -1
     for pending in ready:
-        offset = _plain_offset(pending)
+        offset = _plain_offset(pending, names_leader)
         if offset is None:
             run = None
             tagged = acks.results.add(tag=pending.tag)
@@ -329,13 +346,20 @@ def _answers(ready: list[Pending[Where, Appended]]) -> bytes:
     return producer_pb2.ProduceStreamResponse(acks=acks).SerializeToString()
 
 
-def _plain_offset(pending: Pending[Where, Appended]) -> int | None:
+def _plain_offset(
+    pending: Pending[Where, Appended], names_leader: Callable[[Where, LeaderHint], bool]
+) -> int | None:
     """Return the offset of an append that simply went well, which is nearly every one."""
     if len(pending.parts) != 1:
         return None
-    appended = pending.parts[0].answer
+    [part] = pending.parts
+    appended = part.answer
     assert appended is not None, pending
-    return None if appended.error or appended.duplicate else appended.base_offset
+    if appended.error or appended.duplicate:
+        return None
+    if appended.leader is not None and names_leader(part.lane, appended.leader):
+        return None
+    return appended.base_offset
 
 
 def _going_away() -> bytes:

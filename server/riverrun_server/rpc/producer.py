@@ -224,7 +224,9 @@ class ProducerService:
             )
         for each in request.batches:
             try:
-                access = self._rules.partition(each.topic, each.topic_id, each.partition)
+                access = self._rules.partition(
+                    each.topic, each.topic_id, each.partition, direct=request.do_not_proxy
+                )
                 call.submit(access, await self._rules.accept(access, each.batch), _expected(each))
             except Refusal as refusal:
                 call.refuse((each.topic, each.topic_id, each.partition), refusal)
@@ -252,14 +254,16 @@ class ProducerService:
     def _chosen(self, request: ProduceRequest) -> list[tuple[PartitionAccess, Sequence[Record]]]:
         """Return where the flat form's records go."""
         if request.HasField("partition"):
-            access = self._rules.partition(request.topic, b"", request.partition)
+            access = self._rules.partition(
+                request.topic, b"", request.partition, direct=request.do_not_proxy
+            )
             return [(access, request.records)]
         if request.HasField("expected_offset"):
             raise Refusal(
                 Reason.INVALID_REQUEST,
                 "expected_offset belongs to one partition; set `partition` too",
             )
-        accesses = self._rules.partitions(request.topic)
+        accesses = self._rules.partitions(request.topic, direct=request.do_not_proxy)
         if len(accesses) == 1:
             return [(accesses[0], request.records)]
         sticky = int(self._dice.uniform(0, len(accesses)))

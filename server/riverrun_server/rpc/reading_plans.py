@@ -65,10 +65,14 @@ class PartitionList:
     Args:
         directory: finds them.
         limits: how many one call may name.
+        direct: nothing is to be read from other brokers.
     """
 
-    def __init__(self, directory: Directory, limits: ReadingLimits) -> None:
+    def __init__(
+        self, directory: Directory, limits: ReadingLimits, *, direct: bool = False
+    ) -> None:
         self._directory = directory
+        self._direct = direct
         self._limits = limits
         self._wanted: dict[PartitionId, Wanted] = {}
         self.missing: list[PartitionFailed] = []
@@ -107,7 +111,7 @@ class PartitionList:
         check_count("topics and positions", len(self._wanted) + len(accesses), self._limits)
         for access in accesses:
             if access.id not in self._wanted:
-                self._wanted[access.id] = Wanted(access, place)
+                self._wanted[access.id] = Wanted(self._seen(access), place)
 
     def add_partition(self, topic: str, partition: int, place: Place) -> None:
         """Add one partition of a topic.
@@ -124,7 +128,10 @@ class PartitionList:
                 f"partition {access.id.partition} of topic {access.topic!r} is named twice; name "
                 "each once",
             )
-        self._wanted[access.id] = Wanted(access, place)
+        self._wanted[access.id] = Wanted(self._seen(access), place)
+
+    def _seen(self, access: PartitionAccess) -> PartitionAccess:
+        return access.direct() if self._direct else access
 
     def _miss(self, failed: PartitionFailed) -> None:
         """Note what is not there: one deleted topic must not end a stream of many."""
@@ -156,7 +163,7 @@ def subscribe_plan(
     group_id = start.group_id
     if group_id:
         check_group_id(group_id)
-    partitions = PartitionList(directory, limits)
+    partitions = PartitionList(directory, limits, direct=start.do_not_proxy)
     partitions.add_positions(start.positions, group_id)
     place = place_of(start, group_id)
     if group_id and place.kind is not PlaceKind.COMMITTED:
@@ -194,7 +201,7 @@ def read_plan(request: ReadRequest, directory: Directory, limits: ReadingLimits)
     group_id = request.group_id
     if group_id:
         check_group_id(group_id)
-    partitions = PartitionList(directory, limits)
+    partitions = PartitionList(directory, limits, direct=request.do_not_proxy)
     flat = request.topic or request.HasField("partition") or request.WhichOneof("at") is not None
     if flat and request.positions:
         raise Refusal(

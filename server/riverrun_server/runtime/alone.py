@@ -45,23 +45,36 @@ class Alone:
         """Return a partition that this process leads, to be opened."""
         return self._open_partition(topic, partition, config, state.leader_epoch)
 
+    def shown(
+        self,
+        local: LocalPartition,
+        config: TopicConfig,  # noqa: ARG002 - the port's signature
+        state: PartitionValue,  # noqa: ARG002 - as above
+    ) -> PartitionAccess:
+        """Return a partition as services see it."""
+        return local
+
     def elsewhere(
         self,
         topic: str,
         partition: PartitionId,
         config: TopicConfig,
         state: PartitionValue | None,  # noqa: ARG002 - the port's signature
+        why: Refusal | None = None,
     ) -> PartitionAccess:
         """Return a partition that nobody leads, for there is nobody else."""
+        why = why or self._not_elected(topic, partition)
+        return OfflinePartition(topic, partition, config.max_batch_bytes, why)
+
+    def _not_elected(self, topic: str, partition: PartitionId) -> Refusal:
         name = f"{topic}-{partition.partition}"
-        why = Refusal(
+        return Refusal(
             Reason.PARTITION_OFFLINE,
             f"{name} is offline: no replica is left that is known to have all of its data (the "
             "store was found damaged, replaced, or for a topic with fsync=relaxed not shut down "
             f"cleanly). {way_back(self._data_dir, topic, partition.partition)}, or set the topic's "
             "unclean.recovery=accept and restart the broker",
         )
-        return OfflinePartition(topic, partition, config.max_batch_bytes, why)
 
     def show(self, topic_ids: Iterable[Id] | None) -> None:
         """Nothing else follows: who leads does not change while the process runs."""

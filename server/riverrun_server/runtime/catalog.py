@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,7 +25,7 @@ from riverrun_server.ports.log import LogStore
 from riverrun_server.ports.metadata import Documents, MetadataStore
 from riverrun_server.ports.partitions import PartitionAccess
 from riverrun_server.runtime.broker_start import BrokerStart
-from riverrun_server.runtime.hosting import Hosting, Joined
+from riverrun_server.runtime.hosting import Hosting, Joined, LocalPartition
 from riverrun_server.runtime.local_partitions import LocalPartitions
 from riverrun_server.runtime.metadata_feed import Applied, MetadataFeed
 from riverrun_server.runtime.metadata_watch import MetadataWatcher, MetadataWatchers
@@ -205,6 +205,10 @@ class Catalog:
     def brokers(self) -> list[BrokerRegistration]:
         """Return every broker, by id."""
         return [self._image.brokers[each].value for each in sorted(self._image.brokers)]
+
+    def held(self) -> Iterator[LocalPartition]:
+        """Yield the partitions that are open on this broker, whether it leads them or not."""
+        return self._local.held()
 
     def watch(self, names: Iterable[str]) -> MetadataWatcher:
         """Watch topics by name; none is all that do not belong to the brokers.

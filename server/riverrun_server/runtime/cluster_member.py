@@ -27,10 +27,11 @@ from riverrun_server.observe.replication import ReplicationFigures
 from riverrun_server.ports.clock import Clock, Dice
 from riverrun_server.ports.metadata import Documents, MetadataStore
 from riverrun_server.ports.partitions import PartitionAccess
-from riverrun_server.ports.peers import ConnectPeers, Links
+from riverrun_server.ports.peers import Links, PeerEvents
 from riverrun_server.runtime.broker_liveness import LEASE_S, BrokerLiveness
 from riverrun_server.runtime.controlling import Controlling
 from riverrun_server.runtime.draining import hand_on
+from riverrun_server.runtime.gateway.routing import Routing
 from riverrun_server.runtime.hosting import Joined, LocalPartition
 from riverrun_server.runtime.offline_partition import OfflinePartition
 from riverrun_server.runtime.partition_services import PartitionServices
@@ -40,6 +41,25 @@ from riverrun_server.runtime.replication.replica_log import ReplicaServices
 from riverrun_server.runtime.replication.replicas import Replicas
 
 _log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """What connects a process with the other brokers.
+
+    Attributes:
+        links: the streams of replication.
+        routing: the partitions that are led elsewhere, and what is led here for others.
+        close: ends everything, and answers nobody any more.
+    """
+
+    links: Links
+    routing: Routing
+    close: Callable[[], Awaitable[None]]
+
+
+# Answers other brokers from now on, as (cluster id, broker epoch), and tells what they say.
+Connect = Callable[[str, int, PeerEvents], Awaitable[Connected]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +87,7 @@ class MemberServices:
     policy: TopicPolicy
     partitions: PartitionServices
     replicas: ReplicaServices
-    connect: ConnectPeers
+    connect: Connect
     internal: Sequence[NewTopic] = ()
 
 
@@ -78,7 +98,7 @@ class _Part:
     joined: Joined
     driver: ReplicationDriver
     controlling: Controlling
-    links: Links
+    connected: Connected
 
 
 class ClusterMember:
@@ -114,7 +134,7 @@ class ClusterMember:
         )
 
         def send(envelope: Envelope) -> None:
-            links.send(envelope)
+            connected.links.send(envelope)
 
         driver = ReplicationDriver(
             replicas,
@@ -126,9 +146,9 @@ class ClusterMember:
         )
         assert joined.image.cluster is not None, "a broker registers in a cluster"
         cluster_id = joined.image.cluster.value.cluster_id
-        links = await services.connect(cluster_id, process.broker_epoch, driver)
+        connected = await services.connect(cluster_id, process.broker_epoch, driver)
         self._making = _Making(joined.make)
-        self._part = _Part(joined, driver, self._controlling(joined, self._making), links)
+        self._part = _Part(joined, driver, self._controlling(joined, self._making), connected)
         return 0
 
     def _controlling(self, joined: Joined, making: _Making) -> Controlling:
@@ -171,30 +191,47 @@ class ClusterMember:
         now = services.clock.monotonic
         return ReplicatedPartition(topic, config, replica, driver, services.partitions, now)
 
-    def elsewhere(
-        self, topic: str, partition: PartitionId, config: TopicConfig, state: PartitionValue | None
+    def shown(
+        self,
+        local: LocalPartition,
+        config: TopicConfig,
+        state: PartitionValue,  # noqa: ARG002 - the port's signature
     ) -> PartitionAccess:
-        """Return a partition of which this broker can only say who leads it."""
-        name = f"{topic}-{partition.partition}"
+        """Return a partition as services see it: led here or elsewhere."""
+        assert isinstance(local, ReplicatedPartition), local
+        routing = self._joined.connected.routing
+        return routing.serve(local.topic, local.id, config.max_batch_bytes, local)
+
+    def elsewhere(
+        self,
+        topic: str,
+        partition: PartitionId,
+        config: TopicConfig,
+        state: PartitionValue | None,
+        why: Refusal | None = None,  # noqa: ARG002 - others may lead it all the same
+    ) -> PartitionAccess:
+        """Return a partition that another broker leads, or may lead."""
         if state is None:
-            text = f"{name} is offline: the metadata does not say who holds it"
-            why = Refusal(Reason.PARTITION_OFFLINE, text)
-        else:
-            why = Refusal(
-                Reason.NOT_LEADER,
-                f"{name} is not held by broker {self._broker_id}, the metadata names broker "
-                f"{state.leader}; refresh the metadata and send to the leader",
+            text = (
+                f"{topic}-{partition.partition} is offline: the metadata does not say who holds it"
             )
-        return OfflinePartition(topic, partition, config.max_batch_bytes, why)
+            return OfflinePartition(
+                topic, partition, config.max_batch_bytes, Refusal(Reason.PARTITION_OFFLINE, text)
+            )
+        routing = self._joined.connected.routing
+        return routing.serve(topic, partition, config.max_batch_bytes, None)
 
     def show(self, topic_ids: Iterable[Id] | None) -> None:
         """Bring roles, streams and duties in line with the image."""
         part = self._joined
-        part.driver.update(part.joined.image, topic_ids)
+        image, connected = part.joined.image, part.connected
+        topic_ids = None if topic_ids is None else list(topic_ids)
+        part.driver.update(image, topic_ids)
         # Only now: a lease must not be counted for roles from before its key was put.
-        found = part.joined.image.live.get(self._broker_id)
+        found = image.live.get(self._broker_id)
         self._shown_key = 0 if found is None else found.mod_revision
-        part.links.follow(_followed(part.joined.image, part.driver.leaders()))
+        connected.links.follow(_followed(image, part.driver.leaders()))
+        connected.routing.show(image, topic_ids)
         part.controlling.wake()
 
     # Life.
@@ -237,7 +274,8 @@ class ClusterMember:
         """End all streams, and ask for nothing any more."""
         part, self._part = self._part, None
         if part is not None:
-            await part.links.close()
+            part.connected.routing.close()
+            await part.connected.close()
             await part.driver.close()
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from riverrun.v1.records_pb2 import Record
@@ -86,7 +86,7 @@ class CommitQueue:
         self._waiting: deque[_Commit] = deque()
         self._waiting_max = waiting_max
         self._batch_bytes = batch_bytes
-        self._closed = False
+        self._closed: Refusal | None = None
 
     def put(
         self, group_id: str, records: list[OffsetRecord], max_bytes: int
@@ -94,10 +94,10 @@ class CommitQueue:
         """Let a commit wait for its turn; the future says when it is stored, or why not.
 
         Raises:
-            Refusal: OVERLOADED; LIMIT_EXCEEDED for one that fits no batch; SHUTTING_DOWN.
+            Refusal: OVERLOADED; LIMIT_EXCEEDED for one that fits no batch; why it was closed.
         """
-        if self._closed:
-            raise _closing()
+        if self._closed is not None:
+            raise again(self._closed)
         if len(self._waiting) >= self._waiting_max:
             raise Refusal(
                 Reason.OVERLOADED,
@@ -145,11 +145,21 @@ class CommitQueue:
         batch.fill(stale, self._batch_bytes)
         return batch if batch.records else None
 
-    def close(self) -> None:
-        """Fail what waits, and whatever comes from now on."""
-        self._closed = True
+    def refuse(self, why: Callable[[str], Refusal]) -> None:
+        """Fail what waits with a reason for its group; nothing of it was stored."""
         while self._waiting:
-            _fail(self._waiting.popleft(), _closing())
+            commit = self._waiting.popleft()
+            _fail(commit, why(commit.group_id))
+
+    def close(self, why: Refusal) -> None:
+        """Fail what waits, and whatever comes from now on; nothing of it was stored."""
+        self._closed = why
+        self.refuse(lambda _: again(why))
+
+
+def again(refusal: Refusal) -> Refusal:
+    """Return another one that says the same: one that is raised twice collects both tracebacks."""
+    return Refusal(refusal.reason, refusal.message)
 
 
 def _fail(commit: _Commit, refusal: Refusal) -> None:
@@ -157,10 +167,3 @@ def _fail(commit: _Commit, refusal: Refusal) -> None:
         commit.done.set_exception(refusal)
         # Its caller may be gone; nobody else has to hear of it.
         commit.done.exception()
-
-
-def _closing() -> Refusal:
-    return Refusal(
-        Reason.SHUTTING_DOWN,
-        "the broker is shutting down and did not store the offsets; commit again",
-    )

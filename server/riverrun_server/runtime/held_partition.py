@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import Self
 
 import structlog
 
@@ -68,6 +69,7 @@ class HeldPartition:
         # The brokers' own topics keep what the disk's reserve is for: groups must be able to commit.
         self._internal = topic.startswith(INTERNAL_PREFIX)
         self._wakes: set[Callable[[], None]] = set()
+        self.led_here = True
         self.flow = PartitionFlow(machine)
         self._closed: Refusal | None = Refusal(
             Reason.NOT_READY, f"{self} is being opened; ask again after a moment"
@@ -108,6 +110,15 @@ class HeldPartition:
             f"{self} is offline on this broker: {damage}. {self._way_back}",
         )
         self._wake_readers()
+
+    def direct(self) -> Self:
+        """Return it: nothing is passed on from here."""
+        return self
+
+    @property
+    def leader_epoch(self) -> int:
+        """Of the newest leadership of this broker."""
+        return self._machine.leader_epoch
 
     @property
     def high_watermark(self) -> int:

@@ -11,6 +11,7 @@ from riverrun_server.core.cluster.image import ClusterImage
 from riverrun_server.core.cluster.standing import Leader
 from riverrun_server.core.cluster.topic_config import TopicConfig
 from riverrun_server.core.cluster.values import Id, PartitionValue
+from riverrun_server.core.errors import Refusal
 from riverrun_server.core.log.batch import PartitionId
 from riverrun_server.ports.partitions import PartitionAccess
 from riverrun_server.runtime.broker_start import BrokerStart
@@ -95,10 +96,29 @@ class Hosting(Protocol):
         """
         ...
 
-    def elsewhere(
-        self, topic: str, partition: PartitionId, config: TopicConfig, state: PartitionValue | None
+    def shown(
+        self, local: LocalPartition, config: TopicConfig, state: PartitionValue
     ) -> PartitionAccess:
-        """Return a partition that is not held here; `state` None is that nobody holds it."""
+        """Return a partition that is held here as services see it."""
+        ...
+
+    def elsewhere(
+        self,
+        topic: str,
+        partition: PartitionId,
+        config: TopicConfig,
+        state: PartitionValue | None,
+        why: Refusal | None = None,
+    ) -> PartitionAccess:
+        """Return a partition that is not open here, as services see it.
+
+        Args:
+            topic: the topic's name.
+            partition: which one.
+            config: what holds for it.
+            state: who holds it; None where the metadata does not say.
+            why: what kept it from being opened, where it is held here.
+        """
         ...
 
     def show(self, topic_ids: Iterable[Id] | None) -> None:

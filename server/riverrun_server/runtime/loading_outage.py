@@ -40,3 +40,7 @@ class LoadingOutage:
         notice = self._outage.recovered(str(partition), asyncio.get_running_loop().time())
         if notice is not None:
             _log.info("offsets of groups are loaded again", after_s=round(notice.lasted_s, 1))
+
+    def gone(self, partition: PartitionId) -> None:
+        """Note that a partition is no longer this broker's to load; there is nothing to tell."""
+        self._outage.recovered(str(partition), asyncio.get_running_loop().time())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,7 +28,7 @@ from riverrun_server.ports.log import (
 )
 from riverrun_server.ports.partitions import PartitionAccess
 from riverrun_server.runtime.hosting import Hosting, LocalPartition
-from riverrun_server.runtime.offline_partition import OfflinePartition, way_back
+from riverrun_server.runtime.offline_partition import way_back
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -72,28 +72,20 @@ class LocalPartitions:
         open_ones = self._open.setdefault(topic.topic_id, {})
         served: list[PartitionAccess] = []
         for number in range(topic.partitions):
-            state = states.get(number)
+            here, state = PartitionId(topic.topic_id, number), states.get(number)
             if state is None or not self._hosting.holds(state):
-                here = PartitionId(topic.topic_id, number)
                 served.append(self._hosting.elsewhere(topic.topic, here, config, state))
                 continue
             wanted = _config_of(config, state)
-            found = open_ones.get(number)
-            if found is not None:
-                if found.config != wanted:
-                    found.local.configure(wanted)
-                    found.config = wanted
-                served.append(found.local)
-                continue
             try:
-                local = await self._opened(topic, number, wanted, state)
+                local = await self._at_hand(open_ones, topic, here, wanted, state)
             except StorageFailed:
                 raise
             except StorageError as error:
-                served.append(self._offline(topic, number, config, self._why(topic, number, error)))
+                why = self._why(topic, number, error)
+                served.append(self._hosting.elsewhere(topic.topic, here, config, state, why))
             else:
-                open_ones[number] = _Open(local, wanted)
-                served.append(local)
+                served.append(self._hosting.shown(local, wanted, state))
         return tuple(served)
 
     def retire(self, topic_id: Id) -> None:
@@ -142,20 +134,36 @@ class LocalPartitions:
         if failures:
             raise failures[0]
 
-    async def _opened(
-        self, topic: TopicValue, number: int, config: TopicConfig, state: PartitionValue
+    def held(self) -> Iterator[LocalPartition]:
+        """Yield the partitions that are open."""
+        for topic in self._open.values():
+            for each in topic.values():
+                yield each.local
+
+    async def _at_hand(
+        self,
+        open_ones: dict[int, _Open],
+        topic: TopicValue,
+        partition: PartitionId,
+        config: TopicConfig,
+        state: PartitionValue,
     ) -> LocalPartition:
+        """Return a partition that is open, with a configuration; open it where it is not.
+
+        Raises:
+            StorageError: it could not be opened now.
+        """
+        found = open_ones.get(partition.partition)
+        if found is not None:
+            if found.config != config:
+                found.local.configure(config)
+                found.config = config
+            return found.local
         await asyncio.sleep(0)
-        partition = PartitionId(topic.topic_id, number)
         local = self._hosting.hold(topic.topic, partition, config, state)
         await local.open()
+        open_ones[partition.partition] = _Open(local, config)
         return local
-
-    def _offline(
-        self, topic: TopicValue, number: int, config: TopicConfig, why: Refusal
-    ) -> OfflinePartition:
-        partition = PartitionId(topic.topic_id, number)
-        return OfflinePartition(topic.topic, partition, config.max_batch_bytes, why)
 
     def _why(self, topic: TopicValue, number: int, error: StorageError) -> Refusal:
         name = f"{topic.topic}-{number}"

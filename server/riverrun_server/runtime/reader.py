@@ -118,6 +118,7 @@ class Reader:
         self._beat_due = False
         self._leaving: str | None = None
         self._failure: BaseException | None = None
+        self._asking: asyncio.Task[None] | None = None
 
     def leave(self, reason: str) -> None:
         """End the stream in order, with a GoingAway."""
@@ -155,6 +156,9 @@ class Reader:
         finally:
             self._sources.close()
             self._room.close()
+            if self._asking is not None:
+                self._asking.cancel()
+                await asyncio.gather(self._asking, return_exceptions=True)
             await self.control.close()
 
     async def _deliver_all(self) -> None:
@@ -329,14 +333,26 @@ class Reader:
             await self._write(frame)
 
     async def _send_heartbeat(self) -> None:
-        for partition, access in self._accesses.items():
-            try:
-                marks = await access.watermarks()
-            except Refusal:
-                # The last known ones stand; why it cannot be read, its cursor will say.
-                continue
-            self._machine.observed(partition, marks.high_watermark, marks.log_start_offset)
+        elsewhere = []
+        for access in self._accesses.values():
+            if access.led_here:
+                await self._observe(access)
+            else:
+                elsewhere.append(access)
+        if elsewhere and (self._asking is None or self._asking.done()):
+            # Nobody here waits for another broker; what it says is told in the next heartbeat.
+            self._asking = asyncio.create_task(self._observe_all(elsewhere), name="stream: lag")
         await self._send(self._machine.heartbeat())
+
+    async def _observe_all(self, accesses: Sequence[PartitionAccess]) -> None:
+        await asyncio.gather(*map(self._observe, accesses))
+
+    async def _observe(self, access: PartitionAccess) -> None:
+        try:
+            marks = await access.watermarks()
+        except Refusal:
+            return  # the last known ones stand; why it cannot be read, its cursor will say
+        self._machine.observed(access.id, marks.high_watermark, marks.log_start_offset)
 
     # What wakes the stream.
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Protocol, TypeVar
 
-from riverrun_server.core.errors import Refusal
+from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.observe.store import StoreFigures
 from riverrun_server.observe.topics import TopicFigures
 from riverrun_server.ports.log import StorageError
@@ -65,7 +65,9 @@ async def sample(partitions: Iterable[Sampled]) -> dict[str, TopicFigures]:
                 memory_bytes=flow.memory_bytes,
                 disk_bytes=flow.disk_bytes,
             )
-        except Refusal:
+        except Refusal as refusal:
+            if refusal.reason is Reason.NOT_LEADER:
+                continue  # whoever leads it counts it
             one = TopicFigures(offline=1)
         figures[partition.topic] = figures.get(partition.topic, TopicFigures()) + one
     return figures

@@ -73,7 +73,7 @@ class ServedTopics:
         """
         found = self._by_name.get(name)
         if found is None:
-            self._check_ready()
+            self.check_ready()
         return found
 
     def find(self, name: str) -> ServedTopic:
@@ -93,7 +93,7 @@ class ServedTopics:
 
     def after(self, name: str) -> list[str]:
         """Return the names behind a name, in order."""
-        self._check_ready()
+        self.check_ready()
         return self.names[bisect_right(self.names, name) :]
 
     # --- ports.partitions.Directory --------------------------------------------------------------
@@ -124,14 +124,19 @@ class ServedTopics:
             raise Refusal(Reason.INVALID_REQUEST, "topic is empty, expected its name or its id")
         by_id = self._by_id.get(topic_id)
         if by_id is None:
-            self._check_ready()
+            self.check_ready()
             raise Refusal(
                 Reason.TOPIC_NOT_FOUND,
                 f"there is no topic with the id {quoted(topic_id.hex())}; it may have been deleted",
             )
         return by_id
 
-    def _check_ready(self) -> None:
+    def check_ready(self) -> None:
+        """Refuse as long as the broker starts.
+
+        Raises:
+            Refusal: NOT_READY.
+        """
         if not self.ready:
             raise Refusal(
                 Reason.NOT_READY, "the broker is starting: it opens its partitions; ask again"

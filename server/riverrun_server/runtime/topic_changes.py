@@ -1,15 +1,13 @@
 """Makes and changes topics, one change after the other, and waits until each has taken effect.
 
-A change runs in a task of its own: a caller that goes away does not leave it half done. What a crash
-leaves half done is finished or taken back by the next start.
+What a crash leaves half done is finished or taken back by the next start.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar, cast
+from typing import Final, TypeVar
 
 from riverrun_server.core.cluster import changes, deletions, topic_rules
 from riverrun_server.core.cluster.changes import NewTopic, TopicPlan, TopicPolicy
@@ -19,15 +17,14 @@ from riverrun_server.core.cluster.standing import Leader
 from riverrun_server.core.cluster.values import Id, TopicValue
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.ports.clock import Clock, Dice
-from riverrun_server.ports.metadata import MetadataError
+from riverrun_server.runtime.metadata_changes import ATTEMPTS, MetadataChanges
 from riverrun_server.runtime.metadata_feed import Applied
-from riverrun_server.runtime.metadata_writer import MetadataWriter, PlanOutdated, refusal_of
+from riverrun_server.runtime.metadata_writer import MetadataWriter, PlanOutdated
 from riverrun_server.runtime.topic_deletions import TopicDeletions
 
 T = TypeVar("T")
 
-# A plan is outdated only when somebody else wrote in between; so often in a row is a livelock.
-_ATTEMPTS: Final = 10
+_LOOK_AT: Final = "the topic"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +35,12 @@ class Created:
     created: bool
 
 
-@dataclass(slots=True)
-class _Waiting:
-    what: str
-    run: Callable[[], Awaitable[object]]
-    done: asyncio.Future[object]
-
-
 class TopicChanges:
     """The one writer of topics in this process.
 
-    Transitions of a change: waiting -> under way -> answered; waiting | under way -> given up
-    (shutdown).
+    Attributes:
+        metadata: where changes of other things wait for their turn, too.
+        leader: this process, from when it is registered; no topic changes before.
 
     Args:
         image: the metadata as applied.
@@ -71,17 +62,12 @@ class TopicChanges:
         dice: Dice,
         deletions: TopicDeletions,
     ) -> None:
+        self.metadata = MetadataChanges(image, applied, writer, policy.limits)
         self._image = image
-        self._applied = applied
-        self._writer = writer
         self._policy = policy
         self._clock = clock
         self._dice = dice
         self._deletions = deletions
-        self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(
-            policy.limits.max_waiting_topic_changes
-        )
-        self._stopped = False
         self.leader: Leader | None = None
 
     # --- what is asked for -----------------------------------------------------------------------
@@ -146,7 +132,7 @@ class TopicChanges:
         what = f"altering topic {quoted(name)}"
         altered = await self._in_turn(what, run)
         # The controller does this part; it does not hold up the changes of other topics.
-        await self._limited(what, self._counted(what, name))
+        await self.metadata.limited(what, self._counted(what, name), _LOOK_AT)
         return altered
 
     async def add_partitions(
@@ -184,72 +170,33 @@ class TopicChanges:
             what, lambda: self._carry_out(lambda: deletions.delete(self._image, name, topic_id))
         )
         # The deletion of its data does not hold up the changes of other topics.
-        await self._limited(what, self._gone(what, deleted.topic_id))
+        await self.metadata.limited(what, self._gone(what, deleted.topic_id), _LOOK_AT)
 
     # --- how it is done --------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Carry out changes until cancelled."""
-        while True:
-            waiting = await self._queue.get()
-            try:
-                result = await waiting.run()
-            except asyncio.CancelledError:
-                if not waiting.done.done():
-                    waiting.done.set_exception(_interrupted(waiting.what))
-                raise
-            except MetadataError as error:
-                _fail(waiting, refusal_of(error, waiting.what))
-            except Exception as error:  # noqa: BLE001 - the caller gets it, the next change goes on
-                _fail(waiting, error)
-            else:
-                if not waiting.done.done():
-                    waiting.done.set_result(result)
+        await self.metadata.run()
 
     def stop(self) -> None:
         """Refuse what waits and what comes."""
-        self._stopped = True
-        while not self._queue.empty():
-            _fail(self._queue.get_nowait(), _shutting_down())
+        self.metadata.stop()
 
     async def _in_turn(self, what: str, run: Callable[[], Awaitable[T]]) -> T:
-        if self._stopped:
-            raise _shutting_down()
-        done: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-        try:
-            self._queue.put_nowait(_Waiting(what, run, done))
-        except asyncio.QueueFull:
-            raise Refusal(
-                Reason.OVERLOADED,
-                f"{what}: {self._queue.maxsize} changes of topics wait already, which is the "
-                "most; try again",
-            ) from None
-        return cast("T", await self._limited(what, done))
-
-    async def _limited(self, what: str, work: Awaitable[T]) -> T:
-        limit_s = self._policy.limits.topic_change_timeout_ms / 1_000
-        try:
-            async with asyncio.timeout(limit_s):
-                return await work
-        except TimeoutError:
-            raise Refusal(
-                Reason.REQUEST_TIMED_OUT,
-                f"{what} takes more than {limit_s:g} s and goes on; describe the topic to see how "
-                "it ended",
-            ) from None
+        return await self.metadata.in_turn(what, run, _LOOK_AT)
 
     async def _create(self, new: NewTopic, if_not_exists: bool) -> Created:
-        for _ in range(_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             if existing := self._existing(new, if_not_exists):
-                await self._wait_for(self._image.revision)
+                await self.metadata.wait_for(self._image.revision)
                 return existing
             plan = self._plan_creation(new, self._new_id())
             # What a failure leaves of it stands under this id and nothing else ever will.
             with self._deletions.holding(plan.topic.topic_id):
                 try:
-                    await self._wait_for(await self._writer.commit(plan.steps))
+                    await self.metadata.wait_for(await self.metadata.commit(plan.steps))
                 except PlanOutdated as outdated:
-                    await self._wait_for(outdated.revision)
+                    await self.metadata.wait_for(outdated.revision)
                 else:
                     return Created(plan.topic, created=True)
         raise PlanOutdated(self._image.revision)
@@ -263,48 +210,30 @@ class TopicChanges:
         return changes.create(self._image, new, self._policy, self._leader(), topic_id, now_ms)
 
     async def _carry_out(self, plan: Callable[[], TopicPlan]) -> TopicValue:
-        """Commit a plan, made anew as long as others come in between."""
-        for _ in range(_ATTEMPTS):
-            planned = plan()
-            if not planned.steps:
-                return planned.topic
-            try:
-                revision = await self._writer.commit(planned.steps)
-            except PlanOutdated as outdated:
-                await self._wait_for(outdated.revision)
-                continue
-            await self._wait_for(revision)
-            return planned.topic
-        raise PlanOutdated(self._image.revision)
+        return (await self.metadata.carry_out(plan)).topic
 
     async def _follow(self, name: str) -> None:
         """Have a topic's partitions follow its configuration, which has taken effect already.
 
         In this order a partition that becomes durable syncs before its state says so.
         """
-        for _ in range(_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             steps = changes.follow_config(self._image, name, self._policy)
             if not steps:
                 return
             try:
-                await self._wait_for(await self._writer.commit(steps))
+                await self.metadata.wait_for(await self.metadata.commit(steps))
             except PlanOutdated as outdated:
-                await self._wait_for(outdated.revision)
+                await self.metadata.wait_for(outdated.revision)
         raise PlanOutdated(self._image.revision)
-
-    async def _wait_for(self, revision: int) -> None:
-        if not await self._applied.reached(revision):
-            raise _interrupted("the change")
 
     async def _counted(self, what: str, name: str) -> None:
         while not changes.counts_as_configured(self._image, name, self._policy):
-            if not await self._applied.moved():
-                raise _interrupted(what)
+            await self.metadata.moved(what)
 
     async def _gone(self, what: str, topic_id: Id) -> None:
         while deletions.is_being_deleted(self._image, topic_id):
-            if not await self._applied.moved():
-                raise _interrupted(what)
+            await self.metadata.moved(what)
 
     def _admit(self, name: str) -> None:
         topic_rules.check_not_reserved(name)
@@ -319,20 +248,3 @@ class TopicChanges:
 
     def _new_id(self) -> Id:
         return Id(self._dice.token(Id.SIZE))
-
-
-def _fail(waiting: _Waiting, error: Exception) -> None:
-    if not waiting.done.done():
-        waiting.done.set_exception(error)
-
-
-def _shutting_down() -> Refusal:
-    return Refusal(Reason.SHUTTING_DOWN, "the broker is shutting down; ask again after a moment")
-
-
-def _interrupted(what: str) -> Refusal:
-    return Refusal(
-        Reason.REQUEST_TIMED_OUT,
-        f"{what} was interrupted by a shutdown of the broker and may still take effect; look once "
-        "it is back",
-    )

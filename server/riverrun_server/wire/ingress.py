@@ -64,8 +64,36 @@ class AcceptedBatch:
         batch.attributes = stamp.attributes
         batch.format_version = stamp.format_version
         batch.placement_crc = placement_crc(partition, batch)
+        return self.unstamped()
+
+    def unstamped(self) -> bytes:
+        """Return the bytes as they are now, for `take_over` by the broker that stamps them."""
         records = self._records
-        return b"".join((_RECORDS_TAG, varint(len(records)), records, batch.SerializeToString()))
+        fields = self._fields.SerializeToString()
+        return b"".join((_RECORDS_TAG, varint(len(records)), records, fields))
+
+
+def take_over(data: bytes) -> AcceptedBatch:
+    """Return a batch that another broker has validated; only that it came whole is checked.
+
+    Raises:
+        Refusal: INVALID_RECORD.
+    """
+    try:
+        batch = RecordBatch.FromString(data)
+    except DecodeError as error:
+        raise Refusal(
+            Reason.INVALID_RECORD, f"what a broker passed on is no batch: {error}"
+        ) from error
+    _refuse_foreign_fields(batch)
+    records = batch.records
+    if not batch.record_count or zlib.crc32(records) != batch.records_crc:
+        raise Refusal(
+            Reason.INVALID_RECORD,
+            f"a batch of {batch.record_count} records and {len(records)} bytes was damaged between "
+            "two brokers: its checksum is wrong, or its count is missing; send it again",
+        )
+    return AcceptedBatch(batch, records, _header(batch, len(records)))
 
 
 def accept(batch: RecordBatch, limits: IngressLimits, now_ms: int) -> AcceptedBatch:

@@ -379,12 +379,12 @@ def fencing_elects_without_an_epoch():
     options=busy,
 )
 def elections_do_not_compare_registrations():
-    def piece(topic, number, found, due, standing):
-        _, write = original(topic, number, found, due, standing)
+    def unguarded(*decided_on, by_topic):
+        _, write = original(*decided_on, by_topic=by_topic)
         return (), write
 
-    original = controller._piece
-    with patch.object(controller, "_piece", piece):
+    original = controller.guarded_partition
+    with patch.object(controller, "guarded_partition", unguarded):
         yield
 
 

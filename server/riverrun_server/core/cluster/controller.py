@@ -11,22 +11,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from riverrun_server.core.cluster import keys, placement
+from riverrun_server.core.cluster import placement
 from riverrun_server.core.cluster.changes import NewTopic, TopicPolicy
 from riverrun_server.core.cluster.controller_election import term
 from riverrun_server.core.cluster.duties import Due, Duty, due_with_loss, next_due
 from riverrun_server.core.cluster.election import TopicPartition
 from riverrun_server.core.cluster.fencing import Fencing, fencing_steps
+from riverrun_server.core.cluster.guarded_partitions import guarded_partition
 from riverrun_server.core.cluster.image import ClusterImage, Versioned
 from riverrun_server.core.cluster.partition_changes import is_lost
 from riverrun_server.core.cluster.standing import Standing
-from riverrun_server.core.cluster.steps import (
-    Guard,
-    Piece,
-    Step,
-    Write,
-    packed,
-)
+from riverrun_server.core.cluster.steps import Piece, Step, packed
 from riverrun_server.core.cluster.topic_config import TopicConfig, UncleanRecovery
 from riverrun_server.core.cluster.values import Id, PartitionValue, TopicValue
 
@@ -205,7 +200,14 @@ class Controller:
                 found = partitions.get(number)
                 due = None if found is None else a_round.due(topic.value, number, found, config)
                 if found is not None and due is not None:
-                    piece = _piece(topic, number, found, due, a_round.standing)
+                    piece = guarded_partition(
+                        topic,
+                        number,
+                        found,
+                        due.value,
+                        a_round.standing,
+                        by_topic=due.duty in (Duty.ACCEPT_LOSS, Duty.MIN_ISR, Duty.CLASS),
+                    )
                     yield _Change((name, number), due, piece)
                 elif found is None or not a_round.standing.leads(found.value):
                     plan.offline.append((name, number))
@@ -217,22 +219,3 @@ class Controller:
             replicas = each.replication_factor or self._policy.default_replication_factor
             if each.topic not in image.topics and replicas <= usable:
                 yield each
-
-
-def _piece(
-    topic: Versioned[TopicValue],
-    number: int,
-    found: Versioned[PartitionValue],
-    due: Due,
-    standing: Standing,
-) -> Piece:
-    """Return the write of a partition, and insist on everything that it was decided on."""
-    brokers = {
-        *found.value.replicas,
-        *(each.broker for each in (*found.value.isr, *found.value.elr)),
-    }
-    guards = [standing.guard(each) for each in sorted(brokers)]
-    if due.duty in (Duty.ACCEPT_LOSS, Duty.MIN_ISR, Duty.CLASS):
-        guards.append(Guard(keys.topic(topic.value.topic), topic.mod_revision))
-    key = keys.partition(topic.value.topic_id, number)
-    return tuple(guards), Write(key, due.value, found.mod_revision)

@@ -12,7 +12,7 @@ PRODUCER_IDS: Final = "producer_ids"
 
 _BROKERS: Final = "brokers/"
 _LIVE: Final = "live/"
-_TOPICS: Final = "topics/"
+TOPICS: Final = "topics/"
 _PARTITIONS: Final = "partitions/"
 _TOMBSTONES: Final = "tombstones/"
 
@@ -71,7 +71,7 @@ def live(broker_id: int) -> str:
 
 def topic(name: str) -> str:
     """Return the key of a topic's definition."""
-    return f"{_TOPICS}{name}"
+    return f"{TOPICS}{name}"
 
 
 def partition(topic_id: Id, number: int) -> str:
@@ -98,7 +98,7 @@ def _parse(kind: str, rest: str) -> Key | None:
     if kind == _PARTITIONS:
         topic_id, _, number = rest.partition("/")
         found = PartitionKey(Id.parse(topic_id), int(number))
-    elif kind == _TOPICS:
+    elif kind == TOPICS:
         found = TopicKey(rest)
     elif kind == _BROKERS:
         found = BrokerKey(int(rest))

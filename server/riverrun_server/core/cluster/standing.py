@@ -66,6 +66,10 @@ class Standing:
         found = self._brokers.get(broker)
         return Guard(keys.broker(broker), found.mod_revision if found else ABSENT)
 
+    def registered(self, broker: int) -> bool:
+        """Return whether a broker is known, whatever has become of it."""
+        return broker in self._brokers
+
     def serves(self, broker: int) -> bool:
         """Return whether a broker is registered and not fenced."""
         return broker in self._serving

@@ -28,6 +28,10 @@ _ENTRY_BYTES = 600
 _RECORD_BYTES = 60
 
 
+class OffsetsUnreadable(Refusal):
+    """The coordinator cannot read its offsets: asking it anew in a moment does not help."""
+
+
 class CommittedOffset(NamedTuple):
     """What a group has committed in one partition."""
 
@@ -177,14 +181,23 @@ class CommittedOffsets:
         """Check that everything in the log is known.
 
         Raises:
-            Refusal: COORDINATOR_LOADING.
+            Refusal: COORDINATOR_LOADING; OffsetsUnreadable where waiting a moment does not help.
         """
-        if self.ready:
-            return
-        told = "is still reading its offsets; ask again in a moment"
+        if not self.ready:
+            raise self.loading(group_id)
+
+    def loading(self, group_id: str) -> Refusal:
+        """Return the refusal for as long as not everything in the log is known."""
+        coordinator = f"the coordinator of group {group_id!r}"
         if self.trouble:
-            told = f"cannot read its offsets, and tries again by itself: {self.trouble}"
-        raise Refusal(Reason.COORDINATOR_LOADING, f"the coordinator of group {group_id!r} {told}")
+            return OffsetsUnreadable(
+                Reason.COORDINATOR_LOADING,
+                f"{coordinator} cannot read its offsets, and tries again by itself: {self.trouble}",
+            )
+        return Refusal(
+            Reason.COORDINATOR_LOADING,
+            f"{coordinator} is still reading its offsets; ask again in a moment",
+        )
 
     # Compaction by rewrite.
 

@@ -98,3 +98,7 @@ class IncomingBatch(Protocol):
     def stamped(self, partition: PartitionId, stamp: Stamp) -> bytes:
         """Return the bytes to store: the batch with its stamp and the checksum over its place."""
         ...
+
+    def unstamped(self) -> bytes:
+        """Return the bytes that another broker takes over to stamp them; before `stamped` only."""
+        ...

@@ -51,6 +51,7 @@ class ReplicatedPartition(HeldPartition):
             log.tail,
         )
         self._replica = replica
+        replica.name = str(self)
         self._driver = driver
         self._now = now
         self._is_closed = False

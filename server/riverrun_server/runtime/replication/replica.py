@@ -53,6 +53,9 @@ class Replica:
         terms: times and bounds.
         outbox: takes what is to be sent and asked for.
         windows: how much is under way to each broker.
+
+    Attributes:
+        name: the partition as people know it.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Replica:
         windows: Windows,
     ) -> None:
         self.partition = partition
+        self.name = str(partition)
         self.stopped = Stopped(partition, me, broker_epoch, outbox, terms)
         self.log = ReplicaLog(partition, services, lambda: outbox.touch(partition))
         self.leader: LeaderRole | None = None
@@ -396,12 +400,12 @@ class Replica:
 
     def _no_leader(self) -> Refusal:
         if self.why_stopped is not None:
-            text = f"{self.partition} is offline on this broker: {self.why_stopped}"
+            text = f"{self.name} is offline on this broker: {self.why_stopped}"
             return Refusal(Reason.PARTITION_OFFLINE, text)
         leader = "none" if self._value is None else f"broker {self._value.leader}"
         return Refusal(
             Reason.NOT_LEADER,
-            f"{self.partition} is not led by broker {self._me}, the metadata names {leader}; refresh "
+            f"{self.name} is not led by broker {self._me}, the metadata names {leader}; refresh "
             "the metadata and send to the leader",
         )
 

@@ -1,0 +1,116 @@
+"""Makes what a broker has only as one of several: its lease, its port for the others, its membership."""
+
+from __future__ import annotations
+
+from riverrun_server.assembly import Shared, partition_services, topic_policy
+from riverrun_server.config.settings import Settings
+from riverrun_server.core.cluster.changes import NewTopic
+from riverrun_server.core.cluster.topic_config import canonical
+from riverrun_server.core.cluster.values import Id, LiveProcess
+from riverrun_server.metadata.documents import JsonDocuments
+from riverrun_server.peer.gateway_links import GatewayLinks
+from riverrun_server.peer.gateway_service import GatewayService
+from riverrun_server.peer.hello import Myself
+from riverrun_server.peer.links import PeerLinks
+from riverrun_server.peer.server import PeerServer
+from riverrun_server.ports.metadata import MetadataStore
+from riverrun_server.ports.peers import PeerEvents
+from riverrun_server.rpc.caller import origin
+from riverrun_server.rpc.listener import Listener
+from riverrun_server.rpc.server import check_free
+from riverrun_server.runtime.broker_liveness import BrokerLiveness
+from riverrun_server.runtime.cluster_member import ClusterMember, Connected, MemberServices
+from riverrun_server.runtime.flusher import Flusher
+from riverrun_server.runtime.gateway.routing import Routing
+from riverrun_server.runtime.offsets import OFFSETS_TOPIC, OFFSETS_TOPIC_CONFIGS
+from riverrun_server.runtime.replication.replica_log import ReplicaServices
+from riverrun_server.runtime.supervisor import CannotStart
+from riverrun_server.storage.rocks_store import RocksStore
+from riverrun_server.wire.stored import scan_batch
+
+
+def make_member(
+    shared: Shared,
+    store: RocksStore,
+    store_of_metadata: MetadataStore,
+    flusher: Flusher,
+    liveness: BrokerLiveness,
+    peers: PeerServer,
+) -> ClusterMember:
+    """Return how one broker of several holds replicas, and what it owes the others."""
+    settings = shared.settings
+    replicas = ReplicaServices(
+        store,
+        shared.tails,
+        scan_batch,
+        shared.now_ms,
+        flusher.fail,
+        producer_retention_ms=settings.producers.expiry_ms,
+    )
+
+    async def connect(cluster_id: str, broker_epoch: int, events: PeerEvents) -> Connected:
+        myself = Myself(cluster_id, settings.broker_id, broker_epoch, shared.now_ms)
+        links = PeerLinks(myself, events, shared.dice)
+        leaders = GatewayLinks(myself, shared.dice)
+        routing = Routing(settings.broker_id, leaders, origin)
+        gateways = GatewayService(myself, routing)
+        await peers.start((links.service.handler(), gateways.handler()))
+
+        async def close() -> None:
+            gateways.close()
+            await leaders.close()
+            await links.close()
+            await peers.stop()
+
+        return Connected(links, routing, close)
+
+    services = MemberServices(
+        store_of_metadata,
+        JsonDocuments(),
+        liveness,
+        shared.clock,
+        shared.dice,
+        topic_policy(shared),
+        partition_services(shared, store, flusher),
+        replicas,
+        connect,
+        (
+            NewTopic(
+                OFFSETS_TOPIC, settings.offsets.partitions, 0, canonical(OFFSETS_TOPIC_CONFIGS)
+            ),
+        ),
+    )
+    return ClusterMember(settings.broker_id, services)
+
+
+def peer_endpoint(settings: Settings, peers: PeerServer) -> str:
+    """Return where other brokers connect."""
+    advertised = settings.peer_advertised
+    return str(advertised if advertised.port else advertised._replace(port=peers.port))
+
+
+def bind_peers(settings: Settings) -> PeerServer:
+    """Return what other brokers connect to, its port bound.
+
+    Raises:
+        CannotStart: the port cannot be bound.
+    """
+    address = settings.peer_address
+    check_free(Listener(name="peers", bind=address, advertised=address))
+    try:
+        return PeerServer(str(address))
+    except RuntimeError as error:
+        raise CannotStart(f"peer.listen {address}: {error}") from error
+
+
+def make_liveness(shared: Shared, store: RocksStore, metadata: MetadataStore) -> BrokerLiveness:
+    """Return what keeps other processes from being this broker."""
+    settings = shared.settings
+    process = LiveProcess(
+        incarnation=Id(store.identity.fsync),
+        host=settings.host,
+        start_time_ms=shared.clock.wall_ms(),
+    )
+    return BrokerLiveness(
+        metadata, JsonDocuments(), shared.clock, shared.dice, settings.broker_id, process
+    )

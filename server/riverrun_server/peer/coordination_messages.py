@@ -1,0 +1,135 @@
+"""Calls to the coordinators of groups as they stand on the wire, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final
+
+from riverrun_server.core.errors import Reason, Refusal
+from riverrun_server.core.groups.offsets import CommittedOffset, OffsetRecord
+from riverrun_server.core.log.batch import PartitionId
+from riverrun_server.peer.gateway_messages import origin_to_wire
+from riverrun_server.peer.messages import InvalidMessage
+from riverrun_server.peer.v1 import coordination_pb2 as wire
+from riverrun_server.ports.coordination import Home
+from riverrun_server.ports.gateways import Origin
+
+_TOPIC_ID_BYTES: Final = 16
+# Of one message; an untuned peer takes 4 MiB, and small calls wait behind a large answer.
+_PART_BYTES: Final = 1 << 20
+_REASONS: Final = {reason.value: reason for reason in Reason}
+
+
+def call_to_wire(home: Home, group_id: str, origin: Origin) -> wire.CoordinatorCall:
+    """Return a call without what it asks for."""
+    return wire.CoordinatorCall(
+        origin=origin_to_wire(origin),
+        topic_id=home.partition.topic_id,
+        partition=home.partition.partition,
+        leader_epoch=home.leader_epoch,
+        group_id=group_id,
+    )
+
+
+def home_from_wire(call: wire.CoordinatorCall) -> PartitionId:
+    """Return the partition of the offsets topic that a call is about.
+
+    Raises:
+        InvalidMessage
+    """
+    return _partition(call.topic_id, call.partition)
+
+
+def offset_to_wire(partition: PartitionId, value: CommittedOffset) -> wire.KeptOffset:
+    """Return an offset as it is sent."""
+    return wire.KeptOffset(
+        topic_id=partition.topic_id,
+        partition=partition.partition,
+        offset=value.offset,
+        leader_epoch=value.leader_epoch,
+        metadata=value.metadata,
+        commit_time_ms=value.commit_time_ms,
+    )
+
+
+def records_to_wire(records: Iterable[OffsetRecord]) -> wire.StoreOffsets:
+    """Return offsets to be stored."""
+    store = wire.StoreOffsets()
+    for record in records:
+        assert record.value is not None, "a gateway deletes nothing"
+        store.offsets.append(offset_to_wire(record.partition, record.value))
+    return store
+
+
+def records_from_wire(group_id: str, store: wire.StoreOffsets) -> list[OffsetRecord]:
+    """Return the records that a call asks to be stored.
+
+    Raises:
+        InvalidMessage
+    """
+    return [OffsetRecord(group_id, *offset_from_wire(each)) for each in store.offsets]
+
+
+def offset_from_wire(kept: wire.KeptOffset) -> tuple[PartitionId, CommittedOffset]:
+    """Return an offset that was sent.
+
+    Raises:
+        InvalidMessage
+    """
+    if kept.offset < 0:
+        raise InvalidMessage(f"offset {kept.offset} is negative")
+    epoch = kept.leader_epoch if kept.HasField("leader_epoch") else None
+    value = CommittedOffset(kept.offset, epoch, kept.metadata, kept.commit_time_ms)
+    return _partition(kept.topic_id, kept.partition), value
+
+
+def told_to_wire(
+    call_id: int, committed: Mapping[PartitionId, CommittedOffset]
+) -> Iterator[wire.CoordinatorAnswer]:
+    """Yield the answer with everything that a group has committed, in parts that are made as needed."""
+    answer, size = wire.CoordinatorAnswer(call_id=call_id, told=wire.OffsetsTold()), 0
+    for partition, value in committed.items():
+        kept = offset_to_wire(partition, value)
+        size += kept.ByteSize() + 8
+        if size > _PART_BYTES and answer.told.offsets:
+            answer.told.more = True
+            yield answer
+            answer = wire.CoordinatorAnswer(call_id=call_id, told=wire.OffsetsTold())
+            size = kept.ByteSize() + 8
+        answer.told.offsets.append(kept)
+    yield answer
+
+
+def told_from_wire(
+    parts: Sequence[wire.OffsetsTold],
+) -> dict[PartitionId, CommittedOffset]:
+    """Return what a group has committed, out of all parts of the answer.
+
+    Raises:
+        InvalidMessage
+    """
+    return dict(offset_from_wire(each) for part in parts for each in part.offsets)
+
+
+def refusal_to_wire(call_id: int, refusal: Refusal) -> wire.CoordinatorAnswer:
+    """Return a refusal as the answer to a call."""
+    refused = wire.CoordinatorRefusal(
+        reason=refusal.reason.value,
+        message=refusal.message,
+        definite=refusal.meaning.definite,
+    )
+    return wire.CoordinatorAnswer(call_id=call_id, refused=refused)
+
+
+def refusal_from_wire(refused: wire.CoordinatorRefusal) -> Refusal:
+    """Return what a coordinator refused; a newer version's reason becomes one with the same outcome."""
+    reason = _REASONS.get(refused.reason)
+    if reason is None:
+        reason = Reason.NOT_READY if refused.definite else Reason.INTERNAL
+    return Refusal(reason, refused.message)
+
+
+def _partition(topic_id: bytes, partition: int) -> PartitionId:
+    if len(topic_id) != _TOPIC_ID_BYTES or partition < 0:
+        raise InvalidMessage(f"no partition has the id {topic_id.hex()!r} and number {partition}")
+    return PartitionId(topic_id, partition)

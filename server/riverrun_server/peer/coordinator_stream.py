@@ -1,0 +1,252 @@
+"""A gateway's end of the stream to one coordinator: begun when something is asked, and anew after it ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+
+import grpc
+import grpc.aio
+import structlog
+
+from riverrun_server.core.errors import Reason, Refusal
+from riverrun_server.core.groups.search import InDoubt
+from riverrun_server.peer.coordination_messages import refusal_from_wire
+from riverrun_server.peer.hello import HELLO_S, Myself, WrongPeer
+from riverrun_server.peer.server import FRAME_BYTES_MAX, PING_S
+from riverrun_server.peer.v1.coordination_pb2 import (
+    CoordinateRequest,
+    CoordinateResponse,
+    CoordinatorAnswer,
+    CoordinatorCall,
+    OffsetsTold,
+)
+from riverrun_server.peer.v1.coordination_pb2_grpc import CoordinationServiceStub
+
+Call: TypeAlias = "grpc.aio.StreamStreamCall[CoordinateRequest, CoordinateResponse]"
+Parts: TypeAlias = list[OffsetsTold]
+
+UNANSWERED_MAX: Final = 2000
+"""Calls to one coordinator that may wait for an answer."""
+
+_CALL_BYTES_MAX: Final = 3_500_000
+_WAITING_BYTES_MAX: Final = 16 << 20
+_OPTIONS: Final = (
+    ("grpc.keepalive_time_ms", round(PING_S * 1000)),
+    ("grpc.keepalive_timeout_ms", round(PING_S * 1000)),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.max_receive_message_length", FRAME_BYTES_MAX),
+    ("grpc.max_send_message_length", FRAME_BYTES_MAX),
+    # What groups need waits for nothing else that brokers say to each other.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+)
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class _Asked:
+    """A call and what has come of it."""
+
+    call: CoordinatorCall
+    size_bytes: int
+    done: asyncio.Future[Parts]
+    parts: Parts = field(default_factory=list)
+
+    def fail(self, refusal: Refusal) -> None:
+        if not self.done.done():
+            self.done.set_exception(refusal)
+            # Its caller may be gone; nobody else has to hear of it.
+            self.done.exception()
+
+
+class CoordinatorStream:
+    """The calls to one broker.
+
+    Transitions: idle -> connecting (`ask`) -> open (both have said who they are) -> idle. What was not
+    sent when it ends was not asked; of what was sent and not answered nobody knows. None of it is sent
+    again on the next stream.
+
+    Args:
+        broker: which one.
+        address: where it listens for peers.
+        myself: introduces this broker.
+    """
+
+    def __init__(self, broker: int, address: str, myself: Myself) -> None:
+        self.broker = broker
+        self.address = address
+        self._myself = myself
+        self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
+        self._waiting: deque[_Asked] = deque()
+        self._waiting_bytes = 0
+        self._sent: dict[int, _Asked] = {}
+        self._last_id = 0
+        self._woken = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._is_closed = False
+        self._said = ""
+
+    def ask(self, call: CoordinatorCall, within_s: float) -> asyncio.Future[Parts]:
+        """Ask behind everything that was asked before; the future has the parts of the answer.
+
+        Args:
+            call: without id and time.
+            within_s: how long its caller waits.
+
+        Raises:
+            Refusal: OVERLOADED, LIMIT_EXCEEDED, NOT_READY; the future has InDoubt, NOT_READY, or what the
+                coordinator says.
+        """
+        self._last_id += 1
+        call.call_id = self._last_id
+        call.expires_at_ms = self._myself.now_ms() + round(within_s * 1000)
+        size = call.ByteSize()
+        self._check(size)
+        asked = _Asked(call, size, asyncio.get_running_loop().create_future())
+        self._waiting.append(asked)
+        self._waiting_bytes += size
+        self._woken.set()
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name=f"coordinator {self.broker}")
+            self._task.add_done_callback(self._looked_after)
+        return asked.done
+
+    async def close(self) -> None:
+        """End the stream; everything that was asked is answered."""
+        self._is_closed = True
+        task = self._task
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        self._fail("this broker is shutting down, or the other one has moved")
+        await self._channel.close()
+
+    def _check(self, size: int) -> None:
+        if self._is_closed:
+            raise self._not_reached("it is no longer there")
+        if size > _CALL_BYTES_MAX:
+            raise Refusal(
+                Reason.LIMIT_EXCEEDED,
+                f"the offsets of this commit take {size} bytes and {_CALL_BYTES_MAX} are allowed; "
+                "split it, or use shorter metadata",
+            )
+        unanswered = len(self._waiting) + len(self._sent)
+        if unanswered >= UNANSWERED_MAX or self._waiting_bytes + size > _WAITING_BYTES_MAX:
+            raise Refusal(
+                Reason.OVERLOADED,
+                f"{unanswered} calls to broker {self.broker}, which coordinates the group, wait for an "
+                "answer and no more may; ask again after a moment",
+            )
+
+    # One stream.
+
+    async def _run(self) -> None:
+        call = CoordinationServiceStub(self._channel).Coordinate()
+        try:
+            await self._greet(call)
+            self._tell("")
+            writing = asyncio.create_task(self._write(call), name=f"calls to {self.broker}")
+            try:
+                while (response := await _read(call)) is not None:
+                    self._answered(response.answer)
+            finally:
+                writing.cancel()
+                # Suppressing its cancellation would suppress one of this task, too.
+                await asyncio.gather(writing, return_exceptions=True)
+            why = "the stream was ended"
+        except WrongPeer as error:
+            why = str(error)
+        except grpc.aio.AioRpcError as error:
+            why = f"{error.code().name}: {error.details()}"
+        except TimeoutError:
+            why = f"it did not say who it is within {HELLO_S:g} s"
+        finally:
+            call.cancel()
+            # Whoever asks from here on begins another stream.
+            self._task = None
+        self._tell(why)
+        self._fail(why)
+
+    async def _greet(self, call: Call) -> None:
+        async with asyncio.timeout(HELLO_S):
+            await call.write(CoordinateRequest(hello=self._myself.hello()))
+            response = await _read(call)
+        if response is None:
+            raise WrongPeer(f"whoever listens on {self.address} ended the stream without a word")
+        self._myself.check(response.hello, self.broker)
+
+    async def _write(self, call: Call) -> None:
+        while True:
+            while not self._waiting:
+                self._woken.clear()
+                await self._woken.wait()
+            asked = self._waiting.popleft()
+            self._waiting_bytes -= asked.size_bytes
+            if asked.done.done():
+                continue  # its caller is gone
+            self._sent[asked.call.call_id] = asked
+            await call.write(CoordinateRequest(call=asked.call))
+
+    def _answered(self, answer: CoordinatorAnswer) -> None:
+        asked = self._sent.get(answer.call_id)
+        if asked is None:
+            return
+        if answer.HasField("told"):
+            asked.parts.append(answer.told)
+            if answer.told.more:
+                return
+        del self._sent[answer.call_id]
+        if answer.HasField("refused"):
+            asked.fail(refusal_from_wire(answer.refused))
+        elif not asked.done.done():
+            asked.done.set_result(asked.parts)
+
+    # Its end.
+
+    def _looked_after(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (bug := task.exception()) is not None:
+            _log.error("a stream to a coordinator failed", broker=self.broker, exc_info=bug)
+            self._fail("the stream to it failed; the log of this broker says why")
+
+    def _fail(self, why: str) -> None:
+        waiting, self._waiting, self._waiting_bytes = self._waiting, deque(), 0
+        sent, self._sent = self._sent, {}
+        for asked in sent.values():
+            asked.fail(
+                InDoubt(
+                    Reason.REQUEST_TIMED_OUT,
+                    f"the stream to broker {self.broker}, which coordinates the group, ended before it "
+                    f"answered ({why}); ask FetchOffsets, or commit again",
+                )
+            )
+        for asked in waiting:
+            asked.fail(self._not_reached(why))
+
+    def _not_reached(self, why: str) -> Refusal:
+        return Refusal(
+            Reason.NOT_READY,
+            f"broker {self.broker}, which coordinates the group, was not reached ({why}); nothing "
+            "happened, ask again",
+        )
+
+    def _tell(self, why: str) -> None:
+        """Log why nothing can be asked, once for each reason."""
+        if why == self._said:
+            return
+        self._said = why
+        if why:
+            _log.warning("a coordinator cannot be asked", broker=self.broker, why=why)
+        else:
+            _log.info("a coordinator is asked", broker=self.broker, address=self.address)
+
+
+async def _read(call: grpc.aio.StreamStreamCall[Any, Any]) -> CoordinateResponse | None:
+    """Return what comes next, or None where the other side has ended the stream."""
+    response: object = await call.read()
+    return response if isinstance(response, CoordinateResponse) else None

@@ -1,0 +1,1 @@
+"""Partitions led by other brokers, served as if they were led here."""

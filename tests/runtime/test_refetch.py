@@ -10,8 +10,9 @@ from riverrun_server.core.cluster.keys import PartitionKey
 from riverrun_server.core.cluster.values import Replica
 from riverrun_server.core.errors import Reason
 from riverrun_server.core.replication.messages import Follow, Push, Refused
-from riverrun_server.ports.log import StorageFull
+from riverrun_server.ports.log import CorruptData, StorageFull
 from riverrun_server.runtime.replication.outbox import Outcome
+from riverrun_server.storage.memory import MemoryLog
 from tests.runtime.replication_world import ID, TOPIC, World, life, ready
 
 
@@ -67,6 +68,21 @@ def test_a_process_that_finds_damage_at_its_start_does_so_too():
     assert "checksum" in world[2].replica.why_stopped
     until(world, lambda: world[2].replica.why_stopped is None and 2 in in_sync(world))
     assert world[2].log() == world[1].log()
+
+
+def test_a_process_that_cannot_read_its_leader_epochs_does_so_too(monkeypatch):
+    def damaged(_log):
+        raise CorruptData("a block of the index is damaged")
+
+    world = filled()
+    with monkeypatch.context() as patched:
+        patched.setattr(MemoryLog, "epochs", damaged)
+        world.restart(2)
+        world.learn()
+    assert world[2].replica.why_stopped == "a block of the index is damaged"
+    until(world, lambda: world[2].replica.why_stopped is None and 2 in in_sync(world))
+    assert world[2].log() == world[1].log()
+    assert world[2].replica.log.epochs.latest == world[1].replica.log.epochs.latest
 
 
 def test_a_leader_that_finds_damage_takes_the_data_of_its_successor():

@@ -95,6 +95,7 @@ class Producer:
         self._acks = acks
         self._give_up_s = give_up_s
         self._waiting: deque[tuple[int, Send]] = deque()  # by tag, oldest first
+        self._early: dict[int, Produced] = {}
         self._unsent = 0  # so many at the end of `_waiting` are not under way
         self._tag = 0
         self._stream: Stream | None = None
@@ -210,6 +211,7 @@ class Producer:
 
     def _go_back(self) -> None:
         """Begin again from the oldest batch without an answer, on another stream."""
+        self._early.clear()
         if self._stream is not None:
             stream, self._stream = self._stream, None
             stream.close()
@@ -246,20 +248,19 @@ class Producer:
         assert isinstance(payload, Produced), payload
         if stream is not self._stream or not self._waiting:
             return
-        tag = self._waiting[0][0]
         self._log_end = payload.log_end or self._log_end
         if payload.reason is not None:
             self._refused(payload, payload.reason)
             return
-        if payload.tag != tag:
-            # Acknowledgements of a partition come in order; refusals may overtake them.
-            assert all(payload.tag != each for each, _ in self._waiting), (payload, tag)
-            return
-        self._attempt = 0
-        self.acknowledged += 1
-        if payload.base_offset is not None:
-            self._log_end = payload.base_offset + len(self._waiting[0][1].batch.values)
-        self._finish(Outcome.OK, payload.base_offset)
+        # A duplicate may be answered before that of the batch before it, which had to wait. Whoever serves
+        # a stream puts answers in order (core.answer_order); here its client does.
+        self._early[payload.tag] = payload
+        while self._waiting and (found := self._early.pop(self._waiting[0][0], None)) is not None:
+            self._attempt = 0
+            self.acknowledged += 1
+            if found.base_offset is not None:
+                self._log_end = found.base_offset + len(self._waiting[0][1].batch.values)
+            self._finish(Outcome.OK, found.base_offset)
         self._send()
 
     def _refused(self, payload: Produced, reason: Reason) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping
 
+from google.protobuf.message import DecodeError
+
 from riverrun_server.storage.memory_image import StoredPartition
 from tests.sim.cluster.raw_log import RawRecord, next_offset, records_of
 
@@ -47,7 +49,10 @@ class CommittedLog:
                 return f"offset {expected} is committed and the log goes on with {base}"
             self._bases.append(base)
             self._batches.append(damaged.get(data, data))
-            expected = next_offset(self._batches[-1])
+            try:
+                expected = next_offset(self._batches[-1])
+            except DecodeError:
+                return f"the batch at offset {base} cannot be read"
         if expected != high_watermark:
             return (
                 f"the high watermark is {high_watermark} and the batches below it end at {expected}"

@@ -30,7 +30,7 @@ from riverrun_server.runtime.replication.replica import Replica
 from riverrun_server.runtime.replication.replica_log import ReplicaLog
 from tests.sim.cluster import mutants_of_class, mutants_of_data
 from tests.sim.cluster.options import leading_in_turn
-from tests.sim.cluster.planting import CRASHES, CUTS, MUTANTS, busy, mutant
+from tests.sim.cluster.planting import CRASHES, CUTS, MUTANTS, busy, damaged, mutant
 
 __all__ = ["MUTANTS", "mutants_of_class", "mutants_of_data"]
 
@@ -479,7 +479,7 @@ def readers_see_what_is_not_committed():
 # Damage.
 
 
-@mutant("what a leader sends is what it wrote", "flipped_bit", "replaced_disk")
+@mutant("what a leader sends is what it wrote", "flipped_bit", "replaced_disk", options=damaged)
 def pushed_batches_are_not_verified():
     def read(self, batch):
         count = batch.next_offset - batch.base_offset

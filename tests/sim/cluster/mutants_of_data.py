@@ -10,6 +10,7 @@ from riverrun_server.core.cluster.values import TopicValue
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.log.batch import PartitionId
 from riverrun_server.core.log.partition import PartitionMachine
+from riverrun_server.core.replication.leadership import Leadership
 from riverrun_server.core.replication.progress import Followers
 from riverrun_server.core.replication.refetching import Refetching, Step
 from riverrun_server.ports.partitions import Acks
@@ -21,14 +22,33 @@ from tests.sim.cluster.planting import CUTS, damaged, mutant
 # Damage.
 
 
+def slowly_fed(options: Options) -> Options:
+    """Return a cluster of damaged pairs, in which who begins anew comes back in many small steps."""
+    options = damaged(options)
+    terms = dataclasses.replace(
+        options.terms, lag_s=4.0, probe_s=0.3, max_push_bytes=1, max_under_way_bytes=300
+    )
+    return dataclasses.replace(options, replication_factor=2, terms=terms)
+
+
 @mutant("what is damaged may go, whoever counts on it", "flipped_bit", *CUTS, options=damaged)
 def what_may_be_elected_is_thrown_away():
     with patch.object(Refetching, "_is_out", lambda self, value: value.leader != self._me):
         yield
 
 
-@mutant("who is out stays out: no request can bring it back",
-        "flipped_bit", "slow_store", "slow_disk", "broken_streams", options=damaged)  # fmt: skip
+@mutant(
+    "who is out stays out: no request can bring it back",
+    "flipped_bit",
+    "slow_store",
+    options=lambda options: dataclasses.replace(
+        damaged(options),
+        kinds=("flipped_bit", "flipped_bit", "slow_store"),
+        produce_every_s=0.3,
+        partitions=1,
+        faults_s=20.0,
+    ),
+)
 def what_is_under_way_is_not_stopped():
     def next_step(self, value, leader, now):
         self._settled_in = value.leader_epoch
@@ -39,10 +59,24 @@ def what_is_under_way_is_not_stopped():
         yield
 
 
-@mutant("what a replica had on its disk it has for as long as its process lives",
-        "flipped_bit", "slow_store", "slow_disk", "broken_streams", options=damaged)  # fmt: skip
+@mutant(
+    "what a replica had on its disk it has for as long as its process lives",
+    "flipped_bit",
+    "slow_disk",
+    "broken_streams",
+    options=slowly_fed,
+)
 def leaders_believe_what_was_said_before():
-    with patch.object(Followers, "doubt", lambda self, broker: None):
+    def went_offline(self, broker, broker_epoch):
+        progress = self.followers.heard(broker, broker_epoch)
+        if progress is not None:
+            progress.offline = True
+            self.feeds.end(broker)
+
+    with (
+        patch.object(Followers, "doubt", lambda self, broker: None),
+        patch.object(Leadership, "went_offline", went_offline),
+    ):
         yield
 
 

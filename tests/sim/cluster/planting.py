@@ -60,7 +60,7 @@ def busy(options: Options) -> Options:
 
 def damaged(options: Options) -> Options:
     """Return a cluster whose replicas are damaged again and again, and come and go in between."""
-    terms = dataclasses.replace(options.terms, lag_s=0.4, refetch_s=0.1)
+    terms = dataclasses.replace(options.terms, lag_s=0.4, refetch_s=0.001)
     return dataclasses.replace(
         options, brokers=3, replication_factor=3, min_isr=2, unclean=False, relaxed=False,
         mean_gap_s=0.3, faults_s=12.0, terms=terms,

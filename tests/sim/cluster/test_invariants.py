@@ -300,3 +300,55 @@ def test_a_replica_whose_rows_are_wrong_by_themselves(cluster):
 def test_a_batch_that_was_pushed_is_not_looked_at_by_its_name_only(cluster):
     push = Push(P0, 1, 1, (StoredBatch(3, 4, 1, b"?"),), 2, 0, 1, 3)
     send(cluster, push, sender=1)  # bytes are judged where they are stored
+
+
+# What is thrown away and deleted.
+
+
+def test_who_may_be_elected_throws_its_data_away(cluster):
+    cluster.change(isr=cluster.lives(1), elr=cluster.lives(2))
+    for broker in (1, 2):
+        with violation("threw-away-eligible"):
+            cluster.invariants.threw_away(broker, f"{broker}.1", P0)
+    cluster.invariants.threw_away(3, "3.1", P0)
+
+
+def test_who_has_thrown_its_data_away_knows_no_watermark(cluster):
+    cluster.show(1, 3)
+    cluster.elect(2, 2, 3)
+    cluster.invariants.threw_away(1, "1.1", P0)
+    cluster.show(1, 2)
+
+
+def test_what_was_said_to_be_deleted_is_stored(cluster):
+    cluster.invariants.forget(P0)
+    cluster.invariants.confirmed(P0.topic_id, (1, 2, 3))
+    cluster.disks[1].store.drop(P0)
+    cluster.disks[1].store.sync()
+    cluster.invariants.confirmed(P0.topic_id, (2, 3))
+    cluster.disks[2].store.drop(P0)
+    with violation("deleted-is-back"):
+        cluster.invariants.confirmed(P0.topic_id, (3,))
+
+
+def test_what_was_deleted_is_stored_again(cluster):
+    cluster.invariants.forget(P0)
+    cluster.disks[1].store.drop(P0)
+    cluster.disks[1].store.sync()
+    cluster.invariants.confirmed(P0.topic_id, (2, 3))
+    cluster.invariants.look()
+    cluster.disks[1].store.open(P0)
+    with violation("deleted-is-back"):
+        cluster.invariants.look()
+
+
+def test_nothing_is_expected_of_a_deleted_partition(cluster):
+    cluster.invariants.forget(P0)
+    cluster.change(isr=())
+    cluster.show(2, 9)
+    cluster.acknowledge(1, b"c", at=2)
+    cluster.invariants.latest(1, P0, 1)
+    cluster.invariants.delivered(1, P0, ((2, b"c"),))
+    cluster.invariants.threw_away(1, "1.1", P0)
+    send(cluster, Acked(P0, 1, 9, 7))
+    cluster.invariants.at_rest()

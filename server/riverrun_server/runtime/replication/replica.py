@@ -93,13 +93,9 @@ class Replica:
     def recover(self) -> None:
         """Bring back what memory must know; damage stops the replica. Blocks."""
         try:
-            damage = self.log.log.damage
-            if damage is None:
-                self.log.recover()
+            self.log.recover()
         except CorruptData as found:
-            damage = str(found)
-        if damage is not None:
-            self.stop(damage)
+            self.stop(str(found))
 
     @property
     def why_stopped(self) -> str | None:

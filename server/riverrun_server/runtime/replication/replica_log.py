@@ -99,7 +99,8 @@ class ReplicaLog:
         self._services = services
         self._touched = touched
         self.log = services.store.open(partition)
-        self.epochs = EpochMap(self.log.epochs())
+        self._damage = self.log.damage
+        self.epochs = EpochMap(self._stored_epochs())
         self.machine = PartitionMachine(
             self.log.state,
             ProducerTable(services.max_producers),
@@ -131,6 +132,8 @@ class ReplicaLog:
         Raises:
             CorruptData: what is stored cannot be trusted.
         """
+        if self._damage is not None:
+            raise CorruptData(self._damage)
         machine, services = self.machine, self._services
         producers = ProducerTable(services.max_producers)
         recover_producers(self.partition, self.log, producers, services.producer_retention_ms)
@@ -138,6 +141,13 @@ class ReplicaLog:
         found = self.log.snapshot()
         ahead = found is not None and found[0] > machine.log_end
         machine.producers_known_to = found[0] if found is not None and ahead else 0
+
+    def _stored_epochs(self) -> list[EpochEntry]:
+        try:
+            return self.log.epochs()
+        except CorruptData as found:
+            self._damage = self._damage or str(found)
+            return []
 
     def expire(self) -> None:
         """Forget the producers that have been silent for long; to be called every few minutes."""
@@ -274,6 +284,7 @@ class ReplicaLog:
         accepted = max(self.machine.state.accepted_epoch, leader_epoch)
         state = LogState(accepted_epoch=accepted)
         self._services.store.renew(self.partition, state)
+        self._damage = None
         self._begun_at(state, ())
         self._accept_write = self._writes
 

@@ -9,14 +9,12 @@ import pytest
 from riverrun_server.core.cluster.values import Replica
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.log.epochs import EPOCHS_LOST_MAX
-from riverrun_server.core.producers import ProducersSnapshot
 from riverrun_server.core.replication.following import FollowingState
-from riverrun_server.core.replication.messages import Push, Refused, Restart
+from riverrun_server.core.replication.messages import Push, Refused
 from riverrun_server.core.replication.terms import Terms
 from riverrun_server.ports.log import StorageFailed, StorageFull, StorageStalled
 from riverrun_server.ports.partitions import Acks
 from riverrun_server.runtime.replication.outbox import Outbox
-from riverrun_server.wire.snapshots import encode_snapshot
 from tests.runtime.replication_world import ID, World, life, ready
 
 # Truncation.
@@ -559,22 +557,6 @@ def test_however_many_partitions_wait_only_so_much_is_gathered_at_once():
         outbox.feed_later(ID._replace(partition=number), lambda: outbox.send(2, big))
     assert [len(outbox.take_envelopes(1, 10)), outbox.has_more] == [3, True]
     assert [len(outbox.take_envelopes(1, 10)), outbox.has_more] == [2, False]
-
-
-def test_a_log_without_records_that_ends_inside_a_batch_of_the_leader_begins_anew():
-    """What it began with was lost in an election; the leader's log is another one there."""
-    world = ready()
-    world[1].append(b"a", b"b", b"c")
-    world[1].append(b"d", b"e", b"f", b"g")
-    world.run()
-    world[1].crash()
-    nobody = encode_snapshot(ProducersSnapshot(5, ()))
-    world[3].replica.log.restart(Restart(ID, 1, 5, (), (5, nobody)))
-    world.elect(2, skip=EPOCHS_LOST_MAX, isr=world.value.isr[1:2])
-    world.learn()
-    world.run()
-    assert world[3].log() == world[2].log()
-    assert world[3].machine.log_end == 7
 
 
 def test_a_deletion_that_came_before_the_records_of_a_snapshot_is_not_forgotten():

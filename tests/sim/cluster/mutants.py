@@ -202,8 +202,8 @@ def own_epochs_are_not_looked_at():
 
 @mutant("whoever asks has a prefix of the leader's log", *CRASHES, *CUTS, options=busy)
 def leader_does_not_look_for_divergence():
-    def followed(self, broker, broker_epoch, message, first_base):
-        answer = original(self, broker, broker_epoch, message, first_base)
+    def followed(self, broker, broker_epoch, message, first_base, *, in_batch):
+        answer = original(self, broker, broker_epoch, message, first_base, in_batch=in_batch)
         if isinstance(answer, Diverged):
             self.feeds.begin(broker, min(message.log_end, self._machine.log_end))
             return Handshake.FEED

@@ -150,6 +150,23 @@ def test_an_accepted_loss_is_one_and_what_was_lost_is_known():
     it.show(3, 2, epoch=2)
 
 
+def test_an_accepted_loss_takes_no_batch_for_lost_in_which_a_bit_was_flipped():
+    """The elected replica knows that it was committed, and says so as before."""
+    it = Cluster(unclean=True)
+    it.append(1, 3, values=(b"a",))
+    it.change(isr=it.lives(1, 3))
+    it.show(1, 1)
+    it.change(isr=it.lives(1))
+    for durable in (False, True):
+        rows = it.disks[3].store.stored(P0, durable=durable)
+        good = rows.batches[0]
+        rows.batches[0] = bad = good[:-1] + bytes([good[-1] ^ 1])
+        it.disks[3].damaged[bad] = good
+    it.elect(3)
+    assert it.watched.log.end == 1
+    it.show(3, 1, epoch=2)
+
+
 def test_a_leader_elected_with_nothing_loses_everything():
     it = Cluster(unclean=True)
     it.append(1, 2, values=(b"a", b"b"))

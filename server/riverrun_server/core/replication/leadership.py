@@ -10,10 +10,11 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator, Mapping
 
-from riverrun_server.core.cluster.values import Durability, PartitionValue, Replica
+from riverrun_server.core.cluster.values import PartitionValue, Replica
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.log.epochs import EpochMap
 from riverrun_server.core.log.partition import PartitionMachine
+from riverrun_server.core.replication.becoming_durable import becoming_durable
 from riverrun_server.core.replication.feeding import Feeds
 from riverrun_server.core.replication.isr import InSyncSet
 from riverrun_server.core.replication.messages import Acked, Diverged, Follow
@@ -328,32 +329,14 @@ class Leadership:
         return unfit
 
     def _becoming_durable(self) -> Change | None:
-        """Return the change to a class whose members outlast a crash, once all have all on their disks.
-
-        Whoever acknowledges in this epoch has synced since it took it up, and counts nothing since then
-        that is not synced. The members must be registered as the processes that acknowledged.
-        """
-        insync = self.insync
-        value = insync.committed
-        if value.durability is not Durability.SYNCING or insync.is_too_small:
-            return None
         needed = max(self._machine.high_watermark, self.epoch_start)
-        members = []
-        for replica in value.isr:
-            registration, progress = self.registered.get(replica.broker), self._counted(replica)
-            has = self._machine.durable_end
-            if replica.broker != self._me:
-                has = (progress.durable_end if progress else None) or 0
-                if progress is None or progress.acked_at is None:
-                    return None
-            if registration is None or not registration.is_life(replica) or has < needed:
-                return None
-            members.append(registration)
-        changed = insync.become_durable([each.life(Durability.FSYNC) for each in members])
-        if changed is None:
-            return None
-        guards = tuple((each.replica.broker, each.mod_revision) for each in members)
-        return Change(changed, insync.revision, guards)
+        return becoming_durable(self.insync, self.registered, self._held, needed)
+
+    def _held(self, replica: Replica) -> int | None:
+        if replica.broker == self._me:
+            return self._machine.durable_end
+        progress = self._counted(replica)
+        return progress.durable_end if progress else None
 
     def _behind(self, now: float) -> set[Replica]:
         """Return members that have not had everything for too long."""

@@ -17,7 +17,8 @@ from riverrun_server.core.cluster.values import PartitionValue
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.log.batch import PartitionId, StoredBatch
 from riverrun_server.core.replication.feeding import Feeds, Windows
-from riverrun_server.core.replication.isr import InSyncSet, without_leader
+from riverrun_server.core.replication.giving_way import GivingWay
+from riverrun_server.core.replication.isr import InSyncSet
 from riverrun_server.core.replication.leadership import Leadership
 from riverrun_server.core.replication.messages import Message, Refused
 from riverrun_server.core.replication.terms import Change, Registered, Terms
@@ -32,7 +33,7 @@ from riverrun_server.runtime.replication.replica_log import (
     ReplicaServices,
     SyncPoint,
 )
-from riverrun_server.runtime.replication.stopped import Stopped
+from riverrun_server.runtime.replication.stopped import Stopped, not_served
 
 # Between two looks for producers that have been silent for long; that costs next to nothing.
 _EXPIRE_S: Final = 300.0
@@ -71,11 +72,11 @@ class Replica:
         self.partition = partition
         self.name = str(partition)
         self.stopped = Stopped(partition, me, broker_epoch, outbox, terms)
+        self._giving_way = GivingWay(me, broker_epoch, terms)
         self.log = ReplicaLog(partition, services, lambda: outbox.touch(partition))
         self.leader: LeaderRole | None = None
         self.follower: FollowerRole | None = None
         self._me = me
-        self._broker_epoch = broker_epoch
         self._services = services
         self._terms = terms
         self._outbox = outbox
@@ -87,8 +88,6 @@ class Replica:
         self._lease_deadline = float("-inf")
         self._has_begun = False
         self._expire_at = 0.0
-        # In which leader epoch it is to lead and could not begin, and since when, or since it said so.
-        self._waiting = (-1, 0.0)
 
     def recover(self) -> None:
         """Bring back what memory must know; damage stops the replica. Blocks."""
@@ -325,7 +324,7 @@ class Replica:
         assert value is not None
         if value.leader_epoch < self.log.machine.state.accepted_epoch:
             return  # older than what was accepted here: a newer value is on its way
-        leads = self._is_to_lead(value)
+        leads = self._giving_way.is_to_lead(value)
         follows = value.leader != self._me and self._me in value.replicas
         if self.why_stopped is not None:
             self._while_stopped(now)
@@ -343,21 +342,10 @@ class Replica:
         self._has_begun = True
 
     def _give_way(self, value: PartitionValue, now: float) -> None:
-        """Ask that another leads where the disk has not let this replica begin for long."""
-        if self._has_begun or not self._is_to_lead(value) or self.why_stopped is not None:
+        if self._has_begun or self.why_stopped is not None:
             return
-        epoch, since = self._waiting
-        if epoch == value.leader_epoch and now - since < self._terms.begin_s:
-            return
-        self._waiting = (value.leader_epoch, now)
-        left = without_leader(value, self._me, is_whole=True)
-        if left is not None and epoch == value.leader_epoch:
+        if (left := self._giving_way.failed(value, now)) is not None:
             self._outbox.propose(self.partition, Change(left, self._revision))
-
-    def _is_to_lead(self, value: PartitionValue) -> bool:
-        """Whether a value names this process, and it has not left the replicas in sync since."""
-        named = (value.leader, value.leader_broker_epoch) == (self._me, self._broker_epoch)
-        return named and any(each.broker == self._me for each in value.isr)
 
     def _lead(self, value: PartitionValue, now: float) -> None:
         insync = InSyncSet(self._me, value, self._revision)
@@ -395,15 +383,7 @@ class Replica:
         self._outbox.send(to, Refused(self.partition, self.leader_epoch, reason))
 
     def _no_leader(self) -> Refusal:
-        if self.why_stopped is not None:
-            text = f"{self.name} is offline on this broker: {self.why_stopped}"
-            return Refusal(Reason.PARTITION_OFFLINE, text)
-        leader = "none" if self._value is None else f"broker {self._value.leader}"
-        return Refusal(
-            Reason.NOT_LEADER,
-            f"{self.name} is not led by broker {self._me}, the metadata names {leader}; refresh "
-            "the metadata and send to the leader",
-        )
+        return not_served(self.name, self._me, self.why_stopped, self._value)
 
     @contextlib.contextmanager
     def _trusting(self) -> Iterator[None]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from riverrun_server.core.cluster.values import PartitionValue
-from riverrun_server.core.errors import Reason
+from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.log.batch import PartitionId
 from riverrun_server.core.replication.isr import without_leader
 from riverrun_server.core.replication.messages import Follow, Message, Refused
@@ -109,3 +109,22 @@ class Stopped:
         if resigned is not None and now >= self._resign_at:
             self._resign_at = now + self._terms.retry_s
             self._outbox.propose(self._partition, Change(resigned, revision))
+
+
+def not_served(name: str, me: int, why: str | None, value: PartitionValue | None) -> Refusal:
+    """Return what a client is told where a replica does not lead.
+
+    Args:
+        name: of the partition.
+        me: this broker.
+        why: what stopped the replica; None where another broker leads, or is to.
+        value: the newest known of the partition.
+    """
+    if why is not None:
+        return Refusal(Reason.PARTITION_OFFLINE, f"{name} is offline on this broker: {why}")
+    leader = "none" if value is None else f"broker {value.leader}"
+    return Refusal(
+        Reason.NOT_LEADER,
+        f"{name} is not led by broker {me}, the metadata names {leader}; refresh the metadata and "
+        "send to the leader",
+    )

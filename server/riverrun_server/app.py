@@ -23,16 +23,22 @@ from riverrun_server.assembly import (
     make_services,
     partitions_here,
 )
-from riverrun_server.cluster_assembly import bind_peers, make_liveness, make_member, peer_endpoint
+from riverrun_server.cluster_assembly import (
+    bind_peers,
+    make_connect,
+    make_liveness,
+    make_member,
+    peer_endpoint,
+)
 from riverrun_server.config.settings import Settings
 from riverrun_server.config.show import changed
 from riverrun_server.http import ProbeServer
 from riverrun_server.metadata_opening import open_metadata, without_metadata_no_start
-from riverrun_server.peer.server import PeerServer
 from riverrun_server.ports.metadata import MetadataStore
 from riverrun_server.rpc.server import ListenerServer, ServingStatus, check_free, stop_all
 from riverrun_server.runtime.broker_liveness import BrokerLiveness
 from riverrun_server.runtime.catalog import Catalog
+from riverrun_server.runtime.cluster_member import ClusterMember
 from riverrun_server.runtime.disk import look, watch_disk
 from riverrun_server.runtime.flusher import Flusher
 from riverrun_server.runtime.health import Health, Life, keep_asking
@@ -112,17 +118,20 @@ class Broker:
         store, flusher = await self._open_store()
         self._watch_loop()  # opening a store keeps the interpreter busy, and nobody waits yet
         metadata, liveness = await self._open_metadata(store, flusher)
-        peers = None if liveness is None else bind_peers(shared.settings)
-        hosting = self._hosting(store, flusher, metadata, liveness, peers)
+        hosting = self._hosting(store, flusher, metadata, liveness)
         catalog = self._open_catalog(store, flusher, metadata, hosting)
         offsets = make_offsets(shared, catalog)
+        reached = ""
+        if isinstance(hosting, ClusterMember):
+            peers = bind_peers(shared.settings)
+            reached = peer_endpoint(shared.settings, peers)
+            hosting.connect_by(make_connect(shared, metadata, peers, offsets))
         # Ports are bound before the broker registers, for it registers with their numbers; nobody
         # is answered before it has.
         servers, status = bind(shared, make_services(shared, catalog, offsets))
         self._stop_in_order(servers, status)
         self.health.life = Life.REGISTERING
         await status.starting()
-        reached = "" if peers is None else peer_endpoint(shared.settings, peers)
         with without_metadata_no_start():
             await catalog.start(make_registration(shared, store, servers, reached))
         spawn("catalog", catalog.run())
@@ -242,11 +251,10 @@ class Broker:
         flusher: Flusher,
         metadata: MetadataStore,
         liveness: BrokerLiveness | None,
-        peers: PeerServer | None,
     ) -> Hosting:
-        if liveness is None or peers is None:
+        if liveness is None:
             return make_alone(self.shared, store, flusher)
-        member = make_member(self.shared, store, metadata, flusher, liveness, peers)
+        member = make_member(self.shared, store, metadata, flusher, liveness)
         self.supervisor.on_stop(Stage.HAND_ON, "leaderships", member.drain)
         publish = self.shared.metrics.replication.publish
         figures = keep_publishing(member.figures, publish)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from riverrun_server.assembly import Shared, partition_services, topic_policy
 from riverrun_server.config.settings import Settings
 from riverrun_server.core.cluster.changes import NewTopic
 from riverrun_server.core.cluster.topic_config import canonical
 from riverrun_server.core.cluster.values import Id, LiveProcess
 from riverrun_server.metadata.documents import JsonDocuments
+from riverrun_server.peer.coordination import CoordinationService
+from riverrun_server.peer.coordinators import CoordinatorLinks
 from riverrun_server.peer.gateway_links import GatewayLinks
 from riverrun_server.peer.gateway_service import GatewayService
 from riverrun_server.peer.hello import Myself
@@ -19,12 +23,21 @@ from riverrun_server.rpc.caller import origin
 from riverrun_server.rpc.listener import Listener
 from riverrun_server.rpc.server import check_free
 from riverrun_server.runtime.broker_liveness import BrokerLiveness
-from riverrun_server.runtime.cluster_member import ClusterMember, Connected, MemberServices
+from riverrun_server.runtime.cluster_member import (
+    ClusterMember,
+    Connect,
+    Connected,
+    MemberServices,
+)
+from riverrun_server.runtime.coordination_peers import Peers
 from riverrun_server.runtime.flusher import Flusher
 from riverrun_server.runtime.gateway.routing import Routing
-from riverrun_server.runtime.offsets import OFFSETS_TOPIC, OFFSETS_TOPIC_CONFIGS
+from riverrun_server.runtime.hosting import Joined
+from riverrun_server.runtime.led_partitions import LedPartitions
+from riverrun_server.runtime.offsets import OFFSETS_TOPIC, OFFSETS_TOPIC_CONFIGS, GroupOffsets
 from riverrun_server.runtime.replication.replica_log import ReplicaServices
 from riverrun_server.runtime.supervisor import CannotStart
+from riverrun_server.runtime.topics_caught_up import TopicsCaughtUp
 from riverrun_server.storage.rocks_store import RocksStore
 from riverrun_server.wire.stored import scan_batch
 
@@ -35,7 +48,6 @@ def make_member(
     store_of_metadata: MetadataStore,
     flusher: Flusher,
     liveness: BrokerLiveness,
-    peers: PeerServer,
 ) -> ClusterMember:
     """Return how one broker of several holds replicas, and what it owes the others."""
     settings = shared.settings
@@ -48,22 +60,6 @@ def make_member(
         producer_retention_ms=settings.producers.expiry_ms,
     )
 
-    async def connect(cluster_id: str, broker_epoch: int, events: PeerEvents) -> Connected:
-        myself = Myself(cluster_id, settings.broker_id, broker_epoch, shared.now_ms)
-        links = PeerLinks(myself, events, shared.dice)
-        leaders = GatewayLinks(myself, shared.dice)
-        routing = Routing(settings.broker_id, leaders, origin)
-        gateways = GatewayService(myself, routing)
-        await peers.start((links.service.handler(), gateways.handler()))
-
-        async def close() -> None:
-            gateways.close()
-            await leaders.close()
-            await links.close()
-            await peers.stop()
-
-        return Connected(links, routing, close)
-
     services = MemberServices(
         store_of_metadata,
         JsonDocuments(),
@@ -73,7 +69,6 @@ def make_member(
         topic_policy(shared),
         partition_services(shared, store, flusher),
         replicas,
-        connect,
         (
             NewTopic(
                 OFFSETS_TOPIC, settings.offsets.partitions, 0, canonical(OFFSETS_TOPIC_CONFIGS)
@@ -81,6 +76,52 @@ def make_member(
         ),
     )
     return ClusterMember(settings.broker_id, services)
+
+
+def make_connect(
+    shared: Shared, store_of_metadata: MetadataStore, peers: PeerServer, offsets: GroupOffsets
+) -> Connect:
+    """Return what opens every stream to and from other brokers, each kind with its own connection."""
+    broker_id = shared.settings.broker_id
+
+    async def connect(joined: Joined, events: PeerEvents) -> Connected:
+        image, epoch = joined.image, joined.process.broker_epoch
+        assert image.cluster is not None, "a broker registers in a cluster"
+        myself = Myself(image.cluster.value.cluster_id, broker_id, epoch, shared.now_ms)
+        links = PeerLinks(myself, events, shared.dice)
+        leaders = GatewayLinks(myself, shared.dice)
+        routing = Routing(broker_id, leaders, origin)
+        gateways = GatewayService(myself, routing)
+        coordinators = CoordinatorLinks(myself)
+        led = LedPartitions(image, broker_id, epoch, routing.held)
+        caught_up = TopicsCaughtUp(store_of_metadata, joined.applied)
+        offsets.join(
+            Peers(leaderships=led, coordinators=coordinators, caught_up=caught_up, origin=origin)
+        )
+        coordination = CoordinationService(myself, offsets.coordinator)
+        services = (links.service, gateways, coordination)
+        await peers.start([each.handler() for each in services])
+
+        def show(topic_ids: Iterable[Id] | None) -> None:
+            routing.show(image, topic_ids)
+            led.show(topic_ids)
+            if topic_ids is None:
+                coordinators.reach(
+                    {each: found.value.peer_endpoint for each, found in image.brokers.items()}
+                )
+
+        async def close() -> None:
+            routing.close()
+            gateways.close()
+            coordination.close()
+            await leaders.close()
+            await coordinators.close()
+            await links.close()
+            await peers.stop()
+
+        return Connected(links, routing, show, close)
+
+    return connect
 
 
 def peer_endpoint(settings: Settings, peers: PeerServer) -> str:

@@ -151,7 +151,8 @@ class Catalog:
         )
         self.unclean_recoveries = await self._hosting.begin(joined)
         self._find_orphans()
-        everything = Touched({topic.value.topic_id for topic in self._image.topics.values()})
+        topic_ids = {topic.value.topic_id for topic in self._image.topics.values()}
+        everything = Touched(topic_ids, brokers=True)
         await self._align(everything)
         self._publish(everything)
         self.topics.ready = True

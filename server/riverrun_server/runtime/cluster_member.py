@@ -50,16 +50,19 @@ class Connected:
     Attributes:
         links: the streams of replication.
         routing: the partitions that are led elsewhere, and what is led here for others.
+        show: takes note that the metadata has changed, and roles with them, of some topics or (None) of
+            all and of the brokers.
         close: ends everything, and answers nobody any more.
     """
 
     links: Links
     routing: Routing
+    show: Callable[[Iterable[Id] | None], None]
     close: Callable[[], Awaitable[None]]
 
 
-# Answers other brokers from now on, as (cluster id, broker epoch), and tells what they say.
-Connect = Callable[[str, int, PeerEvents], Awaitable[Connected]]
+# Answers other brokers from now on, and tells what they say.
+Connect = Callable[[Joined, PeerEvents], Awaitable[Connected]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,6 @@ class MemberServices:
         policy: limits and defaults of topics.
         partitions: what all partitions share.
         replicas: what all replicas share.
-        connect: opens the streams to and from other brokers.
         internal: topics that the brokers need.
     """
 
@@ -87,7 +89,6 @@ class MemberServices:
     policy: TopicPolicy
     partitions: PartitionServices
     replicas: ReplicaServices
-    connect: Connect
     internal: Sequence[NewTopic] = ()
 
 
@@ -118,9 +119,14 @@ class ClusterMember:
         self._broker_id = broker_id
         self._services = services
         self._terms = terms or Terms(ttl_s=LEASE_S)
+        self._connect: Connect | None = None
         self._making: _Making | None = None
         self._part: _Part | None = None
         self._shown_key = 0
+
+    def connect_by(self, connect: Connect) -> None:
+        """Learn, before `begin`, how the other brokers are reached."""
+        self._connect = connect
 
     async def begin(self, joined: Joined) -> int:
         """Answer the other brokers from now on; who leads what is the controller's."""
@@ -144,9 +150,8 @@ class ClusterMember:
             services.clock.monotonic,
             lambda: services.liveness.deadline_with(self._shown_key),
         )
-        assert joined.image.cluster is not None, "a broker registers in a cluster"
-        cluster_id = joined.image.cluster.value.cluster_id
-        connected = await services.connect(cluster_id, process.broker_epoch, driver)
+        assert self._connect is not None, "nobody has said how to connect"
+        connected = await self._connect(joined, driver)
         self._making = _Making(joined.make)
         self._part = _Part(joined, driver, self._controlling(joined, self._making), connected)
         return 0
@@ -231,7 +236,7 @@ class ClusterMember:
         found = image.live.get(self._broker_id)
         self._shown_key = 0 if found is None else found.mod_revision
         connected.links.follow(_followed(image, part.driver.leaders()))
-        connected.routing.show(image, topic_ids)
+        connected.show(topic_ids)
         part.controlling.wake()
 
     # Life.
@@ -274,7 +279,6 @@ class ClusterMember:
         """End all streams, and ask for nothing any more."""
         part, self._part = self._part, None
         if part is not None:
-            part.connected.routing.close()
             await part.connected.close()
             await part.driver.close()
 

@@ -75,8 +75,8 @@ class GroupOffsetsSettings:
 class GroupOffsets:
     """The committed offsets of all groups.
 
-    Transitions: made -> running (run) -> closed (run is cancelled). Before `run` and behind it,
-    everything is refused with NOT_READY.
+    Transitions: made -> joined (`join`, in a cluster) -> running (`run`) -> closed (run is cancelled).
+    Before `run` and behind it, everything is refused with NOT_READY.
 
     Args:
         directory: finds partitions, those of the offsets topic too.
@@ -102,34 +102,44 @@ class GroupOffsets:
         peers: Peers | None = None,
     ) -> None:
         self._directory = directory
+        self._topics = topics
         self._now_ms = now_ms
+        self._threads = threads
+        self._dice = dice
         self._settings = settings or GroupOffsetsSettings()
-        self._peers = peers or Peers()
-        self._leaderships = self._peers.leaderships or LedAlone(directory)
+        self._tasks: asyncio.TaskGroup | None = None
+        self._searching: dict[PartitionId, dict[CoordinatorSearch, asyncio.Event]] = {}
+
+        self.join(peers or Peers())
+
+    def join(self, peers: Peers) -> None:
+        """Learn who the other brokers are, before `run`: a process knows them once it has registered."""
+        assert self._tasks is None, "it runs already"
+        settings = self._settings
+        self._peers = peers
+        self._leaderships = peers.leaderships or LedAlone(self._directory)
         self._topic = OffsetsTopic(
-            directory,
-            topics,
-            self._settings.partitions,
-            self._peers.caught_up,
-            self._settings.coordinator_wait_s,
+            self._directory,
+            self._topics,
+            settings.partitions,
+            peers.caught_up,
+            settings.coordinator_wait_s,
         )
         self.coordinator = Coordinator(
             self._topic.partitions,
             self._leaderships,
-            now_ms,
-            threads,
+            self._now_ms,
+            self._threads,
             self._topic.has,
-            self._peers.caught_up,
-            dice,
-            self._settings.log,
+            peers.caught_up,
+            self._dice,
+            settings.log,
             self._changed,
         )
         self._calls = CoordinatorCalls(
-            self.coordinator, self._peers.coordinators, self._settings.coordinator_wait_s
+            self.coordinator, peers.coordinators, settings.coordinator_wait_s
         )
-        self._lanes = GroupLanes(self._try_commits, self._spawn, self._settings.log.waiting_max)
-        self._tasks: asyncio.TaskGroup | None = None
-        self._searching: dict[PartitionId, dict[CoordinatorSearch, asyncio.Event]] = {}
+        self._lanes = GroupLanes(self._try_commits, self._spawn, settings.log.waiting_max)
 
     async def run(self) -> None:
         """Load and serve until cancelled; the owner of every task that this starts."""

@@ -94,6 +94,11 @@ class Routing:
         """Return a partition, if it is known here."""
         return self._topics.get(partition.topic_id, {}).get(partition.partition)
 
+    def held(self, partition: PartitionId) -> Held | None:
+        """Return this broker's replica of a partition, if it is open."""
+        found = self.find(partition)
+        return None if found is None else found.local
+
     def led(self, led: Led) -> Held:
         """Return a partition that is led here, under that leadership.
 

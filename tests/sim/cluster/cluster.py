@@ -437,13 +437,27 @@ class Cluster:
 
     def make_anew(self) -> bool:
         """Delete the topic and make one of the same name; return whether that could be."""
-        is_new = self.topics.make_anew()
+        is_new = self._is_known() and self.topics.make_anew()
         self._follow_topic()
         return is_new
 
+    def _is_known(self) -> bool:
+        """Whether every disk is the one that the metadata know.
+
+        On others nobody makes a partition: it would count on replicas that are lost already.
+        """
+        entries = [
+            (self.store.get(keys.broker(broker)), disk) for broker, disk in self.disks.items()
+        ]
+        return all(
+            entry is not None and entry.value.incarnations.fsync == disk.incarnations.fsync
+            for entry, disk in entries
+        )
+
     def grow(self) -> bool:
         """Give the topic one more partition; return whether that could be."""
-        has_grown = len(self.partitions) < _PARTITIONS_MAX and self.topics.grow()
+        has_room = len(self.partitions) < _PARTITIONS_MAX
+        has_grown = has_room and self._is_known() and self.topics.grow()
         self._follow_topic()
         return has_grown
 

@@ -7,7 +7,7 @@ import pytest
 from riverrun_server.core.cluster import changes, keys
 from riverrun_server.core.cluster.changes import NewTopic, TopicPolicy
 from riverrun_server.core.cluster.steps import Guard, Write
-from riverrun_server.core.cluster.values import Durability
+from riverrun_server.core.cluster.values import Durability, Replica
 from tests.core.cluster_world import Outdated
 from tests.core.control_world import ControlWorld, lives_of
 
@@ -475,3 +475,72 @@ def test_a_leader_that_has_left_the_isr_itself_is_replaced_though_it_is_alive(wo
     assert value.leader in others
     assert value.leader_epoch == 1
     assert isr_of(world) == sorted(others)
+
+
+# --- another durability class
+
+
+def altered(world, name, **configs):
+    world.run(changes.alter(world.image, name, configs, (), world.policy).steps)
+    assert not changes.follow_config(world.image, name, world.policy)
+
+
+def test_a_partition_begins_to_become_durable_with_a_leader_epoch(world):
+    """Roles are taken once for each leader epoch; and what counted before is on no disk yet."""
+    world.make("t", fsync="relaxed")
+    before = world.partition("t", 0)
+    controller = world.control(2)
+    altered(world, "t", fsync="true")
+    assert not changes.counts_as_configured(world.image, "t", world.policy)
+    world.settle(controller)
+    value = world.partition("t", 0)
+    assert value.durability is Durability.SYNCING
+    assert (value.leader, value.leader_epoch) == (before.leader, before.leader_epoch + 1)
+    assert value.isr == before.isr, "lives that end with a crash, until all is on the disks"
+    assert changes.counts_as_configured(world.image, "t", world.policy)
+
+
+def test_a_partition_whose_leader_was_away_becomes_durable_when_another_leads(world):
+    """Nobody carried out what follows an alteration, and no broker asks for it twice."""
+    world.make("t", fsync="relaxed")
+    leader = world.partition("t", 0).leader
+    world.change(leader, fenced=True)
+    world.die(leader)
+    altered(world, "t", fsync="true")
+    assert changes.counts_as_configured(world.image, "t", world.policy), "nobody leads it"
+    controller = world.control(next(each for each in (1, 2, 3) if each != leader))
+    world.settle(controller)
+    value = world.partition("t", 0)
+    assert value.leader != leader
+    assert value.durability is Durability.SYNCING
+
+
+@pytest.mark.parametrize("durability", [Durability.FSYNC, Durability.SYNCING])
+def test_a_partition_that_need_not_be_durable_names_lives_that_end_with_a_crash(world, durability):
+    world.make("t", fsync="true")
+    lives = tuple(Replica(each, lives_of(each).of(durability)) for each in (1, 2, 3))
+    world.put("t", isr=lives, durability=durability)
+    before = world.partition("t", 0)
+    controller = world.control(2)
+    altered(world, "t", fsync="relaxed")
+    world.settle(controller)
+    value = world.partition("t", 0)
+    assert value.durability is Durability.RELAXED
+    assert value.leader_epoch == before.leader_epoch + 1
+    assert sorted(each.broker for each in value.isr) == [1, 2, 3]
+    assert all(lives_of(each.broker).relaxed == each.incarnation for each in value.isr)
+
+
+def test_who_is_eligible_beside_too_small_an_isr_stays_so_before_durability_is_given_up(world):
+    world.make("t", fsync="true")
+    first, *others = world.partition("t", 0).replicas
+    for each in others:
+        world.change(each, fenced=True)
+        world.die(each)
+    controller = world.control(first)
+    world.settle(controller)
+    assert len(elr_of(world)) == 2
+    altered(world, "t", fsync="relaxed")
+    world.settle(controller)
+    assert world.partition("t", 0).durability is Durability.FSYNC
+    assert len(elr_of(world)) == 2

@@ -221,7 +221,7 @@ class World:
         for broker, proposal in proposals:
             change, key = proposal.change, PartitionKey(TOPIC, 0)
             fits = self.stored[key].mod_revision == change.mod_revision and all(
-                self.stored[BrokerKey(each)].mod_revision == at for each, at in change.joining
+                self.stored[BrokerKey(each)].mod_revision == at for each, at in change.guards
             )
             if fits and written is not False:
                 self.write(key, change.value)

@@ -115,6 +115,22 @@ def test_past_the_lease_appends_wait_until_followers_have_confirmed():
     assert answers[0].base_offset == 0
 
 
+def test_an_earlier_process_confirms_nothing_once_a_later_one_is_registered():
+    """Both are cut off from the store; the later one, on an empty disk, leads by an accepted loss."""
+    world = ready(size=2, allows_loss=True)
+    leader = world[1].replica.leader.core
+    world[1].replicas.lease(world.now)
+    world.tick()
+    world.run()
+    assert leader.may_acknowledge(world.now, world.now)
+    # Its registration has come with the metadata, and it has confirmed nothing.
+    world[2].crash()
+    world[2].wipe()
+    world[2].start()
+    world.learn(1)
+    assert not leader.may_acknowledge(world.now, world.now)
+
+
 def test_with_relaxed_durability_what_is_written_counts():
     world = World(durability=Durability.RELAXED)
     world.run()
@@ -124,6 +140,69 @@ def test_with_relaxed_durability_what_is_written_counts():
     assert world[2].store.unsynced_writes
 
 
+def becoming_durable():
+    """Return a world whose topic was relaxed and is to be durable; one record counts that is not synced."""
+    world = World(durability=Durability.RELAXED, min_isr=2)
+    world.run()
+    answers = world[1].append(b"a")
+    world.run(sync=False)
+    assert answers[0].error is None
+    world.elect(1, durability=Durability.SYNCING)
+    world.learn()
+    return world
+
+
+def test_a_topic_that_becomes_durable_is_answered_from_the_disks():
+    world = becoming_durable()
+    answers = world[1].append(b"b")
+    world.run(sync=False)
+    assert answers == []
+    world.run()
+    assert answers[0].error is None
+    for broker in world.brokers:
+        world[broker].crash(0)
+    for broker in world.brokers:
+        world[broker].start()
+    world.elect(1)
+    world.learn()
+    assert [world[broker].machine.log_end for broker in world.brokers] == [2, 2, 2]
+
+
+@pytest.mark.parametrize("unsynced", [1, 2, 3])
+def test_a_topic_is_durable_once_what_counted_before_is_on_all_disks_in_sync(unsynced):
+    world = becoming_durable()
+    for _ in range(4):
+        world.tick()
+        for _ in range(5):
+            world.collect()
+            for link in list(world.links):
+                world.deliver(link, 100)
+            for broker in world.brokers:
+                if broker != unsynced:
+                    world[broker].sync()
+        world.decide()
+        world.learn()
+    assert world.value.durability is Durability.SYNCING
+    world[unsynced].sync()
+    world.settle(3)
+    value = world.value
+    assert value.durability is Durability.FSYNC
+    assert (value.leader_epoch, len(value.isr)) == (2, 3)
+    assert not any(each.store.unsynced_writes for each in world.brokers.values())
+
+
+def test_a_process_that_has_begun_since_is_not_taken_for_the_one_that_synced():
+    world = becoming_durable()
+    world.run()
+    world.tick()
+    world.run()
+    world[2].start()  # its registration is another one now
+    world.collect()
+    assert [each.change.value.durability for _, each in world.proposals] == [Durability.FSYNC]
+    world.decide()
+    assert world.value.durability is Durability.SYNCING
+
+
 # The replicas in sync.
 
 
@@ -131,6 +210,8 @@ def test_with_relaxed_durability_what_is_written_counts():
 def test_a_join_of_which_nobody_knows_counts_until_it_is_known(written):
     world = ready(min_isr=1)
     world.shrink(1, 2)
+    world.tick()
+    world.run()
     world.tick()
     world.collect()
     assert len(world.proposals) == 1
@@ -173,6 +254,8 @@ def test_a_change_is_one_transaction_that_insists_on_what_it_was_planned_on():
     world.shrink(1, 2)
     revision = world.revision
     world.tick()
+    world.run()
+    world.tick()
     world.collect()
     ((_, proposal),) = world.proposals
     joined = dataclasses.replace(
@@ -193,6 +276,8 @@ def test_the_outcome_of_a_change_of_an_earlier_epoch_is_history():
     world = ready(min_isr=1)
     world.shrink(1, 2)
     world.tick()
+    world.run()
+    world.tick()
     world.collect()
     proposals, world.proposals = world.proposals, []
     world.elect(1)
@@ -207,6 +292,8 @@ def test_the_outcome_of_a_change_of_an_earlier_epoch_is_history():
 def test_who_joins_must_be_registered_as_it_was_judged():
     world = ready(min_isr=1)
     world.shrink(1, 2)
+    world.tick()
+    world.run()
     world.tick()
     world.collect()
     world.restart(3)  # another process, and the leader has not heard of it
@@ -226,14 +313,14 @@ def test_an_accepted_epoch_is_on_the_disk_before_it_is_acknowledged():
     world.run(sync=False)
     assert world[3].machine.state.accepted_epoch == 2
     assert world[3].replica.follower.core.state is FollowingState.FOLLOWING
-    assert world[2].replica.leader.core.followers.confirmed_at(3) is None
+    followers, process = world[2].replica.leader.core.followers, world[3].replicas.broker_epoch
     world.tick()
     world.run(sync=False)
-    assert world[2].replica.leader.core.followers.confirmed_at(3) is None
+    assert followers.of(3, process).confirmed_at is None
     world.run()
     world.tick()
     world.run()
-    assert world[2].replica.leader.core.followers.confirmed_at(3) is not None
+    assert followers.of(3, process).confirmed_at is not None
 
 
 @pytest.mark.parametrize("survives", [True, False])

@@ -372,7 +372,7 @@ def test_a_stopped_follower_tells_its_leader_and_leaves():
     world = ready(min_isr=1)
     world[1].append(b"a")
     world.run()
-    world[2].replica.stop("damage")
+    world[2].replica.stop("it contradicts what the leader has", damaged=False)
     world.settle(2)
     assert {each.broker for each in world.value.isr} == {1, 3}
     world.elect(3)
@@ -557,3 +557,28 @@ def test_however_many_partitions_wait_only_so_much_is_gathered_at_once():
         outbox.feed_later(ID._replace(partition=number), lambda: outbox.send(2, big))
     assert [len(outbox.take_envelopes(1, 10)), outbox.has_more] == [3, True]
     assert [len(outbox.take_envelopes(1, 10)), outbox.has_more] == [2, False]
+
+
+def test_a_deletion_that_came_before_the_records_of_a_snapshot_is_not_forgotten():
+    """The log start lies in a batch; a replica begins from nothing, comes in sync, and leads."""
+    world = ready(terms=Terms(max_push_bytes=1))
+    world[1].append(b"a", b"b", b"c", producer_id=7)
+    world[1].append(b"d", b"e", b"f", producer_id=8)
+    world[1].append(b"g", producer_id=9)
+    world.run()
+    world[3].crash()
+    world.shrink(1, 2)
+    world[1].replica.trim(5)
+    world.run()
+    world.tick()
+    world.run()
+    assert (world[1].machine.log_start, world[1].replica.log.first_base) == (5, 3)
+    world[3].wipe()
+    world.restart(3)
+    world.learn()
+    world.settle(8)
+    assert 3 in [each.broker for each in world.value.isr]
+    world.elect(3)
+    world.learn()
+    world.settle(3)
+    assert world[3].machine.log_start == 5, "what was deleted can be read again"

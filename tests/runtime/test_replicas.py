@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from riverrun_server.core.cluster.image import KeyChange
+from riverrun_server.core.cluster.keys import PartitionKey
 from riverrun_server.ports.log import StorageFull
-from tests.runtime.replication_world import ID, ready
+from tests.runtime.replication_world import ID, TOPIC, ready
 
 
 def test_what_is_not_open_is_not_touched_by_the_metadata():
@@ -40,3 +41,11 @@ def test_opening_what_is_missing_opens_nothing_twice():
     assert world[2].replica is before
     world[2].replicas.open_missing(world[2].image, [])
     assert list(world[2].replicas) == [before]
+
+
+def test_a_partition_that_its_topic_does_not_show_is_not_held():
+    """A plan that was interrupted leaves its value; whoever makes it anew believes that it is empty."""
+    world = ready()
+    world.write(PartitionKey(TOPIC, 1), world.value)
+    world.learn()
+    assert world[1].replicas.find(ID._replace(partition=1)) is None

@@ -12,8 +12,11 @@ import pytest
 
 from riverrun_server.core.cluster.values import Replica
 from riverrun_server.core.log.epochs import EPOCHS_LOST_MAX
+from riverrun_server.core.producers import ProducersSnapshot
+from riverrun_server.core.replication.messages import Restart
 from riverrun_server.runtime.replication.outbox import Outcome
-from tests.runtime.replication_world import ID, World
+from riverrun_server.wire.snapshots import encode_snapshot
+from tests.runtime.replication_world import ID, World, ready
 
 _WEIGHTS = {
     "append": 5,
@@ -323,3 +326,19 @@ def test_three_replicas_of_any_history_end_with_the_same_log(seed):
 @pytest.mark.parametrize("seed", range(6))
 def test_also_where_elections_may_lose_data(seed):
     play(seed, min_isr=1, lossy=True)
+
+
+def test_a_log_without_records_that_ends_inside_a_batch_of_the_leader_begins_anew():
+    """What it began with was lost in an election; the leader's log is another one there."""
+    world = ready()
+    world[1].append(b"a", b"b", b"c")
+    world[1].append(b"d", b"e", b"f", b"g")
+    world.run()
+    world[1].crash()
+    nobody = encode_snapshot(ProducersSnapshot(5, ()))
+    world[3].replica.log.restart(Restart(ID, 1, 5, (), (5, nobody)))
+    world.elect(2, skip=EPOCHS_LOST_MAX, isr=world.value.isr[1:2])
+    world.learn()
+    world.run()
+    assert world[3].log() == world[2].log()
+    assert world[3].machine.log_end == 7

@@ -338,6 +338,32 @@ def test_a_log_begins_again_without_a_snapshot(log, writer):
     assert log.epochs() == []
 
 
+# Throwing away.
+
+
+def test_a_log_that_was_renewed_is_empty_and_goes_on_as_the_same_one(any_world, store, log, writer):
+    writer.many(3, count=2, epoch=1, index=True)
+    log.save(log.state, snapshot=(2, b"x"))
+    store.renew(P0, LogState(accepted_epoch=7))
+    assert log.state == LogState(accepted_epoch=7)
+    assert (log.damage, log.read(0, 100, 100), log.scan(0, 100)) == (None, [], [])
+    assert (log.epochs(), log.snapshot(), log.index_before(100)) == ([], None, None)
+    assert store.open(P0) is log
+    assert store.partitions() == [P0]
+    written = writer.many(4, epoch=8)
+    assert read_all(log) == written
+    again = any_world.restart().open(P0)
+    assert read_all(again) == written
+    assert again.state.accepted_epoch == 7
+
+
+def test_a_log_is_renewed_again_and_again(store, log, writer):
+    for round_ in range(6):
+        store.renew(P0, LogState(accepted_epoch=round_))
+        written = writer.many(2 + round_)
+        assert read_all(log) == written
+
+
 # Dropping.
 
 

@@ -292,6 +292,11 @@ def test_a_dropped_partition_goes_table_by_table_and_then_as_a_whole():
     ]
 
 
+def test_of_what_a_renewed_log_has_left_no_table_is_chosen():
+    found = [table("a", 0, 9), table("b", 10, 19)]
+    assert chosen(found, dropped=[(1, OF)]) == [(Purpose.DROPPED, [])]
+
+
 def test_small_tables_are_joined_only_when_there_are_very_many():
     small = [table(f"{at:03}", at, at) for at in range(20)]
     assert chosen(small, many=21) == []

@@ -164,6 +164,20 @@ class LogStore(Protocol):
         """Return the log of a partition, made empty where it is not stored yet."""
         ...
 
+    def renew(self, partition: PartitionId, state: LogState) -> None:
+        """Throw away all that an open log holds, damaged or not, and let it begin again, empty.
+
+        In one atomic step, and without reading what goes: the log stays the same object.
+
+        Args:
+            partition: whose.
+            state: to begin with.
+
+        Raises:
+            StorageStalled, StorageFull, StorageFailed: nothing has changed.
+        """
+        ...
+
     def drop(self, partition: PartitionId) -> None:
         """Delete everything of a partition in one bounded step; its slot serves another one."""
         ...

@@ -102,6 +102,19 @@ class BrokerLiveness:
         """Until when it may be relied on, by the clock; only grows while the lease is held."""
         return self._keeper.deadline
 
+    def deadline_with(self, shown: int) -> float:
+        """Return until when the lease may be relied on for what a view of the metadata says.
+
+        While the key is gone another process may get what this one had, whoever took the key away. So
+        where another was put a lease says nothing until the key has come with the metadata: then
+        everything from before has, too.
+
+        Args:
+            shown: the revision of the key in that view, 0 where it has none.
+        """
+        is_mine = shown == self._revision != 0
+        return self.deadline if is_mine else float("-inf")
+
     async def begin(self) -> None:
         """Put the key, after one that an earlier process left is gone.
 
@@ -154,6 +167,7 @@ class BrokerLiveness:
         before = await self._store.get(self._key)
         if before is not None and not self._is_mine(before):
             return before
+        self._revision = 0
         lease_id = await self._keeper.acquire()
         value = self._documents.encode(self._process, self._dice.token(_NONCE_BYTES))
         result = await settle(

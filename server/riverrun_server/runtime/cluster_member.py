@@ -122,6 +122,7 @@ class ClusterMember:
         self._connect: Connect | None = None
         self._making: _Making | None = None
         self._part: _Part | None = None
+        self._shown_key = 0
 
     def connect_by(self, connect: Connect) -> None:
         """Learn, before `begin`, how the other brokers are reached."""
@@ -147,7 +148,7 @@ class ClusterMember:
             joined.writer,
             send,
             services.clock.monotonic,
-            lambda: services.liveness.deadline,
+            lambda: services.liveness.deadline_with(self._shown_key),
         )
         assert self._connect is not None, "nobody has said how to connect"
         connected = await self._connect(joined, driver)
@@ -231,6 +232,9 @@ class ClusterMember:
         image, connected = part.joined.image, part.connected
         topic_ids = None if topic_ids is None else list(topic_ids)
         part.driver.update(image, topic_ids)
+        # Only now: a lease must not be counted for roles from before its key was put.
+        found = image.live.get(self._broker_id)
+        self._shown_key = 0 if found is None else found.mod_revision
         connected.links.follow(_followed(image, part.driver.leaders()))
         connected.show(topic_ids)
         part.controlling.wake()

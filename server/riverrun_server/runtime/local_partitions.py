@@ -185,5 +185,5 @@ def _config_of(config: TopicConfig, state: PartitionValue) -> TopicConfig:
     As long as the in-sync set names the incarnation of the fsync class, what is acknowledged must
     be on the disk, or a crash would lose it while the partition counts as complete.
     """
-    fsync = config.fsync or state.durability is Durability.FSYNC
+    fsync = config.fsync or state.durability is not Durability.RELAXED
     return config if fsync == config.fsync else dataclasses.replace(config, fsync=fsync)

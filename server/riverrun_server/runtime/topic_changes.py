@@ -109,7 +109,9 @@ class TopicChanges:
         *,
         validate_only: bool = False,
     ) -> TopicValue:
-        """Change a topic's configuration; return once every partition follows it.
+        """Change a topic's configuration; return once every partition that is led follows it.
+
+        A partition may go on for a while as if it were to be durable after it is not to be any more.
 
         Raises:
             Refusal: as core.cluster.changes.alter, and as `create`.
@@ -127,7 +129,11 @@ class TopicChanges:
             await self._follow(name)
             return topic
 
-        return await self._in_turn(f"altering topic {quoted(name)}", run)
+        what = f"altering topic {quoted(name)}"
+        altered = await self._in_turn(what, run)
+        # The controller does this part; it does not hold up the changes of other topics.
+        await self.metadata.limited(what, self._counted(what, name), _LOOK_AT)
+        return altered
 
     async def add_partitions(
         self, name: str, partitions: int, *, validate_only: bool = False
@@ -220,6 +226,10 @@ class TopicChanges:
             except PlanOutdated as outdated:
                 await self.metadata.wait_for(outdated.revision)
         raise PlanOutdated(self._image.revision)
+
+    async def _counted(self, what: str, name: str) -> None:
+        while not changes.counts_as_configured(self._image, name, self._policy):
+            await self.metadata.moved(what)
 
     async def _gone(self, what: str, topic_id: Id) -> None:
         while deletions.is_being_deleted(self._image, topic_id):

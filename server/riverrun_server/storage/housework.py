@@ -88,8 +88,9 @@ def jobs(
         if table.last_key.startswith(prefix) and table.name not in tried:
             mine[prefix].append(table)
     for slot, prefix in dropped:
-        # Table by table, or compaction would rewrite what one step leaves of a table; last, all.
-        if own := mine.pop(prefix, []):
+        # Table by table, or compaction would rewrite what one step leaves of a table; last, all. Of a
+        # log that was renewed nobody can tell which tables stand in the slot that it has left.
+        if prefix not in live and (own := mine.pop(prefix, [])):
             yield _job(Purpose.DROPPED, slot, prefix, _until_full(own))
         yield Job(Purpose.DROPPED, slot, prefix, prefix, keys.batches_end(prefix))
     mine = defaultdict(list, {prefix: own for prefix, own in mine.items() if prefix in live})

@@ -213,6 +213,13 @@ class RocksLog:
         finally:
             self._ending_at = None
 
+    def renewed(self, slot: Column, state: LogState) -> None:
+        """Take note that it stands in another slot, empty and undamaged, with a state."""
+        # The state first: a thread that reads meanwhile finds nothing, in either slot.
+        self._state, self._damage = state, None
+        self._slot = slot
+        self._first_kept = (0, 0)
+
     def mark_dropped(self) -> None:
         """Refuse everything from now on: the partition has been deleted."""
         self._dropped = True

@@ -92,6 +92,12 @@ class MemoryStore:
             self._logs[partition] = MemoryLog(self, partition, self._parse, self._scan)
         return self._logs[partition]
 
+    def renew(self, partition: PartitionId, state: LogState) -> None:
+        """Let a log begin again, empty, with a state."""
+        assert state.log_start_offset == state.log_end_offset, state
+        new = StoredPartition(state=state)
+        self.take(lambda image: image.partitions.update({partition: new.copy()}))
+
     def drop(self, partition: PartitionId) -> None:
         """Delete everything of a partition."""
         if partition not in self._live.partitions:

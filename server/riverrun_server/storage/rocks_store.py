@@ -115,6 +115,28 @@ class RocksStore:
                 self._logs[partition] = log
         return log
 
+    def renew(self, partition: PartitionId, state: LogState) -> None:
+        """Throw away all that an open log holds, damaged or not, and let it begin again, empty.
+
+        It goes to another slot if there is one, for RocksDB compacts damaged tables out of which it
+        deletes, and that stops every write. Upkeep takes the old batches away that it can read.
+
+        Raises:
+            StorageStalled, StorageFull, StorageFailed: nothing has changed.
+        """
+        prefix, old = keys.prefix(partition), self._pool[partition]
+        with self._maps:
+            new, write = self._pool.choose(), Batch()
+            write.delete_range(self._journal.index, *keys.rows(prefix))
+            if new != old:
+                write.put(self._journal.meta, keys.dead(old, prefix), rows.DEAD)
+            self._settle(write, prefix, new, state)
+            if new != old:
+                self._dead.add((old, prefix))
+                self._pool.leave(partition)
+                self._pool.take(partition, new)
+            self._logs[partition].renewed(self._rocks.column(keys.slot_name(new)), state)
+
     def drop(self, partition: PartitionId) -> None:
         """Delete everything of a partition in one bounded step; its slot serves another one.
 
@@ -301,12 +323,25 @@ class RocksStore:
         return self._log_of(partition, self._pool[partition], state, damage)
 
     def _made(self, partition: PartitionId) -> RocksLog:
-        prefix, slot = keys.prefix(partition), self._pool.choose()
+        slot = self._pool.choose()
+        self._settle(Batch(), keys.prefix(partition), slot, LogState())
+        if self._pool.take(partition, slot) and not self._told_of_sharing:
+            # Once: a client that makes topics must not fill the log.
+            self._told_of_sharing = True
+            _log.warning(
+                "slots are used up, partitions share them and cost more disk writes",
+                slots=self._pool.size,
+                partitions=len(self._pool.partitions()),
+                setting="storage.slots",
+            )
+        return self._log_of(partition, slot, LogState(), None)
+
+    def _settle(self, write: Batch, prefix: bytes, slot: int, state: LogState) -> None:
+        """Give a slot to a partition that is to begin with a state, in one write with what is in it."""
         if self._burying == prefix:
-            raise StorageStalled(f"{partition} is being deleted, try again in a moment")
-        write = Batch()
+            raise StorageStalled(f"{keys.partition_of(prefix)} is being deleted, try again soon")
         write.put(self._journal.meta, keys.slot_of(prefix), rows.pack_slot(slot))
-        write.put(self._journal.index, keys.state(prefix), rows.pack_state(LogState()))
+        write.put(self._journal.index, keys.state(prefix), rows.pack_state(state))
         again = (slot, prefix) in self._dead
         column, end = self._rocks.column(keys.slot_name(slot)), keys.batches_end(prefix)
         if again or column.may_hold(prefix, end):
@@ -318,16 +353,6 @@ class RocksStore:
         if again:
             self._dead.discard((slot, prefix))
             self._pool.cleaned(slot)
-        if self._pool.take(partition, slot) and not self._told_of_sharing:
-            # Once: a client that makes topics must not fill the log.
-            self._told_of_sharing = True
-            _log.warning(
-                "slots are used up, partitions share them and cost more disk writes",
-                slots=self._pool.size,
-                partitions=len(self._pool.partitions()),
-                setting="storage.slots",
-            )
-        return self._log_of(partition, slot, LogState(), None)
 
     def _still_wanted(self, job: Job) -> bool:
         """Return whether what a job deletes is still dead: its keys could be in use again."""

@@ -202,5 +202,15 @@ def test_where_nobody_else_is_in_sync_those_take_its_place_who_have_everything()
     assert without_leader(value(A, elr=(B, C), min_isr=2), 1) == value(B, C, epoch=1)
 
 
-def test_the_last_replica_that_has_everything_stays():
-    assert without_leader(value(A, min_isr=2), 1) is None
+def test_the_last_replica_that_has_everything_leaves_a_life_that_nobody_has():
+    alone = without_leader(value(A, min_isr=2), 1)
+    assert alone == value(A.damaged(), min_isr=2, epoch=1)
+    assert alone.isr[0].damaged() == A
+
+
+def test_a_leader_whose_data_is_whole_leaves_where_others_have_everything():
+    assert without_leader(value(A, B, min_isr=2), 1, is_whole=True) == value(
+        B, elr=(A,), min_isr=2, epoch=1
+    )
+    assert without_leader(value(A, B, C), 1, is_whole=True) == value(B, C, epoch=1)
+    assert without_leader(value(A, min_isr=2), 1, is_whole=True) is None

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from riverrun_server.core.cluster.values import Id, PartitionValue, Replica
+from riverrun_server.core.cluster.values import Durability, Id, PartitionValue, Replica
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.log.batch import BatchHeader, PartitionId
 from riverrun_server.core.log.epochs import EpochEntry, EpochMap
@@ -194,7 +194,7 @@ def test_who_has_what_is_committed_and_where_the_epoch_began_joins():
     change = it.tick(0.1)
     assert change.value.isr == (life(1), life(2), life(3))
     assert change.mod_revision == 9
-    assert change.joining == ((3, 3),)
+    assert change.guards == ((3, 3),)
 
 
 @pytest.mark.parametrize(
@@ -399,6 +399,16 @@ def test_without_anybody_else_to_elect_the_lease_does_not_matter():
     assert it.core.may_acknowledge(it.now, 0.0)
 
 
+def test_the_only_replica_of_a_topic_that_accepts_losses_relies_on_its_lease():
+    """A later process of its broker, on an empty disk, could be elected; nobody would deny it."""
+    it = Led(1, min_isr=1)
+    it.core.insync = InSyncSet(1, dataclasses.replace(it.value, replicas=(1,)), 9)
+    assert it.core.may_acknowledge(it.now, 0.0)
+    it.core.unclean_allowed = True
+    assert not it.core.may_acknowledge(it.now, 0.0)
+    assert it.core.may_acknowledge(it.now, it.now + 1.0)
+
+
 def test_a_deposed_leader_commits_and_admits_nothing():
     it = Led(1, 2, min_isr=1)
     it.append(5)
@@ -466,3 +476,118 @@ def test_an_earlier_process_is_not_answered():
     older = it.core.followed(2, 19, Follow(ID, EPOCH, 5, 3), 0)
     assert older is Handshake.IGNORE
     assert it.core.feeds.next_portion(2, 8).offset == 0
+
+
+def syncing(*isr, **how):
+    it = Led(*isr, **how)
+    value = dataclasses.replace(it.value, durability=Durability.SYNCING)
+    it.core.insync = InSyncSet(1, value, 9)
+    known = {
+        each: Registered(each * 10, life(each), each, synced=life(each, 5)) for each in (1, 2, 3)
+    }
+    it.core.registered = known
+    return it
+
+
+def test_a_partition_is_durable_once_all_in_sync_have_acknowledged_in_this_epoch():
+    it = syncing(end=5)
+    assert it.tick(1.0) is None
+    it.ack(2, 5)
+    assert it.tick(1.0) is None
+    it.ack(3, 4)
+    assert it.tick(1.0) is None, "it lacks what may have counted"
+    it.ack(3, 5)
+    assert it.core.change(it.now, is_begun=False) is None, "the leader's own disk may lack it"
+    change = it.tick(1.0)
+    assert change.value.durability is Durability.FSYNC
+    assert change.value.isr == tuple(life(each, 5) for each in (1, 2, 3))
+    assert change.guards == ((1, 1), (2, 2), (3, 3)), "as the processes that acknowledged"
+    assert it.tick(1.0) is None
+
+
+def test_what_is_committed_moves_on_while_a_partition_becomes_durable():
+    it = syncing()
+    it.ack(2, 0)
+    it.ack(3, 0)
+    change = it.tick(1.0)
+    it.append(5)
+    it.ack(2, 5)
+    assert it.ack(3, 5)
+    it.core.insync.seen(change.value, 12)
+    it.append(5)
+    it.ack(2, 10)
+    assert it.ack(3, 10)
+    assert it.tick(1.0) is None
+
+
+def test_who_joins_a_partition_that_has_become_durable_is_a_life_of_that_class():
+    it = syncing(1, 2)
+    it.ack(2, 0)
+    change = it.tick(1.0)
+    it.core.insync.seen(change.value, 12)
+    it.ack(3, 0)
+    assert life(3, 5) in it.tick(1.0).value.isr
+
+
+def test_too_few_in_sync_keep_those_eligible_beside_them_before_they_become_durable():
+    it = syncing(1, elr=[2])
+    assert it.tick(1.0) is None
+
+
+# Values that others wrote.
+
+
+def foreign(it: Led, **changes) -> None:
+    """Let a value stand that the leader did not write."""
+    value = dataclasses.replace(it.core.insync.committed, **changes)
+    value = dataclasses.replace(value, partition_epoch=value.partition_epoch + 1)
+    it.core.seen(value, it.core.insync.revision + 1)
+
+
+def test_behind_a_value_of_others_who_is_outside_has_to_say_anew_what_it_has():
+    it = Led(1, 2, end=5)
+    it.tick(1.0)
+    before = it.core.followers.probes.newest
+    it.ack(3, 5, before)
+    foreign(it)
+    assert it.core.change(it.now) is None
+    it.ack(3, 5, before)  # from before, on an older stream
+    assert it.core.change(it.now) is None
+    it.tick(1.0)
+    it.ack(3, 2, it.core.followers.probes.newest)
+    assert it.core.followers.of(3, 30).durable_end == 2
+    it.ack(3, 5, it.core.followers.probes.newest)
+    assert it.core.change(it.now).value.isr[-1] == life(3)
+
+
+def test_behind_a_value_of_others_who_may_be_elected_counts_on():
+    it = Led(1, 2, min_isr=2, end=5)
+    it.ack(2, 5)
+    foreign(it)
+    assert it.core.followers.of(2, 20).durable_end == 5
+    foreign(it, isr=(life(1),), elr=(life(2),))
+    assert it.core.followers.of(2, 20).durable_end == 5
+
+
+def test_a_value_that_is_not_newer_makes_nobody_doubtful():
+    it = Led(1, 2, end=5)
+    it.ack(3, 5)
+    it.core.seen(it.core.insync.committed, it.core.insync.revision)
+    assert it.core.followers.of(3, 30).durable_end == 5
+
+
+def test_who_is_doubted_confirms_the_leader_epoch_all_the_same():
+    it = Led(1, 2, end=5)
+    it.tick(1.0)
+    foreign(it)
+    it.ack(3, 5, it.core.followers.probes.newest)
+    assert it.core.followers.of(3, 30).confirmed_at == it.now
+
+
+def test_how_far_a_follower_has_come_is_known_from_its_question_too():
+    it = Led(1, 2, end=50)
+    assert it.core.log_end_of(3) == 0
+    it.core.followed(3, 30, Follow(ID, EPOCH, 40, 3), 0)
+    assert it.core.log_end_of(3) == 40
+    it.ack(3, 45)
+    assert it.core.log_end_of(3) == 45

@@ -24,7 +24,7 @@ def test_a_probe_confirms_the_time_when_it_was_sent():
     it = Followers(0.0)
     probe = it.probes.mark(5.0, 0)
     it.acked(it.heard(2, 50), 0, probe, 0, 9.0)
-    assert it.confirmed_at(2) == 5.0
+    assert it.of(2, 50).confirmed_at == 5.0
 
 
 def test_confirmations_that_come_late_take_nothing_back():
@@ -33,14 +33,14 @@ def test_confirmations_that_come_late_take_nothing_back():
     progress = it.heard(2, 50)
     it.acked(progress, 20, second, 20, 9.0)
     it.acked(progress, 10, first, 20, 9.5)
-    assert it.confirmed_at(2) == 6.0
+    assert progress.confirmed_at == 6.0
     assert progress.durable_end == 20
 
 
 def test_a_probe_that_was_never_sent_confirms_nothing():
     it = Followers(0.0)
     it.acked(it.heard(2, 50), 0, 3, 0, 9.0)
-    assert it.confirmed_at(2) is None
+    assert it.of(2, 50).confirmed_at is None
 
 
 def test_probes_are_forgotten_in_the_end():

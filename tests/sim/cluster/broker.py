@@ -17,7 +17,7 @@ from riverrun_server.core.log.batch import PartitionId
 from riverrun_server.core.log.hot_tail import TailBudget
 from riverrun_server.core.replication.messages import Envelope, Follow, Message
 from riverrun_server.core.replication.terms import Terms
-from riverrun_server.ports.log import StorageError, StorageFull, StorageStalled
+from riverrun_server.ports.log import CorruptData, StorageError, StorageFull, StorageStalled
 from riverrun_server.ports.metadata import TransactionResult
 from riverrun_server.ports.partitions import Append, Appended
 from riverrun_server.runtime.replication.outbox import Outcome, Proposal
@@ -27,6 +27,7 @@ from riverrun_server.runtime.replication.replicas import Replicas
 from riverrun_server.wire.stored import scan_batch
 from tests.sim.cluster.clock import BrokerClock
 from tests.sim.cluster.control import Control
+from tests.sim.cluster.deletions import Deletions
 from tests.sim.cluster.disk import SimDisk
 from tests.sim.cluster.invariants import Invariants
 from tests.sim.cluster.metadata import SimMetadata
@@ -85,6 +86,7 @@ class Broker:
         self.process = Process(f"{place.id}.{start}")
         self.control: Control | None = None
         self.replicas: Replicas | None = None
+        self.deletions: Deletions | None = None
         self._around, self._place, self._start = around, place, start
         self._failed = failed
         self._is_syncing = False
@@ -129,6 +131,8 @@ class Broker:
             place.clock.wall_ms,
             self._fail,
             snapshot_interval_bytes=around.snapshot_interval_bytes,
+            stopped=self._stopped,
+            began_anew=self._began_anew,
         )
         self.replicas = Replicas(
             place.id, self.session.broker_epoch, services, around.terms, self._allows_loss
@@ -136,8 +140,12 @@ class Broker:
         self.control = Control(
             self.session, around.store, place.clock, place.id, around.policy, around.world.note
         )
+        self.deletions = Deletions(
+            self.session, self.replicas, place.disk, place.id, around.world.note
+        )
         self._update(None)
         self.control.look()
+        self.deletions.look()
         self._tick()
 
     def drain(self) -> None:
@@ -155,12 +163,13 @@ class Broker:
         return self._around.policy.config_of(topic).unclean_recovery is UncleanRecovery.ACCEPT
 
     def _changed(self, touched: Touched) -> None:
-        if self.replicas is None or self.control is None:
+        if self.replicas is None or self.control is None or self.deletions is None:
             return
         topics: Iterable[Id] | None = None if touched.brokers else sorted(touched.topic_ids)
         self.replicas.lease(self.session.deadline_s)
         self._update(topics)
         self.control.look()
+        self.deletions.look()
         self._carry_out()
 
     def _update(self, topics: Iterable[Id] | None) -> None:
@@ -187,8 +196,11 @@ class Broker:
 
     def _sync(self) -> None:
         assert self.replicas is not None
-        points = [] if self._is_syncing else self.replicas.sync_points()
-        if not points:
+        assert self.deletions is not None
+        if self._is_syncing:
+            return
+        points, dropped = self.replicas.sync_points(), self.deletions.take()
+        if not points and dropped is None:
             return
         self._is_syncing = True
 
@@ -198,7 +210,10 @@ class Broker:
                 self._fail(error)
                 return
             assert self.replicas is not None
+            assert self.deletions is not None
             self.replicas.synced(points, self._now())
+            if dropped is not None:
+                self.deletions.synced(dropped)
             self._carry_out()
 
         self._place.disk.begin_sync(done, self.process)
@@ -225,13 +240,7 @@ class Broker:
         for proposal in work.proposals:
             self._propose(proposal)
         self._sync()
-        self.peers.follow(
-            {
-                replica.follower.leader[0]
-                for replica in self.replicas
-                if replica.follower is not None
-            }
-        )
+        self.peers.follow({each.follows for each in self.replicas if each.follows is not None})
 
     def _show(self, replica: Replica) -> None:
         """Tell the invariants of a high watermark that others will now see."""
@@ -270,8 +279,13 @@ class Broker:
             replica.why_stopped or "",
         )
 
-        if replica.why_stopped is not None:
-            self._around.invariants.stopped(self._place.id, replica.partition, replica.why_stopped)
+    def _stopped(self, partition: PartitionId, why: str) -> None:
+        self._around.world.note(self.process.name, "stops", partition.partition, why)
+        self._around.invariants.stopped(self._place.id, partition, why)
+
+    def _began_anew(self, partition: PartitionId, times: int) -> None:
+        self._around.world.note(self.process.name, "throws away", partition.partition, times)
+        self._around.invariants.threw_away(self._place.id, self.process.name, partition)
 
     def _propose(self, proposal: Proposal) -> None:
         def done(answer: object) -> None:
@@ -353,6 +367,7 @@ class Broker:
                     request.tag,
                     reason=error.reason,
                     expected_sequence=error.expected_sequence,
+                    log_end=error.available[1] if error.available else None,
                 )
                 stream.send(self._place.id, refused)
                 return
@@ -374,7 +389,8 @@ class Broker:
         assert self.replicas is not None
         self.replicas.lease(self.session.deadline_s)
         batch = request.batch.incoming(self._place.clock.wall_ms())
-        replica.append(Append(batch, request.acks, done), self._now())
+        append = Append(batch, request.acks, done, request.expected_offset)
+        replica.append(append, self._now())
         self._carry_out()
 
     def fetch(self, partition: PartitionId, position: int, last_epoch: int | None) -> Fetched:
@@ -383,7 +399,24 @@ class Broker:
         if replica is None or self._has_failed:
             return Fetched(reason=_NOT_HERE)
         self._show(replica)
-        return fetch(replica, position, last_epoch)
+        fetched = fetch(replica, position, last_epoch)
+        if fetched.reason is Reason.CORRUPT_DATA:
+            self._found_damage(replica)
+        return fetched
+
+    def scrub(self, partition: PartitionId) -> None:
+        """Read everything that is stored of a partition, as whoever looks for damage does."""
+        replica = self.replicas.find(partition) if self.replicas else None
+        if replica is None or self._has_failed or self.process.life is not Life.RUNNING:
+            return
+        try:
+            replica.log.log.scan(0, 1 << 30)
+        except CorruptData:
+            self._found_damage(replica)
+
+    def _found_damage(self, replica: Replica) -> None:
+        replica.stop("a read has found damage")
+        self._carry_out()
 
     def latest(self, partition: PartitionId) -> int | None:
         """Return the latest offset; None where that is not known here."""
@@ -414,6 +447,11 @@ class Broker:
         replica.trim(target)
         self._carry_out()
         return True
+
+    def is_stopped(self, partition: PartitionId) -> bool:
+        """Return whether a replica serves nothing, for its data cannot be trusted."""
+        replica = self.replicas.find(partition) if self.replicas else None
+        return replica is not None and replica.why_stopped is not None
 
     def producers(self, partition: PartitionId) -> dict[int, tuple[int, int]] | None:
         """Return what is known of producers: their epochs and last sequences."""

@@ -59,6 +59,7 @@ class Producer:
         producer_id: 0 for one that tries each batch once.
         window: so many batches may be without an answer.
         acks: what it asks for.
+        conditional: it says where the log ends as far as it knows, and appends there or nowhere.
         give_up_s: after so long the oldest batch's outcome is given up as unknown.
     """
 
@@ -74,6 +75,7 @@ class Producer:
         producer_id: int,
         window: int = 3,
         acks: Acks = Acks.ALL,
+        conditional: bool = False,
         give_up_s: float = 20.0,
     ) -> None:
         self.process = Process(name)
@@ -82,15 +84,18 @@ class Producer:
         self._world, self._network, self._brokers = world, network, brokers
         self._history = history
         self._dice = world.dice(name)
-        self._partition = partition
+        self.partition = partition
         self._producer_id = producer_id
         self._producer_epoch = 0
         self._sequence = 0
         self._count = 0
-        self._window = window if producer_id else 1
+        self._window = window if producer_id and not conditional else 1
+        self._conditional = conditional
+        self._log_end = 0
         self._acks = acks
         self._give_up_s = give_up_s
         self._waiting: deque[tuple[int, Send]] = deque()  # by tag, oldest first
+        self._early: dict[int, Produced] = {}
         self._unsent = 0  # so many at the end of `_waiting` are not under way
         self._tag = 0
         self._stream: Stream | None = None
@@ -113,6 +118,16 @@ class Producer:
         """Make no more batches; those that wait go on being tried."""
         self.running = False
 
+    def abandon(self) -> None:
+        """Make nothing any more and wait for nothing: what it sends to is deleted."""
+        self.running = False
+        while self._waiting:
+            self._finish(Outcome.UNKNOWN)
+        self._unsent = 0
+        if self._stream is not None:
+            stream, self._stream = self._stream, None
+            stream.close()
+
     def _make(self, every_s: float) -> None:
         if not self.running:
             return
@@ -122,7 +137,7 @@ class Producer:
             self._count += count
             batch = Batch(values, self._producer_id, self._producer_epoch, self._sequence)
             self._sequence += count
-            send = Send(self.name, self._partition, batch, self._acks, self._world.now_s)
+            send = Send(self.name, self.partition, batch, self._acks, self._world.now_s)
             self._history.sends.append(send)
             self._tag += 1
             self._waiting.append((self._tag, send))
@@ -141,7 +156,11 @@ class Producer:
             tag, send = self._waiting[len(self._waiting) - self._unsent]
             self._unsent -= 1
             send.attempts += 1
-            self._stream.send(self.name, Produce(tag, self._partition, send.batch, self._acks))
+            expected = self._log_end if self._conditional else None
+            if expected is not None:
+                send.expected.append(expected)
+            request = Produce(tag, self.partition, send.batch, self._acks, expected)
+            self._stream.send(self.name, request)
             self._watch(tag, self._stream)
 
     def _watch(self, tag: int, stream: Stream) -> None:
@@ -174,7 +193,7 @@ class Producer:
         self._network.call(
             self.name,
             asked,
-            lambda: self._brokers.leader(asked, self._partition),
+            lambda: self._brokers.leader(asked, self.partition),
             found,
             LOOKUP_TIMEOUT_S,
         )
@@ -192,6 +211,7 @@ class Producer:
 
     def _go_back(self) -> None:
         """Begin again from the oldest batch without an answer, on another stream."""
+        self._early.clear()
         if self._stream is not None:
             stream, self._stream = self._stream, None
             stream.close()
@@ -228,17 +248,19 @@ class Producer:
         assert isinstance(payload, Produced), payload
         if stream is not self._stream or not self._waiting:
             return
-        tag = self._waiting[0][0]
+        self._log_end = payload.log_end or self._log_end
         if payload.reason is not None:
             self._refused(payload, payload.reason)
             return
-        if payload.tag != tag:
-            # Acknowledgements of a partition come in order; refusals may overtake them.
-            assert all(payload.tag != each for each, _ in self._waiting), (payload, tag)
-            return
-        self._attempt = 0
-        self.acknowledged += 1
-        self._finish(Outcome.OK, payload.base_offset)
+        # A duplicate may be answered before that of the batch before it, which had to wait. Whoever serves
+        # a stream puts answers in order (core.answer_order); here its client does.
+        self._early[payload.tag] = payload
+        while self._waiting and (found := self._early.pop(self._waiting[0][0], None)) is not None:
+            self._attempt = 0
+            self.acknowledged += 1
+            if found.base_offset is not None:
+                self._log_end = found.base_offset + len(self._waiting[0][1].batch.values)
+            self._finish(Outcome.OK, found.base_offset)
         self._send()
 
     def _refused(self, payload: Produced, reason: Reason) -> None:
@@ -286,16 +308,23 @@ class Consumer:
         self._watch = watch
         self._last_epoch: int | None = None
         self._leader: int | None = None
+        self._is_stopped = False
         network.attach(name, self)
 
     def start(self) -> None:
         """Begin to read."""
         self._next(0.0)
 
+    def stop(self) -> None:
+        """Read no more: what it reads is deleted."""
+        self._is_stopped = True
+
     def _next(self, delay_s: float) -> None:
         self._world.after(delay_s, self._poll, process=self.process)
 
     def _poll(self) -> None:
+        if self._is_stopped:
+            return
         if self._leader is None:
             self._look_up()
             return

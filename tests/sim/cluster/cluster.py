@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from riverrun_server.core.cluster import changes, keys
-from riverrun_server.core.cluster.changes import NewTopic, TopicPolicy
-from riverrun_server.core.cluster.standing import Leader
-from riverrun_server.core.cluster.values import BrokerRegistration, Id, PartitionValue, Replica
+from riverrun_server.core.cluster import keys
+from riverrun_server.core.cluster.changes import TopicPolicy
+from riverrun_server.core.cluster.values import (
+    BrokerRegistration,
+    Durability,
+    Id,
+    PartitionValue,
+    Replica,
+)
 from riverrun_server.core.log.batch import PartitionId
-from riverrun_server.ports.metadata import Compare, Event, Put, Transaction
+from riverrun_server.ports.metadata import Event
 from riverrun_server.ports.partitions import Acks
 from tests.sim.cluster.broker import Surroundings
 from tests.sim.cluster.clients import Consumer, Producer
@@ -24,13 +28,23 @@ from tests.sim.cluster.nemesis import Fault, Nemesis, plan
 from tests.sim.cluster.network import Network
 from tests.sim.cluster.options import Options, draw
 from tests.sim.cluster.requests import Fetched
-from tests.sim.cluster.session import transaction
 from tests.sim.cluster.slot import Slot
+from tests.sim.cluster.topics import Topics
 from tests.sim.cluster.world import World
 
-TOPIC = "t"
 # The producers of a partition: what they wait for, or that they try each batch once.
-_PRODUCERS = (("all",), ("all", "once"), ("all", "all"), ("all", "leader"), ("all", "leader"))
+_PRODUCERS = (
+    ("all",),
+    ("all", "once"),
+    ("all", "all"),
+    ("all", "leader"),
+    ("all", "leader"),
+    ("all", "none"),
+    ("if", "if once"),
+    ("all", "if", "if once"),
+)
+_ACKS = {"leader": Acks.LEADER, "none": Acks.NONE}
+_PARTITIONS_MAX = 6
 _BEGIN_S = 2.0
 # A run in which nothing did harm tells nothing: it goes on in rounds of this length, closer together.
 FAULTS_MIN = 3
@@ -60,6 +74,7 @@ class Cluster:
         self.store = SimMetadata(self.world, self.network, self._committed)
         self.history = History()
         self.policy = TopicPolicy()
+        self.topics = Topics(self.store, self.policy, options, seed)
         ids = range(1, options.brokers + 1)
         self.disks = {broker: SimDisk(self.world, broker) for broker in ids}
         self.invariants = Invariants(self.disks, self.history, lambda: self.world.now_s)
@@ -79,6 +94,8 @@ class Cluster:
         self.partitions: list[PartitionId] = []
         self.producers: list[Producer] = []
         self.consumers: list[Consumer] = []
+        self._clients = self.world.dice("clients")
+        self._client_count = 0
         # None where the plan is given: then it is carried out, and no more.
         self._dice = self.world.dice("faults") if faults is None else None
         if self._dice is not None:
@@ -97,18 +114,18 @@ class Cluster:
         for slot in self.slots.values():
             slot.start()
         self._until(_BEGIN_S - 0.8)
-        self._create_topic()
+        self.topics.make()
         self._until(_BEGIN_S - 0.5)
-        self._start_clients()
+        self._follow_topic()
         self._go_wrong()
         for slot in self.slots.values():
-            if slot.disk.repair():
-                slot.kill()  # what a process found damaged it does not touch again
             slot.start()
         self._until(self.world.now_s + 1.5)
         for producer in self.producers:
             producer.stop()
         self._come_to_rest()
+        for slot in self.slots.values():
+            slot.disk.repair()  # what nobody came across
         self.invariants.at_rest()
         self._check_producers()
         for consumer in self.consumers:
@@ -136,60 +153,50 @@ class Cluster:
     def _until(self, at_s: float) -> None:
         self.world.run(at_s, self.invariants.look)
 
-    def _create_topic(self) -> None:
-        options = self.options
-        slot = next(iter(self.slots.values()))
-        registered = slot.session.image.brokers[slot.id].value
-        leader = Leader(slot.id, slot.session.broker_epoch, registered.incarnations)
-        configs = {"min.insync.replicas": str(options.min_isr)}
-        if options.unclean:
-            configs["unclean.recovery"] = "accept"
-        if options.relaxed:
-            configs["fsync"] = "relaxed"
-        topic_id = Id(b"topic" + self.world.seed.to_bytes(11, "big"))
-        new = NewTopic(TOPIC, options.partitions, options.replication_factor, configs)
-        image = slot.session.image
-        planned = changes.create(image, new, self.policy, leader, topic_id, 1)
-        for number in range(options.partitions):
-            partition = PartitionId(topic_id, number)
-            self.partitions.append(partition)
-            self.invariants.watch(partition, unclean=options.unclean)
-        written: dict[str, int] = {}
-        for step in planned.steps:
-            result = self.store.transact(transaction(step, written))
-            assert result.succeeded, (step, result)
-            written.update(dict.fromkeys((each.key for each in step.changes), result.revision))
+    def _follow_topic(self) -> None:
+        """Start clients of the partitions that the topic has now, and stop those of the others."""
+        partitions = self.topics.partitions
+        for producer in [each for each in self.producers if each.partition not in partitions]:
+            producer.abandon()
+            self.producers.remove(producer)
+        for consumer in [each for each in self.consumers if each.partition not in partitions]:
+            consumer.stop()
+            self.consumers.remove(consumer)
+        new = [each for each in partitions if each not in self.partitions]
+        self.partitions[:] = partitions
+        for partition in new:
+            self._start_clients(partition)
 
-    def _start_clients(self) -> None:
-        dice = self.world.dice("clients")
-        producer_id = 0
-        for number, partition in enumerate(self.partitions):
-            for kind in self.options.producers or dice.choice(_PRODUCERS):
-                producer_id += 1
-                producer = Producer(
-                    self.world,
-                    self.network,
-                    self,
-                    self.history,
-                    f"{kind}-{number}-{producer_id}",
-                    partition,
-                    producer_id=0 if kind == "once" else producer_id,
-                    window=dice.choice((1, 3, 5)),
-                    acks=Acks.LEADER if kind == "leader" else Acks.ALL,
-                )
-                self.producers.append(producer)
-                producer.start(self.options.produce_every_s)
-            consumer = Consumer(
+    def _start_clients(self, partition: PartitionId) -> None:
+        dice = self._clients
+        for kind in self.options.producers or dice.choice(_PRODUCERS):
+            self._client_count += 1
+            producer = Producer(
                 self.world,
                 self.network,
                 self,
                 self.history,
-                f"consumer-{number}",
+                f"{kind}-{self._client_count}",
                 partition,
-                self.invariants.delivered,
+                producer_id=0 if kind.endswith("once") else self._client_count,
+                window=dice.choice((1, 3, 5)),
+                acks=_ACKS.get(kind, Acks.ALL),
+                conditional=kind.startswith("if"),
             )
-            self.consumers.append(consumer)
-            consumer.start()
+            self.producers.append(producer)
+            producer.start(self.options.produce_every_s)
+        self._client_count += 1
+        consumer = Consumer(
+            self.world,
+            self.network,
+            self,
+            self.history,
+            f"consumer-{self._client_count}",
+            partition,
+            self.invariants.delivered,
+        )
+        self.consumers.append(consumer)
+        consumer.start()
 
     def _come_to_rest(self) -> None:
         """Wait until all is as it should be.
@@ -201,7 +208,19 @@ class Cluster:
         while unrest := self._unrest():
             if self.world.now_s >= give_up_s:
                 raise Violation("liveness", None, f"{_HEAL_WITHIN_S:.0f} s after: {unrest}")
+            self._restore()
             self._until(self.world.now_s + 0.5)
+
+    def _restore(self) -> None:
+        """Put back, as an operator does, the damaged data of those that are the only ones who have it."""
+        for partition in self.partitions:
+            value = self.value(partition)
+            slot = self.slots[value.leader]
+            others = [each for each in (*value.isr, *value.elr) if each.broker != value.leader]
+            if not others and slot.broker.is_stopped(partition) and slot.disk.repair():
+                self.world.note(slot.id, "restored")
+                slot.kill()
+                slot.start()
 
     def _unrest(self) -> str | None:
         """Return what is not yet as it should be, or None."""
@@ -212,11 +231,16 @@ class Cluster:
                 return f"brokers {sorted(missing)} are not in the ISR of {partition}: {value}"
             if not self._is_registered(value):
                 return f"{partition} is led by nobody who is there: {value}"
+            is_relaxed = self.topics.is_relaxed
+            if value.durability is not (Durability.RELAXED if is_relaxed else Durability.FSYNC):
+                return f"{partition} counts appends as {value.durability.value}"
             if value.leader != value.replicas[0]:
                 return f"{partition} is led by broker {value.leader}, not by its first replica"
             slot = self.slots[value.leader]
             if (unrest := slot.broker.unrest(partition)) is not None:
                 return unrest
+        if tombstones := [each.key for each in self.store.scan("tombstones/").entries]:
+            return f"not deleted yet: {tombstones}"
         for producer in self.producers:
             if not producer.idle:
                 return f"{producer.name} has batches without an outcome"
@@ -271,15 +295,27 @@ class Cluster:
             self.world.note("store", "commit", revision, event.key, _short(event))
             parsed = keys.parse(event.key)
             if event.entry is None:
+                self._erased(parsed)
                 continue
             if isinstance(parsed, keys.BrokerKey):
                 self._fenced(parsed.broker_id, is_fenced=event.entry.value.fenced)
+            elif isinstance(parsed, keys.TombstoneKey):
+                self.invariants.confirmed(parsed.topic_id, event.entry.value.pending)
             elif isinstance(parsed, keys.PartitionKey):
                 value = event.entry.value
                 partition = PartitionId(bytes(parsed.topic_id), parsed.partition)
+                if event.entry.version == 1:
+                    self.invariants.watch(partition, unclean=self.options.unclean)
                 self.invariants.value_committed(
                     partition, value, is_registered=self._is_registered(value)
                 )
+
+    def _erased(self, parsed: keys.Key | None) -> None:
+        if isinstance(parsed, keys.TopicKey):
+            for partition in self.partitions:
+                self.invariants.forget(partition)
+        elif isinstance(parsed, keys.TombstoneKey):
+            self.invariants.confirmed(parsed.topic_id, ())
 
     def _fenced(self, broker: int, *, is_fenced: bool) -> None:
         if is_fenced:
@@ -298,7 +334,18 @@ class Cluster:
     def events(self) -> Counter[str]:
         """Return how often what is worth having happened did."""
         kinds = self.world.trace.kinds()
-        names = ("leads", "cuts its log", "plan", "proposal", "start", "lease expired")
+        names = (
+            "leads",
+            "cuts its log",
+            "plan",
+            "proposal",
+            "start",
+            "lease expired",
+            "stops",
+            "throws away",
+            "restored",
+            "dropped",
+        )
         counts = Counter({name: kinds.get(name, 0) for name in names})
         counts["losses"] = len(self.history.losses)
         counts["resets"] = sum(len(each.resets) for each in self.consumers)
@@ -358,13 +405,8 @@ class Cluster:
         lost = {each.broker for each in members if not self._is_whole(each, partition, value)}
         if broker is not None:
             lost.add(broker)
-        asked = min_isr or min(self._min_isr(), self.invariants.partitions[partition].min_isr)
+        asked = min_isr or min(self.topics.min_isr, self.invariants.partitions[partition].min_isr)
         return not lost or (len(lost) < asked and len(lost) < len(members))
-
-    def _min_isr(self) -> int:
-        entry = self.store.get(keys.topic(TOPIC))
-        assert entry is not None
-        return int(entry.value.configs["min.insync.replicas"])
 
     def _is_whole(self, replica: Replica, partition: PartitionId, value: PartitionValue) -> bool:
         disk = self.disks[replica.broker]
@@ -377,18 +419,47 @@ class Cluster:
         """Flip a bit in a batch; return whether there was one."""
         return self.disks[broker].corrupt(partition) is not None
 
-    def change_min_isr(self, partition: PartitionId, min_isr: int) -> bool:
+    def scrub(self, broker: int, partition: PartitionId) -> None:
+        """Have a broker read all that it stores of a partition."""
+        if self.slots[broker].is_running:
+            self.slots[broker].broker.scrub(partition)
+
+    def change_min_isr(self, min_isr: int) -> bool:
         """Change what a topic asks for; return whether it was another number."""
-        key = keys.topic(TOPIC)
-        entry = self.store.get(key)
-        assert entry is not None
-        configs = {**entry.value.configs, "min.insync.replicas": str(min_isr)}
         unborne = not all(self._bears(each, min_isr) for each in self.partitions)
-        if configs == entry.value.configs or (unborne and not self.options.unclean):
+        if unborne and not self.options.unclean:
             return False
-        changed = dataclasses.replace(entry.value, configs=configs)
-        compare = Compare.unchanged(key, entry.mod_revision)
-        return self.store.transact(Transaction((compare,), (Put(key, changed),))).succeeded
+        return self.topics.change_min_isr(min_isr)
+
+    def change_class(self) -> bool:
+        """Change whether a topic is durable; only where it may lose what was not, and goes on then."""
+        return self.options.unclean and self.topics.change_class()
+
+    def make_anew(self) -> bool:
+        """Delete the topic and make one of the same name; return whether that could be."""
+        is_new = self._is_known() and self.topics.make_anew()
+        self._follow_topic()
+        return is_new
+
+    def _is_known(self) -> bool:
+        """Whether every disk is the one that the metadata know.
+
+        On others nobody makes a partition: it would count on replicas that are lost already.
+        """
+        entries = [
+            (self.store.get(keys.broker(broker)), disk) for broker, disk in self.disks.items()
+        ]
+        return all(
+            entry is not None and entry.value.incarnations.fsync == disk.incarnations.fsync
+            for entry, disk in entries
+        )
+
+    def grow(self) -> bool:
+        """Give the topic one more partition; return whether that could be."""
+        has_room = len(self.partitions) < _PARTITIONS_MAX
+        has_grown = has_room and self._is_known() and self.topics.grow()
+        self._follow_topic()
+        return has_grown
 
     def trim(self, partition: PartitionId, share: float) -> bool:
         """Have a leader delete a share of what is committed; return whether it did."""

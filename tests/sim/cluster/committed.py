@@ -5,6 +5,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping
 
+from google.protobuf.message import DecodeError
+
 from riverrun_server.storage.memory_image import StoredPartition
 from tests.sim.cluster.raw_log import RawRecord, next_offset, records_of
 
@@ -47,7 +49,10 @@ class CommittedLog:
                 return f"offset {expected} is committed and the log goes on with {base}"
             self._bases.append(base)
             self._batches.append(damaged.get(data, data))
-            expected = next_offset(self._batches[-1])
+            try:
+                expected = next_offset(self._batches[-1])
+            except DecodeError:
+                return f"the batch at offset {base} cannot be read"
         if expected != high_watermark:
             return (
                 f"the high watermark is {high_watermark} and the batches below it end at {expected}"
@@ -117,13 +122,19 @@ class CommittedLog:
         """Return everything that was ever committed and not lost, in order."""
         return [record for data in self._batches for record in records_of(data)]
 
-    def accept_loss(self, stored: StoredPartition) -> int:
-        """End where a replica's log departs; return that offset."""
+    def accept_loss(
+        self, stored: StoredPartition, damaged: Mapping[bytes, bytes] = NO_DAMAGE
+    ) -> int:
+        """End where a replica's log departs; return that offset.
+
+        A batch in which a bit was flipped is not lost by that: it counts as what it was.
+        """
         kept = 0
         have = dict(zip(stored.bases, stored.batches, strict=True))
         first = stored.bases[0] if stored.bases else stored.state.log_end_offset
         for base, data in zip(self._bases, self._batches, strict=True):
-            if base >= first and have.get(base) != data:
+            found = have.get(base)
+            if base >= first and (found is None or damaged.get(found, found) != data):
                 break
             kept += 1
         self.end = self._bases[kept] if kept < len(self._bases) else self.end

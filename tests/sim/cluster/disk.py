@@ -53,6 +53,11 @@ class DiskStore(MemoryStore):
         image = self._durable if durable else self._live
         return image.partitions.get(partition)
 
+    def all_partitions(self, *, durable: bool) -> list[PartitionId]:
+        """Return every partition that is stored."""
+        image = self._durable if durable else self._live
+        return list(image.partitions)
+
     def all_stored(self, *, durable: bool) -> list[StoredPartition]:
         """Return the rows of every partition."""
         image = self._durable if durable else self._live
@@ -177,6 +182,15 @@ class SimDisk:
         self.damaged[bytes(data)] = self.damaged.get(old, old)
         self.bitten["batches corrupted"] += 1
         return base
+
+    def holds_damage(self) -> bool:
+        """Whether a bit is flipped in anything that is stored now."""
+        return bool(self.damaged) and any(
+            each in self.damaged
+            for durable in (False, True)
+            for stored in self.store.all_stored(durable=durable)
+            for each in stored.batches
+        )
 
     def repair(self) -> int:
         """Put back what bits were flipped in, as a disk does that had only read badly; count it."""

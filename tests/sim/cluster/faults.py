@@ -493,7 +493,7 @@ def flipped_bit(cluster: Cluster, each: Fault) -> Ongoing | None:
     partition = cluster.partitions[int(each.picks[2] * len(cluster.partitions))]
     if not cluster.may_lose(slot.id) or not cluster.corrupt(slot.id, partition):
         return None
-    return Ongoing(lambda: None, _always)
+    return Ongoing(lambda: cluster.scrub(slot.id, partition), _always)
 
 
 @fault
@@ -511,10 +511,31 @@ def clock_jump(cluster: Cluster, each: Fault) -> Ongoing:
 @fault
 def another_min_isr(cluster: Cluster, each: Fault) -> Ongoing | None:
     """A topic asks for another number of replicas in sync."""
-    partition = cluster.partitions[int(each.picks[2] * len(cluster.partitions))]
-    if not cluster.change_min_isr(partition, 1 + int(each.picks[0] * 2)):
+    if not cluster.change_min_isr(1 + int(each.picks[0] * 2)):
         return None
     return Ongoing(lambda: None, _always)
+
+
+@fault
+def another_class(cluster: Cluster, each: Fault) -> Ongoing | None:
+    """A topic becomes durable, or need not be so any more; and perhaps changes its mind at once."""
+    if not cluster.change_class():
+        return None
+    if each.picks[0] < 0.3:
+        cluster.world.after(each.picks[1], cluster.change_class)
+    return Ongoing(lambda: None, _always)
+
+
+@fault
+def another_topic(cluster: Cluster, each: Fault) -> Ongoing | None:
+    """The topic is deleted and another one of the same name is made."""
+    return Ongoing(lambda: None, _always) if cluster.make_anew() else None
+
+
+@fault
+def one_more_partition(cluster: Cluster, each: Fault) -> Ongoing | None:
+    """The topic gets one more partition."""
+    return Ongoing(lambda: None, _always) if cluster.grow() else None
 
 
 @fault

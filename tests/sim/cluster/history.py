@@ -39,6 +39,7 @@ class Send:
         outcome: as the client was told.
         base_offset: as the client was told; None where it is not known.
         attempts: how often it was sent.
+        expected: at which offsets and nowhere else, for each attempt; empty where anywhere will do.
     """
 
     producer: str
@@ -50,6 +51,7 @@ class Send:
     base_offset: int | None = None
     done_s: float | None = None
     attempts: int = 0
+    expected: list[int] = field(default_factory=list)
 
 
 class Delivery(NamedTuple):
@@ -160,6 +162,8 @@ def _faults_of_send(
     for index, value in enumerate(send.batch.values):
         found = places.get(value)
         name = value.decode()
+        if send.expected and index == 0 and found and found[0] not in send.expected:
+            yield f"{name} stands at {found[0]} and was to stand at {send.expected} or nowhere"
         if send.outcome is Outcome.FAILED and found:
             yield f"{name} was refused for good and stands at offset {found[0]}"
         # Only a promise that was given for all replicas is one for all time.

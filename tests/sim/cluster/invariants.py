@@ -7,7 +7,7 @@ metadata store; what counts as committed, from the high watermarks that brokers 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from riverrun_server.core.cluster.values import Durability, PartitionValue, Replica
@@ -78,6 +78,7 @@ class Invariants:
         now_s: Callable[[], float],
     ) -> None:
         self.partitions: dict[PartitionId, Watched] = {}
+        self._deleted: dict[bytes, set[int]] = {}
         self.fenced_s: dict[int, float] = {}
         self.checks = 0
         self._disks = disks
@@ -93,6 +94,29 @@ class Invariants:
         watched = self.partitions[partition] = Watched(unclean=unclean)
         return watched
 
+    def forget(self, partition: PartitionId) -> None:
+        """Watch a partition no more: its topic is deleted."""
+        del self.partitions[partition]
+        self._deleted.setdefault(partition.topic_id, set())
+
+    def confirmed(self, topic_id: bytes, pending: Collection[int]) -> None:
+        """The metadata say who still stores anything of a deleted topic; nobody else does, ever again."""
+        if topic_id in self._deleted:
+            self._deleted[topic_id] = set(self._disks).difference(pending)
+            for broker in sorted(self._deleted[topic_id]):
+                self._check_gone(broker)
+
+    def _check_gone(self, broker: int) -> None:
+        store = self._disks[broker].store
+        for durable in (False, True):
+            for partition in store.all_partitions(durable=durable):
+                if broker in self._deleted.get(partition.topic_id, ()):
+                    raise Violation(
+                        "deleted-is-back",
+                        partition,
+                        f"broker {broker} has said that nothing of this topic is left, and stores it",
+                    )
+
     # What was written.
 
     def look(self) -> None:
@@ -102,6 +126,8 @@ class Invariants:
             if self._versions.get(broker) == version:
                 continue
             self._versions[broker] = version
+            if self._deleted:
+                self._check_gone(broker)
             for partition in self.partitions:
                 live = disk.store.stored(partition, durable=False)
                 durable = disk.store.stored(partition, durable=True)
@@ -172,7 +198,9 @@ class Invariants:
             value: the new one.
             is_registered: the leader is registered with that broker epoch and not fenced.
         """
-        watched = self.partitions[partition]
+        watched = self.partitions.get(partition)
+        if watched is None:
+            return
         before, watched.value = watched.value, value
         if before is None or value.leader_epoch > before.leader_epoch:
             watched.min_isr = value.min_isr
@@ -195,8 +223,10 @@ class Invariants:
     def _check_value(self, partition: PartitionId, value: PartitionValue) -> None:
         isr = [replica.broker for replica in value.isr]
         elr = [replica.broker for replica in value.elr]
-        # A leader that finds damage leaves the ISR, and is named until another is elected.
-        resigned = bool(self._disks[value.leader].damaged)
+        # A leader that finds damage, or whose disk takes nothing, leaves the ISR, and is named until
+        # another is elected.
+        disk = self._disks[value.leader]
+        resigned = bool(disk.damaged or disk.store.refused)
         wrong = (
             (not isr, "the ISR is empty"),
             (value.leader not in isr and not resigned, "the leader is not in the ISR"),
@@ -236,8 +266,14 @@ class Invariants:
         value: PartitionValue,
     ) -> None:
         (leading,) = (each for each in value.isr if each.broker == value.leader)
+        led = (before.leader, before.leader_broker_epoch)
+        if leading.damaged() in before.isr:
+            return  # likewise; it had found its data damaged, and reads it as another process
+        recounted = before.durability is not value.durability
+        if recounted and led == (value.leader, value.leader_broker_epoch):
+            return  # the same data, counted otherwise; `_check_member` looks at what it has
         if leading in before.isr or leading in before.elr:
-            return  # `_check_member` looks at what it has
+            return  # likewise
         if not watched.unclean:
             raise Violation(
                 "unclean-election",
@@ -246,7 +282,7 @@ class Invariants:
                 f"{before.elr}",
             )
         stored = self._counted(value.leader, partition, value) or StoredPartition()
-        kept = watched.log.accept_loss(stored)
+        kept = watched.log.accept_loss(stored, self._disks[value.leader].damaged)
         self._history.losses.append(Loss(partition, self._now_s(), kept))
 
     # What was said.
@@ -255,7 +291,9 @@ class Invariants:
         self, broker: int, process: str, partition: PartitionId, leader_epoch: int, offset: int
     ) -> None:
         """A leader shows a high watermark: to readers, to followers, or by an acknowledgement."""
-        watched = self.partitions[partition]
+        watched = self.partitions.get(partition)
+        if watched is None:
+            return  # who has not heard yet that it is deleted goes on
         self.checks += 1
         known = self._watermarks.get((process, partition), 0)
         if offset < known:
@@ -336,6 +374,8 @@ class Invariants:
         leader_epoch: int,
     ) -> None:
         """A broker told a client that a batch was appended."""
+        if partition not in self.partitions:
+            return
         self.checks += 1
         self._check_leader(broker, partition, leader_epoch, "an acknowledgement")
         watched = self.partitions[partition]
@@ -361,6 +401,8 @@ class Invariants:
 
     def latest(self, broker: int, partition: PartitionId, leader_epoch: int) -> None:
         """A broker told a reader what the latest offset is."""
+        if partition not in self.partitions:
+            return
         self.checks += 1
         self._check_leader(broker, partition, leader_epoch, "a latest offset")
 
@@ -385,6 +427,8 @@ class Invariants:
     def sent(self, envelope: Envelope) -> None:
         """A broker sends something to another one."""
         for message in envelope.messages:
+            if message.partition not in self.partitions:
+                continue
             if isinstance(message, Acked):
                 self._check_acked(envelope.sender, message)
             elif isinstance(message, Push):
@@ -424,6 +468,8 @@ class Invariants:
         self, broker: int, partition: PartitionId, records: tuple[tuple[int, bytes], ...]
     ) -> None:
         """A broker hands records to a reader."""
+        if partition not in self.partitions:
+            return
         self.checks += 1
         for offset, value in records:
             self._check_committed(
@@ -451,10 +497,26 @@ class Invariants:
                 f"broker {broker} trusts its replica no more, on a disk without damage: {why}",
             )
 
+    def threw_away(self, broker: int, process: str, partition: PartitionId) -> None:
+        """A replica has thrown away what was damaged; nobody may count on it, now or later."""
+        if partition not in self.partitions:
+            return
+        self.checks += 1
+        value = self.partitions[partition].value
+        assert value is not None, partition
+        if any(each.broker == broker for each in (*value.isr, *value.elr)):
+            raise Violation(
+                "threw-away-eligible",
+                partition,
+                f"broker {broker} has thrown its data away and may be elected: {value}",
+            )
+        # Its log begins anew, and what it knows of the high watermark with it.
+        self._watermarks.pop((process, partition), None)
+
     def rows(self, broker: int) -> None:
         """Look at all rows of a broker by themselves: when a process begins, or has cut a log."""
         disk = self._disks[broker]
-        if disk.damaged:
+        if disk.holds_damage():
             return
         for partition in self.partitions:
             self.checks += 1

@@ -6,10 +6,7 @@ rule noticed it is printed, for a bug that is only ever noticed far from where i
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from unittest.mock import patch
 
 from riverrun_server.core.cluster import controller, partition_changes
@@ -31,55 +28,11 @@ from riverrun_server.runtime.appender import Appender
 from riverrun_server.runtime.replication.follower import FollowerRole
 from riverrun_server.runtime.replication.replica import Replica
 from riverrun_server.runtime.replication.replica_log import ReplicaLog
-from tests.sim.cluster.nemesis import KINDS
-from tests.sim.cluster.options import Options, leading_in_turn
+from tests.sim.cluster import mutants_of_class, mutants_of_data
+from tests.sim.cluster.options import leading_in_turn
+from tests.sim.cluster.planting import CRASHES, CUTS, MUTANTS, busy, damaged, mutant
 
-_CRASHES = ("kill", "quick_restart", "power_cut", "power_cut_of_all", "pause", "isolated_broker")
-_CUTS = ("isolated_broker", "cut_between_two", "cut_one_way", "split", "swizzle", "broken_streams")
-
-
-@dataclass(frozen=True, slots=True)
-class Mutant:
-    """One planted bug.
-
-    Attributes:
-        says: what the broken code believes.
-        plant: puts it in and takes it out again.
-        kinds: the faults that it takes; all of them where none is named.
-        options: what the clusters are like, where not as drawn.
-    """
-
-    says: str
-    plant: Callable[[], contextlib.AbstractContextManager[object]]
-    kinds: tuple[str, ...] = ()
-    options: Callable[[Options], Options] = lambda options: options
-
-
-MUTANTS: dict[str, Mutant] = {}
-
-
-def mutant(
-    says: str,
-    *kinds: str,
-    options: Callable[[Options], Options] = lambda options: options,
-) -> Callable[[Callable[[], Iterator[None]]], Callable[[], Iterator[None]]]:
-    """Register a planted bug under its function's name."""
-    for kind in kinds:
-        assert kind in KINDS, kind
-
-    def register(plant: Callable[[], Iterator[None]]) -> Callable[[], Iterator[None]]:
-        MUTANTS[plant.__name__] = Mutant(says, contextlib.contextmanager(plant), kinds, options)
-        return plant
-
-    return register
-
-
-def busy(options: Options) -> Options:
-    """Return a cluster in which much is on its way at every moment."""
-    terms = dataclasses.replace(options.terms, lag_s=0.4)
-    return dataclasses.replace(
-        options, partitions=2, produce_every_s=0.04, mean_gap_s=0.5, faults_s=12.0, terms=terms
-    )
+__all__ = ["MUTANTS", "mutants_of_class", "mutants_of_data"]
 
 
 # When an offset counts.
@@ -136,7 +89,7 @@ def sync_of_a_log_that_was_cut():
         yield
 
 
-@mutant("a majority of the replicas in sync is enough", *_CUTS)
+@mutant("a majority of the replicas in sync is enough", *CUTS)
 def majority_commits():
     def advance(self, now):
         if self.insync.is_too_small:
@@ -160,7 +113,7 @@ def pending_members_do_not_count():
         yield
 
 
-@mutant("the pending set counts before it is committed", "lost_store_replies", *_CUTS)
+@mutant("the pending set counts before it is committed", "lost_store_replies", *CUTS)
 def wished_for_set_counts():
     maximal = property(lambda self: frozenset((self.pending or self.committed).isr))
     with patch.object(InSyncSet, "maximal", maximal):
@@ -184,7 +137,7 @@ def unknown_outcome_means_no():
         yield
 
 
-@mutant("too small a set commits too", *_CRASHES)
+@mutant("too small a set commits too", *CRASHES)
 def min_isr_is_not_looked_at():
     with patch.object(InSyncSet, "is_too_small", False):
         yield
@@ -201,7 +154,7 @@ def lease_is_trusted():
 # Where logs part.
 
 
-@mutant("a replica begins again from its high watermark", *_CRASHES)
+@mutant("a replica begins again from its high watermark", *CRASHES)
 def truncates_to_the_high_watermark():
     accept_epoch = ReplicaLog.accept_epoch
 
@@ -247,10 +200,10 @@ def own_epochs_are_not_looked_at():
         yield
 
 
-@mutant("whoever asks has a prefix of the leader's log", *_CRASHES, *_CUTS, options=busy)
+@mutant("whoever asks has a prefix of the leader's log", *CRASHES, *CUTS, options=busy)
 def leader_does_not_look_for_divergence():
-    def followed(self, broker, broker_epoch, message, first_base):
-        answer = original(self, broker, broker_epoch, message, first_base)
+    def followed(self, broker, broker_epoch, message, first_base, *, in_batch):
+        answer = original(self, broker, broker_epoch, message, first_base, in_batch=in_batch)
         if isinstance(answer, Diverged):
             self.feeds.begin(broker, min(message.log_end, self._machine.log_end))
             return Handshake.FEED
@@ -261,7 +214,7 @@ def leader_does_not_look_for_divergence():
         yield
 
 
-@mutant("an epoch begins with its first record, not with its election", *_CRASHES)
+@mutant("an epoch begins with its first record, not with its election", *CRASHES)
 def epoch_is_not_begun_on_election():
     def begin_epoch(self, leader_epoch):
         self._accept(leader_epoch, None)
@@ -274,7 +227,7 @@ def epoch_is_not_begun_on_election():
 # Who is believed.
 
 
-@mutant("the accepted epoch reaches the disk some time", *_CRASHES, "slow_disk")
+@mutant("the accepted epoch reaches the disk some time", *CRASHES, "slow_disk")
 def epoch_is_acknowledged_before_it_is_durable():
     with patch.object(ReplicaLog, "has_accepted_durably", True):
         yield
@@ -354,7 +307,7 @@ def _elected_as_named(partition, broker, standing):
     return partition_changes._led(changed, broker, partition.leader_epoch + 1, standing)
 
 
-@mutant("any replica that serves may lead", *_CRASHES, "replaced_disk")
+@mutant("any replica that serves may lead", *CRASHES, "replaced_disk")
 def anybody_is_elected():
     def candidate(partition, standing):
         return next((each for each in partition.replicas if standing.stays(each)), None)
@@ -372,7 +325,7 @@ def anybody_is_elected():
         yield
 
 
-@mutant("whoever ever left the ISR stays eligible", *_CRASHES, "another_min_isr")
+@mutant("whoever ever left the ISR stays eligible", *CRASHES, "another_min_isr")
 def the_elr_is_never_emptied():
     def eligible(before, isr, keeps):
         inside = {each.broker for each in isr}
@@ -383,7 +336,7 @@ def the_elr_is_never_emptied():
         yield
 
 
-@mutant("a replica joins as soon as it is heard of", *_CRASHES, "slow_link")
+@mutant("a replica joins as soon as it is heard of", *CRASHES, "slow_link")
 def joins_without_having_caught_up():
     def joining(self, now):
         for broker in self.followers:
@@ -453,7 +406,7 @@ def another_min_isr_keeps_the_elr():
 # What clients are told.
 
 
-@mutant("a batch that was sent twice is written twice", *_CUTS, "quick_restart")
+@mutant("a batch that was sent twice is written twice", *CUTS, "quick_restart")
 def duplicates_are_written():
     with patch.object(ProducerTable, "check", lambda self, header: FRESH):
         yield
@@ -474,7 +427,7 @@ def gaps_in_sequences_are_written():
         yield
 
 
-@mutant("a duplicate is answered at once", *_CUTS, "slow_disk", "quick_restart")
+@mutant("a duplicate is answered at once", *CUTS, "slow_disk", "quick_restart")
 def duplicates_are_answered_before_they_are_committed():
     def append(self, append, admit):
         decided = self._decide(append)
@@ -489,7 +442,7 @@ def duplicates_are_answered_before_they_are_committed():
         yield
 
 
-@mutant("what is known of producers stays when the log is cut", *_CRASHES)
+@mutant("what is known of producers stays when the log is cut", *CRASHES)
 def producers_outlive_a_truncation():
     def cut(self, state):
         self._writes += 1
@@ -503,7 +456,7 @@ def producers_outlive_a_truncation():
         yield
 
 
-@mutant("only a leader needs to know producers", *_CRASHES)
+@mutant("only a leader needs to know producers", *CRASHES)
 def followers_know_no_producers():
     def appended(self, header, stamp, rows):
         if stamp.leader_epoch == self.leader_epoch:
@@ -514,7 +467,7 @@ def followers_know_no_producers():
         yield
 
 
-@mutant("readers may have what is written", *_CUTS, "slow_disk")
+@mutant("readers may have what is written", *CUTS, "slow_disk")
 def readers_see_what_is_not_committed():
     def read(self, offset, max_bytes):
         return self.log.read(offset, self.log.machine.log_end, max_bytes)
@@ -526,7 +479,7 @@ def readers_see_what_is_not_committed():
 # Damage.
 
 
-@mutant("what a leader sends is what it wrote", "flipped_bit", "replaced_disk")
+@mutant("what a leader sends is what it wrote", "flipped_bit", "replaced_disk", options=damaged)
 def pushed_batches_are_not_verified():
     def read(self, batch):
         count = batch.next_offset - batch.base_offset

@@ -96,8 +96,20 @@ class Cluster(Protocol):
         """Flip a bit in a batch; return whether there was one."""
         ...
 
-    def change_min_isr(self, partition: PartitionId, min_isr: int) -> bool:
-        """Change what a topic asks for; return whether it was another number."""
+    def scrub(self, broker: int, partition: PartitionId) -> None:
+        """Have a broker read all that it stores of a partition."""
+        ...
+
+    def change_min_isr(self, min_isr: int) -> bool:
+        """Change what the topic asks for; return whether it was another number."""
+        ...
+
+    def make_anew(self) -> bool:
+        """Delete the topic and make one of the same name; return whether that could be."""
+        ...
+
+    def grow(self) -> bool:
+        """Give the topic one more partition; return whether that could be."""
         ...
 
     def trim(self, partition: PartitionId, share: float) -> bool:

@@ -23,7 +23,12 @@ _TOGETHER = (
     ("lost_store_replies", "slow_watch", "pause", "slow_link"),
     ("slow_store", "slow_watch", "kill", "slow_disk", "cut_between_two"),
     ("replaced_disk", "flipped_bit", "kill"),
+    ("flipped_bit", "broken_streams", "slow_disk", "slow_store"),
+    ("another_topic", "one_more_partition", "power_cut", "slow_watch"),
+    ("another_topic", "one_more_partition", "kill", "full_disk", "store_cut_off"),
+    ("flipped_bit", "cut_between_two", "lost_store_replies", "power_cut"),
     ("replaced_disk", "trimmed", "slow_link"),
+    ("another_class", "slow_disk", "power_cut", "power_cut_of_all"),
     ("swizzle", "quick_restart", "another_min_isr"),
     ("orderly_restart", "slow_disk", "full_disk"),
     ("leases_end_early", "slow_watch", "pause"),
@@ -85,7 +90,7 @@ def draw(seed: int) -> Options:
         partitions=partitions,
         replication_factor=replication_factor,
         min_isr=dice.randint(1, replication_factor - 1) if dice.random() < 0.4 else 2,
-        unclean=unclean,
+        unclean=unclean or "another_class" in kinds,
         relaxed=unclean and dice.random() < 0.4,
         kinds=kinds,
         mean_gap_s=dice.choice((0.3, 0.5, 0.8, 1.5)),
@@ -95,12 +100,16 @@ def draw(seed: int) -> Options:
             lag_s=dice.choice((0.4, 1.5, 4.0, 10.0)),
             probe_s=dice.choice((0.3, 1.0)),
             retry_s=dice.choice((0.3, 1.0)),
+            begin_s=dice.choice((0.5, 10.0)),
             max_push_bytes=dice.choice((1, 300)),
             max_under_way_bytes=dice.choice((300, 1000, 8 << 20)),
         ),
         tail_bytes=dice.choice((0, 500, 1 << 16)),
         snapshot_interval_bytes=dice.choice((100, 1000, 1 << 20)),
     )
+    more = World(seed).dice("more options")
+    terms = dataclasses.replace(options.terms, refetch_s=more.choice((0.1, 0.5)))
+    options = dataclasses.replace(options, terms=terms)
     return leading_in_turn(options) if dice.random() < 0.05 else options
 
 

@@ -84,9 +84,15 @@ class Peers:
                 stream.send(self._broker, part)
 
     def opened(self, stream: Stream) -> None:
-        """A follower has opened a stream, which takes the place of an earlier one."""
-        if isinstance(stream.opener, int):
-            self._followers[stream.opener] = stream
+        """A follower has opened a stream, which ends an earlier one and takes its place."""
+        if not isinstance(stream.opener, int):
+            return
+        older = self._followers.get(stream.opener)
+        self._followers[stream.opener] = stream
+        if older is not None:
+            # It may be the newer one: that of an ended process came late. Then its opener comes again.
+            older.close()
+            self._listener.disconnected(stream.opener)
 
     def broken(self, stream: Stream) -> None:
         """A stream is gone; one that another has replaced is not missed."""

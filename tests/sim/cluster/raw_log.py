@@ -6,6 +6,8 @@ from bisect import bisect_left
 from functools import lru_cache
 from typing import NamedTuple
 
+from google.protobuf.message import DecodeError
+
 from riverrun.v1.records_pb2 import RecordBatch, RecordSet
 from riverrun_server.storage.memory_image import StoredPartition
 
@@ -65,7 +67,10 @@ def faults_of(stored: StoredPartition) -> list[str]:
     expected, epoch = None, -1
     begins: dict[int, int] = {}
     for base, data in zip(stored.bases, stored.batches, strict=True):
-        records = records_of(data)
+        try:
+            records = records_of(data)
+        except DecodeError:
+            return [*found, f"the batch at {base} cannot be read"]
         first = records[0]
         if first.offset != base:
             found.append(f"the batch at {base} says that it begins at {first.offset}")

@@ -12,19 +12,21 @@ from tests.sim.cluster.batches import Batch
 
 @dataclass(frozen=True, slots=True)
 class Produce:
-    """Append a batch; `tag` comes back with the answer."""
+    """Append a batch, at an offset or nowhere if one is given; `tag` comes back with the answer."""
 
     tag: int
     partition: PartitionId
     batch: Batch
     acks: Acks
+    expected_offset: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Produced:
     """What became of a batch; with a reason it was not appended, or nobody knows.
 
-    With OUT_OF_ORDER_SEQUENCE comes the sequence that the partition expects.
+    With OUT_OF_ORDER_SEQUENCE comes the sequence that the partition expects, with
+    EXPECTED_OFFSET_MISMATCH where its log ends.
     """
 
     tag: int
@@ -32,6 +34,7 @@ class Produced:
     duplicate: bool = False
     reason: Reason | None = None
     expected_sequence: int | None = None
+    log_end: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

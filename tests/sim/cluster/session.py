@@ -134,7 +134,7 @@ class Session:
             if not isinstance(answer, Listing):
                 self.later(RETRY_S, lambda: listing == self._listing and self._list())
                 return
-            changes = [_change(entry.key, entry) for entry in answer.entries]
+            changes = [change(entry.key, entry) for entry in answer.entries]
             touched = self.image.load(answer.revision, changes)
             self._begin_watch(answer.revision + 1)
             waiting, self._listed = self._listed, []
@@ -150,7 +150,7 @@ class Session:
         )
 
     def _apply(self, batch: WatchBatch) -> None:
-        changes = [_change(event.key, event.entry) for event in batch.events]
+        changes = [change(event.key, event.entry) for event in batch.events]
         before = self.image.revision
         assert batch.revision > before, (batch.revision, before)
         self._changed(self.image.apply(batch.revision, changes))
@@ -231,7 +231,8 @@ class Session:
         self.call(lambda: self._store.transact(put), answered)
 
 
-def _change(key: str, entry: Entry | None) -> KeyChange:
+def change(key: str, entry: Entry | None) -> KeyChange:
+    """Return a key as the image takes it."""
     parsed = keys.parse(key)
     assert parsed is not None, key
     return KeyChange(parsed, None if entry is None else Versioned(entry.value, entry.mod_revision))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from tests.sim.cluster.cluster import FAULTS_MIN, simulate
@@ -83,7 +85,8 @@ def test_every_kind_of_fault_does_harm():
     options = Options(mean_gap_s=0.2, faults_s=8.0, produce_every_s=0.15)
     harmless = set(KINDS)
     for seed in range(60):
-        result = simulate(seed, options)
+        # Only a topic that may lose what is not synced is ever anything else than durable.
+        result = simulate(seed, dataclasses.replace(options, unclean=seed % 2 == 1))
         assert result.violation is None, (seed, result.violation)
         harmless -= {kind for kind, count in result.faults.items() if count}
         if not harmless:
@@ -107,3 +110,48 @@ def test_a_failure_names_its_seed_and_the_least_that_it_takes():
     assert text.startswith(f"seed {seed} failed: ")
     assert "planned faults are needed:" in text
     assert f"again: make sim SEEDS=1 FROM={seed}" in text
+
+
+def test_a_damaged_follower_takes_the_leaders_data_by_itself():
+    faults = [Fault(4.0, 1.0, "flipped_bit", (0.9, 0.9, 0.1, 0.5))]
+    for seed in range(3):
+        result = simulate(seed, Options(faults_s=8.0), faults)
+        assert result.violation is None, result.violation
+        assert result.faults["flipped_bit"] == 1
+        assert (result.events["throws away"], result.events["restored"]) == (1, 0)
+
+
+def test_a_damaged_leader_resigns_and_takes_its_successors_data():
+    faults = [Fault(4.0, 1.0, "flipped_bit", (0.1, 0.9, 0.1, 0.5))]
+    led = 0
+    for seed in range(12):
+        result = simulate(seed, Options(faults_s=8.0), faults)
+        assert result.violation is None, result.violation
+        assert result.events["throws away"] == 1
+        led += result.events["leads"] > 1
+    assert led
+
+
+def test_of_a_deleted_topic_nothing_is_left_and_its_successor_begins_empty():
+    faults = [
+        Fault(3.0, 9.0, "power_cut", (0.1, 0.9, 0.1, 0.5)),  # one broker sleeps through it
+        Fault(4.0, 0.0, "another_topic", (0.1, 0.1, 0.1, 0.5)),
+    ]
+    for seed in range(3):
+        result = simulate(seed, Options(faults_s=12.0), faults)
+        assert result.violation is None, result.violation
+        assert result.events["dropped"] >= 3
+        cluster = result.cluster
+        for disk in cluster.disks.values():
+            assert disk.store.partitions() == cluster.partitions
+        (consumer,) = cluster.consumers
+        firsts = [each for each in cluster.history.deliveries if each.consumer == consumer.name]
+        assert firsts[0].position == 0
+
+
+def test_partitions_that_are_added_are_led_and_read():
+    faults = [Fault(3.0 + n, 0.0, "one_more_partition", (0.1, 0.1, 0.1, 0.5)) for n in range(3)]
+    result = simulate(1, Options(faults_s=8.0), faults)
+    assert result.violation is None, result.violation
+    assert len(result.cluster.partitions) == len(result.cluster.consumers) == 4
+    assert all(each.position > 5 for each in result.cluster.consumers)

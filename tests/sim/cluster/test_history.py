@@ -135,3 +135,10 @@ def test_what_was_never_delivered_is_known(story):
     assert story.history.unseen(P0, "c", story.log) == [2, 3, 4]
     story.log.deleted_below = 4
     assert story.history.unseen(P0, "c", story.log) == [4]
+
+
+def test_what_was_to_stand_at_an_offset_or_nowhere_stands_elsewhere(story):
+    story.history.sends[1].expected = [0, 1]
+    assert story.faults() == []
+    story.history.sends[1].expected = [0]
+    assert story.faults() == ["b0 stands at 1 and was to stand at [0] or nowhere"]

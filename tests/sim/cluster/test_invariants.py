@@ -150,6 +150,23 @@ def test_an_accepted_loss_is_one_and_what_was_lost_is_known():
     it.show(3, 2, epoch=2)
 
 
+def test_an_accepted_loss_takes_no_batch_for_lost_in_which_a_bit_was_flipped():
+    """The elected replica knows that it was committed, and says so as before."""
+    it = Cluster(unclean=True)
+    it.append(1, 3, values=(b"a",))
+    it.change(isr=it.lives(1, 3))
+    it.show(1, 1)
+    it.change(isr=it.lives(1))
+    for durable in (False, True):
+        rows = it.disks[3].store.stored(P0, durable=durable)
+        good = rows.batches[0]
+        rows.batches[0] = bad = good[:-1] + bytes([good[-1] ^ 1])
+        it.disks[3].damaged[bad] = good
+    it.elect(3)
+    assert it.watched.log.end == 1
+    it.show(3, 1, epoch=2)
+
+
 def test_a_leader_elected_with_nothing_loses_everything():
     it = Cluster(unclean=True)
     it.append(1, 2, values=(b"a", b"b"))
@@ -300,3 +317,55 @@ def test_a_replica_whose_rows_are_wrong_by_themselves(cluster):
 def test_a_batch_that_was_pushed_is_not_looked_at_by_its_name_only(cluster):
     push = Push(P0, 1, 1, (StoredBatch(3, 4, 1, b"?"),), 2, 0, 1, 3)
     send(cluster, push, sender=1)  # bytes are judged where they are stored
+
+
+# What is thrown away and deleted.
+
+
+def test_who_may_be_elected_throws_its_data_away(cluster):
+    cluster.change(isr=cluster.lives(1), elr=cluster.lives(2))
+    for broker in (1, 2):
+        with violation("threw-away-eligible"):
+            cluster.invariants.threw_away(broker, f"{broker}.1", P0)
+    cluster.invariants.threw_away(3, "3.1", P0)
+
+
+def test_who_has_thrown_its_data_away_knows_no_watermark(cluster):
+    cluster.show(1, 3)
+    cluster.elect(2, 2, 3)
+    cluster.invariants.threw_away(1, "1.1", P0)
+    cluster.show(1, 2)
+
+
+def test_what_was_said_to_be_deleted_is_stored(cluster):
+    cluster.invariants.forget(P0)
+    cluster.invariants.confirmed(P0.topic_id, (1, 2, 3))
+    cluster.disks[1].store.drop(P0)
+    cluster.disks[1].store.sync()
+    cluster.invariants.confirmed(P0.topic_id, (2, 3))
+    cluster.disks[2].store.drop(P0)
+    with violation("deleted-is-back"):
+        cluster.invariants.confirmed(P0.topic_id, (3,))
+
+
+def test_what_was_deleted_is_stored_again(cluster):
+    cluster.invariants.forget(P0)
+    cluster.disks[1].store.drop(P0)
+    cluster.disks[1].store.sync()
+    cluster.invariants.confirmed(P0.topic_id, (2, 3))
+    cluster.invariants.look()
+    cluster.disks[1].store.open(P0)
+    with violation("deleted-is-back"):
+        cluster.invariants.look()
+
+
+def test_nothing_is_expected_of_a_deleted_partition(cluster):
+    cluster.invariants.forget(P0)
+    cluster.change(isr=())
+    cluster.show(2, 9)
+    cluster.acknowledge(1, b"c", at=2)
+    cluster.invariants.latest(1, P0, 1)
+    cluster.invariants.delivered(1, P0, ((2, b"c"),))
+    cluster.invariants.threw_away(1, "1.1", P0)
+    send(cluster, Acked(P0, 1, 9, 7))
+    cluster.invariants.at_rest()

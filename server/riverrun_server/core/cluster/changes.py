@@ -254,10 +254,12 @@ def alter(
 def follow_config(image: ClusterImage, name: str, policy: TopicPolicy) -> tuple[Step, ...]:
     """Plan that a topic's partitions follow its configuration, in steps that may end anywhere.
 
-    An in-sync replica changes its durability class by naming the incarnation that counts for the
-    new one. That it is the same life of its data is known only where the value names the broker's
-    present incarnation of the old class; a partition for which it does not waits for an election. So
-    does one whose leader is away: those eligible in its place would be so no more.
+    The durability class is followed here where a broker holds all partitions alone: it counts appends by
+    the configuration, and by the stricter of both. An in-sync replica changes its class by naming the
+    incarnation that counts for the new one. That it is the same life of its data is known only where the
+    value names the broker's present incarnation of the old class; a partition for which it does not waits
+    for an election. So does one whose leader is away: those eligible in its place would be so no more.
+    Of brokers that replicate, the controller and the leader change the class (partition_changes.py).
     """
     found = image.topics.get(name)
     if found is None:
@@ -273,10 +275,33 @@ def follow_config(image: ClusterImage, name: str, policy: TopicPolicy) -> tuple[
     return tuple(guarded(Guard(keys.topic(name), found.mod_revision), writes))
 
 
+def counts_as_configured(image: ClusterImage, name: str, policy: TopicPolicy) -> bool:
+    """Return whether no partition that is led counts appends as durable that are not, by its topic."""
+    found = image.topics.get(name)
+    if found is None or not policy.config_of(found.value).fsync:
+        return True
+    standing = Standing(image.brokers)
+    partitions = image.partitions.get(found.value.topic_id, {})
+    return not any(
+        partitions[number].value.durability is Durability.RELAXED
+        and standing.leads(partitions[number].value)
+        for number in range(found.value.partitions)
+        if number in partitions
+    )
+
+
+def _is_alone(image: ClusterImage, broker: int) -> bool:
+    """Return whether a broker is the only one, and of a kind that no other could join."""
+    found = image.brokers.get(broker)
+    return found is not None and len(image.brokers) == 1 and not found.value.peer_endpoint
+
+
 def _following(
     image: ClusterImage, value: PartitionValue, config: TopicConfig, replication_factor: int
 ) -> PartitionValue:
-    durability = Durability.FSYNC if config.fsync else Durability.RELAXED
+    durability = value.durability
+    if _is_alone(image, value.leader):
+        durability = Durability.FSYNC if config.fsync else Durability.RELAXED
     min_isr = config.effective_min_isr(replication_factor)
     if (value.durability, value.min_isr) == (durability, min_isr):
         return value

@@ -99,7 +99,8 @@ class _Round:
         config: TopicConfig,
     ) -> Due | None:
         partition = found.value
-        due = next_due(partition, self.standing, config.effective_min_isr(topic.replication_factor))
+        min_isr = config.effective_min_isr(topic.replication_factor)
+        due = next_due(partition, self.standing, min_isr, fsync=config.fsync)
         if due is not None or self.standing.leads(partition):
             return due
         at = (topic.topic_id, number)
@@ -205,7 +206,7 @@ class Controller:
                         found,
                         due.value,
                         a_round.standing,
-                        by_topic=due.duty in (Duty.ACCEPT_LOSS, Duty.MIN_ISR),
+                        by_topic=due.duty in (Duty.ACCEPT_LOSS, Duty.MIN_ISR, Duty.CLASS),
                     )
                     yield _Change((name, number), due, piece)
                 elif found is None or not a_round.standing.leads(found.value):

@@ -18,7 +18,8 @@ class Duty(enum.IntEnum):
     HAND_ON = 3
     SHRINK = 4
     MIN_ISR = 5
-    PREFER = 6
+    CLASS = 6
+    PREFER = 7
 
     @property
     def elects(self) -> bool:
@@ -33,7 +34,9 @@ class Due(NamedTuple):
     value: PartitionValue
 
 
-def next_due(partition: PartitionValue, standing: Standing, min_isr: int) -> Due | None:
+def next_due(
+    partition: PartitionValue, standing: Standing, min_isr: int, *, fsync: bool
+) -> Due | None:
     """Return what is due of a partition, one thing at a time; None is nothing, or nobody can.
 
     Every change brings a partition nearer to where nothing is due: it ends there as long as the
@@ -51,6 +54,9 @@ def next_due(partition: PartitionValue, standing: Standing, min_isr: int) -> Due
     changed = partition_changes.with_min_isr(partition, min_isr)
     if changed != partition:
         return Due(Duty.MIN_ISR, changed)
+    counted = partition_changes.with_class(partition, standing, fsync=fsync)
+    if counted is not None:
+        return Due(Duty.CLASS, counted)
     leader = partition_changes.preferred(partition, standing)
     return None if leader is None else _led(Duty.PREFER, partition, leader, standing)
 

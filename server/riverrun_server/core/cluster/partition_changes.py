@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from riverrun_server.core.cluster.eligible import eligible
 from riverrun_server.core.cluster.standing import Standing
-from riverrun_server.core.cluster.values import PartitionValue, Replica
+from riverrun_server.core.cluster.values import Durability, PartitionValue, Replica
 from riverrun_server.core.log.epochs import EPOCHS_LOST_MAX
 
 
@@ -20,13 +20,20 @@ def candidate(partition: PartitionValue, standing: Standing) -> int | None:
     """Return who may lead with all that was committed: of the ISR, else of the ELR.
 
     Of several it is the first among the partition's replicas, so that leaders stay spread as
-    placement spread them. None is nobody.
+    placement spread them. Whoever was alone with all data and found it damaged may lead again as another
+    process, which may read it. None is nobody.
     """
     for among in (partition.isr, partition.elr):
         eligible = {each.broker for each in among if standing.may_lead(each, partition.durability)}
         for broker in partition.replicas:
             if broker in eligible:
                 return broker
+    for each in partition.isr:
+        again = each.broker in partition.replicas and standing.may_lead(
+            each.damaged(), partition.durability
+        )
+        if again and standing.epoch(each.broker) > partition.leader_broker_epoch:
+            return each.broker
     return None
 
 
@@ -34,11 +41,16 @@ def last_resort(partition: PartitionValue, standing: Standing) -> int | None:
     """Return who may lead with what is left, where all data is nowhere.
 
     Who was in sync last lost least: what it had, or what it had not synced. Then come those that
-    were behind, in the order of the replicas.
+    were behind, in the order of the replicas. Not who found its data damaged: it would again.
     """
     known = [each.broker for each in (*partition.isr, *partition.elr)]
+    damaged = {
+        each.broker
+        for each in partition.isr
+        if standing.same_life(each.damaged(), partition.durability)
+    }
     for broker in (*known, *partition.replicas):
-        if broker in partition.replicas and standing.stays(broker):
+        if broker in partition.replicas and standing.stays(broker) and broker not in damaged:
             return broker
     return None
 
@@ -77,7 +89,8 @@ def elected(partition: PartitionValue, broker: int, standing: Standing) -> Parti
     In the same value everybody leaves the ISR who is fenced or whose data is another life's.
     """
     leader = standing.replica(broker, partition.durability)
-    assert leader in partition.isr or leader in partition.elr, (partition, broker)
+    members = (*partition.isr, *partition.elr)
+    assert leader in members or leader.damaged() in members, (partition, broker)
     isr = [each for each in partition.isr if _remains(each, partition, standing)]
     if leader not in isr:
         isr.append(leader)
@@ -124,6 +137,29 @@ def with_min_isr(partition: PartitionValue, min_isr: int) -> PartitionValue:
     return dataclasses.replace(
         partition, partition_epoch=partition.partition_epoch + 1, min_isr=min_isr, elr=()
     )
+
+
+def with_class(
+    partition: PartitionValue, standing: Standing, *, fsync: bool
+) -> PartitionValue | None:
+    """Return a partition whose appends count by the other class; None where nothing is to be done now.
+
+    It begins a new leader epoch under the same leader, for a replica counts as the value said when it
+    took up the epoch. To become durable is not done with that: the leader says when everything that
+    counted is on the disks. Who has everything on its disk is kept as a life that a crash ends, and
+    whoever is eligible while too few are in sync would lose that by a crash of long ago: so that waits.
+    """
+    relaxed = partition.durability is Durability.RELAXED
+    if relaxed is not fsync or not standing.stays(partition.leader):
+        return None
+    durability = Durability.SYNCING if fsync else Durability.RELAXED
+    changed = dataclasses.replace(partition, durability=durability)
+    if partition.durability is Durability.FSYNC:
+        if len(partition.isr) < partition.min_isr:
+            return None
+        isr = tuple(standing.replica(each.broker, durability) for each in partition.isr)
+        changed = dataclasses.replace(changed, isr=isr)
+    return elected(changed, partition.leader, standing)
 
 
 def _remains(replica: Replica, partition: PartitionValue, standing: Standing) -> bool:

@@ -36,9 +36,16 @@ class Id(bytes):
 
 
 class Durability(enum.Enum):
-    """When a replica counts an append: once synced, or once written."""
+    """When a replica counts an append: once synced, or once written.
+
+    Transitions: fsync -> relaxed -> syncing -> fsync | relaxed. Those to relaxed and to syncing take a new
+    leader epoch, for a replica counts as the value said when it took up the epoch.
+    """
 
     FSYNC = "fsync"
+    # On its way to `fsync`: an append counts once synced, and what counted before may not be, so the
+    # replicas in sync are still those lives that end with any crash.
+    SYNCING = "syncing"
     RELAXED = "relaxed"
 
 
@@ -58,7 +65,7 @@ class Incarnations:
         match durability:
             case Durability.FSYNC:
                 return self.fsync
-            case Durability.RELAXED:
+            case Durability.RELAXED | Durability.SYNCING:
                 return self.relaxed
 
 
@@ -68,6 +75,14 @@ class Replica:
 
     broker: int
     incarnation: Id
+
+    def damaged(self) -> Replica:
+        """Return a life that nobody has, as this one stands in an ISR when its own data is damaged.
+
+        Where nobody else has all data it is left as the only one in sync: then nobody leads, and what it
+        was can still be told, for the same is done to it once more.
+        """
+        return Replica(self.broker, Id(bytes(each ^ 0xFF for each in self.incarnation)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

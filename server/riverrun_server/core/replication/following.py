@@ -146,10 +146,11 @@ class Following:
         return target
 
     def restart(self, message: Restart) -> bool:
-        """Return whether to throw the log away: it ends before the leader's begins."""
+        """Return whether to throw the log away: it ends before the leader's begins, or has no record."""
         if self.state in (FollowingState.TRUNCATING, FollowingState.STOPPED):
             return False
-        if self._machine.log_end > message.log_start:
+        has_some = self._agreed or self.last_epoch is not None
+        if self._machine.log_end > message.log_start and has_some:
             return False  # said to a log that has grown since
         self.state = FollowingState.TRUNCATING
         return True

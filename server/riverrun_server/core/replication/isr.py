@@ -12,14 +12,14 @@ import dataclasses
 from collections.abc import Collection
 
 from riverrun_server.core.cluster.eligible import eligible
-from riverrun_server.core.cluster.values import PartitionValue, Replica
+from riverrun_server.core.cluster.values import Durability, PartitionValue, Replica
 
 
 class InSyncSet:
     """The replicas in sync of one partition in one leader epoch, as its leader counts them.
 
     Transitions:
-        settled -> pending: `join`, `leave`
+        settled -> pending: `join`, `leave`, `become_durable`
         pending -> settled: `seen`, `not_applied`
         pending -> in doubt: `unknown`
         in doubt -> settled: `seen`, and nothing else
@@ -82,6 +82,25 @@ class InSyncSet:
             return None
         return self._plan(isr, unfit)
 
+    def become_durable(self, lives: Collection[Replica]) -> PartitionValue | None:
+        """Plan that the same replicas are kept as lives that outlast a crash; None where that must wait.
+
+        Args:
+            lives: of the members, as they count for that class.
+        """
+        value = self.committed
+        assert {each.broker for each in lives} == {each.broker for each in value.isr}, lives
+        if self.pending is not None or value.durability is not Durability.SYNCING:
+            return None
+        self.pending = dataclasses.replace(
+            value,
+            isr=tuple(lives),
+            elr=(),
+            durability=Durability.FSYNC,
+            partition_epoch=value.partition_epoch + 1,
+        )
+        return self.pending
+
     def settle(self) -> PartitionValue | None:
         """Return a change of nothing but the partition epoch, where the last outcome is in doubt.
 
@@ -119,18 +138,34 @@ class InSyncSet:
         return self.pending
 
 
-def without_leader(value: PartitionValue, me: int) -> PartitionValue | None:
+def without_leader(
+    value: PartitionValue, me: int, *, is_whole: bool = False
+) -> PartitionValue | None:
     """Return a partition as its leader leaves it whose own data cannot be trusted any more.
 
     It stays named, for only the controller names another; out of the replicas in sync it is no leader
     to that, which elects one of those that remain. Where nobody else is in sync those are that have
-    everything all the same: nothing was committed since they left (KIP-966). None where nobody has.
+    everything all the same: nothing was committed since they left (KIP-966). Where nobody has, a life
+    remains that is nobody's, so that the partition counts as offline.
+
+    Args:
+        value: of the partition.
+        me: the leader.
+        is_whole: its data can be trusted, and it cannot lead; it stays eligible, and where nobody else
+            could lead it is not left.
+
+    Returns:
+        The value to be written, or None where nothing is to be done.
     """
     remain = tuple(each for each in value.isr if each.broker != me)
     isr = remain or tuple(each for each in value.elr if each.broker != me)
-    if not isr or len(remain) == len(value.isr):
+    if len(remain) == len(value.isr):
         return None
-    stayed, left = eligible(value, isr, lambda each: each.broker != me)
+    if not isr:
+        if is_whole:
+            return None
+        isr = tuple(each.damaged() for each in value.isr)
+    stayed, left = eligible(value, isr, lambda each: is_whole or each.broker != me)
     return dataclasses.replace(
         value, isr=isr, elr=(*stayed, *left), partition_epoch=value.partition_epoch + 1
     )

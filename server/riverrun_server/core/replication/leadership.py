@@ -10,10 +10,11 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator, Mapping
 
-from riverrun_server.core.cluster.values import Replica
+from riverrun_server.core.cluster.values import PartitionValue, Replica
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.log.epochs import EpochMap
 from riverrun_server.core.log.partition import PartitionMachine
+from riverrun_server.core.replication.becoming_durable import becoming_durable
 from riverrun_server.core.replication.feeding import Feeds
 from riverrun_server.core.replication.isr import InSyncSet
 from riverrun_server.core.replication.messages import Acked, Diverged, Follow
@@ -25,7 +26,7 @@ class Handshake(enum.Enum):
     """What a follower's question leads to, beside an answer where logs part."""
 
     FEED = "its log is a prefix of the leader's"
-    RESTART = "its log ends before the leader's begins"
+    RESTART = "its log ends before the leader's begins, or has no record and is of another history"
     IGNORE = "a later process of the same broker has asked"
 
 
@@ -126,7 +127,8 @@ class Leadership:
 
         The lease says so until its deadline. After that everybody who could have been elected must
         have confirmed this epoch within one time to live, counted from when it was asked: who
-        accepted a later epoch confirms this one no more.
+        accepted a later epoch confirms this one no more. As a process: what an earlier one of a broker
+        said is nothing that the later one is held to.
         """
         if self.deposed:
             return False
@@ -137,10 +139,11 @@ class Leadership:
             others.update(self.insync.committed.replicas)
         others.discard(self._me)
         for broker in others:
-            confirmed = self.followers.confirmed_at(broker)
+            confirmed = self._confirmed_at(broker)
             if confirmed is None or now - confirmed > self._terms.ttl_s:
                 return False
-        return True
+        # With a loss, a later process of this very broker could be elected, and nobody can deny that.
+        return bool(others) or not self.unclean_allowed
 
     def latest_offset(self, now: float) -> int:
         """Return the high watermark as the partition's latest offset (KIP-207).
@@ -159,10 +162,27 @@ class Leadership:
             )
         return committed
 
+    def seen(self, value: PartitionValue, revision: int) -> None:
+        """Take the value that stands at a revision, which this leader may not have written.
+
+        Whoever could not be elected may have thrown its data away, and says so by nothing but a value
+        that it wrote: what it had on its disk counts again once it has said so in answer to a later probe.
+        """
+        if self.insync.seen(value, revision):
+            may_lead = {each.broker for each in self.insync.electable}
+            for broker in set(self.followers).difference(may_lead):
+                self.followers.doubt(broker)
+
     # What followers say.
 
     def followed(
-        self, broker: int, broker_epoch: int, message: Follow, first_base: int
+        self,
+        broker: int,
+        broker_epoch: int,
+        message: Follow,
+        first_base: int,
+        *,
+        in_batch: bool = False,
     ) -> Diverged | Handshake:
         """Answer a follower that asks to be fed.
 
@@ -171,6 +191,7 @@ class Leadership:
             broker_epoch: its process.
             message: what it says of its log.
             first_base: where the first batch of this log begins; the log start may lie inside it.
+            in_batch: its log ends in the midst of a batch of this one, so what it had there was lost.
         """
         progress = self.followers.heard(broker, broker_epoch)
         if progress is None:
@@ -181,8 +202,11 @@ class Leadership:
         mine = self._epochs.epoch_at(end - 1)
         if end < first_base or (end == first_base and mine is None and last is not None):
             return Handshake.RESTART
+        if last is None and in_batch:
+            return Handshake.RESTART
         # A follower without an epoch has nothing below its log end but what was deleted.
         if end <= self._machine.log_end and (last is None or last == mine):
+            progress.asked_from = end
             self.feeds.begin(broker, end)
             return Handshake.FEED
         upto = self.leader_epoch if last is None else last
@@ -212,6 +236,12 @@ class Leadership:
         registration = self.registered.get(broker)
         progress = self.followers.of(broker, registration.broker_epoch) if registration else None
         return (progress.durable_end if progress else None) or self._machine.log_start
+
+    def log_end_of(self, broker: int) -> int:
+        """Return how far a follower is known to have come in this epoch."""
+        registration = self.registered.get(broker)
+        progress = self.followers.of(broker, registration.broker_epoch) if registration else None
+        return max(progress.asked_from if progress else 0, self.durable_end_of(broker))
 
     def depose(self) -> None:
         """Learn that a newer leader epoch has been accepted somewhere."""
@@ -256,8 +286,13 @@ class Leadership:
         self.feeds.owe()
         return True
 
-    def change(self, now: float) -> Change | None:
-        """Return a change of the replicas in sync to ask for; it is pending from here on."""
+    def change(self, now: float, *, is_begun: bool = True) -> Change | None:
+        """Return a change of the replicas in sync to ask for; it is pending from here on.
+
+        Args:
+            now: in seconds.
+            is_begun: this epoch's beginning, and so all that was written before, is on the disk.
+        """
         insync = self.insync
         if self.deposed:
             return None
@@ -269,9 +304,10 @@ class Leadership:
         if (value := insync.leave(self._behind(now), self._unfit())) is not None:
             return Change(value, insync.revision)
         for broker, registration in self._joining(now):
-            if (value := insync.join(registration.replica)) is not None:
+            life = registration.life(insync.committed.durability)
+            if (value := insync.join(life)) is not None:
                 return Change(value, insync.revision, ((broker, registration.mod_revision),))
-        return None
+        return self._becoming_durable() if is_begun else None
 
     # How.
 
@@ -287,10 +323,20 @@ class Leadership:
         unfit = set()
         for replica in self.insync.electable:
             registration, progress = self.registered.get(replica.broker), self._counted(replica)
-            over = registration is not None and registration.replica != replica
+            over = registration is not None and not registration.is_life(replica)
             if replica.broker != self._me and (over or (progress and progress.offline)):
                 unfit.add(replica)
         return unfit
+
+    def _becoming_durable(self) -> Change | None:
+        needed = max(self._machine.high_watermark, self.epoch_start)
+        return becoming_durable(self.insync, self.registered, self._held, needed)
+
+    def _held(self, replica: Replica) -> int | None:
+        if replica.broker == self._me:
+            return self._machine.durable_end
+        progress = self._counted(replica)
+        return progress.durable_end if progress else None
 
     def _behind(self, now: float) -> set[Replica]:
         """Return members that have not had everything for too long."""
@@ -329,10 +375,16 @@ class Leadership:
             ):
                 yield broker, registration
 
+    def _confirmed_at(self, broker: int) -> float | None:
+        """Return when the newest probe was sent that the registered process of a broker confirmed."""
+        registration = self.registered.get(broker)
+        progress = self.followers.of(broker, registration.broker_epoch) if registration else None
+        return progress.confirmed_at if progress else None
+
     def _counted(self, replica: Replica) -> Progress | None:
         """Return what is known of the process that is this life of the broker's data, and no other."""
         registration = self.registered.get(replica.broker)
-        if registration is None or registration.replica != replica:
+        if registration is None or not registration.is_life(replica):
             return None
         return self.followers.of(replica.broker, registration.broker_epoch)
 

@@ -62,7 +62,7 @@ class Diverged:
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """Leader to follower: your log ends before mine begins; throw it away and begin where mine does.
+    """Leader to follower: your log ends before mine begins, or has no record; begin where mine does.
 
     Attributes:
         partition: of what.

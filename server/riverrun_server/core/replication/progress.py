@@ -53,6 +53,8 @@ class Progress:
         durable_end: everything below it is on its disk; None until it said so in this leader epoch.
         confirmed_at: when the newest probe that it confirmed was sent, in seconds.
         offline: it said that it cannot serve the partition.
+        asked_from: where its log ended when it last asked and had a prefix of the leader's.
+        doubted_at: what it has on its disk counts where it answers a later probe than this one.
     """
 
     broker_epoch: int
@@ -61,6 +63,8 @@ class Progress:
     durable_end: int | None = None
     confirmed_at: float | None = None
     offline: bool = False
+    asked_from: int = 0
+    doubted_at: int = -1
 
 
 class Followers:
@@ -107,16 +111,23 @@ class Followers:
             now: in seconds.
         """
         progress.acked_at = now
+        moment = self.probes.find(probe)
+        if moment is not None and (
+            progress.confirmed_at is None or progress.confirmed_at < moment.at
+        ):
+            progress.confirmed_at = moment.at
+        if probe <= progress.doubted_at:
+            return
         end = progress.durable_end = max(progress.durable_end or 0, durable_end)
         if end >= log_end:
             progress.caught_up_at = now
-        moment = self.probes.find(probe)
-        if moment is None:
-            return
-        if progress.confirmed_at is None or progress.confirmed_at < moment.at:
-            progress.confirmed_at = moment.at
-        if end >= moment.log_end:
+        if moment is not None and end >= moment.log_end:
             progress.caught_up_at = max(progress.caught_up_at, moment.at)
+
+    def doubt(self, broker: int) -> None:
+        """Count nothing that a broker has said so far of its disk, nor what is still under way."""
+        found = self._known[broker]
+        found.durable_end, found.doubted_at = None, self.probes.newest
 
     def forget(self, broker: int) -> None:
         """Know nothing of a broker any more: it holds no replica."""
@@ -126,11 +137,6 @@ class Followers:
         """Return when a broker last had everything that the leader had."""
         found = self._known.get(broker)
         return self._since if found is None else found.caught_up_at
-
-    def confirmed_at(self, broker: int) -> float | None:
-        """Return when the newest probe that a broker confirmed in this epoch was sent."""
-        found = self._known.get(broker)
-        return None if found is None else found.confirmed_at
 
     def forgive(self, seconds: float, now: float) -> None:
         """Count no time in which the leader itself did not run: nobody could be heard then."""

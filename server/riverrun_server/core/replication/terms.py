@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from riverrun_server.core.cluster.values import PartitionValue, Replica
+from riverrun_server.core.cluster.values import Durability, PartitionValue, Replica
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +16,10 @@ class Terms:
         ttl_s: for how long a confirmed probe says that nobody else leads.
         probe_s: between two probes.
         retry_s: before a question that was not answered is asked again.
+        begin_s: for how long a leader may fail to begin its epoch, its disk being full or behind, before
+            it asks that another leads.
+        refetch_s: after a replica has thrown away damaged data, before it does so again; doubled
+            with each time.
         max_push_bytes: of the batches in one push, unless a single one is larger.
         max_under_way_bytes: that one follower of one partition may leave unacknowledged.
         max_window_bytes: that one broker may leave unacknowledged of all partitions together.
@@ -25,6 +29,8 @@ class Terms:
     ttl_s: float = 3.0
     probe_s: float = 1.0
     retry_s: float = 1.0
+    begin_s: float = 10.0
+    refetch_s: float = 10.0
     max_push_bytes: int = 1 << 20
     max_under_way_bytes: int = 8 << 20
     max_window_bytes: int = 32 << 20
@@ -40,6 +46,8 @@ class Registered:
         mod_revision: at which the registration was written.
         fenced: the controller does not count on it.
         draining: it is about to go.
+        synced: the life of its data that counts where only what is synced does; None where that is not
+            told apart from `replica`.
     """
 
     broker_epoch: int
@@ -47,18 +55,28 @@ class Registered:
     mod_revision: int
     fenced: bool = False
     draining: bool = False
+    synced: Replica | None = None
+
+    def is_life(self, replica: Replica) -> bool:
+        """Return whether a replica is a life of the data that this process has, of any class."""
+        return replica in (self.replica, self.synced)
+
+    def life(self, durability: Durability) -> Replica:
+        """Return the life of its data that counts for a partition whose value has just become another."""
+        return self.synced or self.replica if durability is Durability.FSYNC else self.replica
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A change of the partition's value that its leader asks for.
+    """A change of the partition's value that a replica asks for.
 
     Attributes:
         value: the next one; it is to be compared with the revision of the one before.
         mod_revision: of that.
-        joining: registrations that have to stand as they do, (broker id, mod revision) each.
+        guards: registrations that have to stand as they do, (broker id, mod revision) each: of who
+            joins, or of who leads.
     """
 
     value: PartitionValue
     mod_revision: int
-    joining: tuple[tuple[int, int], ...] = ()
+    guards: tuple[tuple[int, int], ...] = ()

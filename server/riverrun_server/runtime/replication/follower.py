@@ -11,7 +11,7 @@ from riverrun_server.core.replication.following import Following, FollowingState
 from riverrun_server.core.replication.messages import Diverged, Message, Push, Refused, Restart
 from riverrun_server.ports.log import CorruptData, StorageFull, StorageStalled
 from riverrun_server.runtime.replication.outbox import Outbox
-from riverrun_server.runtime.replication.replica_log import ReplicaLog
+from riverrun_server.runtime.replication.replica_log import Contradiction, ReplicaLog
 
 
 class FollowerRole:
@@ -73,6 +73,7 @@ class FollowerRole:
 
         Raises:
             CorruptData: this log cannot be trusted.
+            Contradiction: it is whole, and the leader's is another one.
             StorageError: nothing was written, the leader is asked again later.
         """
         if (sender, sender_epoch) != self.leader:
@@ -85,7 +86,7 @@ class FollowerRole:
             self.core.pause(now)
             raise
         if self.core.state is FollowingState.STOPPED:
-            raise CorruptData(self.core.why_stopped)
+            raise Contradiction(self.core.why_stopped)
 
     def synced(self, probe: int) -> None:
         """Acknowledge what a sync has proved; `probe` is the newest that had come before it began."""

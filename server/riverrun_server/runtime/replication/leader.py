@@ -9,7 +9,14 @@ from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.replication.feeding import Feeds
 from riverrun_server.core.replication.isr import InSyncSet
 from riverrun_server.core.replication.leadership import Handshake, Leadership
-from riverrun_server.core.replication.messages import Acked, Follow, Message, Push
+from riverrun_server.core.replication.messages import (
+    Acked,
+    Diverged,
+    Follow,
+    Message,
+    Push,
+    Refused,
+)
 from riverrun_server.core.replication.terms import Terms
 from riverrun_server.ports.partitions import Acks, Append
 from riverrun_server.runtime.replication.outbox import Outbox, Outcome, Proposal
@@ -57,7 +64,7 @@ class LeaderRole:
         """Begin the leader epoch that a partition's value names.
 
         Raises:
-            CorruptData: the log knows that epoch already, or a later one.
+            Contradiction: the log knows that epoch already, or a later one.
             StorageError: nothing was written.
         """
         value, epoch_start = insync.committed, log.machine.log_end
@@ -88,7 +95,7 @@ class LeaderRole:
         """Take what a follower says."""
         match message:
             case Follow():
-                answer = self.core.followed(sender, sender_epoch, message, self._log.first_base)
+                answer = self._followed(sender, sender_epoch, message)
                 if answer is Handshake.RESTART:
                     self._restart(sender)
                 elif not isinstance(answer, Handshake):
@@ -100,17 +107,22 @@ class LeaderRole:
                 return
         self._hungry()
 
-    def verify(self, broker: int) -> None:
-        """Look at what a follower could not read: a bounded piece from where it is.
+    def refused(self, sender: int, sender_epoch: int, message: Refused, now: float) -> None:
+        """Learn that a follower did not take what was said to it.
 
         Raises:
-            CorruptData: this log is damaged there.
+            CorruptData: this log is damaged where the follower is; a bounded piece was looked at.
         """
-        self._log.log.scan(self.core.durable_end_of(broker), _VERIFIED_BYTES)
-
-    def depose(self) -> None:
-        """Learn that a newer leader epoch has been accepted somewhere."""
-        self.core.depose()
+        if message.leader_epoch > self.core.leader_epoch:
+            if message.reason is Reason.FENCED_LEADER_EPOCH:
+                self.core.depose()
+        elif message.leader_epoch < self.core.leader_epoch:
+            return
+        elif message.reason is Reason.PARTITION_OFFLINE:
+            self.core.went_offline(sender, sender_epoch)
+            self.reconsider(now)
+        elif message.reason is Reason.CORRUPT_DATA:
+            self._log.log.scan(self.core.log_end_of(sender), _VERIFIED_BYTES)
 
     def disconnected(self, broker: int) -> None:
         """Send a follower nothing more until it asks on a new stream."""
@@ -138,7 +150,7 @@ class LeaderRole:
         """Probe the followers, and ask for a change of the replicas in sync where one is due."""
         if not self.core.tick(now):
             return
-        change = self.core.change(now)
+        change = self.core.change(now, is_begun=self._log.has_accepted_durably)
         if change is not None:
             self._outbox.propose(self._log.partition, change)
         self.reconsider(now)
@@ -171,6 +183,13 @@ class LeaderRole:
                 "or lost",
             )
         )
+
+    def _followed(self, sender: int, sender_epoch: int, message: Follow) -> Diverged | Handshake:
+        log, end = self._log, message.log_end
+        in_batch = False
+        if message.last_epoch is None and log.first_base < end < log.machine.log_end:
+            in_batch = log.read(end, log.machine.log_end, 1)[0].base_offset < end
+        return self.core.followed(sender, sender_epoch, message, log.first_base, in_batch=in_batch)
 
     def _portion(self, broker: int) -> tuple[int, int] | None:
         portion = self.core.feeds.next_portion(broker, self._log.machine.log_end)

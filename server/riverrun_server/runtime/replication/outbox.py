@@ -41,7 +41,7 @@ class Proposal:
         """The transaction: each replica that joins must be registered as it was when it was judged."""
         topic_id, number = self.partition
         key = keys.partition(Id(topic_id), number)
-        guards = (Guard(keys.broker(broker), at) for broker, at in self.change.joining)
+        guards = (Guard(keys.broker(broker), at) for broker, at in self.change.guards)
         return Step((Write(key, self.change.value, self.change.mod_revision), *guards))
 
 

@@ -17,7 +17,8 @@ from riverrun_server.core.cluster.values import PartitionValue
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.log.batch import PartitionId, StoredBatch
 from riverrun_server.core.replication.feeding import Feeds, Windows
-from riverrun_server.core.replication.isr import InSyncSet, without_leader
+from riverrun_server.core.replication.giving_way import GivingWay
+from riverrun_server.core.replication.isr import InSyncSet
 from riverrun_server.core.replication.leadership import Leadership
 from riverrun_server.core.replication.messages import Message, Refused
 from riverrun_server.core.replication.terms import Change, Registered, Terms
@@ -27,10 +28,12 @@ from riverrun_server.runtime.replication.follower import FollowerRole
 from riverrun_server.runtime.replication.leader import LeaderRole
 from riverrun_server.runtime.replication.outbox import Outbox, Outcome, Proposal
 from riverrun_server.runtime.replication.replica_log import (
+    Contradiction,
     ReplicaLog,
     ReplicaServices,
     SyncPoint,
 )
+from riverrun_server.runtime.replication.stopped import Stopped, not_served
 
 # Between two looks for producers that have been silent for long; that costs next to nothing.
 _EXPIRE_S: Final = 300.0
@@ -40,7 +43,8 @@ class Replica:
     """One replica.
 
     Transitions of its role: none -> leader | follower -> ... with every newer leader epoch of the
-    partition's value; any -> stopped (`stop`, its data cannot be trusted), for good.
+    partition's value; any -> stopped (`stop`, its data cannot be trusted), for good, or where the data
+    is damaged and another has it -> follower, with a log that begins anew (core.replication.refetching).
 
     Args:
         partition: of what.
@@ -67,12 +71,12 @@ class Replica:
     ) -> None:
         self.partition = partition
         self.name = str(partition)
-        self.why_stopped: str | None = None
+        self.stopped = Stopped(partition, me, broker_epoch, outbox, terms)
+        self._giving_way = GivingWay(me, broker_epoch, terms)
         self.log = ReplicaLog(partition, services, lambda: outbox.touch(partition))
         self.leader: LeaderRole | None = None
         self.follower: FollowerRole | None = None
         self._me = me
-        self._broker_epoch = broker_epoch
         self._services = services
         self._terms = terms
         self._outbox = outbox
@@ -83,18 +87,19 @@ class Replica:
         self._allows_loss = False
         self._lease_deadline = float("-inf")
         self._has_begun = False
-        self._expire_at = self._resign_at = 0.0
+        self._expire_at = 0.0
 
     def recover(self) -> None:
         """Bring back what memory must know; damage stops the replica. Blocks."""
         try:
-            damage = self.log.log.damage
-            if damage is None:
-                self.log.recover()
+            self.log.recover()
         except CorruptData as found:
-            damage = str(found)
-        if damage is not None:
-            self.stop(damage)
+            self.stop(str(found))
+
+    @property
+    def why_stopped(self) -> str | None:
+        """Why nothing is served here to anybody; None where that is not so."""
+        return self.stopped.why
 
     @property
     def leader_epoch(self) -> int:
@@ -131,16 +136,25 @@ class Replica:
         if revision > self._revision:
             before, self._value, self._revision = self._value, value, revision
             if before is None or before.leader_epoch != value.leader_epoch:
+                self.stopped.refetching.hurry()
                 self._begin(now)
             elif self._me not in value.replicas:
                 self._end()
             elif self.leader is not None:
-                self.leader.core.insync.seen(value, revision)
+                self.leader.core.seen(value, revision)
             elif self.follower is None:
                 self._begin(now)
         if self.leader is not None:
             self._inform(self.leader.core)
             self.leader.reconsider(now)
+
+    @property
+    def follows(self) -> int | None:
+        """The broker to which this replica needs a stream: who leads, as far as it is another one."""
+        value = self._value
+        if value is None or self._me == value.leader or self._me not in value.replicas:
+            return None
+        return value.leader
 
     def lease(self, deadline: float) -> None:
         """Learn until when this broker's session with the metadata store is known to hold."""
@@ -154,6 +168,8 @@ class Replica:
         """Learn what became of a change that was asked for; `revision` where it was written."""
         if self.leader is not None:
             self.leader.outcome(proposal, outcome, revision, now)
+        elif outcome is Outcome.APPLIED:
+            self.stopped.refetching.settled(proposal.change.value)
 
     # What other brokers say.
 
@@ -166,13 +182,14 @@ class Replica:
         elif message.leader_epoch > self.leader_epoch or not self._has_begun:
             self._refuse(sender, Reason.UNKNOWN_LEADER_EPOCH)
         elif self.why_stopped is not None:
-            self._refuse(sender, Reason.PARTITION_OFFLINE)
-        elif self.leader is not None:
+            value = self._value
+            if value and self.stopped.is_answered(value, sender, sender_epoch, message):
+                self._begin_anew(value.leader_epoch, now)
+            else:
+                self.stopped.tell(sender, self.leader_epoch)
+        elif (role := self.leader or self.follower) is not None:
             with self._trusting():
-                self.leader.receive(sender, sender_epoch, message, now)
-        elif self.follower is not None:
-            with self._trusting():
-                self.follower.receive(sender, sender_epoch, message, now)
+                role.receive(sender, sender_epoch, message, now)
         else:
             self._refuse(sender, Reason.NOT_LEADER)
 
@@ -180,6 +197,9 @@ class Replica:
         """Ask anew on a new stream to a broker, if that leads here."""
         if self.follower is not None and self.follower.leader[0] == broker:
             self.follower.ask(now)
+        elif self.why_stopped is not None and self.follows == broker:
+            self.stopped.refetching.hurry()
+            self._while_stopped(now)
 
     def disconnected(self, broker: int) -> None:
         """Learn that the stream of a follower has ended: what was on its way may be lost."""
@@ -245,8 +265,9 @@ class Replica:
         """Do what is due: several times a second, evenly."""
         if not self._has_begun and self._value is not None:
             self._begin(now)
+            self._give_way(self._value, now)
         if self.why_stopped is not None:
-            self._resign(now)
+            self._while_stopped(now)
             return
         if now >= self._expire_at:
             self._expire_at = now + _EXPIRE_S
@@ -254,10 +275,8 @@ class Replica:
         with self._trusting():
             self.log.trim()
         with self._trusting():
-            if self.leader is not None:
-                self.leader.tick(now)
-            elif self.follower is not None:
-                self.follower.tick(now)
+            if (role := self.leader or self.follower) is not None:
+                role.tick(now)
 
     def feed(self) -> None:
         """Put into the outbox what followers lack."""
@@ -265,25 +284,36 @@ class Replica:
             if self.leader is not None:
                 self.leader.feed()
 
-    def stop(self, why: str) -> None:
-        """Serve nothing any more, for what is stored cannot be trusted; nothing is deleted."""
-        self.why_stopped = why
-        if self.follower is not None:
-            self.follower.core.stop(why)
-            self._refuse(self.follower.leader[0], Reason.PARTITION_OFFLINE)
-        self._end()
+    def stop(self, why: str, *, damaged: bool = True) -> None:
+        """Serve nothing any more, for what is stored cannot be trusted.
 
-    def _resign(self, now: float) -> None:
-        """Ask to be out of sync where this replica is to lead and cannot: then another is elected."""
-        value = self._value
-        if value is None or now < self._resign_at:
+        Nothing is deleted here. What is damaged is, later, once a leader has it; what is whole and
+        contradicts what the leader has is kept, for nobody knows who is right.
+        """
+        if self.why_stopped is not None:
             return
-        if (value.leader, value.leader_broker_epoch) != (self._me, self._broker_epoch):
-            return
-        resigned = without_leader(value, self._me)
-        if resigned is not None:
-            self._resign_at = now + self._terms.retry_s
-            self._outbox.propose(self.partition, Change(resigned, self._revision))
+        self._end()
+        self.stopped.begin(why, damaged=damaged)
+        self._services.stopped(self.partition, why)
+        if self.follows is not None:
+            self.stopped.tell(self.follows, self.leader_epoch)
+
+    def retire(self, why: str) -> None:
+        """Serve nothing any more, without a word to anybody: nothing is wrong."""
+        self._end()
+        self.stopped.begin(why, damaged=False)
+
+    def _while_stopped(self, now: float) -> None:
+        if self._value is not None:
+            self.stopped.act(self._value, self._revision, self._registered, now)
+
+    def _begin_anew(self, leader_epoch: int, now: float) -> None:
+        """Throw the damaged log away, and follow."""
+        with self._trusting():
+            self.log.throw_away(leader_epoch)
+            self.stopped.end(now)
+            self._services.began_anew(self.partition, self.stopped.refetching.rounds)
+            self._begin(now)
 
     # Roles.
 
@@ -294,11 +324,10 @@ class Replica:
         assert value is not None
         if value.leader_epoch < self.log.machine.state.accepted_epoch:
             return  # older than what was accepted here: a newer value is on its way
-        leads = (value.leader, value.leader_broker_epoch) == (self._me, self._broker_epoch)
+        leads = self._giving_way.is_to_lead(value)
         follows = value.leader != self._me and self._me in value.replicas
         if self.why_stopped is not None:
-            if follows:
-                self._refuse(value.leader, Reason.PARTITION_OFFLINE)
+            self._while_stopped(now)
         elif leads or follows:
             self._has_begun = False
             with self._trusting():
@@ -311,6 +340,12 @@ class Replica:
                 self._has_begun = True
             return
         self._has_begun = True
+
+    def _give_way(self, value: PartitionValue, now: float) -> None:
+        if self._has_begun or self.why_stopped is not None:
+            return
+        if (left := self._giving_way.failed(value, now)) is not None:
+            self._outbox.propose(self.partition, Change(left, self._revision))
 
     def _lead(self, value: PartitionValue, now: float) -> None:
         insync = InSyncSet(self._me, value, self._revision)
@@ -338,45 +373,25 @@ class Replica:
     # Refusing.
 
     def _refused(self, sender: int, sender_epoch: int, message: Refused, now: float) -> None:
-        if self.follower is not None:
-            if message.reason is Reason.UNKNOWN_LEADER_EPOCH:
-                self.follower.core.refused()
-            return  # for the rest it asks again by itself
-        leader = self.leader
-        if leader is None:
-            return
-        if message.leader_epoch > leader.core.leader_epoch:
-            if message.reason is Reason.FENCED_LEADER_EPOCH:
-                leader.depose()
-            return
-        if message.leader_epoch < leader.core.leader_epoch:
-            return
-        if message.reason is Reason.PARTITION_OFFLINE:
-            leader.core.went_offline(sender, sender_epoch)
-            leader.reconsider(now)
-        elif message.reason is Reason.CORRUPT_DATA:
+        if self.leader is not None:
             with self._trusting():
-                leader.verify(sender)
+                self.leader.refused(sender, sender_epoch, message, now)
+        elif self.follower is not None and message.reason is Reason.UNKNOWN_LEADER_EPOCH:
+            self.follower.core.refused()  # for the rest it asks again by itself
 
     def _refuse(self, to: int, reason: Reason) -> None:
         self._outbox.send(to, Refused(self.partition, self.leader_epoch, reason))
 
     def _no_leader(self) -> Refusal:
-        if self.why_stopped is not None:
-            text = f"{self.name} is offline on this broker: {self.why_stopped}"
-            return Refusal(Reason.PARTITION_OFFLINE, text)
-        leader = "none" if self._value is None else f"broker {self._value.leader}"
-        return Refusal(
-            Reason.NOT_LEADER,
-            f"{self.name} is not led by broker {self._me}, the metadata names {leader}; refresh "
-            "the metadata and send to the leader",
-        )
+        return not_served(self.name, self._me, self.why_stopped, self._value)
 
     @contextlib.contextmanager
     def _trusting(self) -> Iterator[None]:
         """Stop at damage; a disk that is behind or full has changed nothing, the next tick goes on."""
         try:
             yield
+        except Contradiction as found:
+            self.stop(str(found), damaged=False)
         except CorruptData as damage:
             self.stop(str(damage))
         except (StorageStalled, StorageFull):

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import structlog
+
 from riverrun_server.core.log.batch import PartitionId, ScannedBatch, StoredBatch
 from riverrun_server.core.log.epochs import EpochEntry, EpochMap
 from riverrun_server.core.log.hot_tail import HotTail, TailBudget
@@ -22,6 +24,24 @@ from riverrun_server.runtime.appender import SNAPSHOT_INTERVAL_BYTES, Appender
 from riverrun_server.runtime.recovery import recover_producers
 from riverrun_server.runtime.replication.cutting import state_below
 from riverrun_server.wire.snapshots import encode_snapshot
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+class Contradiction(CorruptData):
+    """What is stored is whole, and says something else than the leader or the metadata."""
+
+
+def _log_stopped(partition: PartitionId, why: str) -> None:
+    _log.error("replica serves nothing any more", partition=str(partition), why=why)
+
+
+def _log_began_anew(partition: PartitionId, times: int) -> None:
+    _log.warning(
+        "replica has thrown away damaged data and takes the leader's",
+        partition=str(partition),
+        times=times,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +57,8 @@ class ReplicaServices:
         max_producers: how many idempotent producers a partition knows at once.
         producer_retention_ms: after how long a silent one may be forgotten.
         snapshot_interval_bytes: between two snapshots of the producers.
+        stopped: told of a replica that serves nothing any more, and why.
+        began_anew: told of a replica that threw damaged data away, and how often this process did.
     """
 
     store: LogStore
@@ -47,6 +69,8 @@ class ReplicaServices:
     max_producers: int = 5_000
     producer_retention_ms: int = 7 * 86_400_000
     snapshot_interval_bytes: int = SNAPSHOT_INTERVAL_BYTES
+    stopped: Callable[[PartitionId, str], None] = _log_stopped
+    began_anew: Callable[[PartitionId, int], None] = _log_began_anew
 
 
 class SyncPoint(NamedTuple):
@@ -75,7 +99,8 @@ class ReplicaLog:
         self._services = services
         self._touched = touched
         self.log = services.store.open(partition)
-        self.epochs = EpochMap(self.log.epochs())
+        self._damage = self.log.damage
+        self.epochs = EpochMap(self._stored_epochs())
         self.machine = PartitionMachine(
             self.log.state,
             ProducerTable(services.max_producers),
@@ -107,6 +132,8 @@ class ReplicaLog:
         Raises:
             CorruptData: what is stored cannot be trusted.
         """
+        if self._damage is not None:
+            raise CorruptData(self._damage)
         machine, services = self.machine, self._services
         producers = ProducerTable(services.max_producers)
         recover_producers(self.partition, self.log, producers, services.producer_retention_ms)
@@ -114,6 +141,13 @@ class ReplicaLog:
         found = self.log.snapshot()
         ahead = found is not None and found[0] > machine.log_end
         machine.producers_known_to = found[0] if found is not None and ahead else 0
+
+    def _stored_epochs(self) -> list[EpochEntry]:
+        try:
+            return self.log.epochs()
+        except CorruptData as found:
+            self._damage = self._damage or str(found)
+            return []
 
     def expire(self) -> None:
         """Forget the producers that have been silent for long; to be called every few minutes."""
@@ -162,11 +196,11 @@ class ReplicaLog:
         """Lead from the log end on in a new epoch.
 
         Raises:
-            CorruptData: the log knows that epoch already, or a later one.
+            Contradiction: the log knows that epoch already, or a later one.
         """
         machine = self.machine
         if (obstacle := self.epochs.obstacle(leader_epoch)) is not None:
-            raise CorruptData(obstacle)
+            raise Contradiction(obstacle)
         if machine.producers_known_to > machine.log_end:
             self._forget_producers()
         entry = EpochEntry(leader_epoch, machine.log_end)
@@ -242,12 +276,27 @@ class ReplicaLog:
         """Throw the log away and begin where the leader's begins."""
         self._begin_at(message.log_start, message.epochs, message.snapshot)
 
+    def throw_away(self, leader_epoch: int) -> None:
+        """Throw a damaged log away and begin at 0, having accepted a leader epoch.
+
+        What was accepted before may not be readable any more; a newer one than it stands for it.
+        """
+        accepted = max(self.machine.state.accepted_epoch, leader_epoch)
+        state = LogState(accepted_epoch=accepted)
+        self._services.store.renew(self.partition, state)
+        self._damage = None
+        self._begun_at(state, ())
+        self._accept_write = self._writes
+
     def _begin_at(
         self, offset: int, epochs: tuple[EpochEntry, ...], snapshot: tuple[int, bytes] | None
     ) -> None:
         accepted = self.machine.state.accepted_epoch
         state = LogState(offset, offset, offset, accepted_epoch=accepted)
         self.log.restart(state, epochs, snapshot=snapshot)
+        self._begun_at(state, epochs)
+
+    def _begun_at(self, state: LogState, epochs: tuple[EpochEntry, ...]) -> None:
         self.epochs.truncate_from(0)
         for entry in epochs:
             self.epochs.begin(*entry)
@@ -292,9 +341,10 @@ class ReplicaLog:
     def want_trim(self, offset: int) -> None:
         """Delete the records before an offset as soon as that is possible."""
         machine = self.machine
-        if offset <= max(machine.log_start, self._trim_to):
+        if offset <= machine.log_start:
             return
-        self._trim_to = offset
+        self._trim_to = max(self._trim_to, offset)
+        # Asked again when the records have come that the snapshot here speaks of already.
         if self._trim_snapshot is None and machine.producers_known_to <= machine.log_end:
             self._trim_snapshot = self.appender.snapshot()
 

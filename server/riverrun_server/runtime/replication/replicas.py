@@ -119,7 +119,7 @@ class Replicas:
         """Serve a partition no more."""
         replica = self._replicas.pop(partition, None)
         if replica is not None:
-            replica.stop(why)
+            replica.retire(why)
 
     def outcome(
         self, proposal: Proposal, outcome: Outcome, now: float, *, revision: int = 0
@@ -227,12 +227,17 @@ class Replicas:
 def _partitions(
     image: ClusterImage, topic_ids: Iterable[Id] | None
 ) -> Iterator[tuple[TopicValue, PartitionId, Versioned[PartitionValue]]]:
-    """Yield the partitions of some topics or all; not of one that is incomplete or on its way out."""
+    """Yield the partitions of some topics or all; not of one that is incomplete or on its way out.
+
+    Nor a partition that its topic does not show yet: whoever adds it after all begins it anew, with
+    everybody in sync because it is empty.
+    """
     for topic_id in list(image.partitions) if topic_ids is None else topic_ids:
         topic = image.topic_by_id(topic_id)
         if topic is not None:
             for number, value in image.partitions.get(topic_id, {}).items():
-                yield topic.value, PartitionId(topic_id, number), value
+                if number < topic.value.partitions:
+                    yield topic.value, PartitionId(topic_id, number), value
 
 
 def _registered(registration: Versioned[BrokerRegistration], durability: Durability) -> Registered:
@@ -243,4 +248,5 @@ def _registered(registration: Versioned[BrokerRegistration], durability: Durabil
         registration.mod_revision,
         fenced=value.fenced,
         draining=value.draining,
+        synced=Life(value.broker_id, value.incarnations.fsync),
     )

@@ -8,7 +8,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
 
 from riverrun._core.argument_checks import check_timeout
-from riverrun._core.backoff import Backoff
 from riverrun._core.descriptions import ServerInfo
 from riverrun._core.records import CommitMode, From, OffsetReset, PositionReset, TopicPartition
 from riverrun._core.type_parameters import K, V
@@ -21,6 +20,7 @@ from riverrun.errors import ClosedError, Reason
 if TYPE_CHECKING:
     # Imported when the first one is made: `riverrun topic list` needs neither, and waits for it.
     from riverrun._core.partitioner import Partitioner, PartitionerName
+    from riverrun._net.cluster import Cluster
     from riverrun.consumer import Consumer
     from riverrun.consumer_options import ConsumerOptions
     from riverrun.deserializers import Deserializer
@@ -42,7 +42,7 @@ class Client:
 
     Args:
         bootstrap: "host:port", several joined by commas, or a sequence of them; without a port it is
-            7171. Any broker of the cluster will do: each serves every call.
+            7171. Any broker of the cluster will do: it tells where the others are.
         connect_timeout_s: how long to look for a broker that answers.
         request_timeout_s: how long one unary call may take once a broker was found, its retries
             included, and finding a broker again for them.
@@ -67,7 +67,8 @@ class Client:
         )
         # Jitter and where to begin; nothing that has to be unguessable.
         self._uniform = random.Random().random  # noqa: S311
-        self._connections = Connections(config, lambda: Backoff(self._uniform))
+        self._connections = Connections(config, lambda: self._uniform())  # noqa: PLW0108 - tests set it
+        self._cluster: Cluster | None = None
         self._producers: set[Producer[Any, Any]] = set()
         self._consumers: set[Consumer[Any, Any]] = set()
         self._closed = False
@@ -158,7 +159,8 @@ class Client:
             ) as producer:
                 await producer.send("orders", "urgent: 2 apples", key=b"anna")
         """
-        from riverrun._net.produce_engine import ProduceEngine  # noqa: PLC0415 - see the imports
+        from riverrun._net.cluster import Cluster  # noqa: PLC0415 - see the imports
+        from riverrun._net.produce_engine import ProduceEngine  # noqa: PLC0415
         from riverrun._net.produce_settings import checked_config  # noqa: PLC0415
         from riverrun.producer import Producer  # noqa: PLC0415
         from riverrun.serializers import record_serializer  # noqa: PLC0415
@@ -174,7 +176,8 @@ class Client:
             delivery_timeout_s=delivery_timeout_s,
             partitioner=partitioner,
         )
-        engine = ProduceEngine(self._connections, config, self._uniform)
+        self._cluster = self._cluster or Cluster(self._connections, self._uniform)
+        engine = ProduceEngine(self._cluster, config, self._uniform)
         producer: Producer[Any, Any] = Producer(
             engine,
             config,
@@ -295,7 +298,8 @@ class Client:
                 async for record in consumer:
                     print(record.key, record.value)
         """
-        from riverrun._net.group_commits import CommitSettings  # noqa: PLC0415 - see the imports
+        from riverrun._net.cluster import Cluster  # noqa: PLC0415 - see the imports
+        from riverrun._net.group_commits import CommitSettings  # noqa: PLC0415
         from riverrun._net.subscribe_settings import checked_settings  # noqa: PLC0415
         from riverrun.consumer import Consumer  # noqa: PLC0415
         from riverrun.deserializers import record_deserializer  # noqa: PLC0415
@@ -311,8 +315,9 @@ class Client:
             prefetch_bytes=prefetch_bytes,
             on_reset=on_reset,
         )
+        self._cluster = self._cluster or Cluster(self._connections, self._uniform)
         consumer: Consumer[Any, Any] = Consumer(
-            self._connections,
+            self._cluster,
             settings,
             self._uniform,
             self._consumers.discard,

@@ -9,7 +9,6 @@ from types import TracebackType
 from typing import Generic, Self, TypeAlias
 
 from riverrun._core.argument_checks import check_timeout, whole_number
-from riverrun._core.backoff import Backoff
 from riverrun._core.batch_view import BatchView
 from riverrun._core.deserializing import RecordDeserializer
 from riverrun._core.handing_out import HandingOut
@@ -19,7 +18,7 @@ from riverrun._core.reader_statistics import ConsumerStatistics
 from riverrun._core.reading import ReaderMachine
 from riverrun._core.records import Record
 from riverrun._core.type_parameters import K, V
-from riverrun._net.channel import Connections
+from riverrun._net.cluster import Cluster
 from riverrun._net.group_commits import CommitSettings
 from riverrun._net.subscribe_loop import SubscribeLoop
 from riverrun._net.subscribe_settings import SubscribeSettings
@@ -56,7 +55,7 @@ class Consumer(ConsumerCommits, Generic[K, V]):
 
     def __init__(
         self,
-        connections: Connections,
+        cluster: Cluster,
         settings: SubscribeSettings,
         uniform: Callable[[], float],
         released: Callable[[Consumer[K, V]], None],
@@ -71,10 +70,10 @@ class Consumer(ConsumerCommits, Generic[K, V]):
             settings.places,
             ahead=ReadAhead(gated=commits.mode == "at_most_once"),
         )
-        loop = SubscribeLoop(connections, machine, settings, Backoff(uniform))
+        loop = SubscribeLoop(cluster, machine, settings, uniform)
         handing_out: HandingOut[records_pb2.RecordBatch, records_pb2.Record]
         handing_out = HandingOut(machine, _parse, deserializer)
-        super().__init__(connections, settings, commits, machine, loop, handing_out)
+        super().__init__(cluster.connections, settings, commits, machine, loop, handing_out)
         self._released = released
         self._turn_left = _TURN_RECORDS
         self._let_go = asyncio.Event()

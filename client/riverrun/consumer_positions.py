@@ -45,7 +45,7 @@ class ConsumerPositions:
     # Where it stands.
 
     async def assignment(self) -> tuple[TopicPartition, ...]:
-        """Return the partitions being read; waits until the broker has told them.
+        """Return the partitions being read; waits until brokers have told them.
 
         Raises:
             RiverrunError: the consumer cannot go on.
@@ -55,7 +55,7 @@ class ConsumerPositions:
                 print(partition.topic, partition.partition)
         """
         self._begin()
-        while not self._machine.readers:
+        while not self._machine.told:
             self._check_end()
             await self._loop.change()
         return tuple(self._machine.readers)

@@ -121,6 +121,29 @@ class OffsetRange(NamedTuple):
     latest: int
 
 
+class LeaderHint(NamedTuple):
+    """Who leads a partition, as the broker that was asked and does not lead it says.
+
+    Producers and consumers follow hints by themselves.
+
+    Attributes:
+        broker_id: the leader.
+        endpoint: where clients reach it, as host:port.
+        leader_epoch: of its leadership; the higher one of two is true.
+
+    Example:
+        try:
+            await producer.send("orders", b"2 apples")
+        except riverrun.RiverrunError as error:
+            if error.leader is not None:
+                print("led by broker", error.leader.broker_id, "at", error.leader.endpoint)
+    """
+
+    broker_id: int
+    endpoint: str
+    leader_epoch: int
+
+
 class RiverrunError(Exception):
     """Anything that this library raises of itself.
 
@@ -132,6 +155,7 @@ class RiverrunError(Exception):
         available: the offsets that can be read, where the call named one that cannot.
         expected_sequence: what the partition expects next from this producer, if it said so.
         diverging_offset: where the log departs from what the reader saw, if it does.
+        leader: who leads the partition, where the broker that was asked does not and knows who does.
         acknowledged_records: how many records `send_many` had acknowledged before it failed.
         acknowledged_first: how many of those it was given, from the first on and without a gap, it had
             acknowledged then; None where they were for several partitions, or another call failed.
@@ -157,6 +181,7 @@ class RiverrunError(Exception):
         available: OffsetRange | None = None,
         expected_sequence: int | None = None,
         diverging_offset: int | None = None,
+        leader: LeaderHint | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -166,6 +191,7 @@ class RiverrunError(Exception):
         self.available = available
         self.expected_sequence = expected_sequence
         self.diverging_offset = diverging_offset
+        self.leader = leader
         self.acknowledged_records = 0
         self.acknowledged_first: int | None = None
 

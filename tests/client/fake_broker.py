@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
@@ -27,6 +27,9 @@ from tests.client.fake_log import NOW_MS, FakePartition, FakeRefusal
 from tests.client.fake_produce import serve_produce_stream
 from tests.client.fake_subscribe import FakeConsumerService
 from tests.client.faults import Plan
+
+if TYPE_CHECKING:
+    from tests.client.fake_cluster import FakeCluster
 
 OPTIONS = [
     ("grpc.so_reuseport", 0),
@@ -61,10 +64,20 @@ class FakeBroker:
         drains: answers to DrainBroker, in order; the last one stays.
         asked: the requests of those three.
         errors_may_come: until set, a subscription hears of no partition that it cannot begin.
+        cluster: of which it is one of several; None where it is alone.
+        streams_may_begin: until set, a subscription hears nothing at all.
+        hangs: appends are taken and never looked at.
+        swallowed: how many.
     """
 
     def __init__(self, plan: Plan | None = None) -> None:
         self.plan = plan or Plan()
+        self.broker_id = 1
+        self.cluster: FakeCluster | None = None
+        self.hangs = False
+        self.streams_may_begin = asyncio.Event()
+        self.streams_may_begin.set()
+        self.swallowed = 0
         self.topics: dict[str, FakeTopic] = {}
         self.commits: dict[tuple[str, str, int], tuple[int, str]] = {}
         self.calls: list[str] = []
@@ -109,6 +122,13 @@ class FakeBroker:
         if partition >= len(found.partitions):
             raise FakeRefusal("PARTITION_NOT_FOUND", f"{topic} has {len(found.partitions)}")
         return found.partitions[partition]
+
+    def check_leader(
+        self, topic: str, partition: int, do_not_proxy: bool, *, quietly: bool = False
+    ) -> None:
+        """Refuse what is led elsewhere, unless it may be passed on."""
+        if self.cluster is not None:
+            self.cluster.check(self, topic, partition, do_not_proxy, quietly=quietly)
 
     async def notify(self) -> None:
         async with self.changed:
@@ -194,11 +214,18 @@ class FakeMetadataService(metadata_pb2_grpc.MetadataServiceServicer):
             max_produce_timeout=Duration(seconds=60),
         )
         return metadata_pb2.GetServerInfoResponse(
-            version="fake", broker_id=1, cluster_id="c", limits=limits, now_ms=NOW_MS
+            version="fake",
+            broker_id=self._broker.broker_id,
+            cluster_id="c",
+            limits=limits,
+            now_ms=NOW_MS,
         )
 
     async def GetMetadata(self, request, context):  # noqa: N802
         await self._broker.note("GetMetadata", context)
+        if self._broker.cluster is not None:
+            told = self._broker.cluster.told(self._broker, request.topics)
+            return metadata_pb2.GetMetadataResponse(cluster=told)
         cluster = metadata_pb2.ClusterMetadata(cluster_id="c", revision=1, served_by=1)
         cluster.brokers.add(broker_id=1, endpoint="127.0.0.1:1")
         for name in request.topics or self._broker.topics:
@@ -211,6 +238,17 @@ class FakeMetadataService(metadata_pb2_grpc.MetadataServiceServicer):
             for partition in topic.partitions:
                 told.partitions.add(partition=partition.partition, leader=1, replicas=[1])
         return metadata_pb2.GetMetadataResponse(cluster=cluster)
+
+    async def WatchMetadata(self, request, context):  # noqa: N802
+        await self._broker.note("WatchMetadata", context)
+        broker, full, last = self._broker, True, None
+        while True:
+            told = broker.cluster.told(broker, request.topics)
+            if told != last:
+                await context.write(metadata_pb2.WatchMetadataResponse(full=full, cluster=told))
+            full, last = False, told
+            async with broker.changed:
+                await broker.changed.wait()
 
 
 class FakeAdminService(admin_pb2_grpc.AdminServiceServicer):

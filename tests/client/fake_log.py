@@ -27,6 +27,8 @@ class FakeRefusal(Exception):
         retry_after_s: float | None = None,
         expected_sequence: int | None = None,
         available: tuple[int, int] | None = None,
+        leader: tuple[int, str, int] | None = None,
+        diverging_offset: int | None = None,
     ) -> None:
         super().__init__(message or reason)
         self.reason = reason
@@ -36,7 +38,11 @@ class FakeRefusal(Exception):
             outcome=errors.OUTCOME_NOTHING_HAPPENED if known else errors.OUTCOME_UNKNOWN,
             retry_safe=retry_safe,
             expected_sequence=expected_sequence,
+            diverging_offset=diverging_offset,
         )
+        if leader is not None:
+            hint = self.proto.leader
+            hint.broker_id, hint.endpoint, hint.leader_epoch = leader
         if retry_after_s is not None:
             self.proto.retry_after.FromNanoseconds(int(retry_after_s * 1e9))
         if available is not None:
@@ -63,6 +69,7 @@ class FakePartition:
         self.topic_id = topic_id
         self.partition = partition
         self.max_batch_bytes = max_batch_bytes
+        self.leader_epoch = 1
         self.batches: list[RecordBatch] = []
         self.log_start = 0
         self.end = 0
@@ -85,13 +92,28 @@ class FakePartition:
         """Stamp and keep; a gap of so many offsets behind it is as compaction leaves them."""
         batch.base_offset = self.end
         batch.last_offset_delta = batch.record_count - 1 + gap
-        batch.leader_epoch = 1
+        batch.leader_epoch = self.leader_epoch
         batch.append_time_ms = NOW_MS
         batch.partition_max_timestamp_ms = batch.max_timestamp_ms
         batch.format_version = FORMAT_VERSION
         self.sign(batch)
         self.batches.append(batch)
         self.end += batch.last_offset_delta + 1
+
+    def truncate(self, end: int) -> None:
+        """Lose everything from an offset on, which a batch begins with."""
+        self.batches = [batch for batch in self.batches if batch.base_offset < end]
+        self.end = end
+
+    def check_position(self, offset: int, epoch: int) -> None:
+        """Refuse a reader that has read what is not in the log before its position."""
+        known = [batch for batch in self.batches if batch.leader_epoch <= epoch]
+        end = known[-1].base_offset + known[-1].last_offset_delta + 1 if known else 0
+        if offset <= end:
+            return
+        raise FakeRefusal(
+            "LOG_TRUNCATED", f"not what was read before {offset}", diverging_offset=end
+        )
 
     def sign(self, batch: RecordBatch) -> None:
         batch.placement_crc = placement_crc(self.topic_id, self.partition, batch)

@@ -32,6 +32,7 @@ class _Stream:
         self._answers: list[tuple[int, int] | pb.TagResult] = []
         self._ready = asyncio.Event()
         self._ended = False
+        self._do_not_proxy = False
 
     async def run(self) -> None:
         started = pb.ProduceStarted(
@@ -61,6 +62,11 @@ class _Stream:
         """Take appends; return whether the stream ends with a word."""
         while (request := await self._context.read()) is not grpc.aio.EOF:
             if request.HasField("start"):
+                self._do_not_proxy = request.start.do_not_proxy
+                continue
+            if self._broker.hangs:
+                self._broker.swallowed += 1
+                await self._broker.notify()
                 continue
             fault = self._broker.plan.at_append()
             if fault is Fault.DROP_BEFORE:
@@ -87,6 +93,7 @@ class _Stream:
                 raise UNKNOWN
             if isinstance(fault, FakeRefusal):
                 raise fault
+            self._broker.check_leader(append.topic, append.partition, self._do_not_proxy)
             partition = self._broker.find(append.topic, append.topic_id, append.partition)
             appended = partition.append(batch)
             if fault is Fault.UNKNOWN_AFTER:

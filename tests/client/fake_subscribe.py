@@ -135,13 +135,17 @@ class _Subscription:
         self._group = ""
         self._not_begun: list[tuple[_Reading, FakeRefusal]] = []
         self._missing: list[tuple[str, int, FakeRefusal]] = []
+        self._do_not_proxy = False
         self._wake = asyncio.Event()
         self._control: list[pb.SubscribeRequest] = []
 
     async def run(self) -> None:
         first = await self._context.read()
         self._start(first.start)
-        await self._context.write(self._started())
+        started = self._started()
+        await self._broker.notify()
+        await self._broker.streams_may_begin.wait()
+        await self._context.write(started)
         if self._broker.streams_to_leave:
             self._broker.streams_to_leave -= 1
             message = pb.SubscribeResponse()
@@ -168,6 +172,7 @@ class _Subscription:
         broker.subscribe_starts.append(start)
         self._reset = start.offset_reset
         self._group = start.group_id
+        self._do_not_proxy = start.do_not_proxy
         self._stop_at_end = start.stop_at_end
         if start.HasField("initial_credit"):
             self._credit = start.initial_credit.bytes
@@ -202,7 +207,7 @@ class _Subscription:
     def _read(self, place: pb.StartPosition, log: FakePartition, group: str) -> None:
         commit = self._broker.commits.get((group, place.topic, place.partition))
         position = commit[0] if commit else self._resolved(place, log)
-        refusal = log.offline
+        refusal = log.offline or self._unreadable(place, log)
         if refusal is None and self._broker.fail_to_begin:
             refusal = self._broker.fail_to_begin.pop()
         if refusal is not None:
@@ -211,6 +216,16 @@ class _Subscription:
             return
         end = log.end if self._stop_at_end else None
         self._readings[place.topic, place.partition] = _Reading(place.topic, log, position, end)
+
+    def _unreadable(self, place: pb.StartPosition, log: FakePartition) -> FakeRefusal | None:
+        """Return why a place cannot be read here: somebody else leads, or it was truncated."""
+        try:
+            self._broker.check_leader(place.topic, place.partition, self._do_not_proxy)
+            if place.HasField("leader_epoch"):
+                log.check_position(place.offset, place.leader_epoch)
+        except FakeRefusal as refusal:
+            return refusal
+        return None
 
     def _resolved(self, place: pb.StartPosition, log: FakePartition) -> int:
         at = place.WhichOneof("at")
@@ -280,6 +295,7 @@ class _Subscription:
         while True:
             while self._control:
                 await self._obey(self._control.pop(0))
+            await self._fail_what_is_led_elsewhere()
             reading = self._next()
             if reading is not None and not self._broker.silent:
                 await self._send(reading)
@@ -288,6 +304,15 @@ class _Subscription:
                 return
             self._wake.clear()
             await self._wake.wait()
+
+    async def _fail_what_is_led_elsewhere(self) -> None:
+        for reading in [r for r in self._readings.values() if not r.failed]:
+            try:
+                self._broker.check_leader(
+                    reading.topic, reading.log.partition, self._do_not_proxy, quietly=True
+                )
+            except FakeRefusal as refusal:
+                await self._fail(reading, refusal)
 
     def _next(self) -> _Reading | None:
         if self._credit is not None and self._credit <= 0:
@@ -318,7 +343,6 @@ class _Subscription:
             first_offset=reading.position,
             high_watermark=log.end,
             log_start_offset=log.log_start,
-            leader_epoch=1,
         )
         position = reading.position
         for batch in log.batches:
@@ -328,6 +352,7 @@ class _Subscription:
             if len(delivery.batches) == DELIVERY_BATCHES:
                 break
             delivery.batches.append(batch)
+            delivery.leader_epoch = batch.leader_epoch
             delivery.charged_bytes += batch.ByteSize()
             reading.position = next_offset
         delivery.next_offset = reading.position
@@ -378,8 +403,9 @@ class _Subscription:
         elif kind == "seek":
             place = request.seek.position
             reading = self._readings[place.topic, place.partition]
-            if reading.log.offline is not None:
-                await self._fail(reading, reading.log.offline, request.seek.seek_id)
+            refusal = reading.log.offline or self._unreadable(place, reading.log)
+            if refusal is not None:
+                await self._fail(reading, refusal, request.seek.seek_id)
                 return
             reading.position = self._resolved(place, reading.log)
             reading.failed = False

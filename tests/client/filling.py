@@ -29,3 +29,18 @@ def fill(log: FakePartition, count: int, *, batch: int = 5, gap: int = 0) -> Non
         )
         log.store(made, gap=gap)
         count -= some
+
+
+def batch_of(values: list[bytes]) -> RecordBatch:
+    """Return a batch of records with these values, as a producer sends it."""
+    data = RecordSet(
+        records=[Record(value=value, timestamp_ms=FIRST_MS) for value in values]
+    ).SerializeToString()
+    return RecordBatch(
+        records=data,
+        codec=1,
+        records_crc=crc32(data),
+        record_count=len(values),
+        first_timestamp_ms=FIRST_MS,
+        max_timestamp_ms=FIRST_MS,
+    )

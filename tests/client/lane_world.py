@@ -11,7 +11,8 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from riverrun._core.backoff import Backoff, BackoffConfig
-from riverrun._core.dispatch import Dispatcher, StreamLimits
+from riverrun._core.dispatch import Append, Dispatcher, StreamLimits
+from riverrun._core.leader_map import ANY
 from riverrun._core.outgoing import OutgoingBatch, Resolution
 from riverrun._core.records import TopicPartition
 from riverrun._core.sequences import PartitionLane
@@ -44,6 +45,7 @@ class Stream:
     requests: deque[Request] = field(default_factory=deque)
     answers: deque[tuple[int, int | None, RiverrunError | None]] = field(default_factory=deque)
     lanes: dict[TopicPartition, RefusingLane] = field(default_factory=dict)
+    broker_id: int = ANY
 
 
 @dataclass
@@ -163,17 +165,8 @@ class World:
         append = self.dispatcher.next(self.now)
         if append is None:
             return
-        out = append.batch
-        batch = RecordBatch(record_count=out.record_count)
-        if self.idempotent:
-            batch.producer_id = 1
-            batch.producer_epoch, batch.base_sequence = out.epoch, out.base_sequence
-        names = out.receipt.names[out.first_index : out.first_index + out.record_count]
-        request = Request(
-            out.partition, out.tag, append.attempt, batch, tuple(names), names[0] % 17 == 3
-        )
-        self.stream.requests.append(request)
-        waiting = [b for b in self.dispatcher.lane(out.partition).batches() if b.tag]
+        self.stream.requests.append(wire_request(append, idempotent=self.idempotent))
+        waiting = [b for b in self.dispatcher.lane(append.batch.partition).batches() if b.tag]
         assert len(waiting) <= WINDOW, "more wait for their answer than may"
 
     def serve(self) -> None:
@@ -286,6 +279,17 @@ class World:
             assert fate.error.reason not in NEEDLESS, f"given up needlessly: {name}: {fate.error}"
             if fate.error.outcome_known:
                 assert name not in log, f"said to be not written and is: {name}: {fate.error}"
+
+
+def wire_request(append: Append, *, idempotent: bool) -> Request:
+    """Return an append as it goes over the wire."""
+    out = append.batch
+    batch = RecordBatch(record_count=out.record_count)
+    if idempotent:
+        batch.producer_id = 1
+        batch.producer_epoch, batch.base_sequence = out.epoch, out.base_sequence
+    names = out.receipt.names[out.first_index : out.first_index + out.record_count]
+    return Request(out.partition, out.tag, append.attempt, batch, tuple(names), names[0] % 17 == 3)
 
 
 class Receipt:

@@ -208,9 +208,8 @@ class World:
 
     def _grant(self) -> None:
         stream, machine = self.stream, self.machine
-        if stream is not None and stream.begun and machine.ahead.credit_bytes > 0:
-            stream.control.append(("credit", machine.ahead.credit_bytes))
-            machine.ahead.credit_bytes = 0
+        if stream is not None and stream.begun and machine.ahead.credit_bytes() > 0:
+            stream.control.append(("credit", machine.ahead.grant()))
             # All that is granted, queued or on its way is never more than was meant, but for the
             # overdraft of the last delivery.
             assert machine.ahead.queued_bytes <= PREFETCH + 9

@@ -148,7 +148,7 @@ async def test_closing_ends_a_seek_that_waits():
     async with broker.serving() as address, impatient(address) as client:
         consumer = client.consumer(TOPIC)
         await consumer.getmany()
-        consumer._loop._stream._say = lambda _: None
+        consumer._loop._outlets[-1].stream._say = lambda _: None
         seeking = asyncio.create_task(consumer.seek(PLACE, 0))
         await asyncio.sleep(0)
         await consumer.close()

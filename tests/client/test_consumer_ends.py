@@ -317,3 +317,20 @@ async def test_a_close_that_is_cancelled_leaves_no_task_behind(stuck, turns, com
         await asyncio.gather(closing, return_exceptions=True)
         assert ours() == set()
         await consumer.close()
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_what_is_asked_for_while_a_consumer_comes_to_its_end_is_read_too(client, turns):
+    async with asyncio.timeout(10), client.consumer(TOPIC, stop_at_end=True) as consumer:
+        first = await anext(consumer)
+        looks = 0
+        # That is no event: it is the moment just before the consumer's task ends.
+        while not consumer._machine.ended and looks < 10_000:
+            looks += 1
+            await asyncio.sleep(0)
+        consumer.pause()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        consumer.resume()
+        rest = [record.offset async for record in consumer]
+        assert [first.offset, *rest] == list(range(20))

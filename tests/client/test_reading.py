@@ -220,9 +220,9 @@ def test_pausing_gives_back_the_credit_of_what_is_dropped():
     machine = machine_at()
     machine.delivered(delivery(10, 12))
     machine.pause([PLACE])
-    assert machine.ahead.credit_bytes == 5
+    assert machine.ahead.credit_bytes() == 5
     machine.delivered(delivery(12, 14))
-    assert machine.ahead.credit_bytes == 10
+    assert machine.ahead.credit_bytes() == 10
     machine.resume([PLACE])
     assert machine.readers[PLACE].place == Offset(10)
 

@@ -105,7 +105,7 @@ def test_addresses_that_fail_alike_are_told_together_and_others_one_by_one():
 async def test_who_waits_for_records_without_a_broker_is_told_once_that_there_is_none(
     monkeypatch, caplog
 ):
-    monkeypatch.setattr("riverrun._net.subscribe_loop._ALONE_S", 0.02)
+    monkeypatch.setattr("riverrun._net.contact._ALONE_S", 0.02)
     async with Client("127.0.0.1:1", connect_timeout_s=5) as client:
         consumer = client.consumer("t")
         assert await consumer.getmany(1, timeout_s=0) == []
@@ -118,7 +118,7 @@ async def test_who_waits_for_records_without_a_broker_is_told_once_that_there_is
 
 
 async def test_who_waits_for_records_that_do_not_come_is_told_nothing(monkeypatch, caplog):
-    monkeypatch.setattr("riverrun._net.subscribe_loop._ALONE_S", 0.0)
+    monkeypatch.setattr("riverrun._net.contact._ALONE_S", 0.0)
     broker = FakeBroker()
     broker.add_topic("t")
     async with broker.serving() as address, impatient(address) as client:

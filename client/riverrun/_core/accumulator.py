@@ -7,7 +7,7 @@ leaves at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -166,10 +166,11 @@ class Accumulator(Generic[R]):
         latest = now_s - self._delivery_timeout_s
         return [p for p, batch in self._open.items() if batch.accepted_s <= latest]
 
-    def next_linger_s(self) -> float | None:
-        """When the oldest open batch has lingered."""
-        for batch in self._open.values():
-            return batch.created_s + self._linger_s
+    def next_linger_s(self, of: Container[TopicPartition], now_s: float) -> float | None:
+        """When the next open batch of these partitions has lingered; without those that have."""
+        for partition, batch in self._open.items():
+            if batch.created_s + self._linger_s > now_s and partition in of:
+                return batch.created_s + self._linger_s
         return None
 
     def next_deadline_s(self) -> float | None:

@@ -11,7 +11,7 @@ class TagLedger:
     """The appends of one stream that wait for their answer, by tag; tags rise from 1."""
 
     def __init__(self) -> None:
-        self._waiting: dict[int, tuple[PartitionLane, OutgoingBatch]] = {}
+        self._waiting: dict[int, tuple[PartitionLane | None, OutgoingBatch]] = {}
         self._last_tag = 0
         self.bytes = 0
 
@@ -47,4 +47,13 @@ class TagLedger:
                 outcome_known=False,
             ) from None
         self.bytes -= batch.size_bytes
-        return (lane, batch) if batch.tag == tag else None
+        return (lane, batch) if lane is not None and batch.tag == tag else None
+
+    def disown(self, lane: PartitionLane) -> None:
+        """Let answers for a lane, which has gone to another stream, mean nothing any more.
+
+        Its batches have tags of that stream by then, which may be the same numbers.
+        """
+        for tag, (waiting, batch) in self._waiting.items():
+            if waiting is lane:
+                self._waiting[tag] = (None, batch)

@@ -13,6 +13,9 @@ from riverrun._core.records import TopicPartition
 from riverrun._core.sequences import PartitionLane
 from riverrun.errors import RiverrunError
 
+# A broker remembers the failures of so many partitions on one stream, times four.
+_FAILURES_MAX = 1024
+
 
 class StreamLimits(NamedTuple):
     """What a broker allows to wait for its answer: batches of a partition, bytes of a stream."""
@@ -37,26 +40,59 @@ class Append(NamedTuple):
     base_sequence: int
 
 
+class Troubles:
+    """Which partitions cannot be written, wherever they are sent to, and what is told of it."""
+
+    def __init__(self) -> None:
+        self._episodes: Episodes[TopicPartition] = Episodes()
+        self._news: list[RiverrunError] = []
+
+    def note(self, lane: PartitionLane, now_s: float) -> None:
+        """Take how a lane fares."""
+        if lane.trouble is None:
+            self._episodes.worked(lane.partition)
+        elif self._episodes.failed(lane.partition, lane.trouble, now_s):
+            self._news.append(lane.trouble)
+
+    def take_news(self) -> list[RiverrunError]:
+        """Return why partitions cannot be written, where a person has not been told yet."""
+        news, self._news = self._news, []
+        return news
+
+
 class Dispatcher:
-    """All lanes of a producer, and what its stream has under way.
+    """The lanes whose batches go to one broker, and what the stream to it has under way.
 
     A lane stands in the queue of those that may have something to send; it takes one turn and goes
     to the end. A lane that has nothing leaves, and comes back when something happened to it.
 
+    A broker refuses what comes for a partition behind a failure, on the same stream, until what
+    failed comes again. A lane that went to another broker with it never sends it here again; should
+    it come back, the stream is `stale`, and nothing more is sent on it.
+
     Args:
         new_lane: makes the lane of a partition.
+        troubles: what is told of the lanes.
+
+    Attributes:
+        stale: another stream is needed, and this one ends as soon as it is `spent`.
     """
 
-    def __init__(self, new_lane: Callable[[TopicPartition], PartitionLane]) -> None:
+    def __init__(
+        self,
+        new_lane: Callable[[TopicPartition], PartitionLane],
+        troubles: Troubles | None = None,
+    ) -> None:
         self._new_lane = new_lane
+        self._troubles = troubles or Troubles()
+        self._failed: set[TopicPartition] = set()
+        self.stale = False
         self._lanes: dict[TopicPartition, PartitionLane] = {}
         self._turns: deque[PartitionLane] = deque()
         self._listed: set[TopicPartition] = set()
         self._held: set[TopicPartition] = set()
         self._ledger = TagLedger()
         self._limits: StreamLimits | None = None
-        self._episodes: Episodes[TopicPartition] = Episodes()
-        self._news: list[RiverrunError] = []
 
     @property
     def appends_in_flight(self) -> int:
@@ -68,9 +104,43 @@ class Dispatcher:
         """Whether there is a stream to send on."""
         return self._limits is not None
 
+    @property
+    def spent(self) -> bool:
+        """Whether the stream is of no use any more: nothing goes out on it, and no answer counts."""
+        return self.stale and not any(lane.unanswered for lane in self._lanes.values())
+
+    def __contains__(self, partition: object) -> bool:
+        """Whether the partition's batches go here."""
+        return partition in self._lanes
+
     def lanes(self) -> Iterable[PartitionLane]:
         """Iterate over all lanes."""
         return self._lanes.values()
+
+    def adopt(self, lane: PartitionLane) -> None:
+        """Take a lane that goes here from now on; nothing of it waits for an answer."""
+        assert not lane.unanswered, "what a lane has sent is answered where it was sent to"
+        self._lanes[lane.partition] = lane
+        if self._limits is not None:
+            lane.window = self._limits.unacknowledged_batches
+            self.stale = self.stale or lane.partition in self._failed
+        self._list(lane)
+
+    def release(self, lane: PartitionLane) -> None:
+        """Let a lane go that goes elsewhere; nothing of it waits for an answer."""
+        assert not lane.unanswered, "answers still to come would not find it"
+        del self._lanes[lane.partition]
+        self._held.discard(lane.partition)
+
+    def go_on(self, lane: PartitionLane) -> None:
+        """Let a lane that was to leave take turns again."""
+        self._list(lane)
+
+    def give_up_answers(self, lane: PartitionLane) -> list[Resolution]:
+        """Wait no longer for what a lane has sent: it may have been written."""
+        self._ledger.disown(lane)
+        self._failed.add(lane.partition)
+        return lane.stream_lost()
 
     def lane(self, partition: TopicPartition) -> PartitionLane:
         """Return the lane of a partition."""
@@ -90,9 +160,13 @@ class Dispatcher:
         """Return the next append to send; None where there is nothing or no room."""
         if self._limits is None or self._ledger.bytes >= self._limits.in_flight_bytes:
             return None
+        if self.stale:
+            return None
         while self._turns:
             lane = self._turns.popleft()
             self._listed.discard(lane.partition)
+            if lane.partition not in self._lanes:
+                continue
             if not lane.sendable(now_s):
                 if lane.hold_until_s > now_s:
                     self._held.add(lane.partition)
@@ -125,19 +199,23 @@ class Dispatcher:
             return []
         lane, batch = waiting
         resolutions = lane.answered(batch, base_offset, error, now_s)
-        self._note(lane, now_s)
+        if error is not None:
+            self._failed.add(lane.partition)
+            self.stale = self.stale or len(self._failed) >= _FAILURES_MAX
+        elif self._failed and not lane.in_flight:
+            self._failed.discard(lane.partition)
+        self._troubles.note(lane, now_s)
         self._list(lane)
         return resolutions
 
     def take_news(self) -> list[RiverrunError]:
         """Return why partitions cannot be written, where a person has not been told yet."""
-        news, self._news = self._news, []
-        return news
+        return self._troubles.take_news()
 
     def stream_started(self, limits: StreamLimits) -> None:
         """Begin to send: everything in flight goes first, again."""
         self._limits = limits
-        self._ledger = TagLedger()
+        self._begin_anew()
         for lane in self._lanes.values():
             lane.window = limits.unacknowledged_batches
             self._list(lane)
@@ -145,7 +223,7 @@ class Dispatcher:
     def stream_lost(self) -> list[Resolution]:
         """Stop sending: the stream broke, or ended."""
         self._limits = None
-        self._ledger = TagLedger()
+        self._begin_anew()
         return [done for lane in self._lanes.values() for done in lane.stream_lost()]
 
     def expired(self, now_s: float, why: str) -> list[Resolution]:
@@ -176,11 +254,11 @@ class Dispatcher:
         """Fail everything."""
         return [done for lane in self._lanes.values() for done in lane.abandon(error)]
 
-    def _note(self, lane: PartitionLane, now_s: float) -> None:
-        if lane.trouble is None:
-            self._episodes.worked(lane.partition)
-        elif self._episodes.failed(lane.partition, lane.trouble, now_s):
-            self._news.append(lane.trouble)
+    def _begin_anew(self) -> None:
+        """Reckon with a broker that knows nothing of what was on the last stream."""
+        self._ledger = TagLedger()
+        self._failed.clear()
+        self.stale = False
 
     def _list(self, lane: PartitionLane) -> None:
         self._held.discard(lane.partition)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
+from riverrun._core.leader_map import ANY
 from riverrun._core.records import From, Offset, TopicPartition
 from riverrun.errors import RiverrunError, TopicNotFoundError
 
@@ -88,6 +89,7 @@ class PartitionReader:
         held: the stream was asked to stop what nobody takes.
         begun: it has had a position, or the application has chosen one.
         in_range: the broker has the position; where it has not yet said so, an error may follow.
+        home: the broker that it is read from, by its id; ANY for whichever answers.
         start_seek_id: what `seek_id` was when the current stream's start was written.
         trouble: why the broker cannot deliver it just now, while it is asked again.
         error: why the broker does not deliver it.
@@ -109,6 +111,7 @@ class PartitionReader:
     held: bool = False
     begun: bool = True
     in_range: bool = True
+    home: int = ANY
     start_seek_id: int = 0
     trouble: RiverrunError | None = None
     error: RiverrunError | None = None
@@ -141,6 +144,29 @@ class PartitionReader:
             and self.place is None
             and self.in_range
         )
+
+    @property
+    def delivered(self) -> bool:
+        """Whether everything up to the end has come, though the application may not have it yet."""
+        return self.gone or (
+            self.end is not None
+            and self.expected >= self.end
+            and self.place is None
+            and self.in_range
+            # What a pause has dropped is read again when it ends.
+            and (self.paused or not self.dropped)
+        )
+
+    @property
+    def resume_epoch(self) -> int | None:
+        """The leader epoch of the last record before `resume_at`, where that was read."""
+        if self.place is None:
+            return self.position_epoch if self.dropped else self.leader_epoch
+        if not self.retrying or not isinstance(self.place, Offset):
+            return None
+        if self.place.offset == self.expected:
+            return self.leader_epoch
+        return self.position_epoch if self.place.offset == self.position else None
 
     @property
     def resume_at(self) -> From:

@@ -1,4 +1,4 @@
-"""A producer without its stream: records come in, appends go out, answers settle them.
+"""A producer without its streams: records come in, appends go out, answers settle them.
 
 Drivers ask `next` what to send, tell what was answered, lost or is late, and after each call deliver
 what `take_resolved` has. The buffer is counted here: what was accepted holds its bytes until it is resolved.
@@ -7,12 +7,15 @@ what `take_resolved` has. The buffer is counted here: what was accepted holds it
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Generic, TypeVar
 
 from riverrun._core.accumulator import Accumulator, UnencodableError
 from riverrun._core.dispatch import Append, Dispatcher, StreamLimits
 from riverrun._core.encoding import Row
+from riverrun._core.leader_map import ANY
 from riverrun._core.outgoing import OutgoingBatch, Receipt, Resolution
+from riverrun._core.outlets import Destination, Outlets, any_broker
 from riverrun._core.partitioner import Route, RouteMaker, route_maker
 from riverrun._core.producer_statistics import ProducerCounters
 from riverrun._core.records import TopicPartition
@@ -37,6 +40,7 @@ class ProducerMachine(Generic[R]):
         accumulator: gathers single records.
         buffer_bytes: how much may be accepted and not resolved.
         new_route: makes what chooses the partitions of a topic's records.
+        destination: tells which broker a partition's batches go to.
 
     Attributes:
         counters: what it has done so far.
@@ -49,8 +53,9 @@ class ProducerMachine(Generic[R]):
         accumulator: Accumulator[R],
         buffer_bytes: int,
         new_route: RouteMaker | None = None,
+        destination: Destination = any_broker,
     ) -> None:
-        self._dispatcher = Dispatcher(new_lane)
+        self._outlets = Outlets(new_lane, destination)
         self._accumulator = accumulator
         self._buffer_bytes = buffer_bytes
         self._new_route = new_route or route_maker("crc32")
@@ -62,9 +67,7 @@ class ProducerMachine(Generic[R]):
     @property
     def idle(self) -> bool:
         """Whether everything accepted has been resolved."""
-        return not self._accumulator and not any(
-            lane.unresolved for lane in self._dispatcher.lanes()
-        )
+        return not self._accumulator and not any(lane.unresolved for lane in self._outlets.lanes())
 
     def has_room(self, size_bytes: int) -> bool:
         """Whether so much more may be accepted; an empty buffer takes anything."""
@@ -94,7 +97,7 @@ class ProducerMachine(Generic[R]):
         else:
             route.grow(partitions)
         for partition in range(partitions):
-            self._dispatcher.lane(TopicPartition(topic, partition)).topic_id = topic_id
+            self._outlets.lane(TopicPartition(topic, partition)).topic_id = topic_id
 
     def forget_topic(self, topic: str) -> None:
         """Ask for the topic again before the next record for it."""
@@ -128,7 +131,7 @@ class ProducerMachine(Generic[R]):
     def submit(self, batch: OutgoingBatch) -> None:
         """Take a whole batch, whose bytes are reserved, behind all records of its partition."""
         self.seal(batch.partition)
-        self._settle(self._dispatcher.submit(batch))
+        self._settle(self._outlets.submit(batch))
 
     def seal(self, partition: TopicPartition) -> None:
         """Close the partition's open batch, if there is one, so that it goes out next."""
@@ -145,7 +148,7 @@ class ProducerMachine(Generic[R]):
         route = self._routes.get(partition.topic)
         if route is not None and route.partition() == partition.partition:
             route.move_on()
-        self._settle(self._dispatcher.submit(batch))
+        self._settle(self._outlets.submit(batch))
 
     def seal_all(self) -> None:
         """Close all open batches."""
@@ -159,92 +162,154 @@ class ProducerMachine(Generic[R]):
 
     def take_news(self) -> list[RiverrunError]:
         """Return why partitions cannot be written, where a person has not been told yet."""
-        return self._dispatcher.take_news()
+        return self._outlets.take_news()
 
     def limit_bytes(self, partition: TopicPartition) -> int:
         """Return how large a batch the partition takes, as far as that is known."""
-        return self._dispatcher.lane(partition).largest_accepted_bytes or _NO_LIMIT
+        return self._outlets.lane(partition).largest_accepted_bytes or _NO_LIMIT
 
     @property
     def batches_in_flight(self) -> int:
         """How many batches wait for their answer."""
-        return self._dispatcher.appends_in_flight
+        return self._outlets.appends_in_flight
 
     def unresolved(self) -> list[OutgoingBatch]:
         """Return all batches on their way; open ones are not among them."""
-        return [batch for lane in self._dispatcher.lanes() for batch in lane.batches()]
+        return [batch for lane in self._outlets.lanes() for batch in lane.batches()]
 
-    def next(self, now_s: float) -> Append | None:
-        """Return the next append to send, if there is something and room for it."""
-        dispatcher = self._dispatcher
-        if not dispatcher.connected:
+    # One broker's stream.
+
+    def where(self, partition: TopicPartition) -> int:
+        """Return the broker that a partition's batches go to, or ANY."""
+        return self._outlets.where(partition)
+
+    def brokers(self) -> list[int]:
+        """Return the brokers that batches go to, or have gone to."""
+        return self._outlets.brokers()
+
+    def used(self, broker_id: int) -> bool:
+        """Whether any partition's batches go to that broker."""
+        return any(True for _ in self._outlets.outlet(broker_id).lanes())
+
+    def idle_at(self, broker_id: int) -> bool:
+        """Whether there is nothing accepted and unresolved that goes to that broker."""
+        outlet = self._outlets.outlet(broker_id)
+        if any(lane.unresolved for lane in outlet.lanes()):
+            return False
+        return not any(partition in outlet for partition in self._accumulator.partitions())
+
+    def spent(self, broker_id: int) -> bool:
+        """Whether the stream to that broker is of no use any more, and another one is needed."""
+        return self._outlets.outlet(broker_id).spent
+
+    def next(self, now_s: float, broker_id: int = ANY) -> Append | None:
+        """Return the next append to send to a broker, if there is something and room for it."""
+        outlet = self._outlets.outlet(broker_id)
+        if not outlet.connected or outlet.stale:
             return None
-        dispatcher.release_held(now_s)
-        append = dispatcher.next(now_s)
-        while append is None and dispatcher.appends_in_flight < _STREAM_BUSY:
-            partition = self._accumulator.due(now_s, self._has_turn)
+        outlet.release_held(now_s)
+        append = outlet.next(now_s)
+        while append is None and outlet.appends_in_flight < _STREAM_BUSY:
+            partition = self._accumulator.due(now_s, partial(_has_turn, outlet))
             if partition is None:
                 break
             # Where the producer is fenced off, this resolves the batch instead of sending it.
             self.seal(partition)
-            append = dispatcher.next(now_s)
+            append = outlet.next(now_s)
         if append is not None:
             self.counters.sent(append.batch, now_s)
         return append
 
-    def next_wakeup_s(self, now_s: float) -> float | None:
+    def next_wakeup_s(self, now_s: float, broker_id: int = ANY) -> float | None:
         """When `next` may have something although nothing else happens."""
-        moments = (self._dispatcher.next_hold_s(), self._accumulator.next_linger_s())
+        outlet = self._outlets.outlet(broker_id)
+        moments = (outlet.next_hold_s(), self._accumulator.next_linger_s(outlet, now_s))
         return min((at for at in moments if at is not None and at > now_s), default=None)
 
-    def next_deadline_s(self) -> float | None:
-        """When something gives up."""
-        moments = (self._dispatcher.next_deadline_s(), self._accumulator.next_deadline_s())
-        return min((at for at in moments if at is not None), default=None)
-
-    def stream_started(self, limits: StreamLimits) -> None:
+    def stream_started(self, limits: StreamLimits, broker_id: int = ANY) -> None:
         """Begin to send on a new stream."""
-        self._dispatcher.stream_started(limits)
+        self._outlets.outlet(broker_id).stream_started(limits)
 
-    def stream_lost(self) -> None:
+    def stream_lost(self, broker_id: int = ANY) -> None:
         """Reckon with a stream that broke, or ended."""
-        self._settle(self._dispatcher.stream_lost())
+        self._settle(self._outlets.outlet(broker_id).stream_lost())
 
-    def acked(self, first_tag: int, base_offsets: Iterable[int], now_s: float) -> None:
+    def acked(
+        self, first_tag: int, base_offsets: Iterable[int], now_s: float, broker_id: int = ANY
+    ) -> None:
         """Take a run of answers that are all well.
 
         Raises:
             FatalError: nothing waits under such a tag.
         """
+        outlet = self._outlets.outlet(broker_id)
         for tag, base_offset in enumerate(base_offsets, first_tag):
-            self._settle(self._dispatcher.answered(tag, base_offset, None, now_s), now_s)
+            self._settle(outlet.answered(tag, base_offset, None, now_s), now_s)
 
     def answered(
-        self, tag: int, base_offset: int | None, error: RiverrunError | None, now_s: float
+        self,
+        tag: int,
+        base_offset: int | None,
+        error: RiverrunError | None,
+        now_s: float,
+        broker_id: int = ANY,
     ) -> None:
         """Take one answer.
 
         Raises:
             FatalError: nothing waits under this tag.
         """
-        self._settle(self._dispatcher.answered(tag, base_offset, error, now_s), now_s)
+        outlet = self._outlets.outlet(broker_id)
+        self._settle(outlet.answered(tag, base_offset, error, now_s), now_s)
+
+    # Another broker leads.
+
+    @property
+    def leaving(self) -> bool:
+        """Whether partitions wait for their last answers before they go to another broker."""
+        return self._outlets.leaving
+
+    def reroute(self, partitions: Iterable[TopicPartition], now_s: float) -> set[int]:
+        """Look where partitions go by now; return the brokers that get more to do by that.
+
+        Args:
+            partitions: whose destination has changed.
+            now_s: the time.
+        """
+        return self._outlets.reroute(partitions, now_s)
+
+    def moved(self, now_s: float) -> set[int]:
+        """Let go to another broker what was waiting for its last answers; return who gets it."""
+        return self._outlets.settle(now_s)
+
+    def give_up_answers(self, before_s: float) -> None:
+        """Wait no longer for answers of brokers that were to be left before then."""
+        self._settle(self._outlets.give_up_answers(before_s))
+
+    # The end.
+
+    def next_deadline_s(self) -> float | None:
+        """When something gives up."""
+        moments = (self._outlets.next_deadline_s(), self._accumulator.next_deadline_s())
+        return min((at for at in moments if at is not None), default=None)
 
     def expire(self, now_s: float, why: str) -> None:
         """Give up what has passed its deadline; `why` ends the errors' text."""
         for partition in self._accumulator.overdue(now_s):
             self.seal(partition)
-        self._settle(self._dispatcher.expired(now_s, why))
+        self._settle(self._outlets.expired(now_s, why))
 
     def abandon(self, error: RiverrunError) -> None:
         """Fail everything: the producer ends."""
         self.seal_all()
-        self._settle(self._dispatcher.abandon(error))
-
-    def _has_turn(self, partition: TopicPartition) -> bool:
-        return self._dispatcher.lane(partition).unresolved < _LANE_BUSY
+        self._settle(self._outlets.abandon(error))
 
     def _settle(self, resolutions: list[Resolution], now_s: float | None = None) -> None:
         for resolution in resolutions:
             self.release(resolution.batch.reserved_bytes)
             self.counters.settled(resolution, now_s)
         self._resolved += resolutions
+
+
+def _has_turn(outlet: Dispatcher, partition: TopicPartition) -> bool:
+    return partition in outlet and outlet.lane(partition).unresolved < _LANE_BUSY

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
 from riverrun._core.batch_view import WireBatch
+from riverrun._core.leader_map import ANY
 from riverrun._core.partition_reader import Delivered, PartitionReader, Taken
 from riverrun.errors import RiverrunError
 
@@ -21,6 +22,7 @@ class _Queued(Generic[B]):
     reader: PartitionReader
     delivery: Delivered[B] | None
     next_offset: int
+    broker_id: int = ANY
     taken: int = 0
     released: int = 0
     error: RiverrunError | None = None
@@ -50,16 +52,15 @@ class Upcoming(NamedTuple, Generic[B]):
 class ReadAhead(Generic[B]):
     """Deliveries, new positions and errors of all partitions, in one queue.
 
+    Each broker's stream has credit of its own. What it costs is given back to the broker that it came
+    from, also where the partition is read from another one by then.
+
     Args:
         gated: whether a batch is to be released before it can be taken.
-
-    Attributes:
-        credit_bytes: what was taken or dropped since credit was last granted; below 0 while more is
-            queued than may be.
     """
 
     def __init__(self, *, gated: bool = False) -> None:
-        self.credit_bytes = 0
+        self._credit_bytes: dict[int, int] = {}
         self._gated = gated
         self._queue: deque[_Queued[B]] = deque()
 
@@ -72,19 +73,39 @@ class ReadAhead(Generic[B]):
         """What was read ahead and still costs credit."""
         return sum(q.delivery.charged_bytes for q in self._queue if q.delivery is not None)
 
-    def opening_credit(self, prefetch_bytes: int) -> int:
+    def credit_bytes(self, broker_id: int = ANY) -> int:
+        """Return what was taken or dropped since credit was last granted to a broker.
+
+        It is below 0 while more is queued than may be.
+        """
+        return self._credit_bytes.get(broker_id, 0)
+
+    def grant(self, broker_id: int = ANY) -> int:
+        """Return what a broker is to be granted now."""
+        granted = self.credit_bytes(broker_id)
+        self._credit_bytes[broker_id] = 0
+        return granted
+
+    def opening_credit(self, prefetch_bytes: int, broker_id: int = ANY) -> int:
         """Return what a new stream may deliver before more is granted, given what is queued.
 
         What is queued beyond the allowance is to be taken before anything is granted: else each
         broken stream would add a delivery to what nobody takes.
         """
-        room_bytes = prefetch_bytes - self.queued_bytes
-        self.credit_bytes = min(0, room_bytes)
+        room_bytes = prefetch_bytes - sum(
+            queued.delivery.charged_bytes
+            for queued in self._queue
+            if queued.delivery is not None and queued.broker_id == broker_id
+        )
+        self._credit_bytes[broker_id] = min(0, room_bytes)
         return max(0, room_bytes)
+
+    def _free(self, broker_id: int, size_bytes: int) -> None:
+        self._credit_bytes[broker_id] = self.credit_bytes(broker_id) + size_bytes
 
     def add(self, reader: PartitionReader, delivery: Delivered[B]) -> None:
         """Queue a delivery."""
-        self._queue.append(_Queued(reader, delivery, delivery.next_offset))
+        self._queue.append(_Queued(reader, delivery, delivery.next_offset, reader.home))
 
     def add_position(self, reader: PartitionReader, offset: int) -> None:
         """Queue a position that reading goes on at."""
@@ -94,9 +115,9 @@ class ReadAhead(Generic[B]):
         """Queue an error, to be raised behind what came before it."""
         self._queue.append(_Queued(reader, None, -1, error=error))
 
-    def refuse(self, delivery: Delivered[B]) -> None:
-        """Drop a delivery on arrival; what it cost is free again."""
-        self.credit_bytes += delivery.charged_bytes
+    def refuse(self, delivery: Delivered[B], broker_id: int = ANY) -> None:
+        """Drop a delivery on arrival; what it cost its broker is free again."""
+        self._free(broker_id, delivery.charged_bytes)
 
     def take(self) -> Taken[B] | None:
         """Return the next batch for the application; None where nothing is there.
@@ -158,7 +179,7 @@ class ReadAhead(Generic[B]):
         self._queue = deque(queued for queued in self._queue if queued.reader is not reader)
         for queued in dropped:
             if queued.delivery is not None:
-                self.credit_bytes += queued.delivery.charged_bytes
+                self._free(queued.broker_id, queued.delivery.charged_bytes)
         return bool(dropped)
 
     def clear(self) -> None:
@@ -168,11 +189,14 @@ class ReadAhead(Generic[B]):
     def _passed(self, queued: _Queued[B]) -> None:
         """Give the credit of a delivery back, and step over offsets without records."""
         if queued.delivery is not None:
-            self.credit_bytes += queued.delivery.charged_bytes
+            self._free(queued.broker_id, queued.delivery.charged_bytes)
         reader = queued.reader
         position = queued.next_offset
         if reader.end is not None:
             position = min(position, max(reader.end, reader.position))
+        if queued.delivery is None:
+            # Nothing was read just before it, so there is no leader epoch to go with it.
+            reader.position_epoch = None
         reader.position = position
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeAlias, TypeVar
 
 from riverrun._core.batch_view import WireBatch
+from riverrun._core.leader_map import ANY
 from riverrun._core.partition_reader import (
     Asked,
     Delivered,
@@ -75,13 +76,38 @@ class ReaderMachine(Generic[B]):
         errors = [reader.error for reader in self.readers.values() if not reader.finished]
         return errors[0] if errors and all(errors) else None
 
+    @property
+    def told(self) -> bool:
+        """Whether brokers have told of every partition where it begins, or why it cannot yet."""
+        return bool(self.readers) and all(
+            reader.begun or reader.error or reader.trouble for reader in self.readers.values()
+        )
+
     # From the wire.
 
-    def asked(self) -> dict[TopicPartition, Asked]:
-        """Return what a new stream's start has to ask for, to be given to `started` too."""
+    def expect(self, partition: TopicPartition, topic_id: bytes, home: int) -> PartitionReader:
+        """Reckon with a partition that is to be read, from where it is to begin, at a broker."""
+        reader = self.readers[partition] = PartitionReader(partition, topic_id, 0, 0)
+        reader.place = self.places.get(partition, self.begin_at)
+        reader.begun = False
+        reader.paused = partition in self._paused
+        reader.home = home
+        return reader
+
+    def wanted_at(self, broker_id: int) -> bool:
+        """Whether there is anything to be read from a broker."""
+        if not self.readers:
+            return broker_id == ANY
+        return any(reader.home == broker_id and not reader.gone for reader in self.readers.values())
+
+    def asked(self, broker_id: int = ANY) -> dict[TopicPartition, Asked]:
+        """Return what the start of a new stream to a broker has to ask for.
+
+        It is to be given to `started` too.
+        """
         asked: dict[TopicPartition, Asked] = {}
         for partition, reader in self.readers.items():
-            if not reader.gone:
+            if reader.home == broker_id and not reader.gone:
                 reader.start_seek_id = reader.seek_id
                 is_seek = reader.place is not None
                 asked[partition] = Asked(reader.resume_at, is_seek, reader.seek_id)
@@ -140,7 +166,7 @@ class ReaderMachine(Generic[B]):
             raise _broken(f"{delivery.partition} was delivered and not asked for")
         if reader.seek_id or reader.paused or reader.dropped:
             reader.dropped = reader.dropped or reader.paused
-            self.ahead.refuse(delivery)
+            self.ahead.refuse(delivery, reader.home)
             return None if reader.error is None or reader.seek_id else reader
         if delivery.first_offset != reader.expected or delivery.next_offset < reader.expected:
             raise _broken(
@@ -195,19 +221,12 @@ class ReaderMachine(Generic[B]):
 
         What was read ahead may still wait for the application.
         """
-        self.ended = all(
-            reader.gone
-            or (
-                reader.end is not None
-                and reader.expected >= reader.end
-                and reader.place is None
-                and reader.in_range
-                # What a pause has dropped is read again when it ends.
-                and (reader.paused or not reader.dropped)
-            )
-            for reader in self.readers.values()
-        )
+        self.ended = all(reader.delivered for reader in self.readers.values())
         return self.ended
+
+    def delivered_from(self, broker_id: int) -> bool:
+        """Whether a broker has delivered all that is read from it, up to the end."""
+        return all(r.delivered for r in self.readers.values() if r.home == broker_id)
 
     def lagging(self, partition: TopicPartition, high_watermark: int) -> None:
         """Take a newer high watermark."""
@@ -224,10 +243,7 @@ class ReaderMachine(Generic[B]):
         """
         reader = self.readers.get(at)
         if reader is None:
-            reader = self.readers[at] = PartitionReader(at, topic_id, 0, 0)
-            reader.place = self.places.get(at, self.begin_at)
-            reader.begun = False
-            reader.paused = at in self._paused
+            reader = self.expect(at, topic_id, ANY)
         awaited = reader.seek_id
         if awaited and seek_id != awaited and (seek_id or reader.start_seek_id != awaited):
             # It was under way before that seek, which has an answer of its own.

@@ -51,7 +51,8 @@ class PartitionLane:
     - deadline passed otherwise: failed, nothing happened; all behind it start again.
 
     After a failure nothing is sent until everything sent has been answered, so that an answer always
-    means the newest append.
+    means the newest append. So too before a lane goes to another broker's stream (`leaving`): what
+    would arrive there first could otherwise be what was sent last.
 
     Args:
         partition: which.
@@ -62,6 +63,7 @@ class PartitionLane:
 
     Attributes:
         trouble: why the broker does not take batches just now, as it said last.
+        leaving: nothing is sent, for the lane goes elsewhere once everything sent is answered.
     """
 
     def __init__(
@@ -80,8 +82,9 @@ class PartitionLane:
         self.attempt = 0
         self.hold_until_s = 0.0
         self.trouble: RiverrunError | None = None
+        self.leaving = False
         self.largest_accepted_bytes: int | None = None
-        self._idempotent = idempotent
+        self.idempotent = idempotent
         self._backoff = backoff
         self._split = split
         self._queue: deque[OutgoingBatch] = deque()
@@ -104,6 +107,11 @@ class PartitionLane:
         """How many of them have been sent at least once."""
         return len(self._in_flight)
 
+    @property
+    def unanswered(self) -> int:
+        """How many appends wait for their answer on the current stream."""
+        return self._unanswered
+
     def batches(self) -> Iterable[OutgoingBatch]:
         """Iterate over them in order."""
         yield from self._in_flight
@@ -119,6 +127,8 @@ class PartitionLane:
     def sendable(self, now_s: float) -> bool:
         """Whether `send` would return a batch."""
         if self._unanswered and (self._settling or self._unanswered >= self.window):
+            return False
+        if self.leaving:
             return False
         if now_s < self.hold_until_s:
             return False
@@ -172,12 +182,24 @@ class PartitionLane:
         self._settling = True
         self._settle()
         self.attempt = 0
-        if self._idempotent:
+        if self.idempotent:
             return []
         for batch in self._in_flight:
             if batch.doubtful:
                 return self._fail(batch, connection_lost(self.partition))
         return []
+
+    def moved(self, now_s: float) -> None:
+        """Reckon with another broker's stream: what was in the way at the last one counts no more.
+
+        Where that has said that it does not lead, nothing is to be waited for. Else many have lost it
+        in the same moment, and are not to come to the next one in the same moment.
+        """
+        assert not self._unanswered, "what was sent is answered, or given up, before a lane moves"
+        self.leaving = False
+        self._backoff.reset()
+        refused = self.trouble is not None and self.trouble.reason is Reason.NOT_LEADER
+        self.hold_until_s = now_s if refused else now_s + self._backoff.next_s()
 
     def expired(self, now_s: float, why: str) -> list[Resolution]:
         """Give up what has passed its deadline; `why` and the broker's last word end the text."""
@@ -237,7 +259,7 @@ class PartitionLane:
         self.attempt += 1
         restarting = [batch for batch in self._in_flight if batch.restart]
         if restarting:
-            self._restart_pending = self._idempotent
+            self._restart_pending = self.idempotent
             self._in_flight = [batch for batch in self._in_flight if not batch.restart]
             for batch in restarting:
                 batch.restart = batch.doubtful = batch.behind_gap = False
@@ -266,7 +288,7 @@ class PartitionLane:
             return self._fail(batch, final)
         if error.reason not in _OUR_OWN:
             self.trouble = error
-        if self._idempotent and not batch.doubtful:
+        if self.idempotent and not batch.doubtful:
             for later in self._behind(batch):
                 later.behind_gap = True
         self._hold(now_s, error)
@@ -285,7 +307,7 @@ class PartitionLane:
             return None
         if not error.outcome_known:
             batch.doubtful = True
-            return None if self._idempotent else error
+            return None if self.idempotent else error
         return None if isinstance(error, RetriableError) else too_large(self.partition, error)
 
     def _hold(self, now_s: float, error: RiverrunError) -> None:
@@ -309,7 +331,7 @@ class PartitionLane:
         Without idempotence no sequence keeps them from being written: there they are only sent
         again, once they have been refused themselves.
         """
-        for batch in batches if self._idempotent else ():
+        for batch in batches if self.idempotent else ():
             batch.restart = batch.behind_gap = True
 
     def _fail(self, batch: OutgoingBatch, error: RiverrunError) -> list[Resolution]:
@@ -323,7 +345,7 @@ class PartitionLane:
             # Its sequence is used up and never written, so nothing continues it in this epoch.
             self._mark_restart(self._behind(batch))
             self._drop([batch])
-            self._restart_pending = self._idempotent
+            self._restart_pending = self.idempotent
             self._settling = True
             return resolutions
         later = self._behind(batch)
@@ -333,7 +355,7 @@ class PartitionLane:
             resolutions.append(Resolution(follower, None, why))
         self._drop([batch, *later])
         self._queue.clear()
-        self._restart_pending = self._idempotent
+        self._restart_pending = self.idempotent
         return resolutions
 
     def _drop(self, batches: list[OutgoingBatch]) -> None:
@@ -364,10 +386,10 @@ class PartitionLane:
             second.base_sequence = batch.base_sequence + first.record_count
         first.epoch = second.epoch = batch.epoch
         first.doubtful = second.doubtful = batch.doubtful
-        second.behind_gap = self._idempotent and not batch.doubtful
+        second.behind_gap = self.idempotent and not batch.doubtful
         index = self._in_flight.index(batch)
         self._in_flight[index : index + 1] = halves
         for later in self._in_flight[index + 2 :]:
-            later.behind_gap = self._idempotent and not batch.doubtful
+            later.behind_gap = self.idempotent and not batch.doubtful
         self.largest_accepted_bytes = max(1, batch.size_bytes // 2)
         return True

@@ -1,11 +1,11 @@
-"""Connections to brokers: one gRPC channel an address, and whichever answers is used."""
+"""Connections to brokers: one gRPC channel an address; any broker that answers, or a certain one."""
 
 from __future__ import annotations
 
 import asyncio
 import copy
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -103,22 +103,34 @@ Send = Callable[[Connection, float], Awaitable[T]]
 class Connections:
     """Finds a broker that answers, keeps to it until it is reported lost, then finds another.
 
+    Beside that one there may be connections to certain brokers, by their ids.
+
     Args:
         config: the addresses and for how long to look.
-        backoff: makes the delays between rounds through the addresses.
+        uniform: returns a random number in [0, 1): for delays, and whom to try first once a broker is
+            lost, so that not all of its clients come to the same other one.
+
+    Attributes:
+        endpoints: where brokers of the cluster are, by id, as learnt from one of them.
     """
 
-    def __init__(self, config: ConnectionConfig, backoff: Callable[[], Backoff]) -> None:
+    def __init__(self, config: ConnectionConfig, uniform: Callable[[], float]) -> None:
         self._config = config
-        self._new_backoff = backoff
+        self._uniform = uniform
+        self.endpoints: Mapping[int, str] = {}
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._current: Connection | None = None
-        self._first = 0
+        self._certain: dict[int, Connection] = {}
+        self._dialling: dict[int, asyncio.Lock] = {}
+        # Which broker answered at an address when it was asked last.
+        self._answered_by: dict[str, int] = {}
+        self._lost_at = ""
         # What became of each address that was tried since a broker answered last.
         self._failures: dict[str, str] = {}
         self._looking = asyncio.Lock()
         self._told = False
         self._closed = False
+        self._at_close: list[Callable[[], Awaitable[None]]] = []
 
     @property
     def request_timeout_s(self) -> float:
@@ -127,8 +139,14 @@ class Connections:
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Where brokers may be, as host:port."""
-        return self._config.addresses
+        """Where brokers may be, as host:port: what was given, then what was learnt.
+
+        A broker that answers at an address that was given is not looked for elsewhere.
+        """
+        given = self._config.addresses
+        found = {self._answered_by.get(address) for address in given}
+        learnt = [at for broker, at in self.endpoints.items() if at and broker not in found]
+        return tuple(dict.fromkeys((*given, *learnt)))
 
     @property
     def trouble(self) -> str:
@@ -152,13 +170,30 @@ class Connections:
                     self._current = await self._find(again=again)
         return self._current
 
+    async def connect_to(self, broker_id: int) -> Connection:
+        """Return a connection to a certain broker; it is dialled once, and not waited for.
+
+        Raises:
+            RetriableError: it cannot be reached.
+            ClosedError: the client was closed.
+        """
+        current = self._current
+        if current is not None and current.info.broker_id == broker_id:
+            return current
+        async with self._dialling.setdefault(broker_id, asyncio.Lock()):
+            connection = self._certain.get(broker_id)
+            if connection is None:
+                connection = self._certain[broker_id] = await self._dial(broker_id)
+        return connection
+
     def lost(self, connection: Connection) -> None:
-        """Report that a broker does not answer any more: the next one is tried first."""
+        """Report that a broker does not answer any more: others are tried first."""
         if self._current is connection:
             self._current = None
-            self._first = (self._config.addresses.index(connection.endpoint) + 1) % len(
-                self._config.addresses
-            )
+            self._lost_at = connection.endpoint
+        broker_id = connection.info.broker_id
+        if self._certain.get(broker_id) is connection:
+            del self._certain[broker_id]
 
     async def call(
         self,
@@ -182,7 +217,7 @@ class Connections:
                 effect, the outcome is unknown whatever the last one said.
         """
         loop = asyncio.get_running_loop()
-        backoff = self._new_backoff()
+        backoff = Backoff(self._uniform)
         attempts = attempts or Attempts()
         connection = await self.connect()
         # From here on: finding a broker at first has a time of its own.
@@ -222,10 +257,17 @@ class Connections:
         except RiverrunError as nobody:
             raise attempts.failed(nobody) from nobody.__cause__
 
+    def at_close(self, close: Callable[[], Awaitable[None]]) -> None:
+        """Close something before the channels are."""
+        self._at_close.append(close)
+
     async def close(self) -> None:
         """Close every channel; calls under way fail."""
         self._closed = True
+        for close in self._at_close:
+            await close()
         self._current = None
+        self._certain.clear()
         channels, self._channels = self._channels, {}
         for channel in channels.values():
             await channel.close()
@@ -235,11 +277,10 @@ class Connections:
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         deadline_s = began_s + self._config.connect_timeout_s
-        backoff = self._new_backoff()
-        addresses = self._config.addresses
+        backoff = Backoff(self._uniform)
+        addresses = self._in_turn()
         while True:
-            for index in range(len(addresses)):
-                address = addresses[(self._first + index) % len(addresses)]
+            for address in addresses:
                 left_s = deadline_s - loop.time()
                 # Whoever cannot wait any longer is told of an address that has said nothing so far.
                 self._failures.setdefault(address, NO_ANSWER)
@@ -262,6 +303,45 @@ class Connections:
             # The last round comes at the end of the time, which is waited for whole.
             await asyncio.sleep(min(backoff.next_s(), left_s))
 
+    def _in_turn(self) -> tuple[str, ...]:
+        """Return the addresses, beginning with any but the one that was lost."""
+        addresses = self.addresses
+        if self._lost_at not in addresses or len(addresses) == 1:
+            return addresses
+        skipped = 1 + int(self._uniform() * (len(addresses) - 1))
+        first = (addresses.index(self._lost_at) + skipped) % len(addresses)
+        return addresses[first:] + addresses[:first]
+
+    async def _dial(self, broker_id: int) -> Connection:
+        """Ask where a broker has answered before, and where it says that it is."""
+        given = self._config.addresses
+        places = [at for at in given if self._answered_by.get(at) == broker_id]
+        places.append(self.endpoints.get(broker_id, ""))
+        why = "it has no address for clients of this listener"
+        for address in filter(None, dict.fromkeys(places)):
+            try:
+                found = await self._probe(address, _PROBE_TIMEOUT_S)
+            except asyncio.CancelledError:
+                if being_cancelled():
+                    raise
+                raise ClosedError("the client was closed", reason=Reason.CLOSED) from None
+            except grpc.aio.AioRpcError as failure:
+                why = from_rpc(failure, "ask", address).message
+            else:
+                if found.info.broker_id == broker_id:
+                    return found
+                # Behind one address there may be several, and names may be given to others.
+                why = f"broker {found.info.broker_id} answers at {address}"
+        raise RetriableError(
+            f"broker {broker_id} cannot be reached: {why}", reason=Reason.CONNECTION_LOST
+        )
+
+    async def _let_go(self) -> None:
+        """Close the channels to where no broker is any more."""
+        used = {at.endpoint for at in (*self._certain.values(), self._current) if at is not None}
+        for address in self._channels.keys() - used - {*self.addresses}:
+            await self._channels.pop(address).close()
+
     def _tell_waiting(self, timeout_s: float | None) -> None:
         """Say once what is waited for, until it is there."""
         if not self._told:
@@ -280,12 +360,14 @@ class Connections:
         check_process()
         channel = self._channels.get(address)
         if channel is None:
+            await self._let_go()
             agent = f"riverrun-python {self._config.client_id}".strip()
             options = [*_OPTIONS, ("grpc.primary_user_agent", agent)]
             channel = grpc.aio.insecure_channel(address, options=options)
             self._channels[address] = channel
         service = metadata_pb2_grpc.MetadataServiceStub(channel)
         info = await service.GetServerInfo(metadata_pb2.GetServerInfoRequest(), timeout=timeout_s)
+        self._answered_by[address] = info.broker_id
         return Connection(address, channel, info)
 
 

@@ -14,6 +14,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from riverrun.errors import (
     CorruptDataError,
     FatalError,
+    LeaderHint,
     OffsetOutOfRangeError,
     OffsetRange,
     ProducerFencedError,
@@ -42,6 +43,8 @@ _CLASSES: dict[Reason, type[RiverrunError]] = {
     Reason.REQUEST_TIMED_OUT: TimedOutError,
     Reason.NOT_ENOUGH_REPLICAS_AFTER_APPEND: TimedOutError,
     Reason.STORAGE_FAILED: RetriableError,
+    Reason.NOT_LEADER: RetriableError,
+    Reason.FENCED_LEADER_EPOCH: RetriableError,
     Reason.UNKNOWN: FatalError,
 }
 _PREFIX = "ERROR_REASON_"
@@ -107,7 +110,13 @@ def from_proto(error: pb.Error, context: str = "") -> RiverrunError:
         available=available,
         expected_sequence=error.expected_sequence if error.HasField("expected_sequence") else None,
         diverging_offset=error.diverging_offset if error.HasField("diverging_offset") else None,
+        leader=leader_hint(error.leader) if error.HasField("leader") else None,
     )
+
+
+def leader_hint(hint: pb.LeaderHint) -> LeaderHint:
+    """Take a hint from the wire."""
+    return LeaderHint(hint.broker_id, hint.endpoint, hint.leader_epoch)
 
 
 def from_rpc(error: grpc.aio.AioRpcError, what: str, endpoint: str) -> RiverrunError:
@@ -154,6 +163,14 @@ def from_stream(error: grpc.aio.AioRpcError, what: str, endpoint: str) -> Riverr
         reason = built.reason if ours else Reason.CONNECTION_LOST
         return RetriableError(built.message, reason=reason, outcome_known=built.outcome_known)
     return built
+
+
+def as_error(error: BaseException | None) -> RiverrunError | None:
+    """Return what a task of ours ended of; what is none of our errors is a bug of ours."""
+    if error is None or isinstance(error, RiverrunError):
+        return error
+    text = f"a bug in the client: {type(error).__name__}: {error}"
+    return FatalError(text, reason=Reason.INTERNAL, outcome_known=False)
 
 
 def being_cancelled() -> bool:

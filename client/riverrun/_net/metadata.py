@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, replace
 
-from riverrun._core.attempts import Attempts
-from riverrun._net.channel import Connections
+from riverrun._net.cluster import Cluster
 from riverrun._net.failures import from_proto
 from riverrun.errors import Reason, TopicNotFoundError
-from riverrun.v1 import metadata_pb2
 
 # Partitions that were added are seen after so long at the latest.
 _MAX_AGE_S = 30.0
@@ -32,24 +30,20 @@ class TopicShape:
         return replace(self, learnt_s=now_s)
 
 
-async def fetch_topic(connections: Connections, topic: str) -> TopicShape:
-    """Ask the cluster for a topic.
+async def fetch_topic(cluster: Cluster, topic: str) -> TopicShape:
+    """Ask the cluster for a topic, and be told of its leaders from then on.
 
     Raises:
         TopicNotFoundError: there is none of this name.
         RiverrunError: no broker answers, or it refuses.
     """
-    request = metadata_pb2.GetMetadataRequest(topics=[topic])
-    response = await connections.call(
-        lambda connection, timeout_s: connection.metadata.GetMetadata(request, timeout=timeout_s),
-        f"get metadata of {topic}",
-        attempts=Attempts(changes=False),
-    )
-    for found in response.cluster.topics:
+    told = await cluster.ask([topic])
+    for found in told.topics:
         if found.topic != topic:
             continue
         if found.HasField("error"):
             raise from_proto(found.error, f"topic {topic}")
+        cluster.follow([topic])
         now_s = asyncio.get_running_loop().time()
         return TopicShape(found.topic_id, len(found.partitions), now_s)
     raise TopicNotFoundError(

@@ -17,8 +17,8 @@ from riverrun._core.episodes import Episodes
 from riverrun._core.partition_reader import PartitionReader
 from riverrun._core.reading import Verdict
 from riverrun._core.records import TopicPartition
+from riverrun._net.beginnings import Beginnings
 from riverrun._net.channel import Connections
-from riverrun._net.offsets import fetch_group_offsets
 from riverrun._net.subscribe_settings import SubscribeSettings
 from riverrun._net.subscribe_stream import Machine
 from riverrun.errors import RiverrunError
@@ -32,7 +32,8 @@ class PartitionRetries:
     Owns the timers of those that are to be asked for again, and lookups; `close` ends them.
 
     Args:
-        connections: finds brokers.
+        connections: how long trouble may last.
+        beginnings: tells where partitions begin that have never begun.
         machine: takes what comes.
         settings: what is asked of each stream.
         backoff: delays between attempts.
@@ -44,6 +45,7 @@ class PartitionRetries:
     def __init__(
         self,
         connections: Connections,
+        beginnings: Beginnings,
         machine: Machine,
         settings: SubscribeSettings,
         backoff: Backoff,
@@ -53,6 +55,7 @@ class PartitionRetries:
         changed: Callable[[], None],
     ) -> None:
         self._connections = connections
+        self._beginnings = beginnings
         self._machine = machine
         self._settings = settings
         self._backoff = backoff
@@ -86,17 +89,6 @@ class PartitionRetries:
             reader = self._machine.readers[partition]
             if reader.trouble is None and self._episodes.worked(partition):
                 _log.info("%s can be read again", partition)
-
-    async def place(self, partition: TopicPartition) -> None:
-        """Let a partition that has never begun begin where its group has come to by now."""
-        settings, reader = self._settings, self._machine.readers[partition]
-        if reader.gone or not settings.follows_group(partition):
-            return
-        found = await fetch_group_offsets(self._connections, settings.group, [partition])
-        # Meanwhile it may have begun after all, or the application has gone elsewhere.
-        if not reader.begun:
-            begin_at = settings.places.get(partition, settings.begin_at)
-            reader.place = begin_at if found.get(partition) is None else "committed"
 
     async def close(self) -> None:
         """Ask for nothing any more."""
@@ -142,7 +134,7 @@ class PartitionRetries:
         """Ask once more for a partition that has never begun."""
         partition = reader.partition
         try:
-            await self.place(partition)
+            await self._beginnings.place([partition])
         except RiverrunError as error:
             self.failed(partition, reader.topic_id, error)
             self._changed()

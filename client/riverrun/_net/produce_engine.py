@@ -18,8 +18,9 @@ from riverrun._core.producing import ProducerMachine
 from riverrun._core.records import RecordMetadata, TopicPartition
 from riverrun._core.sequences import PartitionLane
 from riverrun._net.buffer_room import BufferRoom
-from riverrun._net.channel import Connections
+from riverrun._net.cluster import Cluster
 from riverrun._net.delivery_reports import OnDelivery, report_soon
+from riverrun._net.failures import as_error
 from riverrun._net.produce_loop import ProduceLoop
 from riverrun._net.produce_settings import ProducerConfig
 from riverrun._net.produce_topics import ProduceTopics
@@ -64,7 +65,7 @@ class ProduceEngine:
     """
 
     def __init__(
-        self, connections: Connections, config: ProducerConfig, uniform: Callable[[], float]
+        self, cluster: Cluster, config: ProducerConfig, uniform: Callable[[], float]
     ) -> None:
         self._config = config
         self.delivery_timeout_s = config.delivery_timeout_s
@@ -76,12 +77,16 @@ class ProduceEngine:
             delivery_timeout_s=config.delivery_timeout_s,
         )
         self.machine = ProducerMachine(
-            self._new_lane, accumulator, config.buffer_bytes, config.new_route
+            self._new_lane,
+            accumulator,
+            config.buffer_bytes,
+            config.new_route,
+            cluster.leaders.destination,
         )
         self._stream = ProduceLoop(
-            connections,
+            cluster,
             self.machine,
-            Backoff(uniform),
+            uniform,
             acks=config.acks,
             codec=config.codec,
             idempotent=config.idempotent,
@@ -89,7 +94,7 @@ class ProduceEngine:
             deliver=self._deliver,
         )
         self._topics = ProduceTopics(
-            connections,
+            cluster,
             self.machine,
             uniform,
             timeout_s=config.delivery_timeout_s,
@@ -172,7 +177,7 @@ class ProduceEngine:
     def submit(self, batch: OutgoingBatch) -> None:
         """Take a whole batch, whose bytes were reserved by `reserve` just before."""
         self.machine.submit(batch)
-        self._touched()
+        self._touched(batch.partition)
 
     async def reserve(self, size_bytes: int) -> None:
         """Wait until so much has room, behind those who have waited longer, and keep it.
@@ -217,7 +222,9 @@ class ProduceEngine:
         """Wait until everything taken so far is resolved."""
         await self._topics.loaded(self._waiting)
         self.machine.seal_all()
-        self._touched()
+        self._begin()
+        self._deliver()
+        self._stream.wake_all()
         await Flush(self.machine.unresolved()).wait()
         # Callbacks of what is resolved stand in the loop's queue already.
         await asyncio.sleep(0)
@@ -254,6 +261,7 @@ class ProduceEngine:
             self._task.cancel()
             tasks.append(self._task)
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._stream.end()
 
     def statistics(self) -> ProducerStatistics:
         """Tell what has been done so far."""
@@ -307,7 +315,7 @@ class ProduceEngine:
         now_s = asyncio.get_running_loop().time()
         receipt = self.machine.append(partition, row, size_bytes, now_s, taken_s)
         receipt.add(future, row[2], on_delivery)
-        self._touched()
+        self._touched(partition)
 
     def _refuse(
         self,
@@ -327,13 +335,18 @@ class ProduceEngine:
 
     # Progress.
 
-    def _touched(self) -> None:
-        """See to what the machine was given: it has a task, which is awake."""
+    def _touched(self, partition: TopicPartition) -> None:
+        """See to what the machine was given for a partition."""
+        if self._task is None:
+            self._begin()
+        self._deliver()
+        self._stream.wake(partition)
+
+    def _begin(self) -> None:
+        """See to it that there is a task that sends."""
         if self._task is None:
             self._task = asyncio.create_task(self._stream.run(), name="riverrun producer")
             self._task.add_done_callback(self._ended)
-        self._deliver()
-        self._stream.wake()
 
     def _deliver(self) -> None:
         resolved = self.machine.take_resolved()
@@ -350,9 +363,9 @@ class ProduceEngine:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Fail everything where the task ended of itself, which only a fatal error makes it do."""
-        error: BaseException | None
+        error: RiverrunError | None
         if not task.cancelled():
-            error = task.exception()
+            error = as_error(task.exception())
         elif self._closed:
             error = None
         else:
@@ -360,9 +373,6 @@ class ProduceEngine:
             error = FatalError(text, reason=Reason.INTERNAL, outcome_known=False)
         if error is None:
             return
-        if not isinstance(error, RiverrunError):
-            text = f"a bug in the client: {type(error).__name__}: {error}"
-            error = FatalError(text, reason=Reason.INTERNAL, outcome_known=False)
         if self._end is None:
             self._end = error
         self._abandon(error)

@@ -1,33 +1,38 @@
-"""Keeps a produce stream open as long as there is something to send, through broken connections.
+"""Drives one producer: an outlet for each broker that its batches go to, and what they share.
 
-Intuition: streams come and go, the machine stays. What a lost stream left unanswered is sent again
-on the next one, in order and with the same sequences, until its deadline.
+In a cluster of one broker there is one outlet, for whichever broker answers. Else each partition's
+batches go to its leader, and through any other broker where that cannot be reached.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Set
 
 from riverrun._core.attempts import Attempts
 from riverrun._core.backoff import Backoff
-from riverrun._core.episodes import Episodes
-from riverrun._net.channel import Connection, Connections
-from riverrun._net.produce_stream import Machine, ProduceStream, StreamSettings
-from riverrun.errors import FatalError, NoBrokerError, Reason, RetriableError, RiverrunError
+from riverrun._core.records import TopicPartition
+from riverrun._net.channel import Connection
+from riverrun._net.cluster import Cluster
+from riverrun._net.produce_outlet import ProduceOutlet
+from riverrun._net.produce_stream import Machine, StreamSettings
+from riverrun.errors import FatalError, NoBrokerError, Reason, RiverrunError
 from riverrun.v1 import producer_pb2 as pb
 
-_log = logging.getLogger("riverrun")
+# So long a broker that no longer leads may take to answer what it was sent: its answers save sending
+# that again. One that hangs answers nothing, and is not waited for.
+_LAST_ANSWERS_S = 0.5
 
 
 class ProduceLoop:
-    """Drives one producer's machine. Transitions: idle -> connecting -> streaming -> connecting...
+    """Drives one producer's machine. Transitions: running -> closed, or failed.
+
+    Owns the tasks of its outlets; they end with `run`.
 
     Args:
-        connections: finds brokers.
+        cluster: finds brokers, and tells who leads.
         machine: what to send, and where answers go.
-        backoff: delays between streams.
+        uniform: returns a random number in [0, 1), for delays.
         acks: when an append is answered.
         codec: how batches are compressed.
         idempotent: whether to ask for a producer id.
@@ -37,9 +42,9 @@ class ProduceLoop:
 
     def __init__(
         self,
-        connections: Connections,
+        cluster: Cluster,
         machine: Machine,
-        backoff: Backoff,
+        uniform: Callable[[], float],
         *,
         acks: str,
         codec: int,
@@ -47,30 +52,40 @@ class ProduceLoop:
         delivery_timeout_s: float,
         deliver: Callable[[], None],
     ) -> None:
-        self._connections = connections
+        self._cluster = cluster
         self._machine = machine
-        self._backoff = backoff
+        self._uniform = uniform
         self._acks = acks
         self._codec = codec
         self._idempotent = idempotent
         self._delivery_timeout_s = delivery_timeout_s
         self._deliver = deliver
-        self._wake = asyncio.Event()
-        self._stream: ProduceStream | None = None
+        self._outlets: dict[int, ProduceOutlet] = {}
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._ended = asyncio.Event()
+        self._asking_id = asyncio.Lock()
         self._producer_id: int | None = None
         self._closing = False
-        self._last_trouble: RiverrunError | None = None
-        self._breaks: Episodes[str] = Episodes()
         self._expiry: asyncio.TimerHandle | None = None
+        self._leaving: asyncio.TimerHandle | None = None
+        cluster.listen(self._rerouted)
 
     @property
     def is_open(self) -> bool:
         """Whether there is a stream just now."""
-        return self._stream is not None
+        return any(outlet.stream is not None for outlet in self._outlets.values())
 
-    def wake(self) -> None:
-        """Say that the machine may have something to send, or something new to give up."""
-        self._wake.set()
+    def wake(self, partition: TopicPartition) -> None:
+        """Say that there may be something to send to a partition, or something new to give up."""
+        self._wake_outlet(self._machine.where(partition))
+        if self._expiry is None and not self._closing:
+            self._arm()
+
+    def wake_all(self) -> None:
+        """Say so of every partition."""
+        for broker_id in self._machine.brokers():
+            if not self._machine.idle_at(broker_id):
+                self._wake_outlet(broker_id)
         if self._expiry is None and not self._closing:
             self._arm()
 
@@ -83,11 +98,13 @@ class ProduceLoop:
     def close(self) -> None:
         """End once what has been sent is answered; call it when the machine is idle."""
         self._closing = True
-        if self._expiry is not None:
-            self._expiry.cancel()
-        self._wake.set()
-        if self._stream is not None:
-            self._stream.drain()
+        self._cluster.ignore(self._rerouted)
+        for timer in (self._expiry, self._leaving):
+            if timer is not None:
+                timer.cancel()
+        for outlet in self._outlets.values():
+            outlet.close()
+        self._ended.set()
 
     async def run(self) -> None:
         """Run until closed.
@@ -95,46 +112,88 @@ class ProduceLoop:
         Raises:
             RiverrunError: the broker refuses what no retry can change.
         """
-        while not self._closing:
-            if self._machine.idle:
-                self._wake.clear()
-                await self._wake.wait()
-            else:
-                await self._sleep(await self._one_stream())
-
-    async def _one_stream(self) -> float:
-        """Serve one stream; return how long to wait before the next."""
-        connection: Connection | None = None
-        stream: ProduceStream | None = None
         try:
-            connection = await self._connections.connect(again=True)
-            settings = await self._settings(connection)
-            stream = ProduceStream(connection, self._machine, settings, self._wake, self._deliver)
-            if self._closing:
-                return 0.0
-            self._stream = stream
-            await stream.run()
-        except RetriableError as error:
-            self._last_trouble = error
-            if connection is not None:
-                self._connections.lost(connection)
-            if stream is not None and stream.answers:
-                self._backoff.reset()
-                self._breaks.worked("streams")
-            if self._breaks.failed("streams", error, asyncio.get_running_loop().time()):
-                _log.warning("nothing can be written, trying again: %s", error)
-            return self._backoff.next_s(error.retry_after_s)
+            while not self._closing or self._tasks:
+                self._ended.clear()
+                for broker_id in [b for b, task in self._tasks.items() if task.done()]:
+                    self._tasks.pop(broker_id).result()
+                if self._tasks or not self._closing:
+                    await self._ended.wait()
         finally:
-            self._stream = None
-        # It ended in order: the broker goes away, and another one may be there already.
+            await self.end()
+
+    async def end(self) -> None:
+        """End the outlets, whatever they are doing; also those of a `run` that never began."""
+        self.close()
+        tasks, self._tasks = self._tasks, {}
+        for task in tasks.values():
+            task.cancel()
+        await asyncio.gather(*tasks.values(), return_exceptions=True)
+
+    def _wake_outlet(self, broker_id: int) -> None:
+        outlet = self._outlets.get(broker_id)
+        if outlet is None:
+            outlet = self._new_outlet(broker_id)
+        outlet.wake.set()
+
+    def _new_outlet(self, broker_id: int) -> ProduceOutlet:
+        outlet = self._outlets[broker_id] = ProduceOutlet(
+            broker_id,
+            self._cluster,
+            self._machine,
+            Backoff(self._uniform),
+            settings=self._settings,
+            deliver=self._delivered,
+        )
         if not self._closing:
-            self._connections.lost(connection)
-        return stream.reconnect_after_s
+            task = asyncio.create_task(outlet.run(), name="riverrun producer: a broker")
+            task.add_done_callback(lambda _: self._ended.set())
+            self._tasks[broker_id] = task
+        return outlet
+
+    # Who leads has changed.
+
+    def _rerouted(self, partitions: Set[TopicPartition]) -> None:
+        """Send elsewhere what is led elsewhere by now."""
+        now_s = asyncio.get_running_loop().time()
+        self._reached(self._machine.reroute(partitions, now_s))
+        if self._machine.leaving and self._leaving is None:
+            self._wait_for_last_answers()
+
+    def _delivered(self) -> None:
+        """See to what the machine has resolved, and to partitions whose last answers have come."""
+        self._deliver()
+        if self._machine.leaving:
+            self._reached(self._machine.moved(asyncio.get_running_loop().time()))
+
+    def _reached(self, brokers: Iterable[int]) -> None:
+        """Wake who has got something to send; let go of whom nothing goes to any more."""
+        for broker_id in brokers:
+            if not self._machine.idle_at(broker_id):
+                self._wake_outlet(broker_id)
+        for broker_id, outlet in self._outlets.items():
+            if outlet.stream is not None and not self._machine.used(broker_id):
+                outlet.let_go()
+
+    def _wait_for_last_answers(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._leaving = loop.call_later(_LAST_ANSWERS_S, self._give_up_answers)
+
+    def _give_up_answers(self) -> None:
+        self._leaving = None
+        loop = asyncio.get_running_loop()
+        self._machine.give_up_answers(loop.time() - _LAST_ANSWERS_S)
+        self._delivered()
+        if self._machine.leaving and not self._closing:
+            self._wait_for_last_answers()
+
+    # What streams have in common.
 
     async def _settings(self, connection: Connection) -> StreamSettings:
         """Get a producer id once, and stay within what the broker allows."""
-        if self._producer_id is None:
-            self._producer_id = await self._init_producer() if self._idempotent else 0
+        async with self._asking_id:
+            if self._producer_id is None:
+                self._producer_id = await self._init_producer() if self._idempotent else 0
         limit = connection.info.limits.max_produce_timeout
         limit_s = limit.seconds + limit.nanos / 1e9 or self._delivery_timeout_s
         timeout_s = min(self._delivery_timeout_s, limit_s)
@@ -142,7 +201,7 @@ class ProduceLoop:
 
     async def _init_producer(self) -> int:
         request = pb.InitProducerRequest()
-        response = await self._connections.call(
+        response = await self._cluster.connections.call(
             lambda connection, timeout_s: connection.producer.InitProducer(
                 request, timeout=timeout_s
             ),
@@ -157,18 +216,6 @@ class ProduceLoop:
             )
         return response.producer_id
 
-    async def _sleep(self, delay_s: float) -> None:
-        """Wait before the next stream, unless the producer is closed meanwhile."""
-        loop = asyncio.get_running_loop()
-        until_s = loop.time() + delay_s
-        while not self._closing and (left_s := until_s - loop.time()) > 0:
-            self._wake.clear()
-            try:
-                async with asyncio.timeout(left_s):
-                    await self._wake.wait()
-            except TimeoutError:
-                return
-
     def _arm(self) -> None:
         """Set the timer that gives up what is late."""
         deadline_s = self._machine.next_deadline_s()
@@ -178,15 +225,23 @@ class ProduceLoop:
 
     def _expire(self) -> None:
         why = f"{self._delivery_timeout_s:g} s have passed (delivery_timeout_s)"
-        # Once a stream has answered, what was wrong with the ones before it explains nothing.
-        answered = self._stream is not None and self._stream.answers
-        last, nobody = self._last_trouble, self._connections.trouble
+        last, nobody = self._trouble(), self._cluster.connections.trouble
         # That nobody answers is told as it is now.
-        if last is not None and not answered and not (nobody and isinstance(last, NoBrokerError)):
+        if last is not None and not (nobody and isinstance(last, NoBrokerError)):
             why += f"; the last trouble was: {last.message}"
         if nobody:
             why += f"; {nobody}"
         self._machine.expire(asyncio.get_running_loop().time(), why)
-        self._deliver()
-        self._wake.set()
+        self._delivered()
+        self.wake_all()
         self._arm()
+
+    def _trouble(self) -> RiverrunError | None:
+        """Return what the newest stream that has answered nothing, or is none, broke of."""
+        found: RiverrunError | None = None
+        for broker_id, outlet in self._outlets.items():
+            # Once a stream has answered, what was wrong with the ones before it explains nothing.
+            answered = outlet.stream is not None and outlet.stream.answers
+            if outlet.trouble is not None and not answered and not self._machine.idle_at(broker_id):
+                found = outlet.trouble
+        return found

@@ -1,7 +1,7 @@
 """One ProduceStream: appends go out while answers come in, until either side ends it.
 
 Not here: what to send and what an answer means (`_core.producing`), and when to open another stream
-(`_net.produce_loop`).
+(`_net.produce_outlet`).
 """
 
 from __future__ import annotations
@@ -18,12 +18,20 @@ from google.protobuf.duration_pb2 import Duration
 
 from riverrun._core import codecs
 from riverrun._core.dispatch import Append, StreamLimits
+from riverrun._core.leader_map import ANY
 from riverrun._core.outgoing import OutgoingBatch
 from riverrun._core.producing import ProducerMachine
+from riverrun._core.records import TopicPartition
 from riverrun._net.channel import Connection
-from riverrun._net.failures import being_cancelled, failure_of, from_proto, from_stream
+from riverrun._net.failures import (
+    being_cancelled,
+    failure_of,
+    from_proto,
+    from_stream,
+    leader_hint,
+)
 from riverrun._net.receipts import RecordFutures
-from riverrun.errors import FatalError, Reason, RetriableError, RiverrunError
+from riverrun.errors import FatalError, LeaderHint, Reason, RetriableError, RiverrunError
 from riverrun.v1 import producer_pb2 as pb
 from riverrun.v1 import records_pb2
 
@@ -58,7 +66,7 @@ class StreamSettings:
 
 
 class ProduceStream:
-    """One life of the stream. Transitions: opening -> open -> draining -> ended.
+    """One life of the stream. Transitions: opening -> open -> draining -> ended; open -> ended.
 
     Args:
         connection: the broker.
@@ -66,9 +74,15 @@ class ProduceStream:
         settings: what is asked of the stream.
         wake: set by others when the machine may have something to send.
         deliver: called after the machine has taken answers.
+        broker_id: the broker, whose partitions alone are sent; ANY for one that is to pass on what it
+            does not lead.
+        on_leader: called with a partition, and who leads it, or None where the broker only says that
+            it does not.
+        judged: returns what a broker's error about a topic means, given what others say of it.
 
     Attributes:
         answers: how many messages with answers have come.
+        going_away: the broker has announced that it ends the stream.
         reconnect_after_s: how long the broker wants to be left alone, once it has ended the stream.
     """
 
@@ -79,14 +93,21 @@ class ProduceStream:
         settings: StreamSettings,
         wake: asyncio.Event,
         deliver: Callable[[], None],
+        broker_id: int = ANY,
+        on_leader: Callable[[TopicPartition, LeaderHint | None], None] = lambda _, __: None,
+        judged: Callable[[str, RiverrunError], RiverrunError] = lambda _, error: error,
     ) -> None:
+        self._judged = judged
+        self._broker_id = broker_id
+        self._on_leader = on_leader
         self._connection = connection
         self._machine = machine
         self._settings = settings
         self._wake = wake
         self._deliver = deliver
-        self._draining = False
+        self._draining = self._spent = False
         self.answers = 0
+        self.going_away = False
         self.reconnect_after_s = 0.0
 
     def drain(self) -> None:
@@ -95,7 +116,7 @@ class ProduceStream:
         self._wake.set()
 
     async def run(self) -> None:
-        """Serve until the stream ends in order: drained, or the broker goes away.
+        """Serve until the stream ends in order: drained, of no use any more, or the broker goes away.
 
         Raises:
             RiverrunError: it broke. In any case the machine has been told that it is over.
@@ -104,10 +125,12 @@ class ProduceStream:
         reader: asyncio.Task[None] | None = None
         try:
             await call.write(self._start())
-            self._machine.stream_started(await self._limits(call))
+            self._machine.stream_started(await self._limits(call), self._broker_id)
             reader = asyncio.create_task(self._read(call), name="riverrun produce: answers")
             reader.add_done_callback(lambda done: self._reader_ended(call, done))
             await self._write(call, reader)
+            if self._spent:
+                return
             await call.done_writing()
             async with asyncio.timeout(_DRAIN_TIMEOUT_S):
                 await reader
@@ -128,13 +151,17 @@ class ProduceStream:
                 reader.cancel()
                 await asyncio.gather(reader, return_exceptions=True)
             call.cancel()
-            self._machine.stream_lost()
+            self._machine.stream_lost(self._broker_id)
             self._deliver()
 
     def _start(self) -> pb.ProduceStreamRequest:
         timeout_s = self._settings.timeout_s
         timeout = Duration(seconds=int(timeout_s), nanos=int(timeout_s % 1 * 1e9))
-        start = pb.ProduceStart(acks=_ACKS[self._settings.acks], timeout=timeout)
+        start = pb.ProduceStart(
+            acks=_ACKS[self._settings.acks],
+            timeout=timeout,
+            do_not_proxy=self._broker_id != ANY,
+        )
         return pb.ProduceStreamRequest(start=start)
 
     async def _limits(self, call: _Call) -> StreamLimits:
@@ -159,18 +186,21 @@ class ProduceStream:
 
     async def _write(self, call: _Call, reader: asyncio.Task[None]) -> None:
         """Send appends until the stream shall end, or has ended."""
-        loop = asyncio.get_running_loop()
+        loop, machine, broker_id = asyncio.get_running_loop(), self._machine, self._broker_id
         while not self._draining and not reader.done():
             # One reading of the clock for both questions: a delay that ran out between two would be
             # over for the second and not for the first, and nothing would ever wake this.
             now_s = loop.time()
-            append = self._machine.next(now_s)
+            append = machine.next(now_s, broker_id)
             self._deliver()
             if append is not None:
                 await call.write(await self._request(append))
                 continue
+            if machine.spent(broker_id):
+                self._spent = True
+                return
             self._wake.clear()
-            wakeup_s = self._machine.next_wakeup_s(now_s)
+            wakeup_s = machine.next_wakeup_s(now_s, broker_id)
             timer = None if wakeup_s is None else loop.call_at(wakeup_s, self._wake.set)
             try:
                 await self._wake.wait()
@@ -211,6 +241,7 @@ class ProduceStream:
             elif kind == "going_away":
                 after = response.going_away.reconnect_after
                 self.reconnect_after_s = after.seconds + after.nanos / 1e9
+                self.going_away = True
                 self.drain()
         if not self._draining:
             raise await self._ended(call)
@@ -223,7 +254,7 @@ class ProduceStream:
 
     def _take(self, acks: pb.ProduceAcks, now_s: float) -> None:
         for run in acks.acked:
-            self._machine.acked(run.first_tag, run.base_offsets, now_s)
+            self._machine.acked(run.first_tag, run.base_offsets, now_s, self._broker_id)
         for answer in acks.results:
             result = answer.results[0] if len(answer.results) == 1 else None
             if result is None:
@@ -234,11 +265,21 @@ class ProduceStream:
                 )
             error: RiverrunError | None = None
             if result.HasField("error"):
-                error = from_proto(result.error, f"{result.topic}[{result.partition}]")
+                context = f"{result.topic}[{result.partition}]"
+                error = self._judged(result.topic, from_proto(result.error, context))
             base_offset = result.base_offset if result.HasField("base_offset") else None
-            self._machine.answered(answer.tag, base_offset, error, now_s)
+            self._machine.answered(answer.tag, base_offset, error, now_s, self._broker_id)
+            self._hear_of_leader(result, error)
         for trouble in self._machine.take_news():
             _log.warning("cannot be written, trying again: %s", trouble.message)
+
+    def _hear_of_leader(self, result: pb.ProduceResult, error: RiverrunError | None) -> None:
+        """Pass on what an answer says of who leads."""
+        partition = TopicPartition(result.topic, result.partition)
+        if result.HasField("leader"):
+            self._on_leader(partition, leader_hint(result.leader))
+        elif error is not None and (error.leader or error.reason is Reason.NOT_LEADER):
+            self._on_leader(partition, error.leader)
 
     async def _ended(self, call: _Call) -> RiverrunError:
         """Say how a stream ended that should have gone on."""

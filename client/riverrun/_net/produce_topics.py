@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from riverrun._core.producing import ProducerMachine
-from riverrun._net.channel import Connections
+from riverrun._net.cluster import Cluster
 from riverrun._net.metadata import TopicShape, fetch_topic
 from riverrun._net.receipts import RecordFutures
 from riverrun.errors import FatalError, Reason, RiverrunError, TimedOutError, TopicNotFoundError
@@ -22,7 +22,7 @@ class ProduceTopics:
     Owns a task for each topic that is being asked for, until it is told to cancel them.
 
     Args:
-        connections: finds brokers.
+        cluster: whom to ask.
         machine: learns what they say.
         uniform: returns a random number in [0, 1): where records without a key begin.
         timeout_s: how long it may take to learn a topic (`delivery_timeout_s`).
@@ -31,14 +31,14 @@ class ProduceTopics:
 
     def __init__(
         self,
-        connections: Connections,
+        cluster: Cluster,
         machine: ProducerMachine[RecordFutures],
         uniform: Callable[[], float],
         *,
         timeout_s: float,
         learnt: Callable[[str, RiverrunError | None], None],
     ) -> None:
-        self._connections = connections
+        self._cluster = cluster
         self._machine = machine
         self._uniform = uniform
         self._timeout_s = timeout_s
@@ -84,9 +84,9 @@ class ProduceTopics:
         """
         try:
             async with asyncio.timeout(self._timeout_s):
-                shape = await fetch_topic(self._connections, topic)
+                shape = await fetch_topic(self._cluster, topic)
         except TimeoutError:
-            trouble = self._connections.trouble
+            trouble = self._cluster.connections.trouble
             raise TimedOutError(
                 f"topic {topic}: no broker told about it within {self._timeout_s:g} s "
                 f"(delivery_timeout_s){trouble and f': {trouble}'}",

@@ -1,7 +1,8 @@
-"""Keeps a subscription open, through broken connections, from where it stood.
+"""Drives one consumer: an outlet for each broker that it reads from, and what they share.
 
-Intuition: streams come and go, the machine stays; each new stream is asked for exactly what the last
-one would have delivered next.
+In a cluster of one broker there is one outlet, for whichever broker answers, and that broker says what
+there is to read. Else each partition is read from its leader, and through any other broker where that
+cannot be reached.
 """
 
 from __future__ import annotations
@@ -9,16 +10,20 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping, Set
 
 from riverrun._core.backoff import Backoff
-from riverrun._core.episodes import Episodes
+from riverrun._core.leader_map import ANY
 from riverrun._core.partition_reader import PartitionReader
-from riverrun._core.records import CommittedOffset, From, PositionReset, TopicPartition
-from riverrun._net.channel import Connection, Connections
-from riverrun._net.offsets import fetch_group_offsets
+from riverrun._core.records import From, PositionReset, TopicPartition
+from riverrun._net.beginnings import Beginnings
+from riverrun._net.channel import Connection
+from riverrun._net.cluster import Cluster
+from riverrun._net.contact import Contact
+from riverrun._net.failures import as_error, from_proto
 from riverrun._net.partition_retries import PartitionRetries
+from riverrun._net.seeks import Seeks
+from riverrun._net.subscribe_outlet import SubscribeOutlet
 from riverrun._net.subscribe_settings import SubscribeSettings
 from riverrun._net.subscribe_stream import Machine, SubscribeStream
 from riverrun.errors import (
@@ -30,68 +35,62 @@ from riverrun.errors import (
     RiverrunError,
 )
 
-# How long a start may be held up by what is only worth a line in the log, and how long that line is.
-_COMPARING_S = 1.0
-_PLACES_TOLD = 10
-
-_OWN_WRITE = "Internal error from Core"
-# A stream that breaks sooner is still the same trouble, and no news.
-_STEADY_S = 10.0
-# Within that a broker is found that is there; who has waited longer is told why nothing comes.
-_ALONE_S = 2.0
-
 _log = logging.getLogger("riverrun")
 
 
 class SubscribeLoop:
-    """Drives one consumer's machine. Transitions: idle -> connecting -> streaming -> connecting...
+    """Drives one consumer's machine. Transitions: idle -> running -> ended, and perhaps running again.
 
-    Owns its task and what asks again for partitions; `close` ends them.
+    Owns its task, those of its outlets, and what asks again for partitions; `close` ends them.
 
     Args:
-        connections: finds brokers.
+        cluster: finds brokers, and tells who leads.
         machine: takes what comes.
         settings: what is asked of each stream.
-        backoff: delays between streams, and between attempts at a partition.
-
-    Attributes:
-        reconnects: how many streams there were after the first one that began.
+        uniform: returns a random number in [0, 1), for delays between streams, and between attempts at
+            a partition.
     """
 
     def __init__(
         self,
-        connections: Connections,
+        cluster: Cluster,
         machine: Machine,
         settings: SubscribeSettings,
-        backoff: Backoff,
+        uniform: Callable[[], float],
     ) -> None:
-        self._connections = connections
+        self._cluster = cluster
+        self._connections = cluster.connections
         self._machine = machine
         self._settings = settings
-        self._backoff = backoff
-        self._stream: SubscribeStream | None = None
+        self._uniform = uniform
+        self._contact = Contact(self._connections, stop_at_end=settings.stop_at_end)
+        self._outlets: dict[int, SubscribeOutlet] = {}
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._look = asyncio.Event()
         self._changed = asyncio.Event()
-        self._seeks: dict[TopicPartition, asyncio.Future[None]] = {}
+        self._seeks = Seeks()
+        self._beginnings = Beginnings(self._connections, machine, settings)
         self._retries = PartitionRetries(
-            connections,
+            self._connections,
+            self._beginnings,
             machine,
             settings,
-            backoff,
+            Backoff(uniform),
             say_seek=self._say_seek,
-            on_sought=self._sought,
+            on_sought=self._seeks.answered,
             changed=self._wake,
         )
-        self._breaks: Episodes[str] = Episodes()
-        self._opened_s = self._heard_s = self._alone_s = 0.0
         self._task: asyncio.Task[None] | None = None
-        self._begun = self._compared = False
-        self._closing = False
-        self.reconnects = 0
+
+    @property
+    def reconnects(self) -> int:
+        """How many streams there were after the first one to a broker that began."""
+        return sum(each.reconnects for each in self._outlets.values())
 
     def start(self) -> None:
         """Begin, if it has not begun."""
         if self._task is None:
-            self._alone_s = asyncio.get_running_loop().time()
+            self._contact.start()
             self._task = asyncio.create_task(self._run(), name="riverrun consumer")
             self._task.add_done_callback(self._ended)
 
@@ -104,18 +103,8 @@ class SubscribeLoop:
 
     def waited_in_vain(self) -> None:
         """Tell, once, who has waited for records that there is no broker that could send any."""
-        if self._stream is not None or self._task is None or self._task.done():
-            return
-        now_s = asyncio.get_running_loop().time()
-        lasted_s = now_s - self._alone_s
-        addresses = ", ".join(self._connections.addresses)
-        nobody = NoBrokerError(f"no word from {addresses}", reason=Reason.NO_BROKER)
-        trouble = self._connections.trouble
-        if lasted_s >= _ALONE_S and self._breaks.failed("broker", nobody, now_s, at_once=True):
-            _log.warning(
-                "nothing can be read, still trying: no broker at %s for %.1f s; that no records come "
-                "does not say that there are none%s", addresses, lasted_s, trouble and f"; {trouble}",
-            )  # fmt: skip
+        if self._task is not None and not self._task.done():
+            self._contact.waited_in_vain()
 
     async def change(self) -> None:
         """Wait until the machine has something new."""
@@ -128,8 +117,9 @@ class SubscribeLoop:
 
     def credit_freed(self) -> None:
         """Say that the application has taken something."""
-        if self._stream is not None:
-            self._stream.wake()
+        for outlet in self._outlets.values():
+            if outlet.stream is not None:
+                outlet.stream.wake()
 
     async def seek(self, places: Mapping[TopicPartition, From]) -> None:
         """Go elsewhere in some partitions; return once the broker has done so.
@@ -147,205 +137,223 @@ class SubscribeLoop:
                 raise outcome
 
     def _begin_seek(self, partition: TopicPartition, to: From) -> asyncio.Future[None]:
-        earlier = self._seeks.pop(partition, None)
-        if earlier is not None and not earlier.done():
-            earlier.set_result(None)
-        reader = self._machine.seek(partition, to)
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._seeks[partition] = done
-        self._say_seek(reader)
+        done = self._seeks.begin(partition)
+        self._say_seek(self._machine.seek(partition, to))
         return done
 
     def pause(self, partitions: Iterable[TopicPartition]) -> list[PartitionReader]:
         """Stop partitions; return those that were flowing."""
         changed = self._machine.pause(partitions)
-        if changed and self._stream is not None:
-            self._stream.pause(changed)
+        for stream, readers in self._by_stream(changed):
+            stream.pause(readers)
         self.credit_freed()
         return changed
 
     def resume(self, partitions: Iterable[TopicPartition]) -> None:
         """Go on with paused partitions."""
         changed = self._machine.resume(partitions)
-        if changed and self._stream is not None:
-            for reader, has_seek in changed:
-                if has_seek:
-                    self._stream.seek(reader)
-            self._stream.resume([reader for reader, _ in changed])
+        for reader, has_seek in changed:
+            if has_seek:
+                self._say_seek(reader)
+        for stream, readers in self._by_stream([reader for reader, _ in changed]):
+            stream.resume(readers)
         if any(has_seek for _, has_seek in changed):
             self._start_again()
         self._changed.set()
 
     async def close(self) -> None:
-        """End the stream and all that belongs to it. Safe to call twice."""
-        self._closing = True
+        """End the streams and all that belongs to them. Safe to call twice."""
+        self._contact.closing = True
+        self._cluster.ignore(self._moved)
         try:
-            if self._task is not None:
-                try:
-                    if self._stream is not None:
-                        await self._stream.hang_up()
-                finally:
-                    self._task.cancel()
-                await asyncio.gather(self._task, return_exceptions=True)
+            await asyncio.gather(*(outlet.close() for outlet in self._outlets.values()))
         finally:
             # Also where whoever closes is cancelled.
             self._changed.set()
-            await self._retries.close()
+            try:
+                if self._task is not None:
+                    self._task.cancel()
+                    await asyncio.gather(self._task, return_exceptions=True)
+            finally:
+                await self._retries.close()
 
     async def _run(self) -> None:
-        """Open one stream after the other until everything asked for has been delivered."""
-        self._heard_s = asyncio.get_running_loop().time()
-        while True:
-            connection: Connection | None = None
-            stream: SubscribeStream | None = None
-            try:
-                connection = await self._connections.connect(again=self._begun)
-                await self._find_committed()
-                stream = self._new_stream(connection)
-                self._stream = stream
-                self._breaks.worked("broker")
-                self.reconnects += self._begun
-                await stream.run()
-                # A broker that goes away ends streams that it is not through with.
-                if (
-                    self._settings.stop_at_end
-                    and not stream.going_away
-                    and self._machine.stream_ended()
-                ):
-                    return
-                # The broker goes away, and another one may be there already.
-                self._connections.lost(connection)
-                delay_s = stream.reconnect_after_s or self._backoff.next_s()
-            except RiverrunError as error:
-                if self._closing:
-                    raise asyncio.CancelledError from None  # it was hung up
-                if not isinstance(error, RetriableError):
-                    raise
-                if not self._begun and isinstance(error, NoBrokerError):
-                    raise
-                self._check_contact(error, stream)
-                delay_s = self._after(error, connection, stream)
-            finally:
-                if self._stream is not None:
-                    self._alone_s = asyncio.get_running_loop().time()
-                self._stream = None
-            await asyncio.sleep(delay_s)
+        """See to the outlets until everything asked for has been delivered."""
+        try:
+            await self._find_leaders()
+            self._cluster.listen(self._moved)
+            for broker_id in {reader.home for reader in self._machine.readers.values()} or {ANY}:
+                self._outlet(broker_id).gain()
+            while not (self._settings.stop_at_end and self._machine.ended):
+                self._look.clear()
+                for task in self._tasks.values():
+                    if task.done():
+                        task.result()
+                await self._look.wait()
+        finally:
+            self._cluster.ignore(self._moved)
+            tasks, self._tasks = self._tasks, {}
+            for task in tasks.values():
+                task.cancel()
+            await asyncio.gather(*tasks.values(), return_exceptions=True)
 
-    async def _find_committed(self) -> None:
-        """Look up where a group has come to, before a stream's start says where to begin.
+    # Who leads.
 
-        Explicit partitions are looked up before the first stream, and afterwards all that have
-        never begun: what a start says of them counts whatever is committed. The broker is asked for
-        the place by its name, so that it is the one committed by then, with its leader epoch.
+    async def _find_leaders(self) -> None:
+        """Find out what is to be read from whom, before the first stream and where there is a choice.
+
+        Raises:
+            RiverrunError: no broker answers, or none of the topics is there.
         """
-        settings, machine = self._settings, self._machine
-        if machine.readers:
-            for partition in [p for p, reader in machine.readers.items() if not reader.begun]:
-                await self._retries.place(partition)
-        elif settings.committed_first:
-            found = await fetch_group_offsets(
-                self._connections, settings.group, settings.committed_first
-            )
-            committed: dict[TopicPartition, From] = {
-                p: "committed" for p, at in found.items() if at is not None
-            }
-            machine.places = {**settings.places, **committed}
-        if settings.group and settings.chosen and not machine.readers and not self._compared:
-            await self._compare_with_committed()
-
-    async def _compare_with_committed(self) -> None:
-        """Tell where the group's offsets count and not the place that the application has chosen.
-
-        That is only told: what it needs is asked for once, for a moment, and may fail.
-        """
-        settings, self._compared = self._settings, True
-        found: Mapping[TopicPartition, CommittedOffset | None] = {}
-        with suppress(RiverrunError, TimeoutError):
-            async with asyncio.timeout(_COMPARING_S):
-                found = await fetch_group_offsets(self._connections, settings.group, ())
-        named = {*settings.committed_first}
-        going_on = [p for p in found if p in named or p.topic in settings.topics]
-        if going_on:
-            # The names are said on every start, for a group that is new; a place is meant.
-            level = logging.INFO if isinstance(settings.begin_at, str) else logging.WARNING
-            _log.log(
-                level,
-                "group %s goes on where it has committed, and from_ %s counts only elsewhere: %s; "
-                "use seek to go there", settings.group, settings.begin_at,
-                ", ".join(map(str, going_on[:_PLACES_TOLD])),
-                extra={"riverrun_about": "from_"},
-            )  # fmt: skip
-
-    def _check_contact(self, error: RetriableError, stream: SubscribeStream | None) -> None:
-        """Give up where nothing has been heard for the request timeout, and that is not to be borne.
-
-        A consumer without an end waits for its brokers for ever. One that is to begin, or to come to
-        an end, has somebody waiting for it.
-        """
-        now_s, limit_s = asyncio.get_running_loop().time(), self._connections.request_timeout_s
-        if stream is not None and stream.frames:
-            self._heard_s = now_s
-        if now_s - self._heard_s < limit_s:
+        if self._machine.readers:
+            self._move(self._machine.readers)
             return
-        if not self._begun:
-            raise error
-        if self._settings.stop_at_end:
-            final = copy.copy(error)
-            final.message = (
-                f"gave up waiting for the end after {limit_s:g} s without a word from any broker "
-                f"(request_timeout_s): {error.message}"
+        topics = {*self._settings.topics, *(place.topic for place in self._settings.places)}
+        try:
+            told = await self._cluster.ask(topics)
+        except NoBrokerError:
+            raise
+        except RetriableError as error:
+            # Any broker can be read from, also where none says who leads.
+            _log.info("reading from whichever broker answers: %s", error)
+            return
+        if not self._cluster.leaders.several:
+            return
+        self._cluster.follow(topics)
+        missing = {each.topic: each.error for each in told.topics if each.HasField("error")}
+        for topic in told.topics:
+            if topic.topic in self._settings.topics:
+                self._expect(
+                    *(TopicPartition(topic.topic, n) for n in range(len(topic.partitions)))
+                )
+        self._expect(*(place for place in self._settings.places if place.topic not in missing))
+        for name, why in missing.items():
+            failure = from_proto(why, f"topic {name}")
+            if not self._machine.readers:
+                raise failure
+            self._retries.failed(TopicPartition(name, -1), b"", failure)
+
+    def _expect(self, *partitions: TopicPartition) -> None:
+        leaders = self._cluster.leaders
+        for partition in partitions:
+            known = leaders.partitions(partition.topic)
+            topic_id = b"" if known is None else known[0]
+            self._machine.expect(partition, topic_id, leaders.destination(partition))
+
+    def _moved(self, partitions: Set[TopicPartition]) -> None:
+        """Read from elsewhere what is led elsewhere by now, and what is new."""
+        if self._machine.readers and not self._settings.stop_at_end:
+            for partition in partitions - self._machine.readers.keys():
+                if partition.topic in self._settings.topics:
+                    self._expect(partition)
+                    reader = self._machine.readers[partition]
+                    reader.place = "earliest"
+                    self._beginnings.added.add(partition)
+                    self._outlet(reader.home).gain()
+        self._move(partitions)
+
+    def _move(self, partitions: Iterable[TopicPartition]) -> None:
+        for partition in partitions:
+            reader = self._machine.readers.get(partition)
+            to = self._cluster.leaders.destination(partition)
+            if reader is None or reader.home == to or reader.gone:
+                continue
+            if self._settings.stop_at_end and reader.delivered:
+                continue
+            left, reader.home = self._outlets.get(reader.home), to
+            if left is not None:
+                left.lose(reader)
+            self._outlet(to).gain()
+
+    def _failed(
+        self,
+        broker_id: int,
+        partition: TopicPartition,
+        topic_id: bytes,
+        error: RiverrunError,
+        seek_id: int,
+    ) -> None:
+        """Take that a broker cannot deliver a partition: go to who leads it, or ask again later."""
+        reader = self._machine.readers.get(partition)
+        error = self._cluster.judged(partition.topic, error)
+        if error.leader is not None:
+            self._cluster.hinted(partition, error.leader)
+        if reader is not None and reader.home == broker_id and error.reason is Reason.NOT_LEADER:
+            self._cluster.denied(partition, broker_id)
+        if reader is None or reader.home == broker_id:
+            self._retries.failed(partition, topic_id, error, seek_id)
+
+    # Streams.
+
+    def _outlet(self, broker_id: int) -> SubscribeOutlet:
+        outlet = self._outlets.get(broker_id)
+        if outlet is None:
+            outlet = self._outlets[broker_id] = SubscribeOutlet(
+                broker_id,
+                self._cluster,
+                self._machine,
+                self._contact,
+                self._uniform,
+                prepare=self._beginnings.find,
+                new_stream=self._new_stream,
+                ended=self._stream_ended,
             )
-            raise final
+        if broker_id not in self._tasks:
+            task = asyncio.create_task(outlet.run(), name="riverrun consumer: a broker")
+            task.add_done_callback(lambda _: self._look.set())
+            self._tasks[broker_id] = task
+        return outlet
 
-    def _after(
-        self, error: RetriableError, connection: Connection | None, stream: SubscribeStream | None
-    ) -> float:
-        """Return how long to wait after a broken stream."""
-        if connection is not None:
-            self._connections.lost(connection)
-        now_s, flowed = asyncio.get_running_loop().time(), bool(stream and stream.frames)
-        if flowed:
-            self._backoff.reset()
-            if now_s - self._opened_s >= _STEADY_S:
-                self._breaks.worked("streams")
-        # A credit written to a stream that has just ended fails in gRPC's core, which then hides
-        # that end: nothing was interrupted.
-        is_break = not flowed or _OWN_WRITE not in str(error)
-        is_news = is_break and self._breaks.failed("streams", error, now_s, at_once=flowed)
-        level = logging.WARNING if is_news else logging.INFO
-        _log.log(level, "subscription interrupted, trying again: %s", error)
-        return self._backoff.next_s(error.retry_after_s)
-
-    def _new_stream(self, connection: Connection) -> SubscribeStream:
-        self._opened_s = asyncio.get_running_loop().time()
+    def _new_stream(self, broker_id: int, connection: Connection) -> SubscribeStream:
+        homes = {reader.home for reader in self._machine.readers.values()}
         return SubscribeStream(
             connection,
             self._machine,
             self._settings,
+            broker_id=broker_id,
+            prefetch_bytes=max(1, self._settings.prefetch_bytes // max(1, len(homes))),
+            whole=not self._cluster.leaders.several,
             changed=self._wake,
-            on_sought=self._sought,
-            on_failed=self._retries.failed,
+            on_sought=self._seeks.answered,
+            on_failed=lambda *failed: self._failed(broker_id, *failed),
             on_reset=self._position_reset,
         )
 
+    def _stream_ended(self) -> None:
+        """Take that one broker has delivered everything."""
+        if self._machine.stream_ended():
+            self._look.set()
+
+    def _stream_of(self, reader: PartitionReader) -> SubscribeStream | None:
+        """Return the stream that a partition comes on just now."""
+        outlet = self._outlets.get(reader.home)
+        stream = None if outlet is None else outlet.stream
+        return stream if stream is not None and stream.reads(reader.partition) else None
+
+    def _by_stream(
+        self, readers: Iterable[PartitionReader]
+    ) -> Iterable[tuple[SubscribeStream, list[PartitionReader]]]:
+        grouped: dict[SubscribeStream, list[PartitionReader]] = {}
+        for reader in readers:
+            stream = self._stream_of(reader)
+            if stream is not None:
+                grouped.setdefault(stream, []).append(reader)
+        return grouped.items()
+
     def _wake(self) -> None:
-        self._begun = True
+        self._contact.begun = True
         self._retries.look()
         self._changed.set()
 
     def _say_seek(self, reader: PartitionReader) -> None:
-        """Send a seek, if there is a stream; else the next one begins there."""
-        if self._stream is not None and reader.partition in self._machine.readers:
-            self._stream.seek(reader)
-
-    def _sought(self, reader: PartitionReader, error: RiverrunError | None) -> None:
-        done = self._seeks.pop(reader.partition, None)
-        if done is None or done.done():
+        """Send a seek, if there is a stream for it; else the next one begins there."""
+        if reader.partition not in self._machine.readers:
             return
-        if error is None:
-            done.set_result(None)
-        else:
-            done.set_exception(error)
+        stream = self._stream_of(reader)
+        if stream is not None:
+            stream.seek(reader)
+        elif reader.home in self._outlets and reader.home in self._tasks:
+            self._outlets[reader.home].gain()
 
     def _position_reset(self, reset: PositionReset) -> None:
         _log.warning(
@@ -365,22 +373,15 @@ class SubscribeLoop:
             return
         error: RiverrunError | None
         if not task.cancelled():
-            error = _as_error(task.exception())
-        elif self._closing:
+            error = as_error(task.exception())
+            if error is None and not self._machine.ended:
+                # There was something else to read before it had ended.
+                self._start_again()
+        elif self._contact.closing:
             error = ClosedError("the consumer was closed meanwhile", reason=Reason.CLOSED)
         else:
             error = FatalError("the consumer's task was cancelled", reason=Reason.INTERNAL)
         self._machine.error = error
         if error is not None:
-            for done in self._seeks.values():
-                if not done.done():
-                    done.set_exception(copy.copy(error))
-            self._seeks.clear()
+            self._seeks.fail(error)
         self._changed.set()
-
-
-def _as_error(error: BaseException | None) -> RiverrunError | None:
-    if error is None or isinstance(error, RiverrunError):
-        return error
-    text = f"a bug in the client: {type(error).__name__}: {error}"
-    return FatalError(text, reason=Reason.INTERNAL, outcome_known=False)

@@ -1,7 +1,7 @@
 """One Subscribe stream in batch form: deliveries come in as long as there is credit for them.
 
 Not here: what a delivery means (`_core.reading`), and when to open another stream
-(`_net.subscribe_loop`).
+(`_net.subscribe_outlet`).
 """
 
 from __future__ import annotations
@@ -15,12 +15,19 @@ from typing import TypeAlias
 import grpc.aio
 
 from riverrun._core import codecs
+from riverrun._core.leader_map import ANY
 from riverrun._core.partition_reader import Asked, Delivered, PartitionReader, StartedPosition
 from riverrun._core.reading import ReaderMachine
-from riverrun._core.records import Offset, PositionReset, TopicPartition
+from riverrun._core.records import PositionReset, TopicPartition
 from riverrun._net.channel import Connection
 from riverrun._net.describing import seconds
 from riverrun._net.failures import being_cancelled, failure_of, from_proto, from_stream
+from riverrun._net.subscribe_messages import (
+    delivered,
+    names,
+    resumed_position,
+    started_position,
+)
 from riverrun._net.subscribe_settings import SubscribeSettings, place_start, start_position
 from riverrun.errors import FatalError, Reason, RetriableError, RiverrunError
 from riverrun.v1 import consumer_pb2 as pb
@@ -50,6 +57,10 @@ class SubscribeStream:
         connection: the broker.
         machine: takes what comes.
         settings: what is asked of the stream.
+        broker_id: the broker, whose partitions alone are read; ANY for one that is to pass on what it
+            does not lead.
+        prefetch_bytes: how much may be read ahead from this broker.
+        whole: what was added to the topics in the meantime is read too.
         changed: called after the machine has taken something.
         on_sought: called with a reader whose seek is answered, and with the error if it is refused.
         on_failed: called with a partition that cannot be read, its topic's id, why, and the id of
@@ -63,6 +74,9 @@ class SubscribeStream:
         machine: Machine,
         settings: SubscribeSettings,
         *,
+        broker_id: int = ANY,
+        prefetch_bytes: int,
+        whole: bool = True,
         changed: Callable[[], None],
         on_sought: Callable[[PartitionReader, RiverrunError | None], None],
         on_failed: Callable[[TopicPartition, bytes, RiverrunError, int], None],
@@ -71,6 +85,9 @@ class SubscribeStream:
         self._connection = connection
         self._machine = machine
         self._settings = settings
+        self._broker_id = broker_id
+        self._prefetch_bytes = prefetch_bytes
+        self._whole = whole
         self._changed = changed
         self._on_sought = on_sought
         self._on_failed = on_failed
@@ -78,6 +95,8 @@ class SubscribeStream:
         self._control: deque[pb.SubscribeRequest] = deque()
         self._wake = asyncio.Event()
         self._asked: dict[TopicPartition, Asked] = {}
+        self._topics: frozenset[str] = frozenset()
+        self._lost: set[TopicPartition] = set()
         self._call: _Call | None = None
         self._over = asyncio.Event()
         self.frames = 0
@@ -86,13 +105,25 @@ class SubscribeStream:
 
     def wake(self) -> None:
         """Say that credit may have come free."""
-        if self._machine.ahead.credit_bytes * _GRANT_SHARE >= self._settings.prefetch_bytes:
+        freed_bytes = self._machine.ahead.credit_bytes(self._broker_id)
+        if freed_bytes * _GRANT_SHARE >= self._prefetch_bytes:
             self._wake.set()
+
+    def reads(self, partition: TopicPartition) -> bool:
+        """Whether the broker was asked for a partition, and it has not moved to another one since."""
+        asked = partition in self._asked or partition.topic in self._topics
+        return asked and partition not in self._lost
+
+    def lose(self, reader: PartitionReader) -> None:
+        """Read a partition no more, which is read from another broker: what still comes is dropped."""
+        if self.reads(reader.partition):
+            self.pause([reader])
+        self._lost.add(reader.partition)
 
     def seek(self, reader: PartitionReader) -> None:
         """Send the seek that the reader waits for."""
         assert reader.place is not None, "a seek goes somewhere"
-        position = start_position(reader.partition, reader.topic_id, reader.place)
+        position = resumed_position(reader, reader.place)
         seek = pb.Seek(seek_id=reader.seek_id, position=position)
         self._say(pb.SubscribeRequest(seek=seek))
         if reader.held and not reader.paused:
@@ -101,11 +132,11 @@ class SubscribeStream:
 
     def pause(self, readers: Iterable[PartitionReader]) -> None:
         """Ask the broker to stop delivering partitions."""
-        self._say(pb.SubscribeRequest(pause=pb.Pause(partitions=_names(readers))))
+        self._say(pb.SubscribeRequest(pause=pb.Pause(partitions=names(readers))))
 
     def resume(self, readers: Iterable[PartitionReader]) -> None:
         """Ask the broker to go on with them."""
-        self._say(pb.SubscribeRequest(resume=pb.Resume(partitions=_names(readers))))
+        self._say(pb.SubscribeRequest(resume=pb.Resume(partitions=names(readers))))
 
     async def run(self) -> None:
         """Serve until the broker ends the stream in order.
@@ -156,25 +187,26 @@ class SubscribeStream:
             offset_reset=settings.offset_reset,
             form=pb.FORM_BATCHES,
             accept_codecs=[records_pb2.Codec.ValueType(c) for c in codecs.accepted_codecs()],
-            initial_credit=pb.Credit(bytes=machine.ahead.opening_credit(settings.prefetch_bytes)),
+            initial_credit=pb.Credit(
+                bytes=machine.ahead.opening_credit(self._prefetch_bytes, self._broker_id)
+            ),
             stop_at_end=settings.stop_at_end,
+            do_not_proxy=self._broker_id != ANY,
         )
-        self._asked = machine.asked()
+        self._asked = machine.asked(self._broker_id)
         if not machine.readers:
             place_start(start, settings.begin_at)
             start.positions.extend(start_position(p, b"", at) for p, at in machine.places.items())
+            self._topics = frozenset((*settings.topics, *(p.topic for p in machine.places)))
             return start
         # Partitions that were added in the meantime are read from where they begin; a topic that is
         # gone is not asked for by its name, which another one may have by now.
         setattr(start, "from", pb.FROM_EARLIEST)
         gone = {place.topic for place, reader in machine.readers.items() if reader.gone}
-        start.topics[:] = [topic for topic in settings.topics if topic not in gone]
+        start.topics[:] = [t for t in settings.topics if self._whole and t not in gone]
+        self._topics = frozenset(start.topics)
         for partition, asked in self._asked.items():
-            reader = machine.readers[partition]
-            position = start_position(partition, reader.topic_id, asked.at)
-            if reader.leader_epoch is not None and asked.at == Offset(reader.expected):
-                position.leader_epoch = reader.leader_epoch
-            start.positions.append(position)
+            start.positions.append(resumed_position(machine.readers[partition], asked.at))
         if not start.topics and not start.positions:
             raise next(filter(None, (reader.error for reader in machine.readers.values())))
         return start
@@ -194,12 +226,17 @@ class SubscribeStream:
                 f"{first.WhichOneof('kind')} instead of `started`; is it a Riverrun broker?",
                 reason=Reason.PROTOCOL_BROKEN,
             )
-        answered = self._machine.started(map(_started, first.started.positions), self._asked)
+        positions = map(started_position, first.started.positions)
+        # What was asked for here and has moved meanwhile may be further already.
+        answered = self._machine.started(
+            [at for at in positions if at.partition not in self._lost], self._asked
+        )
         for reader in answered:
             self._on_sought(reader, None)
-        for reader in self._machine.readers.values():
+        here = [r for r in self._machine.readers.values() if r.home == self._broker_id]
+        for reader in here:
             reader.held = False
-        paused = [reader for reader in self._machine.readers.values() if reader.paused]
+        paused = [reader for reader in here if reader.paused]
         if paused:
             self.pause(paused)
         self._changed()
@@ -245,16 +282,16 @@ class SubscribeStream:
         kind, machine = response.WhichOneof("kind"), self._machine
         match kind:
             case "delivery":
-                self._hold(machine.delivered(_delivered(response.delivery)))
+                self._take_delivery(delivered(response.delivery))
             case "seek_done":
                 done = response.seek_done
-                reader = machine.sought(done.seek_id, _started(done.position))
-                if reader is not None:
-                    self._on_sought(reader, None)
+                self._take_seek_done(done.seek_id, started_position(done.position))
             case "position_reset":
                 self._take_reset(response.position_reset)
             case "caught_up":
-                machine.caught_up(_started(response.caught_up.position).partition)
+                at = started_position(response.caught_up.position).partition
+                if at not in self._lost:
+                    machine.caught_up(at)
             case "heartbeat":
                 for lag in response.heartbeat.lags:
                     partition = TopicPartition(lag.topic, lag.partition)
@@ -269,20 +306,33 @@ class SubscribeStream:
         # What was dropped on arrival has come free at once.
         self.wake()
 
-    def _hold(self, refused: PartitionReader | None) -> None:
-        """Let the broker stop a partition of which nothing is taken before a seek."""
+    def _take_delivery(self, delivery: Delivered[records_pb2.RecordBatch]) -> None:
+        if delivery.partition in self._lost:
+            self._machine.ahead.refuse(delivery, self._broker_id)
+            return
+        refused = self._machine.delivered(delivery)
         if refused is not None and not refused.held:
+            # Nothing of it is taken before a seek: the broker may as well stop.
             refused.held = True
             self.pause([refused])
 
+    def _take_seek_done(self, seek_id: int, at: StartedPosition) -> None:
+        reader = None if at.partition in self._lost else self._machine.sought(seek_id, at)
+        if reader is not None:
+            self._on_sought(reader, None)
+
     def _take_reset(self, reset: pb.PositionReset) -> None:
-        at = _started(reset.position)
+        at = started_position(reset.position)
+        if at.partition in self._lost:
+            return
         if self._machine.reset(at, reset.old_offset):
             cause = from_proto(reset.cause, str(at.partition))
             self._on_reset(PositionReset(at.partition, reset.old_offset, at.offset, cause))
 
     def _take_error(self, failed: pb.PartitionError) -> None:
         partition = TopicPartition(failed.topic, failed.partition)
+        if partition in self._lost:
+            return
         error = from_proto(failed.error, str(partition))
         self._on_failed(partition, failed.topic_id, error, failed.seek_id)
 
@@ -292,15 +342,15 @@ class SubscribeStream:
 
     async def _write(self, call: _Call) -> None:
         """Send control and credit. The reader hears of it where the stream has broken."""
-        ahead, share = self._machine.ahead, self._settings.prefetch_bytes // _GRANT_SHARE
+        ahead, share = self._machine.ahead, self._prefetch_bytes // _GRANT_SHARE
         while True:
             await self._wake.wait()
             self._wake.clear()
             try:
                 while self._control:
                     await call.write(self._control.popleft())
-                if ahead.credit_bytes >= share:
-                    granted, ahead.credit_bytes = ahead.credit_bytes, 0
+                if ahead.credit_bytes(self._broker_id) >= share:
+                    granted = ahead.grant(self._broker_id)
                     await call.write(pb.SubscribeRequest(credit=pb.Credit(bytes=granted)))
             except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
                 return
@@ -319,36 +369,3 @@ class SubscribeStream:
         return RetriableError(
             f"subscription at {self._connection.endpoint}: {text}", reason=Reason.CONNECTION_LOST
         )
-
-
-def _started(position: pb.PartitionPosition) -> StartedPosition:
-    return StartedPosition(
-        TopicPartition(position.topic, position.partition),
-        position.topic_id,
-        position.offset,
-        position.high_watermark,
-        position.log_start_offset,
-    )
-
-
-def _delivered(delivery: pb.Delivery) -> Delivered[records_pb2.RecordBatch]:
-    return Delivered(
-        TopicPartition(delivery.topic, delivery.partition),
-        delivery.first_offset,
-        delivery.next_offset,
-        delivery.high_watermark,
-        delivery.leader_epoch,
-        delivery.charged_bytes,
-        delivery.batches,
-    )
-
-
-def _names(readers: Iterable[PartitionReader]) -> list[pb.TopicPartition]:
-    return [
-        pb.TopicPartition(
-            topic=reader.partition.topic,
-            topic_id=reader.topic_id,
-            partition=reader.partition.partition,
-        )
-        for reader in readers
-    ]

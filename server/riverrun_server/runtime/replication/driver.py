@@ -129,8 +129,8 @@ class ReplicationDriver:
         return add_up(self._replicas)
 
     def leaders(self) -> set[int]:
-        """Return the brokers that are followed here."""
-        return {each.follower.leader[0] for each in self._replicas if each.follower is not None}
+        """Return the brokers that are followed here, or asked for what a damaged replica lacks."""
+        return {each.follows for each in self._replicas if each.follows is not None}
 
     # What happens.
 

@@ -11,37 +11,10 @@ import time
 import pytest
 
 import riverrun
-from tests.cluster.processes import ClusterProcesses
-from tests.e2e.broker_process import BrokerProcess
 
 PARTITIONS = 3
 # A few here; as many as one likes by hand.
 KILLS = int(os.environ.get("RIVERRUN_KILLS", "3"))
-
-
-@pytest.fixture
-def cluster(tmp_path):
-    """Three brokers and an etcd."""
-    processes = ClusterProcesses(tmp_path)
-    try:
-        processes.etcd.start()
-        for broker_id in (1, 2, 3):
-            processes.add(broker_id).start()
-        yield processes
-        print(processes.logs())  # noqa: T201 - pytest shows it where a test fails
-    finally:
-        processes.stop()
-
-
-def brought_back(broker: BrokerProcess) -> None:
-    """Start a broker again, for as often as a start that meets an election ends before it is ready."""
-    for _ in range(10):
-        try:
-            broker.restart()
-        except AssertionError:
-            continue
-        return
-    broker.restart()
 
 
 async def leader_of(client: riverrun.Client, topic: str, partition: int) -> int:
@@ -100,7 +73,7 @@ async def test_leaders_are_killed_and_nobody_hears_of_more_than_a_delay(cluster)
                 await asyncio.sleep(dice.uniform(0.5, 5))
                 assert not writing.done(), writing
                 assert not reading.done(), reading
-                await asyncio.to_thread(brought_back, broker)
+                await asyncio.to_thread(broker.restart)
             await leader_of(client, "orders", 0)
             stop.set()
             acknowledged = await writing

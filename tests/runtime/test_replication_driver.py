@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from riverrun_server.core.replication.messages import Envelope
 from riverrun_server.ports.metadata import StoreEnded, UnknownOutcome
 from riverrun_server.ports.partitions import Acks
 from riverrun_server.runtime.metadata_writer import PlanOutdated
@@ -90,6 +91,23 @@ async def test_a_bug_while_a_change_is_asked_for_ends_the_driver():
     driven = Driven()
     driven.driver._propose(driven.proposal)
     await driven.writer.answers.put(ValueError("a bug"))
+    await turns()
+    with pytest.raises(ValueError, match="a bug"):
+        await driven.driver.run()
+
+
+@pytest.mark.parametrize("what", ["receive", "connected", "disconnected", "take"])
+async def test_a_bug_that_shows_on_a_stream_ends_the_driver(what):
+    """Whoever calls would go on without: a stream's task, or a call of the loop."""
+    driven = Driven()
+
+    def fails(*_):
+        raise ValueError("a bug")
+
+    setattr(driven.replicas, what, fails)
+    driven.driver.receive(Envelope(2, 7, 1, ()))
+    driven.driver.connected(2)
+    driven.driver.disconnected(2)
     await turns()
     with pytest.raises(ValueError, match="a bug"):
         await driven.driver.run()

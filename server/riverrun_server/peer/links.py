@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
+import structlog
+
 from riverrun_server.core.replication.messages import (
     Acked,
     Diverged,
@@ -21,6 +23,8 @@ from riverrun_server.peer.mailbox import Mailbox
 from riverrun_server.peer.replication import ReplicationService
 from riverrun_server.ports.clock import Dice
 from riverrun_server.ports.peers import PeerEvents
+
+_log = structlog.stdlib.get_logger(__name__)
 
 
 class PeerLinks:
@@ -52,6 +56,7 @@ class PeerLinks:
             if broker not in self._streams:
                 stream = FollowerStream(broker, address, self._myself, self._events, self._dice)
                 task = asyncio.create_task(stream.run(), name=f"follow broker {broker}")
+                task.add_done_callback(_tell_of_crash)
                 self._streams[broker] = stream, task
 
     def send(self, envelope: Envelope) -> None:
@@ -75,6 +80,11 @@ class PeerLinks:
     def _to_leader(self, broker: int) -> Mailbox | None:
         found = self._streams.get(broker)
         return None if found is None else found[0].mailbox
+
+
+def _tell_of_crash(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.error("a stream to a leader crashed", stream=task.get_name(), exc_info=error)
 
 
 def _chosen(

@@ -7,7 +7,8 @@ is carried out behind it, together for all that happened in the same turn.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Protocol
 
 import structlog
@@ -80,7 +81,11 @@ class ReplicationDriver:
         self._touched: set[PartitionId] = set()
 
     async def run(self) -> None:
-        """Tell the replicas the time, evenly, until cancelled."""
+        """Tell the replicas the time, evenly, until cancelled.
+
+        Raises:
+            Exception: a bug, wherever it showed.
+        """
         while True:
             if self._failure is not None:
                 raise self._failure
@@ -157,18 +162,21 @@ class ReplicationDriver:
 
     def receive(self, envelope: Envelope) -> None:
         """Take what another broker says."""
-        self._replicas.receive(envelope, self._now())
+        with self._failing():
+            self._replicas.receive(envelope, self._now())
         self._touched.update([message.partition for message in envelope.messages])
         self.carry_out_soon()
 
     def connected(self, broker: int) -> None:
         """Learn that a new stream leads to a broker."""
-        self._replicas.connected(broker, self._now())
+        with self._failing():
+            self._replicas.connected(broker, self._now())
         self.carry_out_soon()
 
     def disconnected(self, broker: int) -> None:
         """Learn that the stream has ended on which a broker followed."""
-        self._replicas.disconnected(broker)
+        with self._failing():
+            self._replicas.disconnected(broker)
 
     def sync_point(self) -> list[SyncPoint]:
         """Say what the replicas have written, for a sync begins now."""
@@ -186,10 +194,22 @@ class ReplicationDriver:
         """Carry out what the replicas want done, at the end of this turn of the loop."""
         if not self._is_due:
             self._is_due = True
-            asyncio.get_running_loop().call_soon(self._carry_out)
+            asyncio.get_running_loop().call_soon(self._carry_out_now)
+
+    def _carry_out_now(self) -> None:
+        self._is_due = False
+        with self._failing():
+            self._carry_out()
+
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        """Have a bug end `run`, and so the process: whoever calls here can do nothing about it."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - as told
+            self._failure = self._failure or error
 
     def _carry_out(self) -> None:
-        self._is_due = False
         work = self._replicas.take()
         for envelope in work.envelopes:
             self._send(envelope)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,22 +18,37 @@ class ClusterProcesses:
         folder: where all of them keep their data.
         brokers: how many.
         options: more flags of every broker.
+        environ: variables of a broker's process, by the folder of its data.
     """
 
-    def __init__(self, folder: Path, *options: str, brokers: int = 3) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *options: str,
+        brokers: int = 3,
+        environ: Callable[[Path], Mapping[str, str]] = lambda _: {},
+    ) -> None:
         self.etcd = EtcdProcess(folder / "etcd")
         self.brokers: dict[int, BrokerProcess] = {}
         self._folder = folder
         self._options = options
         self._count = brokers
+        self._environ = environ
 
     def start(self) -> None:
         """Start everything and wait until every broker is ready."""
         self.etcd.start()
         for broker_id in range(1, self._count + 1):
             self.add(broker_id)
+        self._all(BrokerProcess.start)
+
+    def restart(self) -> None:
+        """Start every broker again where it was, all at once, after all have ended."""
+        self._all(BrokerProcess.restart)
+
+    def _all(self, what: Callable[[BrokerProcess], None]) -> None:
         with ThreadPoolExecutor(self._count) as threads:
-            list(threads.map(BrokerProcess.start, self.brokers.values()))
+            list(threads.map(what, self.brokers.values()))
 
     def add(self, broker_id: int) -> BrokerProcess:
         """Return one more broker, which is not started yet."""
@@ -43,6 +59,7 @@ class ClusterProcesses:
             *("--broker-id", str(broker_id), "--host", f"host-{broker_id}"),
             *("--metadata", f"etcd://{self.etcd.address}/test"),
             *self._options,
+            environ=self._environ(folder / "data"),
         )
         return broker
 

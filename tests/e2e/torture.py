@@ -61,6 +61,10 @@ PARTS = (
     Part("relaxed", "tests.e2e.kill", ("--relaxed",), rounds=10),
     Part("disk", "tests.e2e.power", rounds=100),
     Part("damage", "tests.e2e.damage", rounds=100),
+    Part("cluster-kill", "tests.cluster.proof", ("--part", "kill"), rounds=20),
+    Part("cluster-term", "tests.cluster.proof", ("--part", "term"), rounds=10),
+    Part("cluster-power", "tests.cluster.proof", ("--part", "power"), rounds=20),
+    Part("cluster-etcd", "tests.cluster.proof", ("--part", "etcd"), rounds=1),
     Part("hostile", "tests.e2e.hostile", minutes=10),
     Part("soak", "tests.e2e.soak", minutes=30),
 )

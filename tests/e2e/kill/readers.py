@@ -38,8 +38,8 @@ async def staying(world: World, name: str) -> None:
 
     async with (
         world.reading(name),
-        riverrun.Client(world.address, connect_timeout_s=_CONNECT_TIMEOUT_S) as client,
-        client.consumer(TOPIC) as consumer,
+        riverrun.Client(world.bootstrap, connect_timeout_s=_CONNECT_TIMEOUT_S) as client,
+        client.consumer(world.topic) as consumer,
     ):
         task = asyncio.create_task(read(consumer), name=f"{name} reads")
         try:

@@ -58,7 +58,7 @@ _WORKERS = (
 )
 
 # A crash is no excuse for what a broker logs so: an assertion of its own, or a store that lost data.
-_BUG = re.compile(r'"level": "(error|critical)"|^Traceback')
+BUG = re.compile(r'"level": "(error|critical)"|^Traceback')
 
 Tell = Callable[[int], None]
 """Is told after each round how many there were."""
@@ -132,7 +132,7 @@ class Rig:
                 await self._progress(world)
             await self._read_everything(world)
         for line in self.broker.logs().splitlines():
-            if _BUG.search(line):
+            if BUG.search(line):
                 world.failed("broker", line)
         return self.recorder.events
 

@@ -137,11 +137,13 @@ async def _commit(
 
 async def read_everything(world: World) -> dict[int, list[Place]]:
     """Read all partitions from beginning to end."""
-    places = [StartPosition(topic=TOPIC, partition=p, **_EARLIEST) for p in PARTITIONS]
+    places = [StartPosition(topic=world.topic, partition=p, **_EARLIEST) for p in PARTITIONS]
     request = ReadRequest(positions=places, stop_at_end=True)
     logs: dict[int, list[Place]] = {partition: [] for partition in PARTITIONS}
     async with world.channel() as channel:
-        async for response in consumers(channel).Read(request, timeout=2 * END_TIMEOUT_S):
+        async for response in consumers(channel).Read(
+            request, timeout=2 * END_TIMEOUT_S, wait_for_ready=True
+        ):
             assert not response.HasField("partition_error"), response
             for record in response.delivery.records:
                 logs[response.delivery.partition].append((record.offset, record.value))

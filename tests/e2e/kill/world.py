@@ -40,14 +40,26 @@ class World:
         address: the broker's, the same after every restart.
         seed: what every random choice comes from.
         recorder: takes down what happens.
+        topic: which is written and read.
+        bootstrap: where the client library begins, if not at that broker alone.
 
     Attributes:
         stop: producers send nothing new once it is set.
         ends: where the logs end; known when all producers have stopped.
     """
 
-    def __init__(self, address: str, seed: int, recorder: Recorder) -> None:
+    def __init__(
+        self,
+        address: str,
+        seed: int,
+        recorder: Recorder,
+        *,
+        topic: str = TOPIC,
+        bootstrap: str = "",
+    ) -> None:
         self.address = address
+        self.bootstrap = bootstrap or address
+        self.topic = topic
         self.seed = seed
         self.recorder = recorder
         self.stop = asyncio.Event()

@@ -10,6 +10,7 @@ from riverrun_server.core.cluster.changes import NewTopic
 from riverrun_server.core.cluster.topic_config import canonical
 from riverrun_server.core.cluster.values import Id, LiveProcess
 from riverrun_server.metadata.documents import JsonDocuments
+from riverrun_server.peer.control import ControlLinks, ControlService
 from riverrun_server.peer.coordination import CoordinationService
 from riverrun_server.peer.coordinators import CoordinatorLinks
 from riverrun_server.peer.gateway_links import GatewayLinks
@@ -18,7 +19,7 @@ from riverrun_server.peer.hello import Myself
 from riverrun_server.peer.links import PeerLinks
 from riverrun_server.peer.server import PeerServer
 from riverrun_server.ports.metadata import MetadataStore
-from riverrun_server.ports.peers import PeerEvents
+from riverrun_server.ports.peers import ControlEvents, PeerEvents
 from riverrun_server.rpc.caller import origin
 from riverrun_server.rpc.listener import Listener
 from riverrun_server.rpc.server import check_free
@@ -38,6 +39,7 @@ from riverrun_server.runtime.offsets import OFFSETS_TOPIC, OFFSETS_TOPIC_CONFIGS
 from riverrun_server.runtime.replication.replica_log import ReplicaServices
 from riverrun_server.runtime.supervisor import CannotStart
 from riverrun_server.runtime.topics_caught_up import TopicsCaughtUp
+from riverrun_server.runtime.witness import Witness
 from riverrun_server.storage.rocks_store import RocksStore
 from riverrun_server.wire.stored import scan_batch
 
@@ -84,11 +86,13 @@ def make_connect(
     """Return what opens every stream to and from other brokers, each kind with its own connection."""
     broker_id = shared.settings.broker_id
 
-    async def connect(joined: Joined, events: PeerEvents) -> Connected:
+    async def connect(joined: Joined, events: PeerEvents, control: ControlEvents) -> Connected:
         image, epoch = joined.image, joined.process.broker_epoch
         assert image.cluster is not None, "a broker registers in a cluster"
         myself = Myself(image.cluster.value.cluster_id, broker_id, epoch, shared.now_ms)
-        links = PeerLinks(myself, events, shared.dice)
+        reports = ControlLinks(myself)
+        witness = Witness(broker_id, image, control, reports)
+        links = PeerLinks(myself, events, shared.dice, witness)
         leaders = GatewayLinks(myself, shared.dice)
         routing = Routing(broker_id, leaders, origin)
         gateways = GatewayService(myself, routing)
@@ -99,16 +103,16 @@ def make_connect(
             Peers(leaderships=led, coordinators=coordinators, caught_up=caught_up, origin=origin)
         )
         coordination = CoordinationService(myself, offsets.coordinator)
-        services = (links.service, gateways, coordination)
+        services = (links.service, gateways, coordination, ControlService(myself, control))
         await peers.start([each.handler() for each in services])
 
         def show(topic_ids: Iterable[Id] | None) -> None:
             routing.show(image, topic_ids)
             led.show(topic_ids)
             if topic_ids is None:
-                coordinators.reach(
-                    {each: found.value.peer_endpoint for each, found in image.brokers.items()}
-                )
+                reached = {each: found.value.peer_endpoint for each, found in image.brokers.items()}
+                coordinators.reach(reached)
+                reports.reach(reached)
 
         async def close() -> None:
             routing.close()
@@ -116,6 +120,7 @@ def make_connect(
             coordination.close()
             await leaders.close()
             await coordinators.close()
+            await reports.close()
             await links.close()
             await peers.stop()
 

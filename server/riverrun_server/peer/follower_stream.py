@@ -20,7 +20,7 @@ from riverrun_server.peer.server import FRAME_BYTES_MAX, PING_S
 from riverrun_server.peer.v1.replication_pb2 import PeerHello, ReplicateRequest, ReplicateResponse
 from riverrun_server.peer.v1.replication_pb2_grpc import ReplicationServiceStub
 from riverrun_server.ports.clock import Dice
-from riverrun_server.ports.peers import PeerEvents
+from riverrun_server.ports.peers import Findings, PeerEvents
 
 Call: TypeAlias = "grpc.aio.StreamStreamCall[ReplicateRequest, ReplicateResponse]"
 
@@ -39,6 +39,9 @@ _OPTIONS: Final = (
     ("grpc.max_reconnect_backoff_ms", 2_000),
 )
 
+# What gRPC says of a connection that was refused; a machine that is gone refuses nothing.
+_REFUSED: Final = "Connection refused"
+
 _log = structlog.stdlib.get_logger(__name__)
 
 
@@ -54,6 +57,7 @@ class FollowerStream:
         myself: introduces this broker.
         events: told what the leader says, and when a stream is new.
         dice: spreads pauses.
+        findings: told that the broker refuses connections, or takes one; None is nobody.
         pause: waits, in seconds.
 
     Attributes:
@@ -67,6 +71,7 @@ class FollowerStream:
         myself: Myself,
         events: PeerEvents,
         dice: Dice,
+        findings: Findings | None = None,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.broker = broker
@@ -75,8 +80,11 @@ class FollowerStream:
         self._myself = myself
         self._events = events
         self._backoff = Backoff(dice.uniform, _RETRY_S, _RETRY_MAX_S)
+        self._findings = findings
         self._pause = pause
         self._said = ""
+        # The process that had this address, once it has introduced itself.
+        self._epoch: int | None = None
 
     async def run(self) -> None:
         """Keep a stream open until cancelled."""
@@ -89,6 +97,7 @@ class FollowerStream:
                     why = str(error)
                 except grpc.aio.AioRpcError as error:
                     why = f"{error.code().name}: {error.details()}"
+                    self._find(error)
                 except TimeoutError:
                     why = f"broker {self.broker} did not say who it is within {HELLO_S:g} s"
                 self._tell(why)
@@ -100,6 +109,9 @@ class FollowerStream:
             hello = await self._greeted(call)
             self._backoff.reset()
             self._tell("")
+            self._epoch = hello.broker_epoch
+            if self._findings is not None:
+                self._findings.answers(self.broker)
             mailbox = self.mailbox = Mailbox()
             writing = asyncio.create_task(_write(call, mailbox), name=f"acks to {self.broker}")
             self._events.connected(self.broker)
@@ -142,6 +154,12 @@ class FollowerStream:
                 self._myself.check(response.hello, self.broker)
                 return response.hello
         raise WrongPeer(f"whoever listens on {self.address} ended the stream without a word")
+
+    def _find(self, error: grpc.aio.AioRpcError) -> None:
+        """Pass on that nobody listens any more where a process did: its machine says so, so it is gone."""
+        refused = _REFUSED in (error.details() or "")
+        if refused and self._epoch is not None and self._findings is not None:
+            self._findings.refuses(self.broker, self._epoch)
 
     def _tell(self, why: str) -> None:
         """Log why there is no stream, once for each reason."""

@@ -22,7 +22,7 @@ from riverrun_server.peer.hello import Myself
 from riverrun_server.peer.mailbox import Mailbox
 from riverrun_server.peer.replication import ReplicationService
 from riverrun_server.ports.clock import Dice
-from riverrun_server.ports.peers import PeerEvents
+from riverrun_server.ports.peers import Findings, PeerEvents
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -37,13 +37,17 @@ class PeerLinks:
         myself: introduces this broker.
         events: told what others say.
         dice: spreads pauses.
+        findings: told which brokers refuse connections, and which take them; None is nobody.
     """
 
-    def __init__(self, myself: Myself, events: PeerEvents, dice: Dice) -> None:
+    def __init__(
+        self, myself: Myself, events: PeerEvents, dice: Dice, findings: Findings | None = None
+    ) -> None:
         self.service = ReplicationService(myself, events)
         self._myself = myself
         self._events = events
         self._dice = dice
+        self._findings = findings
         self._streams: dict[int, tuple[FollowerStream, asyncio.Task[None]]] = {}
 
     def follow(self, leaders: Mapping[int, str]) -> None:
@@ -54,7 +58,9 @@ class PeerLinks:
                 task.cancel()
         for broker, address in leaders.items():
             if broker not in self._streams:
-                stream = FollowerStream(broker, address, self._myself, self._events, self._dice)
+                stream = FollowerStream(
+                    broker, address, self._myself, self._events, self._dice, self._findings
+                )
                 task = asyncio.create_task(stream.run(), name=f"follow broker {broker}")
                 task.add_done_callback(_tell_of_crash)
                 self._streams[broker] = stream, task

@@ -38,3 +38,39 @@ class Links(Protocol):
     async def close(self) -> None:
         """End all streams."""
         ...
+
+
+class Findings(Protocol):
+    """Who is told what the streams to other brokers find."""
+
+    def refuses(self, broker: int, epoch: int) -> None:
+        """Learn that a process that had taken a connection refuses them now."""
+        ...
+
+    def answers(self, broker: int) -> None:
+        """Learn that a broker has taken a connection."""
+        ...
+
+
+class ControlEvents(Protocol):
+    """Who judges other brokers by what witnesses say."""
+
+    def refuses(self, witness: int, broker: int, epoch: int) -> None:
+        """Take a report that a broker's process refuses connections."""
+        ...
+
+    def answers(self, witness: int, broker: int) -> None:
+        """Take a report that a broker is reached again."""
+        ...
+
+
+class ControlCalls(Protocol):
+    """Calls to the broker that controls the cluster; they may be lost."""
+
+    def refuses(self, controller: int, broker: int, epoch: int) -> None:
+        """Tell it that a process of another broker refuses connections."""
+        ...
+
+    def answers(self, controller: int, broker: int) -> None:
+        """Tell it that another broker takes connections."""
+        ...

@@ -27,7 +27,7 @@ from riverrun_server.observe.replication import ReplicationFigures
 from riverrun_server.ports.clock import Clock, Dice
 from riverrun_server.ports.metadata import Documents, MetadataStore
 from riverrun_server.ports.partitions import PartitionAccess
-from riverrun_server.ports.peers import Links, PeerEvents
+from riverrun_server.ports.peers import ControlEvents, Links, PeerEvents
 from riverrun_server.runtime.broker_liveness import LEASE_S, BrokerLiveness
 from riverrun_server.runtime.controlling import Controlling
 from riverrun_server.runtime.draining import hand_on
@@ -62,7 +62,7 @@ class Connected:
 
 
 # Answers other brokers from now on, and tells what they say.
-Connect = Callable[[Joined, PeerEvents], Awaitable[Connected]]
+Connect = Callable[[Joined, PeerEvents, ControlEvents], Awaitable[Connected]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +151,10 @@ class ClusterMember:
             lambda: services.liveness.deadline_with(self._shown_key),
         )
         assert self._connect is not None, "nobody has said how to connect"
-        connected = await self._connect(joined, driver)
         self._making = _Making(joined.make)
-        self._part = _Part(joined, driver, self._controlling(joined, self._making), connected)
+        controlling = self._controlling(joined, self._making)
+        connected = await self._connect(joined, driver, controlling)
+        self._part = _Part(joined, driver, controlling, connected)
         return 0
 
     def _controlling(self, joined: Joined, making: _Making) -> Controlling:

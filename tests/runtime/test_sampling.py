@@ -21,25 +21,33 @@ class Flow(NamedTuple):
 
 
 class Partition:
-    def __init__(self, topic: str, end: int = 0, size: int = 0, *, damaged: bool = False) -> None:
+    def __init__(
+        self, topic: str, end: int = 0, size: int = 0, *, refuses: Reason | None = None
+    ) -> None:
         self.topic = topic
         self._marks = Watermarks(0, end, end, 1, size)
-        self._damaged = damaged
+        self._refuses = refuses
         self.flow = Flow(size * 2, end, size, 1)
 
     async def watermarks(self) -> Watermarks:
-        if self._damaged:
-            raise Refusal(Reason.PARTITION_OFFLINE, "damaged")
+        if self._refuses is not None:
+            raise Refusal(self._refuses, "not now")
         return self._marks
 
 
 async def test_partitions_add_up_to_their_topics():
     partitions = [Partition("a", 5, 100), Partition("b"), Partition("a", 7, 200)]
-    partitions.append(Partition("a", damaged=True))
+    partitions.append(Partition("a", refuses=Reason.PARTITION_OFFLINE))
     assert await sample(partitions) == {
         "a": TopicFigures(12, 300, 2, 1, 600, 12, 300, 2),
         "b": TopicFigures(online=1, disk_bytes=1),
     }
+
+
+async def test_what_others_lead_or_nobody_can_tell_just_now_is_not_offline():
+    """An alarm on offline partitions is for damage, not for an election or an etcd that is away."""
+    passing = (Reason.NOT_LEADER, Reason.OFFSET_NOT_AVAILABLE, Reason.NOT_READY)
+    assert await sample([Partition("a", refuses=reason) for reason in passing]) == {}
 
 
 async def test_figures_are_published_again_and_again():

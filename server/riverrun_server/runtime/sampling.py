@@ -17,6 +17,8 @@ F = TypeVar("F")
 
 # Scrapes are rarely closer than this; a thousand partitions take some milliseconds.
 INTERVAL_S: Final = 5.0
+# What an operator has to do something about; the rest passes, or is another broker's.
+_DAMAGED: Final = frozenset({Reason.PARTITION_OFFLINE, Reason.CORRUPT_DATA})
 # Between two batches of partitions others get their turn.
 _AT_ONCE: Final = 100
 
@@ -66,8 +68,8 @@ async def sample(partitions: Iterable[Sampled]) -> dict[str, TopicFigures]:
                 disk_bytes=flow.disk_bytes,
             )
         except Refusal as refusal:
-            if refusal.reason is Reason.NOT_LEADER:
-                continue  # whoever leads it counts it
+            if refusal.reason not in _DAMAGED:
+                continue  # led elsewhere, which counts it; or it cannot say just now
             one = TopicFigures(offline=1)
         figures[partition.topic] = figures.get(partition.topic, TopicFigures()) + one
     return figures

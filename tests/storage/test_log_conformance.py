@@ -10,6 +10,7 @@ from riverrun_server.core.log.batch import PartitionId
 from riverrun_server.core.log.epochs import EpochEntry
 from riverrun_server.core.log.state import IndexRow, LogState
 from riverrun_server.ports.log import CorruptData, StorageError
+from riverrun_server.runtime.replication.cutting import state_below
 from tests.storage.world import P0, P1, Writer, batch, encode, parse, read_all
 
 
@@ -169,12 +170,21 @@ def test_epochs_come_in_order_with_appends_and_saves(log, writer):
     assert log.epochs() == [EpochEntry(1, 0), EpochEntry(300, 1), EpochEntry(70_000, 1)]
 
 
+def test_the_state_below_the_first_offset_is_that_of_nothing(log, writer):
+    """A follower may lack all that its leader has, and then cuts all that it has."""
+    writer.append(epoch=1)
+    writer.append(epoch=1)
+    found = state_below(log, log.state, 0)
+    assert (found.log_end_offset, found.appended_bytes) == (0, 0)
+
+
 def test_index_rows_are_found_by_offset(log):
     rows = []
     for at in range(4):
         row = IndexRow(at * 10, 100 + at, 2**40 + at, -1, 5)
         rows.append(row)
         log.append(batch(at * 10, 10), LogState(log_end_offset=at * 10 + 10), index=row)
+    assert log.index_before(-1) is None
     assert log.index_before(0) == rows[0]
     assert log.index_before(9) == rows[0]
     assert log.index_before(10) == rows[1]

@@ -141,7 +141,7 @@ class Log(Protocol):
         ...
 
     def index_before(self, offset: int) -> IndexRow | None:
-        """Return the last index row at or below `offset`."""
+        """Return the last index row at or below `offset`; None below the first, -1 included."""
         ...
 
     def index_rows(self, offset: int, limit: int) -> list[IndexRow]:

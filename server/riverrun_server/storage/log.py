@@ -264,6 +264,8 @@ class RocksLog:
 
     def index_before(self, offset: int) -> IndexRow | None:
         """Return the last index row at or below `offset`."""
+        if offset < 0:
+            return None  # no key stands for what lies before the first offset
         begin, _ = keys.index_rows(self._prefix)
         found = self._index.last(begin, keys.index(self._prefix, offset))
         return rows.unpack_index(keys.offset_of(found[0]), found[1]) if found else None

@@ -232,10 +232,10 @@ def call(call_id, *, hops=1, leader_epoch=1, expires_in_ms=10_000, offset=None, 
 class Gateway:
     """A stream to a coordinator, by hand; it says that it is broker 9."""
 
-    def __init__(self, channel, *, cluster="cluster", broker=9):
+    def __init__(self, channel, *, cluster="cluster", broker=9, epoch=99):
         self.stream = CoordinationServiceStub(channel).Coordinate()
         self.hello = PeerHello(
-            cluster_id=cluster, broker_id=broker, broker_epoch=99, now_ms=now_ms()
+            cluster_id=cluster, broker_id=broker, broker_epoch=epoch, now_ms=now_ms()
         )
 
     async def greet(self):
@@ -319,6 +319,17 @@ async def test_a_newer_stream_ends_the_older_one_before_it_begins(world, channel
     # gRPC says INTERNAL where it was still writing.
     ended = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL)
     assert await older.stream.code() in ended
+    assert await world.groups[1].committed() == {0: 5}
+
+
+async def test_an_earlier_process_of_a_broker_does_not_end_the_stream_of_a_later_one(
+    world, channels
+):
+    later, earlier = Gateway(channels[1]), Gateway(channels[1], epoch=98)
+    await later.greet()
+    with pytest.raises(grpc.aio.AioRpcError, match="it has been replaced"):
+        await earlier.greet()
+    assert (await later.ask(call(1, offset=5))).HasField("stored")
     assert await world.groups[1].committed() == {0: 5}
 
 

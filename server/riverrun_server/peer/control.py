@@ -11,8 +11,8 @@ import grpc
 import grpc.aio
 
 from riverrun_server.peer import greeting
+from riverrun_server.peer.channel import peer_channel
 from riverrun_server.peer.hello import Myself
-from riverrun_server.peer.leader_stream import OPTIONS
 from riverrun_server.peer.v1 import control_pb2 as wire
 from riverrun_server.peer.v1.control_pb2_grpc import ControlServiceStub
 from riverrun_server.ports.peers import ControlEvents
@@ -119,7 +119,7 @@ class ControlLinks:
     async def _send(self, address: str, request: wire.ReportRequest) -> None:
         channel = self._channels.get(address)
         if channel is None:
-            channel = grpc.aio.insecure_channel(address, options=OPTIONS)
+            channel = peer_channel(address)
             self._channels[address] = channel
         with contextlib.suppress(grpc.aio.AioRpcError):
             await ControlServiceStub(channel).Report(request, timeout=_REPORT_S)

@@ -22,7 +22,6 @@ from riverrun_server.peer.coordination_messages import (
 )
 from riverrun_server.peer.greeting import Context
 from riverrun_server.peer.hello import Myself
-from riverrun_server.peer.messages import InvalidMessage
 from riverrun_server.peer.v1.coordination_pb2 import (
     CoordinateRequest,
     CoordinateResponse,
@@ -36,9 +35,6 @@ SERVICE: Final = "riverrun_server.peer.v1.CoordinationService"
 
 _UNDER_WAY_MAX: Final = 1000
 
-_GIVEN_UP: Final = (
-    "this broker has ended the stream, for a newer one or because it stops; begin another"
-)
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -46,8 +42,8 @@ _log = structlog.stdlib.get_logger(__name__)
 class CoordinationService:
     """Serves riverrun_server.peer.v1.CoordinationService.
 
-    Transitions of one gateway's stream: greeting -> open -> over; a newer stream of the same broker ends
-    the older one first, and nothing that is read from that later has an effect.
+    Transitions of one gateway's stream: greeting -> open -> over; a newer stream of the same broker, not
+    of an earlier process of it, ends the older one first, and nothing that is read from that later has an effect.
 
     Args:
         myself: introduces this broker.
@@ -61,6 +57,7 @@ class CoordinationService:
     def __init__(self, myself: Myself, coordinator: Coordinator) -> None:
         self._myself = myself
         self._coordinator = coordinator
+        self._processes = greeting.Processes()
         self._streams: dict[int, _Served] = {}
         self.under_way_max = _UNDER_WAY_MAX
 
@@ -81,7 +78,7 @@ class CoordinationService:
     async def coordinate(self, _: object, context: Context) -> None:
         """Serve one gateway until either side ends the stream."""
         hello = (await greeting.first_of(context, CoordinateRequest)).hello
-        await greeting.check(context, self._myself, hello)
+        await self._processes.admit(context, self._myself, hello)
         broker = hello.broker_id
         if (older := self._streams.get(broker)) is not None:
             older.end()
@@ -92,25 +89,15 @@ class CoordinationService:
         self._streams[broker] = served
         # Only now does the gateway hear that it may ask: the older stream is over.
         await context.write(CoordinateResponse(hello=self._myself.hello()))
-        reading = asyncio.create_task(_read(context, served))
-        writing = asyncio.create_task(_write(context, served))
         try:
-            await asyncio.wait({reading, writing}, return_when=asyncio.FIRST_COMPLETED)
+            await greeting.serve(context, broker, _read(context, served), _write(context, served))
             given_up = served.is_over
-            if reading.done():
-                reading.result()
-        except InvalidMessage as invalid:
-            _log.warning("a gateway said what no version says", broker=broker, why=str(invalid))
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(invalid))
         finally:
             served.end()
             if self._streams.get(broker) is served:
                 del self._streams[broker]
-            reading.cancel()
-            writing.cancel()
-            await asyncio.gather(reading, writing, return_exceptions=True)
         if given_up:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, _GIVEN_UP)
+            await context.abort(grpc.StatusCode.UNAVAILABLE, greeting.GIVEN_UP)
 
 
 class _Served:

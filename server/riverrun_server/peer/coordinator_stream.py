@@ -13,9 +13,9 @@ import structlog
 
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.groups.search import InDoubt
+from riverrun_server.peer.channel import peer_channel
 from riverrun_server.peer.coordination_messages import refusal_from_wire
 from riverrun_server.peer.hello import HELLO_S, Myself, WrongPeer
-from riverrun_server.peer.server import FRAME_BYTES_MAX, PING_S
 from riverrun_server.peer.v1.coordination_pb2 import (
     CoordinateRequest,
     CoordinateResponse,
@@ -33,18 +33,7 @@ UNANSWERED_MAX: Final = 2000
 
 _CALL_BYTES_MAX: Final = 3_500_000
 _WAITING_BYTES_MAX: Final = 16 << 20
-_OPTIONS: Final = (
-    ("grpc.keepalive_time_ms", round(PING_S * 1000)),
-    ("grpc.keepalive_timeout_ms", round(PING_S * 1000)),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.max_receive_message_length", FRAME_BYTES_MAX),
-    ("grpc.max_send_message_length", FRAME_BYTES_MAX),
-    # What groups need waits for nothing else that brokers say to each other.
-    ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 1_000),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
-)
+_RECONNECT_MAX_S: Final = 1.0
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -82,7 +71,7 @@ class CoordinatorStream:
         self.broker = broker
         self.address = address
         self._myself = myself
-        self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
+        self._channel = peer_channel(address, _RECONNECT_MAX_S)
         self._waiting: deque[_Asked] = deque()
         self._waiting_bytes = 0
         self._sent: dict[int, _Asked] = {}

@@ -13,10 +13,11 @@ import structlog
 
 from riverrun_server.core.backoff import Backoff
 from riverrun_server.core.replication.messages import Envelope
+from riverrun_server.peer.both_ways import both_ways
+from riverrun_server.peer.channel import peer_channel
 from riverrun_server.peer.hello import HELLO_S, Myself, WrongPeer
 from riverrun_server.peer.mailbox import Mailbox
 from riverrun_server.peer.messages import InvalidMessage, from_leader, to_leader
-from riverrun_server.peer.server import FRAME_BYTES_MAX, PING_S
 from riverrun_server.peer.v1.replication_pb2 import PeerHello, ReplicateRequest, ReplicateResponse
 from riverrun_server.peer.v1.replication_pb2_grpc import ReplicationServiceStub
 from riverrun_server.ports.clock import Dice
@@ -26,19 +27,6 @@ Call: TypeAlias = "grpc.aio.StreamStreamCall[ReplicateRequest, ReplicateResponse
 
 _RETRY_S: Final = 0.1
 _RETRY_MAX_S: Final = 2.0
-_OPTIONS: Final = (
-    ("grpc.keepalive_time_ms", round(PING_S * 1000)),
-    ("grpc.keepalive_timeout_ms", round(PING_S * 1000)),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.max_receive_message_length", FRAME_BYTES_MAX),
-    ("grpc.max_send_message_length", FRAME_BYTES_MAX),
-    # Replication shares its connection with nothing else.
-    ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 1_000),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
-)
-
 # What gRPC says of a connection that was refused; a machine that is gone refuses nothing.
 _REFUSED: Final = "Connection refused"
 
@@ -88,7 +76,7 @@ class FollowerStream:
 
     async def run(self) -> None:
         """Keep a stream open until cancelled."""
-        async with grpc.aio.insecure_channel(self.address, options=_OPTIONS) as channel:
+        async with peer_channel(self.address) as channel:
             while True:
                 try:
                     await self._once(ReplicationServiceStub(channel).Replicate())
@@ -113,24 +101,14 @@ class FollowerStream:
             if self._findings is not None:
                 self._findings.answers(self.broker)
             mailbox = self.mailbox = Mailbox()
-            writing = asyncio.create_task(_write(call, mailbox), name=f"acks to {self.broker}")
             self._events.connected(self.broker)
-            reading = asyncio.create_task(
-                self._read(call, hello.broker_epoch), name=f"pushes of {self.broker}"
-            )
             try:
-                await asyncio.wait({reading, writing}, return_when=asyncio.FIRST_COMPLETED)
-                if reading.done():
-                    reading.result()
-                elif not mailbox.is_closed:
-                    writing.result()
+                error = await both_ways(self._read(call, hello.broker_epoch), _write(call, mailbox))
+                if error is not None:
+                    raise error
             finally:
                 self.mailbox = None
                 mailbox.close()
-                reading.cancel()
-                writing.cancel()
-                # Suppressing their cancellation would suppress one of this task, too.
-                await asyncio.gather(reading, writing, return_exceptions=True)
         finally:
             call.cancel()
 

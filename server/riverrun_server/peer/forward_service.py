@@ -137,7 +137,7 @@ class ForwardService:
         self._myself = myself
         self._served = served
         self._open: dict[int, Forwarded] = {}
-        self._epochs: dict[int, int] = {}
+        self._processes = greeting.Processes()
 
     def close(self) -> None:
         """End all streams."""
@@ -147,33 +147,21 @@ class ForwardService:
     async def forward(self, _: object, context: Context) -> None:
         """Take in one gateway's appends until either side ends the stream."""
         first = await greeting.first_of(context, ForwardRequest)
-        await greeting.check(context, self._myself, first.hello)
+        await self._processes.admit(context, self._myself, first.hello)
         await context.write(ForwardResponse(hello=self._myself.hello()))
-        broker, broker_epoch = first.hello.broker_id, first.hello.broker_epoch
-        if broker_epoch < self._epochs.get(broker, 0):
-            text = f"a later process of broker {broker} than {broker_epoch} has been here: it has been replaced"
-            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, text)
-        self._epochs[broker] = broker_epoch
+        broker = first.hello.broker_id
         if (older := self._open.get(broker)) is not None:
             older.close()
         forwarded = self._open[broker] = Forwarded(self._served)
-        reading = asyncio.create_task(_take_in(context, forwarded))
-        writing = asyncio.create_task(_answer(context, forwarded))
         try:
-            await asyncio.wait({reading, writing}, return_when=asyncio.FIRST_COMPLETED)
+            await greeting.serve(
+                context, broker, _take_in(context, forwarded), _answer(context, forwarded)
+            )
             given_up = forwarded.is_closed
-            if reading.done():
-                reading.result()
-        except InvalidMessage as invalid:
-            _log.warning("a gateway said what no version says", broker=broker, why=str(invalid))
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(invalid))
         finally:
             forwarded.close()
             if self._open.get(broker) is forwarded:
                 del self._open[broker]
-            reading.cancel()
-            writing.cancel()
-            await asyncio.gather(reading, writing, return_exceptions=True)
         if given_up:
             await context.abort(grpc.StatusCode.UNAVAILABLE, greeting.GIVEN_UP)
 

@@ -8,9 +8,9 @@ from typing import Any, Final
 import grpc.aio
 
 from riverrun_server.core.errors import Reason, Refusal
+from riverrun_server.peer.channel import peer_channel
 from riverrun_server.peer.gateway_messages import failure_from_wire, led_to_wire, origin_to_wire
 from riverrun_server.peer.hello import Myself
-from riverrun_server.peer.leader_stream import OPTIONS
 from riverrun_server.peer.v1 import gateway_pb2 as wire
 from riverrun_server.peer.v1.gateway_pb2_grpc import GatewayServiceStub
 from riverrun_server.ports.gateways import Led, Origin
@@ -34,7 +34,7 @@ class LeaderCalls:
     def __init__(self, broker: int, address: str, myself: Myself) -> None:
         self._broker = broker
         self._myself = myself
-        self._channel = grpc.aio.insecure_channel(address, options=OPTIONS)
+        self._channel = peer_channel(address)
         self._stub = GatewayServiceStub(self._channel)
         self._questions: dict[Origin, list[_Question]] = {}
         self._asking: set[asyncio.Task[None]] = set()

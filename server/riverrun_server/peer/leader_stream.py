@@ -14,25 +14,14 @@ import structlog
 from google.protobuf.message import Message
 
 from riverrun_server.core.backoff import Backoff
+from riverrun_server.peer.both_ways import both_ways
+from riverrun_server.peer.channel import peer_channel
 from riverrun_server.peer.hello import HELLO_S, Myself, WrongPeer
 from riverrun_server.peer.messages import InvalidMessage
 from riverrun_server.peer.outgoing import OVERHEAD_BYTES, WAITING_BYTES_MAX, Outgoing
-from riverrun_server.peer.server import FRAME_BYTES_MAX, PING_S
 from riverrun_server.peer.v1.replication_pb2 import PeerHello
 from riverrun_server.ports.clock import Dice
 
-OPTIONS: Final = (
-    ("grpc.keepalive_time_ms", round(PING_S * 1000)),
-    ("grpc.keepalive_timeout_ms", round(PING_S * 1000)),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.max_receive_message_length", FRAME_BYTES_MAX),
-    ("grpc.max_send_message_length", FRAME_BYTES_MAX),
-    # What is read must not stand in the way of what is written, nor either in that of replication.
-    ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 1_000),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
-)
 _RETRY_S: Final = 0.1
 _RETRY_MAX_S: Final = 1.0
 
@@ -97,7 +86,7 @@ class LeaderStream(ABC, Generic[Said, Heard]):
 
     async def run(self) -> None:
         """Keep the stream open while it is needed, until cancelled."""
-        async with grpc.aio.insecure_channel(self.address, options=OPTIONS) as channel:
+        async with peer_channel(self.address) as channel:
             try:
                 while True:
                     await self._needed.wait()
@@ -117,24 +106,16 @@ class LeaderStream(ABC, Generic[Said, Heard]):
             self._backoff.reset()
             self._tell("")
             mailbox = self._mailbox = Outgoing(_message_bytes, self._mailbox_bytes)
-            reading = asyncio.create_task(self._read(call), name=f"heard of {self.broker}")
-            writing = asyncio.create_task(self._write(call, mailbox), name=f"to {self.broker}")
             try:
                 self._opened()
-                await asyncio.wait({reading, writing}, return_when=asyncio.FIRST_COMPLETED)
-                if reading.done():
-                    reading.result()
-                elif mailbox.is_closed:
+                error = await both_ways(self._read(call), self._write(call, mailbox))
+                if mailbox.is_closed:
                     return "more waited to be sent than may"
-                else:
-                    writing.result()
+                if error is not None:
+                    raise error
             finally:
                 self._mailbox = None
                 mailbox.close()
-                reading.cancel()
-                writing.cancel()
-                # Suppressing their cancellation would suppress one of this task, too.
-                await asyncio.gather(reading, writing, return_exceptions=True)
         except (WrongPeer, InvalidMessage) as error:
             return str(error)
         except grpc.aio.AioRpcError as error:

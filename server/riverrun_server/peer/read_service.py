@@ -11,7 +11,6 @@ from collections import deque
 from functools import partial
 from typing import Final
 
-import grpc
 import structlog
 
 from riverrun_server.core.errors import Reason, Refusal
@@ -244,21 +243,11 @@ class ReadService:
         await greeting.check(context, self._myself, first.hello)
         await context.write(ReadResponse(hello=self._myself.hello()))
         readers = Readers(self._served)
-        reading = asyncio.create_task(_obey(context, readers))
-        writing = asyncio.create_task(_send(context, readers))
         try:
-            await asyncio.wait({reading, writing}, return_when=asyncio.FIRST_COMPLETED)
-            if reading.done():
-                reading.result()
-        except InvalidMessage as invalid:
             broker = first.hello.broker_id
-            _log.warning("a gateway said what no version says", broker=broker, why=str(invalid))
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(invalid))
+            await greeting.serve(context, broker, _obey(context, readers), _send(context, readers))
         finally:
             readers.close()
-            reading.cancel()
-            writing.cancel()
-            await asyncio.gather(reading, writing, return_exceptions=True)
 
 
 def _failed(number: int, refusal: Refusal) -> Portion:

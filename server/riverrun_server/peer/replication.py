@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any, Final, TypeAlias
+from typing import Final
 
 import grpc
-import grpc.aio
-import structlog
 
 from riverrun_server.core.replication.messages import Envelope
-from riverrun_server.peer.hello import HELLO_S, Myself, WrongPeer
+from riverrun_server.peer import greeting
+from riverrun_server.peer.greeting import Context
+from riverrun_server.peer.hello import Myself
 from riverrun_server.peer.mailbox import Mailbox
-from riverrun_server.peer.messages import InvalidMessage, from_follower, to_follower
+from riverrun_server.peer.messages import from_follower, to_follower
 from riverrun_server.peer.v1.replication_pb2 import PeerHello, ReplicateRequest, ReplicateResponse
 from riverrun_server.ports.peers import PeerEvents
 
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-
 SERVICE: Final = "riverrun_server.peer.v1.ReplicationService"
-
-_log = structlog.stdlib.get_logger(__name__)
 
 
 class ReplicationService:
@@ -38,7 +33,7 @@ class ReplicationService:
         self._myself = myself
         self._events = events
         self._mailboxes: dict[int, Mailbox] = {}
-        self._epochs: dict[int, int] = {}
+        self._processes = greeting.Processes()
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return the service's methods."""
@@ -60,63 +55,22 @@ class ReplicationService:
 
     async def replicate(self, _: object, context: Context) -> None:
         """Feed one follower until either side ends the stream."""
-        hello = await self._greeted(context)
+        hello = (await greeting.first_of(context, ReplicateRequest)).hello
+        await self._processes.admit(context, self._myself, hello)
+        await context.write(ReplicateResponse(hello=self._myself.hello()))
         broker = hello.broker_id
-        self._epochs[broker] = hello.broker_epoch
         older = self._mailboxes.get(broker)
         if older is not None:
             self._ended(broker, older)
         mailbox = self._mailboxes[broker] = Mailbox()
-        reading = asyncio.create_task(self._read(context, hello, mailbox))
-        writing = asyncio.create_task(_write(context, mailbox))
         try:
-            await asyncio.wait({reading, writing}, return_when=asyncio.FIRST_COMPLETED)
+            read, write = self._read(context, hello, mailbox), _write(context, mailbox)
+            await greeting.serve(context, broker, read, write)
             given_up = mailbox.is_closed
-            if reading.done():
-                reading.result()
-        except InvalidMessage as invalid:
-            _log.warning("a follower said what no version says", broker=broker, why=str(invalid))
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(invalid))
         finally:
             self._ended(broker, mailbox)
-            reading.cancel()
-            writing.cancel()
-            await asyncio.gather(reading, writing, return_exceptions=True)
         if given_up:
-            text = "the stream was given up for a newer one; begin another"
-            await context.abort(grpc.StatusCode.UNAVAILABLE, text)
-
-    async def _greeted(self, context: Context) -> PeerHello:
-        """Exchange introductions; a stranger's call ends here."""
-        first: object = None
-        try:
-            async with asyncio.timeout(HELLO_S):
-                first = await context.read()
-        except TimeoutError:
-            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the stream began with nothing")
-        if not isinstance(first, ReplicateRequest):
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the stream began with its end")
-        assert isinstance(first, ReplicateRequest), "abort raises"
-        try:
-            self._myself.check(first.hello)
-            self._check_newest(first.hello)
-        except WrongPeer as wrong:
-            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(wrong))
-        await context.write(ReplicateResponse(hello=self._myself.hello()))
-        return first.hello
-
-    def _check_newest(self, hello: PeerHello) -> None:
-        """Refuse a process that a later one of its broker has followed: it does not know yet that it is over.
-
-        Raises:
-            WrongPeer
-        """
-        newest = self._epochs.get(hello.broker_id, 0)
-        if hello.broker_epoch < newest:
-            raise WrongPeer(
-                f"broker {hello.broker_id} follows here as process {newest}, and this is process "
-                f"{hello.broker_epoch}, an earlier one: it has been replaced"
-            )
+            await context.abort(grpc.StatusCode.UNAVAILABLE, greeting.GIVEN_UP)
 
     async def _read(self, context: Context, hello: PeerHello, mailbox: Mailbox) -> None:
         """Hand over what a follower says until it ends the stream.
@@ -124,9 +78,8 @@ class ReplicationService:
         Raises:
             InvalidMessage
         """
-        while True:
-            request: object = await context.read()
-            if mailbox.is_closed or not isinstance(request, ReplicateRequest):
+        while (request := await greeting.read(context, ReplicateRequest)) is not None:
+            if mailbox.is_closed:
                 return
             said = tuple(from_follower(request))
             if said:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-from collections.abc import Iterator
 
 import structlog
 
-from riverrun_server.core.cluster import keys, partition_changes
+from riverrun_server.core.cluster import draining
 from riverrun_server.core.cluster.image import ClusterImage
-from riverrun_server.core.cluster.standing import Leader, Standing, broker_epoch
-from riverrun_server.core.cluster.steps import Step, Write
-from riverrun_server.core.cluster.values import BrokerRegistration, PartitionValue
+from riverrun_server.core.cluster.standing import Leader
 from riverrun_server.ports.metadata import MetadataError
 from riverrun_server.runtime.metadata_feed import Applied
 from riverrun_server.runtime.metadata_writer import MetadataWriter, PlanOutdated
@@ -43,11 +39,11 @@ async def hand_on(
         try:
             async with asyncio.timeout(timeout_s):
                 await _say_so(image, applied, writer, process)
-                while _is_needed(image, process) and await applied.moved():
+                while draining.is_needed(image, process) and await applied.moved():
                     pass
         except (TimeoutError, MetadataError) as error:
             _log.warning("leaderships were not handed on", why=str(error) or "it took too long")
-    left = sum(_leads(value, process) for value in _partitions(image))
+    left = draining.led_by(image, process)
     _log.info("leaderships were handed on", still_led=left)
     return left
 
@@ -60,40 +56,9 @@ async def _say_so(
     Raises:
         MetadataError: the store did not do it.
     """
-    while True:
-        found = image.brokers.get(process.broker_id)
-        if found is None or broker_epoch(found) != process.broker_epoch or found.value.draining:
-            return
-        value = _draining(found.value, process)
-        step = Step((Write(keys.broker(process.broker_id), value, found.mod_revision),))
+    while steps := draining.leaving(image, process):
         try:
-            await applied.reached(await writer.commit((step,)))
+            await applied.reached(await writer.commit(steps))
         except PlanOutdated as outdated:
             if not await applied.reached(outdated.revision):
                 return
-
-
-def _is_needed(image: ClusterImage, process: Leader) -> bool:
-    """Return whether others could yet take over what a process leads, or do without it in sync."""
-    standing = Standing(image.brokers)
-    return any(
-        partition_changes.successor(value, standing) is not None
-        if _leads(value, process)
-        else standing.leads(value) and any(each.broker == process.broker_id for each in value.isr)
-        for value in _partitions(image)
-    )
-
-
-def _draining(registration: BrokerRegistration, process: Leader) -> BrokerRegistration:
-    return dataclasses.replace(registration, draining=True, broker_epoch=process.broker_epoch)
-
-
-def _partitions(image: ClusterImage) -> Iterator[PartitionValue]:
-    """Yield the partitions of the topics that are there."""
-    for topic in image.topics.values():
-        for partition in image.partitions.get(topic.value.topic_id, {}).values():
-            yield partition.value
-
-
-def _leads(value: PartitionValue, process: Leader) -> bool:
-    return (value.leader, value.leader_broker_epoch) == (process.broker_id, process.broker_epoch)

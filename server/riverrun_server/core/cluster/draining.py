@@ -13,7 +13,7 @@ from typing import Final
 from riverrun_server.core.cluster import keys, partition_changes
 from riverrun_server.core.cluster.election import TopicPartition
 from riverrun_server.core.cluster.image import ClusterImage, Versioned
-from riverrun_server.core.cluster.standing import Standing, broker_epoch
+from riverrun_server.core.cluster.standing import Leader, Standing, broker_epoch
 from riverrun_server.core.cluster.steps import MAX_CHANGES, Step, Write
 from riverrun_server.core.cluster.values import BrokerRegistration, PartitionValue
 from riverrun_server.core.errors import Reason, Refusal
@@ -103,6 +103,30 @@ def undrain(image: ClusterImage, broker: int, *, process: int | None = None) -> 
     return DrainPlan(broker_epoch(found), steps)
 
 
+def leaving(image: ClusterImage, process: Leader) -> tuple[Step, ...]:
+    """Plan that a process says of itself that it is about to end; nothing where that is said, or of another."""
+    found = image.brokers.get(process.broker_id)
+    if found is None or broker_epoch(found) != process.broker_epoch or found.value.draining:
+        return ()
+    return (Step((_write(found, draining=True),)),)
+
+
+def is_needed(image: ClusterImage, process: Leader) -> bool:
+    """Return whether others could yet take over what a process leads, or do without it in sync."""
+    standing = Standing(image.brokers)
+    return any(
+        partition_changes.successor(value, standing) is not None
+        if _leads(value, process)
+        else standing.leads(value) and any(each.broker == process.broker_id for each in value.isr)
+        for _, value in _held(image, process.broker_id)
+    )
+
+
+def led_by(image: ClusterImage, process: Leader) -> int:
+    """Return how many partitions a process leads."""
+    return sum(_leads(value, process) for _, value in _held(image, process.broker_id))
+
+
 def cost_of(image: ClusterImage, broker: int) -> Cost:
     """Return what the cluster lacks while a broker drains and would not lack otherwise."""
     registration = image.brokers[broker]
@@ -132,6 +156,10 @@ def _held(image: ClusterImage, broker: int) -> Iterator[tuple[TopicPartition, Pa
             value = found.value
             if any(each.broker == broker for each in (*value.isr, *value.elr)):
                 yield (name, number), value
+
+
+def _leads(value: PartitionValue, process: Leader) -> bool:
+    return (value.leader, value.leader_broker_epoch) == (process.broker_id, process.broker_epoch)
 
 
 def _is_stranded(value: PartitionValue, before: Standing, after: Standing) -> bool:

@@ -16,7 +16,7 @@ import grpc.aio
 
 from riverrun._core.attempts import Attempts
 from riverrun._core.backoff import Backoff, BackoffConfig
-from riverrun._core.leader_map import Leader, LeaderMap, TopicNews
+from riverrun._core.leader_map import ANY, Leader, LeaderMap, TopicNews
 from riverrun._core.records import TopicPartition
 from riverrun._net.channel import Connection, Connections
 from riverrun._net.failures import being_cancelled, from_stream, is_connection_trouble
@@ -98,6 +98,22 @@ class Cluster:
         )
         self.learn(response.cluster)
         return response.cluster
+
+    async def connect_to(self, broker_id: int, *, again: bool) -> Connection:
+        """Find a broker; where any will do, it may be the one that could not be reached.
+
+        Args:
+            broker_id: which one, or ANY.
+            again: as Connections.connect has it.
+
+        Raises:
+            RiverrunError: as Connections.connect and connect_to.
+        """
+        if broker_id != ANY:
+            return await self.connections.connect_to(broker_id)
+        connection = await self.connections.connect(again=again)
+        self.reachable(connection.info.broker_id)
+        return connection
 
     def follow(self, topics: Iterable[str]) -> None:
         """Be told of changes of these topics too, from now on, where there are several brokers."""

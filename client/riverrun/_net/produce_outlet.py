@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable
 
 from riverrun._core.backoff import Backoff
 from riverrun._core.episodes import Episodes
-from riverrun._core.leader_map import ANY
 from riverrun._core.records import TopicPartition
 from riverrun._net.channel import Connection
 from riverrun._net.cluster import Cluster
@@ -94,7 +93,7 @@ class ProduceOutlet:
         connection: Connection | None = None
         stream: ProduceStream | None = None
         try:
-            connection = await self._connect()
+            connection = await self._cluster.connect_to(self._broker_id, again=True)
             settings = await self._settings(connection)
             if self._closing or self._machine.idle_at(self._broker_id):
                 return 0.0
@@ -109,15 +108,6 @@ class ProduceOutlet:
             # It ended in order, and another broker may be there already.
             self._cluster.connections.lost(connection)
         return stream.reconnect_after_s
-
-    async def _connect(self) -> Connection:
-        """Find the broker; where any will do, it may be the one that could not be reached."""
-        connections = self._cluster.connections
-        if self._broker_id != ANY:
-            return await connections.connect_to(self._broker_id)
-        connection = await connections.connect(again=True)
-        self._cluster.reachable(connection.info.broker_id)
-        return connection
 
     def _new_stream(self, connection: Connection, settings: StreamSettings) -> ProduceStream:
         return ProduceStream(

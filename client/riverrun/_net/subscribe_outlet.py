@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable
 
 from riverrun._core.backoff import Backoff
 from riverrun._core.episodes import Episodes
-from riverrun._core.leader_map import ANY
 from riverrun._core.partition_reader import PartitionReader
 from riverrun._net.channel import Connection
 from riverrun._net.cluster import Cluster
@@ -122,7 +121,7 @@ class SubscribeOutlet:
         connection: Connection | None = None
         stream: SubscribeStream | None = None
         try:
-            connection = await self._connect()
+            connection = await self._cluster.connect_to(self._broker_id, again=self._contact.begun)
             await self._prepare(self._broker_id)
             if not self._machine.wanted_at(self._broker_id):
                 return 0.0
@@ -144,15 +143,6 @@ class SubscribeOutlet:
         # Another broker may be there already.
         self._cluster.connections.lost(connection)
         return stream.reconnect_after_s or self._backoff.next_s()
-
-    async def _connect(self) -> Connection:
-        """Find the broker; where any will do, it may be one that could not be reached."""
-        connections = self._cluster.connections
-        if self._broker_id != ANY:
-            return await connections.connect_to(self._broker_id)
-        connection = await connections.connect(again=self._contact.begun)
-        self._cluster.reachable(connection.info.broker_id)
-        return connection
 
     def _new_stream(self, connection: Connection) -> SubscribeStream:
         self._opened_s = asyncio.get_running_loop().time()

@@ -11,7 +11,7 @@ from riverrun._core.episodes import Episodes
 from riverrun._core.outgoing import OutgoingBatch, Resolution
 from riverrun._core.records import TopicPartition
 from riverrun._core.sequences import PartitionLane
-from riverrun.errors import RiverrunError
+from riverrun.errors import Reason, RiverrunError
 
 # A broker remembers the failures of so many partitions on one stream, times four.
 _FAILURES_MAX = 1024
@@ -68,7 +68,9 @@ class Dispatcher:
 
     A broker refuses what comes for a partition behind a failure, on the same stream, until what
     failed comes again. A lane that went to another broker with it never sends it here again; should
-    it come back, the stream is `stale`, and nothing more is sent on it.
+    it come back, the stream is `stale`, and nothing more is sent on it. So it is where an append is
+    refused for what stood before it, and nothing did that is not resolved: what failed there may
+    have been waited for no more, and written from elsewhere.
 
     Args:
         new_lane: makes the lane of a partition.
@@ -86,6 +88,9 @@ class Dispatcher:
         self._new_lane = new_lane
         self._troubles = troubles or Troubles()
         self._failed: set[TopicPartition] = set()
+        # The newest append of each lane that was sent while no other one waited for its answer. Without
+        # sequences a higher attempt is let in, whatever failed before.
+        self._alone: dict[TopicPartition, int] = {}
         self.stale = False
         self._lanes: dict[TopicPartition, PartitionLane] = {}
         self._turns: deque[PartitionLane] = deque()
@@ -171,6 +176,8 @@ class Dispatcher:
                 if lane.hold_until_s > now_s:
                     self._held.add(lane.partition)
                 continue
+            if lane.idempotent and not lane.unanswered:
+                self._alone[lane.partition] = self._ledger.next_tag
             batch = lane.send(self._ledger.next_tag, now_s)
             self._ledger.enter(lane, batch)
             self._list(lane)
@@ -202,6 +209,8 @@ class Dispatcher:
         if error is not None:
             self._failed.add(lane.partition)
             self.stale = self.stale or len(self._failed) >= _FAILURES_MAX
+            if error.reason is Reason.PRECEDING_FAILED and self._alone.get(lane.partition) == tag:
+                self.stale = True
         elif self._failed and not lane.in_flight:
             self._failed.discard(lane.partition)
         self._troubles.note(lane, now_s)
@@ -258,6 +267,7 @@ class Dispatcher:
         """Reckon with a broker that knows nothing of what was on the last stream."""
         self._ledger = TagLedger()
         self._failed.clear()
+        self._alone.clear()
         self.stale = False
 
     def _list(self, lane: PartitionLane) -> None:

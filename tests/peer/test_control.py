@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import socket
 
 import grpc.aio
 import pytest
@@ -83,13 +83,9 @@ async def test_a_report_that_cannot_be_made_is_lost_and_nothing_else():
 
 async def test_what_is_newer_takes_the_place_of_a_report_that_hangs():
     """Where it would arrive first, a broker that is back were fenced."""
-    async with contextlib.AsyncExitStack() as stack:
-        silent = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
-        stack.push_async_callback(silent.wait_closed)
-        stack.callback(silent.close)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
         links = ControlLinks(myself(2))
-        port = silent.sockets[0].getsockname()[1]
-        links.reach({1: f"127.0.0.1:{port}"})
+        links.reach({1: f"127.0.0.1:{silent.getsockname()[1]}"})
         links.refuses(1, 3, 77)
         (first,) = links._telling.values()
         links.answers(1, 3)

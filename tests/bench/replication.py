@@ -15,18 +15,15 @@ import argparse
 import json
 import shutil
 import statistics
-import subprocess
-import sysconfig
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.bench.riverrun_side import run
 from tests.cluster.processes import ClusterProcesses
 
-COMMAND = Path(sysconfig.get_path("scripts")) / "riverrun"
-TIMEOUT_S = 300.0
 RECORD_BYTES = 100
 RATE = 1_000
 
@@ -70,25 +67,6 @@ def take_turn(bootstrap: str, topic: Topic, records: int) -> Turn:
 def perf(bootstrap: str, *arguments: str) -> Any:
     """Run a measurement of the command line; return its figures."""
     return json.loads(run(bootstrap, "perf", *arguments).splitlines()[-1])
-
-
-def run(bootstrap: str, *arguments: str) -> str:
-    """Run the command line.
-
-    Raises:
-        RuntimeError: it failed.
-    """
-    done = subprocess.run(
-        [COMMAND, *arguments, "--bootstrap", bootstrap],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"riverrun {' '.join(arguments)} failed: {done.stderr.strip()[-500:]}")
-    return done.stdout
 
 
 def measure(rounds: int, records: int) -> dict[str, list[Turn]]:

@@ -77,18 +77,27 @@ class RiverrunSide:
         return json.loads(self._run("perf", *arguments).splitlines()[-1])
 
     def _run(self, *arguments: str) -> str:
-        done = subprocess.run(
-            [COMMAND, *arguments, "--bootstrap", self._broker.address],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
-        if done.returncode:
-            command = " ".join(arguments)
-            raise RuntimeError(f"riverrun {command} failed: {done.stderr.strip()[-500:]}")
-        return done.stdout
+        return run(self._broker.address, *arguments)
+
+
+def run(bootstrap: str, *arguments: str) -> str:
+    """Run the command line; return what it prints.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    done = subprocess.run(
+        [COMMAND, *arguments, "--bootstrap", bootstrap],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    if done.returncode:
+        command = " ".join(arguments)
+        raise RuntimeError(f"riverrun {command} failed: {done.stderr.strip()[-500:]}")
+    return done.stdout
 
 
 async def _round_trip(address: str, topic: str, trips: int, record_size: int) -> float:

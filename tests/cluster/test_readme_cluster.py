@@ -13,7 +13,7 @@ import threading
 
 import pytest
 
-from tests.e2e.test_readme import BLOCK, README, ROOT, SCRIPTS, matches
+from tests.e2e.test_readme import BLOCK, README, ROOT, matches, run_one
 from tests.metadata.etcd_process import etcd_binary
 from tests.polyglot import toolchain
 
@@ -85,23 +85,7 @@ def section():
 def run(block, addresses, folder):
     for named, address in zip((7171, 7181, 7191), addresses, strict=True):
         block = block.replace(f"127.0.0.1:{named}", address)
-    environment = {
-        **os.environ,
-        "PATH": f"{SCRIPTS}:{os.environ['PATH']}",
-        "RIVERRUN_BOOTSTRAP": ",".join(addresses),
-    }
-    done = subprocess.run(
-        ["bash", "-c", block],
-        check=False,
-        env=environment,
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=90,
-    )
-    assert done.returncode == 0, f"{block}\n{done.stdout}"
-    return done.stdout.strip()
+    return run_one(["bash", "-c", block], ",".join(addresses), folder, timeout=90)
 
 
 def test_a_leader_is_killed_by_hand_as_the_readme_says(foreground):

@@ -49,25 +49,31 @@ def test_every_block_of_the_python_page_prints_what_it_says(broker, tmp_path):
 
 
 def run(found, broker, folder):
-    environment = {
-        **os.environ,
-        "PATH": f"{SCRIPTS}:{os.environ['PATH']}",
-        "RIVERRUN_BOOTSTRAP": broker.address,
-    }
     for language, block, output in found:
         code = block.replace("127.0.0.1:7171", broker.address)
         command = ["bash", "-c", code] if language == "sh" else [sys.executable, "-c", code]
-        # The README shows a terminal, which has standard output and standard error.
-        done = subprocess.run(
-            command,
-            check=False,
-            env=environment,
-            cwd=folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=60,
-        )
-        printed = done.stdout.strip()
-        assert done.returncode == 0, f"{block}\n{printed}"
+        printed = run_one(command, broker.address, folder)
         assert matches(output, printed), f"{block}\nprinted:\n{printed}"
+
+
+def run_one(command, bootstrap, folder, timeout=60):
+    """Run a command that has to go well, as in a terminal; return what it shows there."""
+    environment = {
+        **os.environ,
+        "PATH": f"{SCRIPTS}:{os.environ['PATH']}",
+        "RIVERRUN_BOOTSTRAP": bootstrap,
+    }
+    # The README shows a terminal, which has standard output and standard error.
+    done = subprocess.run(
+        command,
+        check=False,
+        env=environment,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
+    )
+    printed = done.stdout.strip()
+    assert done.returncode == 0, f"{command[-1]}\n{printed}"
+    return printed

@@ -76,7 +76,8 @@ async def test_no_answer_is_older_than_what_was_acknowledged_while_coordinators_
 
     moving = asyncio.create_task(elections())
     try:
-        for turn in range(60):
+        while asked < 60 or moves < 5:
+            turn = asked
             groups = world.groups[1 + turn % 3]
             asked += 1
             refusal = await groups.commit(asked)
@@ -87,7 +88,6 @@ async def test_no_answer_is_older_than_what_was_acknowledged_while_coordinators_
     finally:
         is_over.set()
         await moving
-    assert moves >= 5
 
 
 async def test_a_commit_waits_for_the_coordinator_that_is_elected_when_the_old_one_dies(world):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from contextlib import aclosing
 
 import pytest
@@ -313,6 +314,40 @@ async def test_read_ahead_stays_within_its_bound_over_moves():
             assert consumer.statistics().read_ahead_bytes <= bound + 3 * 600
             for partition, values in (await take(consumer, 870)).items():
                 assert seen[partition] + values == list(range(300))
+
+
+async def test_one_that_was_through_when_its_leader_moved_is_followed_once_that_says_so():
+    async with through_before_it_moved() as (cluster, _, consumer, left):
+        await cluster.elect(0, 2)
+        assert sorted([(r.partition, int(r.value)) async for r in consumer]) == left
+
+
+async def test_one_that_was_through_when_its_leader_moved_is_followed_once_it_is_sought():
+    async with through_before_it_moved() as (cluster, client, consumer, left):
+        cluster.frozen[1] = dict(cluster.leaders)
+        await cluster.elect(0, 2)
+        while client._cluster.leaders.leader(P0) != (2, 2):
+            await asyncio.sleep(0.01)
+        del cluster.frozen[1]
+        await consumer.seek(P0, Offset(5))
+        again = [(0, n) for n in range(5, 10)]
+        assert sorted([(r.partition, int(r.value)) async for r in consumer]) == again + left
+
+
+@contextlib.asynccontextmanager
+async def through_before_it_moved():
+    """A consumer that has all of one partition, on a stream that stays, for another is not through."""
+    async with (
+        FakeCluster(partitions=6) as cluster,
+        impatient(cluster.endpoints[3], request_timeout_s=3) as client,
+    ):
+        put(cluster, 0, 0, 10)
+        put(cluster, 3, 0, 300)
+        async with client.consumer(TOPIC, stop_at_end=True, prefetch_bytes=3000) as consumer:
+            first = [await anext(consumer) for _ in range(30)]
+            assert [int(r.value) for r in first if r.partition == 0] == list(range(10))
+            seen = sum(r.partition == 3 for r in first)
+            yield cluster, client, consumer, [(3, n) for n in range(seen, 300)]
 
 
 async def test_an_unknown_topic_is_an_error_in_a_cluster_too():

@@ -225,8 +225,10 @@ class ReaderMachine(Generic[B]):
         return self.ended
 
     def delivered_from(self, broker_id: int) -> bool:
-        """Whether a broker has delivered all that is read from it, up to the end."""
-        return all(r.delivered for r in self.readers.values() if r.home == broker_id)
+        """Whether an end was asked for, and all that is read from a broker has come up to there."""
+        return self.stop_at_end and all(
+            r.delivered for r in self.readers.values() if r.home == broker_id
+        )
 
     def lagging(self, partition: TopicPartition, high_watermark: int) -> None:
         """Take a newer high watermark."""

@@ -349,6 +349,9 @@ class SubscribeLoop:
         """Send a seek, if there is a stream for it; else the next one begins there."""
         if reader.partition not in self._machine.readers:
             return
+        if self._task is not None and not self._task.done():
+            # One that was through did not follow its leader; now there is more to read of it.
+            self._move([reader.partition])
         stream = self._stream_of(reader)
         if stream is not None:
             stream.seek(reader)

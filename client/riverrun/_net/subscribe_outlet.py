@@ -91,7 +91,8 @@ class SubscribeOutlet:
         """Read a partition no more: it is read from another broker."""
         if self.stream is not None:
             self.stream.lose(reader)
-            if not self._machine.wanted_at(self._broker_id):
+            machine, broker_id = self._machine, self._broker_id
+            if not machine.wanted_at(broker_id) or machine.delivered_from(broker_id):
                 self._open_anew()
 
     async def close(self) -> None:
@@ -135,14 +136,18 @@ class SubscribeOutlet:
                 self._contact.stream_closed()
             self.stream = self._hanging_up = None
         # A broker that goes away ends streams that it is not through with.
-        if not stream.going_away and self._machine.stop_at_end:
-            self._at_end = self._machine.delivered_from(self._broker_id)
-        if self._at_end:
-            self._ended()
+        if not stream.going_away and self._is_through():
             return 0.0
         # Another broker may be there already.
         self._cluster.connections.lost(connection)
         return stream.reconnect_after_s or self._backoff.next_s()
+
+    def _is_through(self) -> bool:
+        """Return, and say, whether everything has come that is to be read from here."""
+        self._at_end = self._machine.delivered_from(self._broker_id)
+        if self._at_end:
+            self._ended()
+        return self._at_end
 
     def _new_stream(self, connection: Connection) -> SubscribeStream:
         self._opened_s = asyncio.get_running_loop().time()
@@ -162,6 +167,7 @@ class SubscribeOutlet:
         if self._contact.closing:
             raise asyncio.CancelledError from None  # it was hung up
         if self._hanging_up is not None:
+            self._is_through()
             return 0.0
         error = self._judged(error)
         if not isinstance(error, RetriableError):

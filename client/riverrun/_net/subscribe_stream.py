@@ -269,6 +269,9 @@ class SubscribeStream:
                     heard_s = loop.time()
                     self.frames += 1
                     self._take(response)
+                    if self._lost and self._machine.delivered_from(self._broker_id):
+                        # The broker waits to be told where to go on in what it leads no more.
+                        return
         except TimeoutError:
             raise self._broken(
                 f"nothing was heard for {silence_s:g} s, not even a heartbeat"

@@ -325,9 +325,10 @@ async def test_one_that_was_through_when_its_leader_moved_is_followed_once_that_
 async def test_one_that_was_through_when_its_leader_moved_is_followed_once_it_is_sought():
     async with through_before_it_moved() as (cluster, client, consumer, left):
         cluster.frozen[1] = dict(cluster.leaders)
+        moved = asyncio.Event()
+        client._cluster.listen(lambda _: moved.set())
         await cluster.elect(0, 2)
-        while client._cluster.leaders.leader(P0) != (2, 2):
-            await asyncio.sleep(0.01)
+        await moved.wait()
         del cluster.frozen[1]
         await consumer.seek(P0, Offset(5))
         again = [(0, n) for n in range(5, 10)]

@@ -94,6 +94,23 @@ def test_records_gather_while_eight_appends_of_the_stream_are_under_way():
     assert sent(made) == [(8, 2)]
 
 
+def test_a_partition_that_is_not_answered_holds_up_no_other():
+    made = machine()
+    for now in range(8):
+        put(made, PLACES[0], float(now))
+        # As if it were full: those go out however many are not answered.
+        made.seal(PLACES[0])
+        assert sent(made, float(now)) == [(0, 1)]
+    put(made, PLACES[1], 7.05)
+    assert sent(made, 7.05) == []
+    assert made.next_wakeup_s(7.05) == pytest.approx(7.1)
+    assert sent(made, 7.1) == [(1, 1)]
+    # What is answered meanwhile shows that the stream is not what they wait for.
+    made.acked(made.batches_in_flight, [0], 7.11)
+    put(made, PLACES[2], 7.12)
+    assert sent(made, 7.12) == [(2, 1)]
+
+
 def test_full_batches_go_out_however_much_is_under_way():
     made = machine(batch_bytes=80)
     for _ in range(41):

@@ -13,11 +13,20 @@ class TagLedger:
     def __init__(self) -> None:
         self._waiting: dict[int, tuple[PartitionLane | None, OutgoingBatch]] = {}
         self._last_tag = 0
+        self._newest_answered = 0
         self.bytes = 0
 
     def __len__(self) -> int:
         """How many wait."""
         return len(self._waiting)
+
+    @property
+    def ahead(self) -> int:
+        """How many were sent behind the newest one that is answered.
+
+        What was sent before that one, and still waits, waits for its partition and not for the stream.
+        """
+        return self._last_tag - self._newest_answered
 
     @property
     def next_tag(self) -> int:
@@ -47,6 +56,7 @@ class TagLedger:
                 outcome_known=False,
             ) from None
         self.bytes -= batch.size_bytes
+        self._newest_answered = max(self._newest_answered, tag)
         return (lane, batch) if lane is not None and batch.tag == tag else None
 
     def disown(self, lane: PartitionLane) -> None:

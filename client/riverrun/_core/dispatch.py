@@ -78,6 +78,7 @@ class Dispatcher:
 
     Attributes:
         stale: another stream is needed, and this one ends as soon as it is `spent`.
+        sent_s: when an append was sent last.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Dispatcher:
         # sequences a higher attempt is let in, whatever failed before.
         self._alone: dict[TopicPartition, int] = {}
         self.stale = False
+        self.sent_s = float("-inf")
         self._lanes: dict[TopicPartition, PartitionLane] = {}
         self._turns: deque[PartitionLane] = deque()
         self._listed: set[TopicPartition] = set()
@@ -103,6 +105,11 @@ class Dispatcher:
     def appends_in_flight(self) -> int:
         """How many appends wait for their answer."""
         return len(self._ledger)
+
+    @property
+    def appends_ahead(self) -> int:
+        """How many appends were sent behind the newest one that is answered."""
+        return self._ledger.ahead
 
     @property
     def connected(self) -> bool:
@@ -178,6 +185,7 @@ class Dispatcher:
                 continue
             if lane.idempotent and not lane.unanswered:
                 self._alone[lane.partition] = self._ledger.next_tag
+            self.sent_s = now_s
             batch = lane.send(self._ledger.next_tag, now_s)
             self._ledger.enter(lane, batch)
             self._list(lane)

@@ -28,6 +28,8 @@ R = TypeVar("R", bound=Receipt)
 # gather in batches that are not full yet: a message costs 0.2 ms of two processes however small.
 _LANE_BUSY = 2
 _STREAM_BUSY = 8
+# What is not answered by then waits for its own partition: others do not wait with it.
+_STREAM_BUSY_S = 0.1
 
 _NO_LIMIT = 1 << 62
 
@@ -209,7 +211,7 @@ class ProducerMachine(Generic[R]):
             return None
         outlet.release_held(now_s)
         append = outlet.next(now_s)
-        while append is None and outlet.appends_in_flight < _STREAM_BUSY:
+        while append is None and now_s >= _busy_until_s(outlet):
             partition = self._accumulator.due(now_s, partial(_has_turn, outlet))
             if partition is None:
                 break
@@ -223,7 +225,8 @@ class ProducerMachine(Generic[R]):
     def next_wakeup_s(self, now_s: float, broker_id: int = ANY) -> float | None:
         """When `next` may have something although nothing else happens."""
         outlet = self._outlets.outlet(broker_id)
-        moments = (outlet.next_hold_s(), self._accumulator.next_linger_s(outlet, now_s))
+        lingered_s = self._accumulator.next_linger_s(outlet, now_s)
+        moments = (outlet.next_hold_s(), lingered_s, _busy_until_s(outlet))
         return min((at for at in moments if at is not None and at > now_s), default=None)
 
     def stream_started(self, limits: StreamLimits, broker_id: int = ANY) -> None:
@@ -309,6 +312,11 @@ class ProducerMachine(Generic[R]):
             self.release(resolution.batch.reserved_bytes)
             self.counters.settled(resolution, now_s)
         self._resolved += resolutions
+
+
+def _busy_until_s(outlet: Dispatcher) -> float:
+    """Return until when records gather because of what is under way on a stream."""
+    return outlet.sent_s + _STREAM_BUSY_S if outlet.appends_ahead >= _STREAM_BUSY else 0.0
 
 
 def _has_turn(outlet: Dispatcher, partition: TopicPartition) -> bool:

@@ -55,7 +55,9 @@ def share(subscribers, topics, current):
 def compile_pattern(pattern: str) -> Callable[[str], bool]:
     """Take a prefix and a star for a pattern, and nothing else."""
     if not pattern.endswith("*"):
-        raise Refusal(Reason.INVALID_REQUEST, f"pattern {pattern!r} does not end with a star; add one")
+        raise Refusal(
+            Reason.INVALID_REQUEST, f"pattern {pattern!r} does not end with a star; add one"
+        )
     return lambda name: name.startswith(pattern[:-1])
 
 
@@ -172,8 +174,28 @@ class World:
         """Give up all that a member is told to."""
         view = self.machine.view(G, attached.member_id)
         self.do(
-            self.machine.revoked(G, attached.member_id, attached.attachment, view.revoking, view.epoch)
+            self.machine.revoked(
+                G, attached.member_id, attached.attachment, view.revoking, view.epoch
+            )
         )
+
+    def in_turn(self, *starts: Join) -> list[Attached]:
+        """Let members come one after the other, so that those before have something to give up."""
+        attached = []
+        for each in starts:
+            attached.append(self.attach(each))
+            self.run()
+        return attached
+
+    def in_peace(self, *starts: Join) -> list[Attached]:
+        """Let members come one after the other, and everybody give up what it is told to."""
+        attached = []
+        for each in starts:
+            attached += self.in_turn(each)
+            for member in attached:
+                self.acknowledge(member)
+            self.run()
+        return attached
 
     def owned(self, attached: Attached) -> set[PartitionId]:
         return set(self.machine.view(G, attached.member_id).owned)

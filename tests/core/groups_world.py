@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from riverrun_server.core.errors import Reason, Refusal
+from riverrun_server.core.groups.assignment.values import AssignableTopic
 from riverrun_server.core.groups.group_limits import GroupsLimits
 from riverrun_server.core.groups.group_views import Ended, MemberView
 from riverrun_server.core.groups.groups import Groups
@@ -13,7 +14,6 @@ from riverrun_server.core.groups.live_records import key_of
 from riverrun_server.core.groups.members import AssignmentRecord, GroupRecord, MemberRecord, Record
 from riverrun_server.core.groups.membership import Attached
 from riverrun_server.core.groups.offsets import OffsetRecord
-from riverrun_server.core.groups.subscriptions import AssignableTopic
 from riverrun_server.core.log.batch import PartitionId
 
 G = "g"
@@ -24,7 +24,7 @@ def topic_id(name: str) -> bytes:
 
 
 def topic(name: str, partitions: int) -> AssignableTopic:
-    return AssignableTopic(topic_id(name), partitions)
+    return AssignableTopic(topic_id=topic_id(name), partitions=partitions)
 
 
 def part(name: str, partition: int) -> PartitionId:
@@ -34,7 +34,7 @@ def part(name: str, partition: int) -> PartitionId:
 def share(subscribers, topics, current):
     """Give each partition to whoever has least of those who may: sticky, and balanced where all want all."""
     target = {each.member_id: set() for each in subscribers}
-    for each in sorted(topics):
+    for each in sorted(topics, key=lambda topic: topic.topic_id):
         takers = sorted(s.member_id for s in subscribers if each.topic_id in s.topics)
         everything = [PartitionId(each.topic_id, number) for number in range(each.partitions)]
         most = -(-len(everything) // len(takers))
@@ -160,11 +160,16 @@ class World:
         self.log_start = point
 
     def pass_time(self, ms: int) -> list[Record]:
-        self.now += ms
-        records = self.do(self.machine.expire(self.now))
-        deadline = self.machine.next_deadline()
-        assert deadline is None or deadline > self.now
-        return records
+        """Let time pass; the driver wakes at each deadline."""
+        end, records = self.now + ms, []
+        while True:
+            deadline = self.machine.next_deadline()
+            self.now = end if deadline is None else min(end, max(deadline, self.now))
+            records += self.do(self.machine.expire(self.now))
+            deadline = self.machine.next_deadline()
+            assert deadline is None or deadline > self.now
+            if self.now == end:
+                return records
 
     def beat(self, *attached: Attached, group: str = G):
         beats = [(group, each.member_id, each.attachment) for each in attached]

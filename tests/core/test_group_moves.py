@@ -5,12 +5,12 @@ import dataclasses
 import pytest
 
 from riverrun_server.core.errors import Reason, Refusal
+from riverrun_server.core.groups.assignment.values import AssignableTopic
 from riverrun_server.core.groups.group_limits import GroupsLimits
 from riverrun_server.core.groups.group_views import GroupState
 from riverrun_server.core.groups.holds import HoldState
 from riverrun_server.core.groups.joining import Join, Reattach
 from riverrun_server.core.groups.members import AssignmentRecord, GroupRecord, MemberRecord
-from riverrun_server.core.groups.subscriptions import AssignableTopic
 from tests.core.groups_world import G, World, part, share, topic
 
 T = Join(topics=("t",))
@@ -222,7 +222,7 @@ def test_topics_that_come_grow_and_go_are_shared_out_by_themselves(world):
 
 def test_a_topic_made_anew_is_another_one(world):
     (one,) = world.in_turn(T)
-    world.machine.topics_changed({"t": AssignableTopic(b"another topic...", 4)})
+    world.machine.topics_changed({"t": AssignableTopic(topic_id=b"another topic...", partitions=4)})
     world.run()
     assert {each.topic_id for each in world.owned(one)} == {b"another topic..."}
     assert world.revoking(one) == {T0, T1, T2, T3}
@@ -238,7 +238,7 @@ def test_topics_that_nobody_reads_disturb_nobody(world):
 
 def test_replicas_that_move_between_racks_change_nothing_by_themselves(world):
     world.in_turn(T)
-    moved = AssignableTopic(world.topics["t"].topic_id, 4, (frozenset({"a"}),) * 4)
+    moved = dataclasses.replace(world.topics["t"], racks=(frozenset({"a"}),) * 4)
     world.machine.topics_changed({"t": moved})
     assert not world.machine.is_settled
     assert world.run() == []

@@ -59,6 +59,26 @@ def test_the_first_member_gets_everything(world):
     assert state(world) is GroupState.STABLE
 
 
+@pytest.mark.parametrize("start", [T, ONE])
+def test_a_join_that_is_asked_again_makes_no_second_member(start):
+    world = World(limits=GroupsLimits(group_members_max=1)).start()
+    for attachment in (1, 2):
+        records, attached = world.machine.attach(G, start, world.now, "drawn once", b"token")
+        world.do(records)
+        world.run()
+        assert attached == ("drawn once", attachment, b"token")
+    assert world.owned(attached) == {T0, T1, T2, T3}
+    assert len(world.machine.registry.get(G).members) == 1
+    # Of an instance it may be drawn anew, as long as the token proves it.
+    if start is ONE:
+        assert world.machine.attach(G, start, world.now, "another", b"token")[1][0] == "drawn once"
+
+
+def test_a_member_id_that_is_drawn_twice_does_not_take_a_member_over(world):
+    world.do(world.machine.attach(G, T, world.now, "drawn", b"token")[0])
+    refused(Reason.MEMBER_TAKEN_OVER, world.machine.attach, G, T, world.now, "drawn", b"other")
+
+
 def test_who_names_no_topic_is_refused(world):
     assert "at least one topic" in refused(Reason.INVALID_REQUEST, world.attach, Join())
 
@@ -321,6 +341,25 @@ def test_who_is_silent_goes_and_who_beats_stays(world):
     assert world.owned(other) == {T0, T1, T2, T3}
 
 
+def test_who_could_not_be_heard_while_the_coordinator_stood_still_is_not_silent_yet(world):
+    one, other = world.attach(T), world.attach(T)
+    world.run()
+    world.now += 11_001
+    assert world.machine.expire(world.now) == []
+    assert world.beat(one) == [Beat.OK]
+    world.pass_time(2_999)
+    assert world.beat(one) == [Beat.OK]
+    world.pass_time(1)
+    assert set(world.machine.registry.get(G).members) == {one.member_id}
+    assert other.member_id not in world.machine.registry.get(G).presence
+
+
+def test_a_coordinator_that_is_a_little_late_spares_nobody(world):
+    world.attach(T)
+    world.now += 11_000
+    assert world.machine.expire(world.now)
+
+
 def test_a_stream_that_ended_keeps_its_member_until_it_was_silent_for_too_long(world):
     one = world.attach(T)
     world.run()
@@ -515,3 +554,11 @@ def test_what_is_to_be_rewritten_comes_in_pieces_oldest_first(world):
     assert below(5, 1) == everything[:1]
     assert below(3, 10**9) == everything[:3]
     assert below(0, 10**9) == []
+
+
+def test_a_rewrite_tells_nobody_anything(world):
+    world.in_peace(T, T)
+    world.told.clear()
+    world.rewrite()
+    assert world.told == {}
+    assert world.settle() == []

@@ -349,21 +349,21 @@ class GroupsModel(RuleBasedStateMachine):
             else:
                 assert beat is Beat.OK
                 self.heard[member_id] = world.now
-        world.now += ms
+        end = world.now + ms
         members = dict(self.group.members) if self.group else {}
         silent = {
             member_id
             for member_id in members
-            if self.heard[member_id] + members[member_id].session_timeout_ms <= world.now
+            if self.heard[member_id] + members[member_id].session_timeout_ms <= end
         }
         late = {
             (member_id, partition)
             for member_id, has in (self.group.assignments.items() if self.group else ())
             for partition in has.revoking
-            if self.revoking_since(member_id, partition) + REVOCATION_MS <= world.now
+            if self.revoked_at(member_id, partition) <= end
         }
         self.may_free, self.may_remove = set(late), set(silent)
-        world.pass_time(0)
+        world.pass_time(ms)
         self.may_free, self.may_remove = set(), set()
         self.holds_are_kept()
         left = set(self.group.members) if self.group else set()
@@ -372,9 +372,11 @@ class GroupsModel(RuleBasedStateMachine):
             if member_id in left:
                 assert partition not in self.group.assignments[member_id].revoking
 
-    def revoking_since(self, member_id, partition) -> int:
+    def revoked_at(self, member_id, partition) -> int:
         by_ms = self.group.presence[member_id].revoke_by_ms
-        return by_ms.get(partition, self.world.now + 1) - REVOCATION_MS
+        assert partition in by_ms, "the time of everything that is to be given up runs"
+        assert by_ms[partition] <= self.world.now + REVOCATION_MS
+        return by_ms[partition]
 
     @rule(name=st.sampled_from(NAMES), partitions=st.integers(0, 4), then=THEN)
     def topics_change(self, name, partitions, then):

@@ -6,15 +6,17 @@ from collections.abc import Mapping
 
 from riverrun_server.core.groups.group import Group, MemberKey, Timers
 from riverrun_server.core.groups.group_changes import GroupChanges, removal
+from riverrun_server.core.groups.group_limits import GroupsLimits
 from riverrun_server.core.groups.group_views import Ended
 from riverrun_server.core.groups.members import Record
 from riverrun_server.core.groups.membership import unknown_member
 
 
 def expire(
-    groups: Mapping[str, Group], timers: Timers, now_ms: int
+    groups: Mapping[str, Group], timers: Timers, now_ms: int, limits: GroupsLimits
 ) -> tuple[list[Record], list[Ended]]:
     """Return the records for what is due, and the streams that are over with it."""
+    _spare_those_who_could_not_be_heard(timers, now_ms, limits)
     records: list[Record] = []
     ended: list[Ended] = []
     silent = timers.sessions.take_due(now_ms)
@@ -32,6 +34,14 @@ def expire(
             _take_late(groups[group_id], changes, member_id, now_ms)
         records += changes.records()
     return records, ended
+
+
+def _spare_those_who_could_not_be_heard(timers: Timers, now_ms: int, limits: GroupsLimits) -> None:
+    """Put sessions off that were over while the coordinator stood still: beats may wait in its queues."""
+    due_ms = timers.sessions.next_ms()
+    if due_ms is not None and now_ms - due_ms > limits.stall_ms:
+        for key in timers.sessions.take_due(now_ms):
+            timers.sessions.set(key, now_ms + limits.doubt_ms)
 
 
 def _silent(group: Group, key: MemberKey) -> Ended:

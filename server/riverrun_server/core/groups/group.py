@@ -19,9 +19,9 @@ from riverrun_server.core.groups.members import AssignmentValue, GroupValue, Mem
 from riverrun_server.core.log.batch import PartitionId
 
 # What a group, a member and a partition of a member take beside their texts, measured with tracemalloc.
-_GROUP_BYTES = 2_000
-_MEMBER_BYTES = 2_200
-_PARTITION_BYTES = 350
+_GROUP_BYTES = 2_300
+_MEMBER_BYTES = 1_700
+_PARTITION_BYTES = 120
 
 
 class StreamState(enum.Enum):

@@ -28,6 +28,8 @@ class GroupsLimits:
         revocation_timeout_ms: how long, where the member does not say.
         doubt_ms: for how long after a load an instance whose gateway has not spoken yet may be at
             work; gateways find a new coordinator within that time.
+        stall_ms: a coordinator that looks at its timers so much later than they were due has stood
+            still itself, and whoever seems silent by that gets `doubt_ms` more.
         pause_us_per_member: how long a group's targets stay at least before they are computed anew, for
             each of its members. Computing takes some 30 us for each on the same machine, so a group
             that changes all the time takes less than a tenth of a core.
@@ -50,6 +52,7 @@ class GroupsLimits:
     revocation_timeout_max_ms: int = 1_800_000
     revocation_timeout_ms: int = 60_000
     doubt_ms: int = 3_000
+    stall_ms: int = 1_000
     pause_us_per_member: int = 500
     pause_max_ms: int = 1_000
     holds_max: int = 16

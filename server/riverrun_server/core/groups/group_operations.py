@@ -63,8 +63,8 @@ class GroupOperations:
     def hold(self, group_id: str, partitions: Iterable[PartitionId], until_ms: int) -> int:
         """Take partitions from whoever has them and give them to nobody; return the hold's number.
 
-        It is over when it is lifted, at `until_ms` on the broker's clock, or with this machine. While
-        it lasts, and is free, offsets of its partitions may be written.
+        It is over when it is lifted, at `until_ms` on the broker's clock, or with this machine, and its
+        number with it. While it lasts, and is free, offsets of its partitions may be written.
 
         Raises:
             Refusal: GROUP_NOT_FOUND, CONFLICT, LIMIT_EXCEEDED.

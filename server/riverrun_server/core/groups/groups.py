@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from riverrun_server.core.errors import Refusal
 from riverrun_server.core.groups import membership
+from riverrun_server.core.groups.assignment.values import Assign, AssignableTopic
 from riverrun_server.core.groups.commit_rules import check_without_member, refused_partitions
 from riverrun_server.core.groups.expiry import expire
 from riverrun_server.core.groups.group import MemberKey, StreamState, Timers
@@ -32,12 +33,7 @@ from riverrun_server.core.groups.members import Assignor, Record
 from riverrun_server.core.groups.membership import Attached, Beat
 from riverrun_server.core.groups.registry import Registry
 from riverrun_server.core.groups.settling import Settling
-from riverrun_server.core.groups.subscriptions import (
-    Assign,
-    AssignableTopic,
-    Compile,
-    Subscriptions,
-)
+from riverrun_server.core.groups.subscriptions import Compile, Subscriptions
 from riverrun_server.core.log.batch import PartitionId
 
 
@@ -104,8 +100,9 @@ class Groups:
             group_id: the group; with its first member it begins.
             wanted: the stream's first word.
             now_ms: on the broker's clock.
-            member_id: drawn for this call, for a new member.
-            token: drawn for this call; must not be guessed.
+            member_id: drawn for a new member.
+            token: drawn for the stream; must not be guessed. Where it is not known what became of a
+                join, the same two are given again.
 
         Raises:
             Refusal: INVALID_REQUEST, LIMIT_EXCEEDED, INSTANCE_IN_USE, COORDINATOR_LOADING;
@@ -117,7 +114,7 @@ class Groups:
             attaching = membership.reattach(group, group_id, wanted)
         else:
             check_join(group_id, wanted, self._limits, self._subscriptions)
-            if group is None or wanted.instance_id not in group.instances:
+            if not membership.is_known(group, wanted, member_id):
                 self.registry.check_room(self._limits, group_id)
             group = self.registry.begin(group_id)
             attaching = membership.join(group, wanted, member_id, token, now_ms, self._limits)
@@ -237,22 +234,25 @@ class Groups:
 
     def topics_changed(self, topics: Mapping[str, AssignableTopic]) -> None:
         """Take over the topics that there are now, by name."""
-        names = self._subscriptions.changed(topics)
+        self._subscriptions.changed(topics)
         self._knows_topics = True
-        if not names:
-            return
+        if not self._is_loaded:
+            return  # all groups will be looked at
         for group_id, group in self.registry.groups.items():
-            wanted, patterns = group.subscribed
-            if not wanted.isdisjoint(names) or self._subscriptions.concerns(patterns, names):
+            if self._subscriptions.concerned(*group.subscribed):
                 group.look = True
                 self.registry.due[group_id] = None
 
     def expire(self, now_ms: int) -> list[Record]:
-        """Do what is due: members that were silent, partitions that were not given up, holds."""
+        """Do what is due: members that were silent, partitions that were not given up, holds.
+
+        To be called at `next_deadline`, behind the beats that have come until then. Where it is called
+        much later, the coordinator has stood still, and whoever it could not hear is not silent yet.
+        """
         for group_id in self._timers.pauses.take_due(now_ms):
             self.registry.due[group_id] = None
         self.operations.expire_holds(now_ms)
-        records, ended = expire(self.registry.groups, self._timers, now_ms)
+        records, ended = expire(self.registry.groups, self._timers, now_ms, self._limits)
         self._ended += ended
         return records
 

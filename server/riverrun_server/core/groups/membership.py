@@ -62,18 +62,31 @@ def join(
 ) -> Attaching:
     """Make a new member, or the one that the instance id stands for.
 
+    The same id and token again are the same join, of which nobody knew what had become: it makes no
+    second member, which would have partitions and nobody to read them.
+
     Raises:
         Refusal: INSTANCE_IN_USE, COORDINATOR_LOADING.
     """
-    member_id = group.instances.get(wanted.instance_id) if wanted.instance_id else None
-    if member_id is None:
-        assert new_member_id not in group.members, "member ids are drawn so that none comes twice"
+    member_id = group.instances.get(wanted.instance_id, new_member_id)
+    member = group.members.get(member_id)
+    if member is None:
         value = member_of(wanted, 1, token, limits)
-        return _attaching(group, new_member_id, value, None)
+        return _attaching(group, member_id, value, None)
+    if member_id == new_member_id or hmac.compare_digest(member.token, token):
+        again = Reattach(member_id=member_id, token=token, address=wanted.address)
+        return reattach(group, group.group_id, again)
     _check_not_held(group, wanted.instance_id, member_id, now_ms)
-    over = group.members[member_id].attachment
+    over = member.attachment
     value = member_of(wanted, over + 1, token, limits)
     return _attaching(group, member_id, value, over)
+
+
+def is_known(group: Group | None, wanted: Join, new_member_id: str) -> bool:
+    """Return whether a join takes the place of a member that there is."""
+    return group is not None and (
+        wanted.instance_id in group.instances or new_member_id in group.members
+    )
 
 
 def reattach(group: Group | None, group_id: str, wanted: Reattach) -> Attaching:

@@ -82,11 +82,13 @@ class Registry:
         if isinstance(record, GroupRecord):
             group.replay_group(record.value)
         else:
-            self.changed[MemberKey(record.group_id, record.member_id)] = None
+            told = _told(group, record.member_id)
             if isinstance(record, MemberRecord):
                 group.replay_member(record.member_id, record.value)
             else:
                 group.replay_assignment(record.member_id, record.value)
+            if _told(group, record.member_id) != told:
+                self.changed[MemberKey(record.group_id, record.member_id)] = None
         self._bytes += group.size_bytes
         self._members += len(group.members)
         self._live.replay(record, offset)
@@ -132,3 +134,9 @@ class Registry:
             if size >= limit_bytes:
                 break
         return records
+
+
+def _told(group: Group, member_id: str) -> tuple[int, int]:
+    """Return the stream that is told, and the number of the view that it is told."""
+    member, has = group.members.get(member_id), group.assignments.get(member_id)
+    return (member.attachment if member else 0), (has.epoch if has else 0)

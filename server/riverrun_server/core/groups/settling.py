@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from riverrun_server.core.groups.assignment.values import Assign
 from riverrun_server.core.groups.group import Group
 from riverrun_server.core.groups.group_changes import GroupChanges, removal
 from riverrun_server.core.groups.group_limits import GroupsLimits
 from riverrun_server.core.groups.members import Assignor, GroupRecord, Record
 from riverrun_server.core.groups.reconciling import reconcile, to_reconcile
-from riverrun_server.core.groups.subscriptions import Assign, Subscriptions, voted
+from riverrun_server.core.groups.subscriptions import Subscriptions, voted
 from riverrun_server.core.log.batch import PartitionId
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from riverrun_server.core.errors import Refusal
+from riverrun_server.core.groups.assignment.values import AssignableTopic, Subscriber
 from riverrun_server.core.groups.members import Assignor, MemberValue
-from riverrun_server.core.log.batch import PartitionId
 
 # Compiled patterns that are kept; more are compiled anew.
 _PATTERNS_MAX: Final = 1_000
@@ -16,43 +16,6 @@ _PATTERNS_MAX: Final = 1_000
 Matcher = Callable[[str], bool]
 # Makes one of a pattern; raises a Refusal where it is none.
 Compile = Callable[[str], Matcher]
-
-
-class AssignableTopic(NamedTuple):
-    """A topic as it can be shared out.
-
-    Attributes:
-        topic_id: the topic.
-        partitions: how many it has.
-        racks: for each partition the racks that hold a replica; empty where nobody knows.
-    """
-
-    topic_id: bytes
-    partitions: int
-    racks: tuple[frozenset[str], ...] = ()
-
-
-class Subscriber(NamedTuple):
-    """A member as something that can be given partitions.
-
-    Attributes:
-        member_id: the member.
-        instance_id: of a static member; empty is none.
-        rack: where it runs; empty is nowhere.
-        topics: the ids of the topics that it reads.
-    """
-
-    member_id: str
-    instance_id: str
-    rack: str
-    topics: frozenset[bytes]
-
-
-# Shares partitions out: subscribers, topics that somebody reads, and what each should have so far.
-Assign = Callable[
-    [Sequence[Subscriber], Sequence[AssignableTopic], Mapping[str, frozenset[PartitionId]]],
-    dict[str, frozenset[PartitionId]],
-]
 
 
 class Subscriptions:
@@ -66,6 +29,9 @@ class Subscriptions:
         self._compile = compile_pattern
         self._matchers: dict[str, Matcher] = {}
         self._matched: dict[str, frozenset[str]] = {}
+        # The names that mean another thing since the last change, and the patterns that match one.
+        self._news: frozenset[str] = frozenset()
+        self._concerned: dict[str, bool] = {}
         self.topics: Mapping[str, AssignableTopic] = {}
 
     def check_pattern(self, pattern: str) -> None:
@@ -76,18 +42,19 @@ class Subscriptions:
         """
         self._matcher(pattern)
 
-    def changed(self, topics: Mapping[str, AssignableTopic]) -> frozenset[str]:
-        """Take over the topics that there are now, and return the names that mean another thing."""
+    def changed(self, topics: Mapping[str, AssignableTopic]) -> None:
+        """Take over the topics that there are now, by name."""
         old = self.topics
         self.topics = dict(topics)
         self._matched.clear()
-        return frozenset(
+        self._concerned.clear()
+        self._news = frozenset(
             name for name in old.keys() | topics.keys() if old.get(name) != topics.get(name)
         )
 
-    def concerns(self, patterns: Iterable[str], names: Iterable[str]) -> bool:
-        """Return whether one of the patterns matches one of the names."""
-        return any(self._matches(pattern, name) for pattern in patterns for name in names)
+    def concerned(self, names: frozenset[str], patterns: Iterable[str]) -> bool:
+        """Return whether one of these stands for something else since the topics changed last."""
+        return not names.isdisjoint(self._news) or any(map(self._is_concerned, patterns))
 
     def subscribers(self, members: Mapping[str, MemberValue]) -> list[Subscriber]:
         """Return all members as the assignors take them."""
@@ -99,13 +66,29 @@ class Subscriptions:
             ids = found.get(wanted)
             if ids is None:
                 ids = found[wanted] = self._ids(member)
-            subscribers.append(Subscriber(member_id, member.instance_id, member.rack, ids))
+            subscribers.append(
+                Subscriber(
+                    member_id=member_id,
+                    instance_id=member.instance_id,
+                    rack=member.rack,
+                    topics=ids,
+                )
+            )
         return subscribers
 
     def subscribed(self, subscribers: Sequence[Subscriber]) -> list[AssignableTopic]:
         """Return the topics that at least one of them reads."""
         ids = frozenset[bytes]().union(*{each.topics for each in subscribers})
         return [topic for topic in self.topics.values() if topic.topic_id in ids]
+
+    def _is_concerned(self, pattern: str) -> bool:
+        concerned = self._concerned.get(pattern)
+        if concerned is None:
+            if len(self._concerned) >= _PATTERNS_MAX:
+                self._concerned.clear()
+            concerned = any(self._matches(pattern, name) for name in self._news)
+            self._concerned[pattern] = concerned
+        return concerned
 
     def _ids(self, member: MemberValue) -> frozenset[bytes]:
         names = set(member.topics)

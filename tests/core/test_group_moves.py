@@ -139,8 +139,10 @@ def test_a_word_that_comes_late_gives_up_only_what_it_is_about(world):
     late = view(world, one)
     world.do(world.machine.leave(G, *other[:2], world.now, temporary=False))
     world.acknowledge(one)
+    world.run()
     world.in_turn(T)
     again = world.revoking(one)
+    assert again
     assert again <= late.revoking.keys()
     assert world.machine.revoked(G, *one[:2], late.revoking, late.epoch) == []
     assert world.revoking(one) == again

@@ -389,6 +389,14 @@ def test_a_member_can_be_removed_and_is_told(world):
     refused(Reason.UNKNOWN_MEMBER, world.machine.remove_member, G, one.member_id)
 
 
+def test_an_instance_that_was_removed_comes_as_another_member(world):
+    one, _ = world.in_turn(ONE, T)
+    world.do(world.machine.remove_member(G, one.member_id))
+    back = world.attach(ONE)
+    assert back.member_id != one.member_id
+    assert back.attachment == 1
+
+
 # The group itself.
 
 

@@ -78,6 +78,8 @@ class GroupsModel(RuleBasedStateMachine):
         self.known: dict = {}
         self.holds: dict[int, set[PartitionId]] = {}
         self.heard: dict[str, int] = {}
+        # Members whose stream is attached, as far as the coordinator can know.
+        self.held: set[str] = set()
 
     @property
     def group(self):
@@ -131,8 +133,13 @@ class GroupsModel(RuleBasedStateMachine):
                 assert holders.setdefault(partition, member_id) == member_id
                 assert (has.owned | has.revoking)[partition] <= has.epoch
         assert holders == group.holders
-        instances = [each.instance_id for each in group.members.values() if each.instance_id]
-        assert len(instances) == len(set(instances))
+        instances = {
+            each.instance_id: member_id
+            for member_id, each in group.members.items()
+            if each.instance_id
+        }
+        assert instances == group.instances
+        assert len(instances) == sum(bool(each.instance_id) for each in group.members.values())
 
     def do(self, records, free=(), remove=()) -> None:
         self.may_free, self.may_remove = set(free), set(remove)
@@ -181,14 +188,16 @@ class GroupsModel(RuleBasedStateMachine):
         before = self.group.assignments.get(holder) if holder else None
         answer = tried(self.world.attach, wanted)
         if isinstance(answer, Reason):
-            assert client.instance
             assert answer in {Reason.INSTANCE_IN_USE, Reason.COORDINATOR_LOADING}
+            assert (answer is Reason.INSTANCE_IN_USE) == (holder in self.held)
             return
         client.asked = answer
         if holder:
             assert client.asked.member_id == holder
+            assert holder not in self.held
             assert self.group.assignments.get(holder) == before, "nothing moves for it"
         self.heard[client.asked.member_id] = self.world.now
+        self.held.add(client.asked.member_id)
 
     @rule(n=CLIENTS, then=THEN)
     def reattach(self, n, then):
@@ -205,6 +214,7 @@ class GroupsModel(RuleBasedStateMachine):
         client.asked = answer
         assert client.asked.attachment > was.attachment
         self.heard[was.member_id] = self.world.now
+        self.held.add(was.member_id)
         self.then(then)
 
     @rule(n=CLIENTS, told=st.booleans())
@@ -215,7 +225,11 @@ class GroupsModel(RuleBasedStateMachine):
         """Die without a word; its gateway may say that the stream has ended."""
         client = self.clients[n]
         if client.attached and told:
-            self.world.machine.detached(G, *client.attached[:2])
+            member_id, attachment, _ = client.attached
+            self.world.machine.detached(G, member_id, attachment)
+            member = self.group and self.group.members.get(member_id)
+            if member and member.attachment == attachment:
+                self.held.discard(member_id)
         client.gone()
 
     @rule(n=CLIENTS, told=st.booleans(), beaten=st.booleans(), then=THEN)
@@ -238,7 +252,6 @@ class GroupsModel(RuleBasedStateMachine):
         if not client.attached or client.asked:
             return
         member_id, attachment, _ = client.attached
-        has = self.group.assignments.get(member_id) if self.group else None
         is_kept = temporary and client.instance
         records = tried(
             self.world.machine.leave,
@@ -251,8 +264,8 @@ class GroupsModel(RuleBasedStateMachine):
         if isinstance(records, Reason):
             assert records in FENCED
         else:
-            free = [(member_id, each) for each in has.revoking] if has else []
-            self.do(records, free, [] if is_kept else [member_id])
+            self.do(records, remove=[] if is_kept else [member_id])
+            self.held.discard(member_id)
             assert (self.group is not None and member_id in self.group.members) == bool(is_kept)
             self.heard[member_id] = self.world.now
         client.gone()
@@ -287,9 +300,12 @@ class GroupsModel(RuleBasedStateMachine):
             late.view.revoking,
             late.view.epoch,
         )
+        speaks = self.speaks(late)
         if isinstance(records, Reason):
             assert records in FENCED
+            assert not speaks
             return
+        assert speaks
         same = has.revoking.items() & late.view.revoking.items() if has else ()
         self.do(records, [(member_id, partition) for partition, _ in same])
         left = self.group.assignments[member_id].revoking.items() if has else ()
@@ -304,9 +320,9 @@ class GroupsModel(RuleBasedStateMachine):
         refused = tried(check, G, member_id, attachment, view.epoch, partitions)
         if isinstance(refused, Reason):
             assert refused in FENCED
-            member = group and group.members.get(member_id)
-            assert member is None or member.attachment > attachment
+            assert not self.speaks(late)
             return dict.fromkeys(partitions, refused)
+        assert self.speaks(late)
         for partition in partitions:
             read_in = (view.owned | view.revoking).get(partition)
             has = group.assignments.get(member_id)
@@ -316,7 +332,16 @@ class GroupsModel(RuleBasedStateMachine):
             elif partition not in refused:
                 assert given_in is not None
                 assert given_in <= view.epoch
+        has = group.assignments.get(member_id)
+        untold = has.epoch + 1 if has else 1
+        assert check(G, member_id, attachment, untold, partitions).keys() == partitions
         return {partition: each.reason for partition, each in refused.items()}
+
+    def speaks(self, late: Late) -> bool:
+        """Return whether the stream of back then speaks for its member now."""
+        member_id, attachment, _ = late.attached
+        member = self.group and self.group.members.get(member_id)
+        return member is not None and member.attachment == attachment
 
     @rule()
     def commit_of_nobody(self):
@@ -348,6 +373,7 @@ class GroupsModel(RuleBasedStateMachine):
                 client.gone()
             else:
                 assert beat is Beat.OK
+                self.held.add(member_id)
                 self.heard[member_id] = world.now
         end = world.now + ms
         members = dict(self.group.members) if self.group else {}
@@ -477,6 +503,7 @@ class GroupsModel(RuleBasedStateMachine):
         survived = data.draw(st.integers(0, len(world.log) - world.committed))
         world.crash(survived)
         self.holds.clear()
+        self.held.clear()
         self.known = {
             (kind, member_id): value
             for (kind, _, member_id), value in hard_state(world.machine).items()
@@ -510,6 +537,14 @@ class GroupsModel(RuleBasedStateMachine):
             else:
                 is_free = wanted.isdisjoint(self.group.holders)
                 assert (state is HoldState.FREE) == is_free
+
+    @invariant()
+    def nobody_waits_for_who_is_away(self):
+        if self.group is None or not self.world.machine.is_settled:
+            return
+        for member_id, member in self.group.members.items():
+            has = self.group.assignments.get(member_id)
+            assert not member.is_away or not has or not has.revoking
 
     @invariant()
     def a_view_counts_until_it_is_taken(self):

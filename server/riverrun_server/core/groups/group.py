@@ -39,7 +39,7 @@ class Presence:
     Attributes:
         stream: what is known of its stream.
         doubt_until_ms: while `stream` is unknown, it may be attached until then.
-        revoke_by_ms: when it loses each partition that it is to give up.
+        revoke_by_ms: when it loses each partition that it is to give up; set before that is replayed.
     """
 
     stream: StreamState = StreamState.UNKNOWN
@@ -203,7 +203,7 @@ class Group:
             self.touched.add(member_id)
         else:
             self.unsettled.discard(member_id)
-        self._forget_revoked(member_id, value)
+        self._time_revoked(member_id, value)
 
     # Soft state.
 
@@ -245,7 +245,8 @@ class Group:
         else:
             self.timers.revocations.drop(key)
 
-    def _forget_revoked(self, member_id: str, value: AssignmentValue | None) -> None:
+    def _time_revoked(self, member_id: str, value: AssignmentValue | None) -> None:
+        """Let the time run of what is to be given up, and of nothing else."""
         presence = self.presence.get(member_id)
         if presence is None or not presence.revoke_by_ms:
             return

@@ -120,12 +120,9 @@ def leave(group: Group, member_id: str, *, temporary: bool) -> list[Record]:
         return removal(group, member_id)
     if member.is_away:
         return []
-    changes = GroupChanges(group)
-    if group.assignments.get(member_id) is not None:
-        # Its stream is over, so it does not deliver what it was to give up.
-        changes.release(member_id, group.assignments[member_id].revoking)
+    # Its stream is over, so what it was to give up is free with the next step.
     away = dataclasses.replace(member, is_away=True)
-    return [MemberRecord(group.group_id, member_id, away), *changes.records()]
+    return [MemberRecord(group.group_id, member_id, away)]
 
 
 def revoked(

@@ -59,7 +59,6 @@ def reconcile(
             if lost:
                 by_ms = now_ms + member.revocation_timeout_ms
                 group.presence[member_id].revoke_by_ms.update(dict.fromkeys(lost, by_ms))
-                group.time_revocations(member_id)
         changes.assign(
             member_id,
             target=target,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.groups.assignment.values import AssignableTopic
@@ -17,6 +18,7 @@ from riverrun_server.core.groups.offsets import OffsetRecord
 from riverrun_server.core.log.batch import PartitionId
 
 G = "g"
+NOTHING = MemberView(0, {}, {})
 
 
 def topic_id(name: str) -> bytes:
@@ -230,3 +232,39 @@ def compacted(log: Iterable[tuple[int, Record]]) -> list[tuple[int, Record]]:
         if not isinstance(record, OffsetRecord)
     }
     return sorted((each for each in last.values() if each[1].value is not None), key=lambda e: e[0])
+
+
+@dataclass
+class Late:
+    """Something that a client said under a view, and that arrives whenever it likes."""
+
+    attached: Attached
+    view: MemberView
+
+
+@dataclass
+class Client:
+    """A process: what it was told, and what it has not heard the answer of.
+
+    `asked` is an attach whose answer waits for its commit.
+    """
+
+    instance: str = ""
+    asked: Attached | None = None
+    attached: Attached | None = None
+    is_silent: bool = False
+    view: MemberView = NOTHING
+    past: list[Late] = field(default_factory=list)
+
+    def gone(self) -> None:
+        self.asked = self.attached = None
+        self.is_silent = False
+        self.view = NOTHING
+
+
+def tried(call, *args, **kwargs):
+    """Return what a call answers, or why it is refused."""
+    try:
+        return call(*args, **kwargs)
+    except Refusal as refusal:
+        return refusal.reason

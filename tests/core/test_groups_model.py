@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from riverrun_server.core.errors import Reason, Refusal
+from riverrun_server.core.errors import Reason
 from riverrun_server.core.groups.group import held_by
 from riverrun_server.core.groups.group_limits import GroupsLimits
 from riverrun_server.core.groups.group_views import MemberView
@@ -17,51 +15,26 @@ from riverrun_server.core.groups.joining import Join, Reattach
 from riverrun_server.core.groups.members import AssignmentRecord, GroupRecord, MemberRecord
 from riverrun_server.core.groups.membership import Attached, Beat
 from riverrun_server.core.log.batch import PartitionId
-from tests.core.groups_world import G, World, compacted, hard_state, part, share, topic
+from tests.core.groups_world import (
+    NOTHING,
+    Client,
+    G,
+    Late,
+    World,
+    compacted,
+    hard_state,
+    part,
+    share,
+    topic,
+    tried,
+)
 
 NAMES = ("ta", "tb", "ub")
 CLIENTS = st.integers(0, 3)
 SESSION_MS, REVOCATION_MS = 4_000, 2_000
 # What the driver does behind a step: as a rule the whole batch, and sometimes not yet.
 THEN = st.sampled_from(("run", "run", "run", "settle", "step", "nothing"))
-NOTHING = MemberView(0, {}, {})
 FENCED = {Reason.UNKNOWN_MEMBER, Reason.MEMBER_TAKEN_OVER}
-
-
-@dataclass
-class Late:
-    """Something that a client said under a view, and that arrives whenever it likes."""
-
-    attached: Attached
-    view: MemberView
-
-
-@dataclass
-class Client:
-    """A process: what it was told, and what it has not heard the answer of.
-
-    `asked` is an attach whose answer waits for its commit.
-    """
-
-    instance: str = ""
-    asked: Attached | None = None
-    attached: Attached | None = None
-    is_silent: bool = False
-    view: MemberView = NOTHING
-    past: list[Late] = field(default_factory=list)
-
-    def gone(self) -> None:
-        self.asked = self.attached = None
-        self.is_silent = False
-        self.view = NOTHING
-
-
-def tried(call, *args, **kwargs):
-    """Return what a call answers, or why it is refused."""
-    try:
-        return call(*args, **kwargs)
-    except Refusal as refusal:
-        return refusal.reason
 
 
 class GroupsModel(RuleBasedStateMachine):

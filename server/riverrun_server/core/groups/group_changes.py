@@ -79,7 +79,7 @@ class GroupChanges:
         value = AssignmentValue(
             epoch=epoch,
             target=target,
-            owned={**owned, **dict.fromkeys(given, epoch)},
+            owned={**owned, **dict.fromkeys(sorted(given), epoch)},
             revoking=dict(revoking),
         )
         if value != old:

@@ -49,13 +49,17 @@ def reconcile(
     for member_id, target in targets.items():
         member = group.members[member_id]
         has = group.assignments.get(member_id, _NOTHING)
-        lost = {each for each in has.owned if each not in target or group.is_held(each)}
+        lost = {
+            each: given_in
+            for each, given_in in has.owned.items()
+            if each not in target or group.is_held(each)
+        }
         revoking = dict(has.revoking)
         if member.is_away:
             # Nobody delivers them, so there is nobody to wait for.
             revoking.clear()
         else:
-            revoking.update((each, has.owned[each]) for each in lost)
+            revoking.update(lost)
             if lost:
                 by_ms = now_ms + member.revocation_timeout_ms
                 group.presence[member_id].revoke_by_ms.update(dict.fromkeys(lost, by_ms))

@@ -225,6 +225,38 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     again.
     UNAVAILABLE, nothing happened.
     """
+    ERROR_REASON_GROUP_NOT_FOUND: _ErrorReason.ValueType  # 71
+    """There is no group of that name: it has neither members nor committed offsets.
+    NOT_FOUND, nothing happened.
+    """
+    ERROR_REASON_GROUP_HAS_MEMBERS: _ErrorReason.ValueType  # 72
+    """The group has members, and this is only possible while it has none: a commit that names no member,
+    or deleting the group. Commit on the member's stream, or end the members first.
+    FAILED_PRECONDITION, nothing happened.
+    """
+    ERROR_REASON_UNKNOWN_MEMBER: _ErrorReason.ValueType  # 73
+    """The group has no such member: it has left, was removed, or was silent for longer than its session
+    timeout. Join again, with a new start.
+    FAILED_PRECONDITION, nothing happened.
+    """
+    ERROR_REASON_MEMBER_TAKEN_OVER: _ErrorReason.ValueType  # 74
+    """Another stream speaks for this member now; do not try again with its id.
+    ABORTED, nothing happened.
+    """
+    ERROR_REASON_INSTANCE_IN_USE: _ErrorReason.ValueType  # 75
+    """Another member that is at work has this instance id. Give each instance its own, or end the other
+    one first; where it is dead, it is found to be so within its session timeout.
+    ALREADY_EXISTS, nothing happened.
+    """
+    ERROR_REASON_FENCED_MEMBER_EPOCH: _ErrorReason.ValueType  # 76
+    """The epoch given is not one in which the member had the partition: older than when it was assigned,
+    or one that the member was never told.
+    FAILED_PRECONDITION, nothing happened.
+    """
+    ERROR_REASON_PARTITION_NOT_ASSIGNED: _ErrorReason.ValueType  # 77
+    """The member does not have this partition, or not any more: another member's commit counts now.
+    FAILED_PRECONDITION, nothing happened.
+    """
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 90
     """A bug in the broker; its log has the details.
     INTERNAL, unknown.
@@ -411,6 +443,38 @@ ERROR_REASON_COORDINATOR_LOADING: ErrorReason.ValueType  # 70
 """The group's coordinator is still reading its state, or another broker is only just becoming it; ask
 again.
 UNAVAILABLE, nothing happened.
+"""
+ERROR_REASON_GROUP_NOT_FOUND: ErrorReason.ValueType  # 71
+"""There is no group of that name: it has neither members nor committed offsets.
+NOT_FOUND, nothing happened.
+"""
+ERROR_REASON_GROUP_HAS_MEMBERS: ErrorReason.ValueType  # 72
+"""The group has members, and this is only possible while it has none: a commit that names no member,
+or deleting the group. Commit on the member's stream, or end the members first.
+FAILED_PRECONDITION, nothing happened.
+"""
+ERROR_REASON_UNKNOWN_MEMBER: ErrorReason.ValueType  # 73
+"""The group has no such member: it has left, was removed, or was silent for longer than its session
+timeout. Join again, with a new start.
+FAILED_PRECONDITION, nothing happened.
+"""
+ERROR_REASON_MEMBER_TAKEN_OVER: ErrorReason.ValueType  # 74
+"""Another stream speaks for this member now; do not try again with its id.
+ABORTED, nothing happened.
+"""
+ERROR_REASON_INSTANCE_IN_USE: ErrorReason.ValueType  # 75
+"""Another member that is at work has this instance id. Give each instance its own, or end the other
+one first; where it is dead, it is found to be so within its session timeout.
+ALREADY_EXISTS, nothing happened.
+"""
+ERROR_REASON_FENCED_MEMBER_EPOCH: ErrorReason.ValueType  # 76
+"""The epoch given is not one in which the member had the partition: older than when it was assigned,
+or one that the member was never told.
+FAILED_PRECONDITION, nothing happened.
+"""
+ERROR_REASON_PARTITION_NOT_ASSIGNED: ErrorReason.ValueType  # 77
+"""The member does not have this partition, or not any more: another member's commit counts now.
+FAILED_PRECONDITION, nothing happened.
 """
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 90
 """A bug in the broker; its log has the details.

@@ -33,10 +33,13 @@ class GroupValue:
     Attributes:
         epoch: counts changes of what the members should have; no member's epoch is higher.
         assignor: how its partitions are shared out.
+        emptied_at_ms: since when it has no members; None while it has some. Its offsets expire by
+            it, and a new coordinator has no other way to know.
     """
 
     epoch: int
     assignor: Assignor = Assignor.UNIFORM
+    emptied_at_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

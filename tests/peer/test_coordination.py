@@ -351,6 +351,21 @@ async def test_what_no_version_says_ends_the_stream(channels):
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
+async def test_what_only_a_newer_version_asks_is_refused_and_the_stream_goes_on(world, channels):
+    gateway = Gateway(channels[1])
+    await gateway.greet()
+    newer = call(1)
+    newer.ClearField("tell")
+    # A message in field 1000, empty.
+    newer.MergeFromString(b"\xc2\x3e\x00")
+    answer = await gateway.ask(newer)
+    assert answer.refused.reason == Reason.INVALID_REQUEST
+    assert answer.refused.definite
+    assert "older version" in answer.refused.message
+    assert (await gateway.ask(call(2, offset=5))).HasField("stored")
+    assert await world.groups[1].committed() == {0: 5}
+
+
 async def test_a_gateway_that_reads_no_answers_is_not_asked_for_more(world, channels):
     world.groups[1].service.under_way_max = 5
     cluster = world.cluster

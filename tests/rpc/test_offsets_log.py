@@ -6,14 +6,22 @@ import zlib
 
 import pytest
 
+from riverrun.v1.records_pb2 import Record
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.groups.commits import OffsetCommit
+from riverrun_server.core.groups.members import MemberRecord
 from riverrun_server.core.groups.offsets import OffsetsLimits
 from riverrun_server.runtime.coordination_peers import Peers
 from riverrun_server.runtime.offsets import GroupOffsetsSettings
 from riverrun_server.runtime.offsets_log import OffsetsLogSettings
 from riverrun_server.runtime.offsets_topic import OFFSETS_TOPIC
-from tests.rpc.fake_partitions import FakeDirectory, FakePartition
+from riverrun_server.wire.group_records import to_record
+from riverrun_server.wire.v1.internal_records_pb2 import (
+    OFFSETS_TOPIC_KIND_GROUP,
+    GroupValue,
+    OffsetsTopicKey,
+)
+from tests.rpc.fake_partitions import FakeDirectory, FakePartition, batch_of
 from tests.rpc.reading_world import World
 from tests.sim.loop import simulate
 
@@ -174,6 +182,45 @@ async def test_loading_is_tried_again_until_the_partition_can_be_read(directory,
         log.broken = None
         await asyncio.sleep(OffsetsLogSettings().reload_max_s)
         assert await offsets_of(world) == {0: 5}
+
+
+KEY = OffsetsTopicKey(group_id="other", kind=OFFSETS_TOPIC_KIND_GROUP)
+NOT_KNOWN = {
+    "a kind": Record(key=OffsetsTopicKey(group_id="other", kind=99).SerializeToString()),
+    "a field of a key": Record(key=KEY.SerializeToString() + b"\x78\x01"),
+    "a version of a value": Record(
+        key=KEY.SerializeToString(), value=GroupValue(version=99).SerializeToString()
+    ),
+    # Nothing here coordinates members yet.
+    "a member": to_record(MemberRecord("other", "m", None)),
+}
+
+
+@pytest.mark.parametrize("what", NOT_KNOWN)
+def test_a_coordinator_that_does_not_know_all_that_is_said_serves_nobody_and_drops_nothing(what):
+    async def scenario():
+        directory = FakeDirectory()
+        for access in directory.create("t", 4):
+            access.append(*[b"x"] * 1000)
+        (log,) = directory.create(OFFSETS_TOPIC, 1)
+        async with world_of(directory) as world:
+            # Enough to be rewritten as soon as it is loaded.
+            for n in range(60):
+                await store(world, commit(n))
+        unknown = log.store(batch_of([NOT_KNOWN[what]]))
+        end, batches = log.log_end_offset, list(log.batches)
+        async with world_of(directory, REWRITES) as world:
+            await asyncio.sleep(OffsetsLogSettings().reload_max_s)
+            with pytest.raises(Refusal, match=f"record at offset {unknown} ") as caught:
+                await offsets_of(world)
+            assert caught.value.reason is Reason.COORDINATOR_LOADING
+            (refusal,) = await store(world, commit(6))
+            assert refusal.reason is Reason.COORDINATOR_LOADING
+            assert f"record at offset {unknown} " in refusal.message
+            await asyncio.sleep(100)
+        assert (log.log_start_offset, log.log_end_offset, log.batches) == (0, end, batches)
+
+    simulate(scenario(), 0)
 
 
 @simulated

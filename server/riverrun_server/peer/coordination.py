@@ -18,7 +18,9 @@ from riverrun_server.peer.coordination_messages import (
     home_from_wire,
     records_from_wire,
     refusal_to_wire,
+    stored_to_wire,
     told_to_wire,
+    unknown_kind,
 )
 from riverrun_server.peer.greeting import Context
 from riverrun_server.peer.hello import Myself
@@ -27,7 +29,6 @@ from riverrun_server.peer.v1.coordination_pb2 import (
     CoordinateResponse,
     CoordinatorAnswer,
     CoordinatorCall,
-    OffsetsStored,
 )
 from riverrun_server.runtime.coordinator import Coordinator
 
@@ -139,7 +140,7 @@ class _Served:
         try:
             self._check(call)
             if call.HasField("store"):
-                records = records_from_wire(call.group_id, call.store)
+                records = records_from_wire(call.group_id, call.store.offsets)
                 stored = self._coordinator.commit(home, call.group_id, records, call.leader_epoch)
                 stored.add_done_callback(partial(self._stored, call.call_id))
             elif call.HasField("tell"):
@@ -147,7 +148,7 @@ class _Served:
                 self._telling.add(task)
                 task.add_done_callback(self._telling.discard)
             else:
-                raise _unknown_kind()
+                raise unknown_kind()
         except Refusal as refusal:
             self._answer((refusal_to_wire(call.call_id, refusal),))
 
@@ -201,7 +202,7 @@ class _Served:
             self._answer((refusal_to_wire(call_id, error),))
         else:
             assert error is None, error
-            self._answer((CoordinatorAnswer(call_id=call_id, stored=OffsetsStored()),))
+            self._answer((stored_to_wire(call_id, {}),))
 
     def _answer(self, parts: Iterable[CoordinatorAnswer]) -> None:
         if not self.is_over:
@@ -227,10 +228,3 @@ async def _write(context: Context, served: _Served) -> None:
         for part in parts:
             await context.write(CoordinateResponse(answer=part))
         served.answered()
-
-
-def _unknown_kind() -> Refusal:
-    return Refusal(
-        Reason.INVALID_REQUEST,
-        "the coordinator is of an older version and does not know what is asked",
-    )

@@ -11,12 +11,13 @@ from riverrun_server.core.log.batch import PartitionId
 from riverrun_server.peer.gateway_messages import origin_to_wire
 from riverrun_server.peer.messages import InvalidMessage
 from riverrun_server.peer.v1 import coordination_pb2 as wire
-from riverrun_server.ports.coordination import Home
+from riverrun_server.ports.coordination import Home, OffsetRefusals
 from riverrun_server.ports.gateways import Origin
 
+PART_BYTES: Final = 1 << 20
+"""Of one part of an answer: an untuned peer takes 4 MiB, and small calls wait behind a large answer."""
+
 _TOPIC_ID_BYTES: Final = 16
-# Of one message; an untuned peer takes 4 MiB, and small calls wait behind a large answer.
-_PART_BYTES: Final = 1 << 20
 _REASONS: Final = {reason.value: reason for reason in Reason}
 
 
@@ -37,7 +38,7 @@ def home_from_wire(call: wire.CoordinatorCall) -> PartitionId:
     Raises:
         InvalidMessage
     """
-    return _partition(call.topic_id, call.partition)
+    return partition_from_wire(call.topic_id, call.partition)
 
 
 def offset_to_wire(partition: PartitionId, value: CommittedOffset) -> wire.KeptOffset:
@@ -52,22 +53,22 @@ def offset_to_wire(partition: PartitionId, value: CommittedOffset) -> wire.KeptO
     )
 
 
-def records_to_wire(records: Iterable[OffsetRecord]) -> wire.StoreOffsets:
+def records_to_wire(records: Iterable[OffsetRecord]) -> list[wire.KeptOffset]:
     """Return offsets to be stored."""
-    store = wire.StoreOffsets()
+    offsets = []
     for record in records:
         assert record.value is not None, "a gateway deletes nothing"
-        store.offsets.append(offset_to_wire(record.partition, record.value))
-    return store
+        offsets.append(offset_to_wire(record.partition, record.value))
+    return offsets
 
 
-def records_from_wire(group_id: str, store: wire.StoreOffsets) -> list[OffsetRecord]:
+def records_from_wire(group_id: str, offsets: Iterable[wire.KeptOffset]) -> list[OffsetRecord]:
     """Return the records that a call asks to be stored.
 
     Raises:
         InvalidMessage
     """
-    return [OffsetRecord(group_id, *offset_from_wire(each)) for each in store.offsets]
+    return [OffsetRecord(group_id, *offset_from_wire(each)) for each in offsets]
 
 
 def offset_from_wire(kept: wire.KeptOffset) -> tuple[PartitionId, CommittedOffset]:
@@ -80,7 +81,7 @@ def offset_from_wire(kept: wire.KeptOffset) -> tuple[PartitionId, CommittedOffse
         raise InvalidMessage(f"offset {kept.offset} is negative")
     epoch = kept.leader_epoch if kept.HasField("leader_epoch") else None
     value = CommittedOffset(kept.offset, epoch, kept.metadata, kept.commit_time_ms)
-    return _partition(kept.topic_id, kept.partition), value
+    return partition_from_wire(kept.topic_id, kept.partition), value
 
 
 def told_to_wire(
@@ -91,7 +92,7 @@ def told_to_wire(
     for partition, value in committed.items():
         kept = offset_to_wire(partition, value)
         size += kept.ByteSize() + 8
-        if size > _PART_BYTES and answer.told.offsets:
+        if size > PART_BYTES and answer.told.offsets:
             answer.told.more = True
             yield answer
             answer = wire.CoordinatorAnswer(call_id=call_id, told=wire.OffsetsTold())
@@ -111,14 +112,38 @@ def told_from_wire(
     return dict(offset_from_wire(each) for part in parts for each in part.offsets)
 
 
+def stored_to_wire(call_id: int, refused: OffsetRefusals) -> wire.CoordinatorAnswer:
+    """Return that offsets are stored, all that are not refused."""
+    stored = wire.OffsetsStored()
+    for partition, refusal in refused.items():
+        stored.refused.add(
+            topic_id=partition.topic_id,
+            partition=partition.partition,
+            refusal=_refused_to_wire(refusal),
+        )
+    return wire.CoordinatorAnswer(call_id=call_id, stored=stored)
+
+
+def stored_from_wire(stored: wire.OffsetsStored) -> dict[PartitionId, Refusal]:
+    """Return which offsets of those that were to be stored did not count, and why.
+
+    Raises:
+        InvalidMessage
+    """
+    return {
+        partition_from_wire(each.topic_id, each.partition): refusal_from_wire(each.refusal)
+        for each in stored.refused
+    }
+
+
+def done_to_wire(call_id: int) -> wire.CoordinatorAnswer:
+    """Return that what was asked is done."""
+    return wire.CoordinatorAnswer(call_id=call_id, done=wire.CallDone())
+
+
 def refusal_to_wire(call_id: int, refusal: Refusal) -> wire.CoordinatorAnswer:
     """Return a refusal as the answer to a call."""
-    refused = wire.CoordinatorRefusal(
-        reason=refusal.reason.value,
-        message=refusal.message,
-        definite=refusal.meaning.definite,
-    )
-    return wire.CoordinatorAnswer(call_id=call_id, refused=refused)
+    return wire.CoordinatorAnswer(call_id=call_id, refused=_refused_to_wire(refusal))
 
 
 def refusal_from_wire(refused: wire.CoordinatorRefusal) -> Refusal:
@@ -129,7 +154,28 @@ def refusal_from_wire(refused: wire.CoordinatorRefusal) -> Refusal:
     return Refusal(reason, refused.message)
 
 
-def _partition(topic_id: bytes, partition: int) -> PartitionId:
+def unknown_kind() -> Refusal:
+    """Return the refusal for what only a newer version asks."""
+    return Refusal(
+        Reason.INVALID_REQUEST,
+        "the coordinator is of an older version and does not know what is asked",
+    )
+
+
+def partition_from_wire(topic_id: bytes, partition: int) -> PartitionId:
+    """Return the partition that is named.
+
+    Raises:
+        InvalidMessage
+    """
     if len(topic_id) != _TOPIC_ID_BYTES or partition < 0:
         raise InvalidMessage(f"no partition has the id {topic_id.hex()!r} and number {partition}")
     return PartitionId(topic_id, partition)
+
+
+def _refused_to_wire(refusal: Refusal) -> wire.CoordinatorRefusal:
+    return wire.CoordinatorRefusal(
+        reason=refusal.reason.value,
+        message=refusal.message,
+        definite=refusal.meaning.definite,
+    )

@@ -16,7 +16,7 @@ from riverrun_server.peer.coordination_messages import (
 from riverrun_server.peer.coordinator_stream import CoordinatorStream, Parts
 from riverrun_server.peer.hello import Myself
 from riverrun_server.peer.messages import InvalidMessage
-from riverrun_server.peer.v1.coordination_pb2 import TellOffsets
+from riverrun_server.peer.v1.coordination_pb2 import StoreOffsets, TellOffsets
 from riverrun_server.ports.coordination import Home
 from riverrun_server.ports.gateways import Origin
 
@@ -64,7 +64,7 @@ class CoordinatorLinks:
     ) -> asyncio.Future[None]:
         """Store offsets of a group; see the port."""
         call = call_to_wire(home, group_id, origin)
-        call.store.CopyFrom(records_to_wire(records))
+        call.store.CopyFrom(StoreOffsets(offsets=records_to_wire(records)))
         stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def answered(asked: asyncio.Future[Parts]) -> None:

@@ -1,11 +1,14 @@
-"""The coordinators of groups on other brokers."""
+"""The coordinators of groups on other brokers: what they are asked, and what they say."""
 
 from __future__ import annotations
 
 import asyncio
+import enum
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
+from riverrun_server.core.errors import Reason, Refusal
+from riverrun_server.core.groups.members import Assignor
 from riverrun_server.core.groups.offsets import CommittedOffset, OffsetRecord
 from riverrun_server.core.log.batch import PartitionId
 from riverrun_server.ports.gateways import Origin
@@ -23,6 +26,260 @@ class Home(NamedTuple):
     partition: PartitionId
     leader: int
     leader_epoch: int
+
+
+# Members.
+
+
+class Join(NamedTuple):
+    """What a process says of itself that wants to be a member.
+
+    Attributes:
+        topics: the names of topics to read; they need not exist yet.
+        pattern: a pattern of names of topics to read; empty is none.
+        instance_id: the place in the group that it takes; empty is none.
+        client_id: what its application calls itself.
+        address: from where it comes, as host:port.
+        rack: where it runs; empty is nowhere.
+        assignor: which one it asks for; None is whichever.
+        session_timeout_ms: how long it may be silent; None is the coordinator's default.
+        revocation_timeout_ms: how long it may take to give a partition up; None is the coordinator's
+            default.
+    """
+
+    topics: tuple[str, ...] = ()
+    pattern: str = ""
+    instance_id: str = ""
+    client_id: str = ""
+    address: str = ""
+    rack: str = ""
+    assignor: Assignor | None = None
+    session_timeout_ms: int | None = None
+    revocation_timeout_ms: int | None = None
+
+
+class NewMember(NamedTuple):
+    """A process that wants to be a member; the same id and token again are the same join.
+
+    Attributes:
+        member_id: drawn by its gateway, for the case that the instance id is not that of another member.
+        token: drawn by its gateway, the member's from now on; must not be guessed.
+        said: what it says of itself.
+    """
+
+    member_id: str
+    token: bytes
+    said: Join
+
+
+class Reattach(NamedTuple):
+    """For which member a stream goes on.
+
+    Attributes:
+        member_id: the member.
+        token: that it was given.
+        address: from where it comes, as host:port.
+    """
+
+    member_id: str
+    token: bytes
+    address: str = ""
+
+
+class MemberView(NamedTuple):
+    """What a member has.
+
+    Attributes:
+        epoch: the number of this view: the member's epoch; 0 before it was given anything.
+        owned: the partitions that it reads, each with the epoch in which it was given.
+        revoking: the partitions that it is to give up and has not yet, with the same.
+    """
+
+    epoch: int
+    owned: Mapping[PartitionId, int]
+    revoking: Mapping[PartitionId, int]
+
+
+class Attached(NamedTuple):
+    """What is told of a stream that speaks for a member.
+
+    Attributes:
+        member_id: the member.
+        attachment: the stream's number, which everything that is said for the member names.
+        token: proves that another stream may take its place.
+        session_timeout_ms: how long the member may be silent.
+        revocation_timeout_ms: how long it may take to give a partition up.
+        view: what it has.
+    """
+
+    member_id: str
+    attachment: int
+    token: bytes
+    session_timeout_ms: int
+    revocation_timeout_ms: int
+    view: MemberView
+
+
+class MemberBeat(NamedTuple):
+    """A member is alive, says the stream of this number."""
+
+    group_id: str
+    member_id: str
+    attachment: int
+
+
+class BeatRefused(NamedTuple):
+    """A beat that did not count, and why: the gateway does not speak for the member any more."""
+
+    beat: MemberBeat
+    reason: Reason
+
+
+class Revoked(NamedTuple):
+    """Partitions that a member has given up, each with the epoch in which it was given."""
+
+    member_id: str
+    attachment: int
+    partitions: Mapping[PartitionId, int]
+
+
+class Leave(NamedTuple):
+    """A member leaves.
+
+    Attributes:
+        member_id: the member.
+        proof: why the gateway may say so: the number of the stream that it has of the member, or the
+            member's token.
+        temporary: whether it will be back.
+    """
+
+    member_id: str
+    proof: int | bytes
+    temporary: bool
+
+
+class Detached(NamedTuple):
+    """The stream of this number has ended without a leave."""
+
+    member_id: str
+    attachment: int
+
+
+class MemberCommit(NamedTuple):
+    """Offsets that a member commits.
+
+    Attributes:
+        member_id: the member.
+        attachment: the stream's number; None where it did not come on the member's stream.
+        epoch: that the member had been told when it read.
+        records: of its group.
+    """
+
+    member_id: str
+    attachment: int | None
+    epoch: int
+    records: Sequence[OffsetRecord]
+
+
+OffsetRefusals = Mapping[PartitionId, Refusal]
+"""Why offsets of a commit did not count; all others did."""
+
+
+# Groups, for those who operate them.
+
+LISTED_MAX: Final = 1000
+"""Groups that one call lists."""
+
+
+class GroupState(enum.Enum):
+    """Whether a group is at rest."""
+
+    EMPTY = "it has no members"
+    RECONCILING = "members have yet to give up partitions, or to be given them"
+    STABLE = "every member has what it should have"
+
+
+class MemberState(enum.Enum):
+    """Whether somebody speaks for a member."""
+
+    ATTACHED = "a stream does"
+    DETACHED = "its stream has ended, or has not been heard of since the coordinator began"
+    AWAY = "it has left for a moment"
+
+
+class MemberDescription(NamedTuple):
+    """Everything about a member but its token.
+
+    Attributes:
+        member_id: the member.
+        said: what it has said of itself, timeouts filled in.
+        state: whether somebody speaks for it; None where a newer broker says something else.
+        gateway: the broker that has its stream, or had the last one; None where that is not known.
+        session_left_ms: what is left until it is given up, if nothing more is heard of it.
+        view: what it has.
+        target: what it should have.
+    """
+
+    member_id: str
+    said: Join
+    state: MemberState | None
+    gateway: int | None
+    session_left_ms: int
+    view: MemberView
+    target: frozenset[PartitionId]
+
+
+class GroupDescription(NamedTuple):
+    """Everything about a group but its offsets.
+
+    Attributes:
+        state: whether it is at rest; None where a newer broker says something else.
+        assignor: how its partitions are shared out; None where it has never had a member.
+        epoch: counts changes of what its members should have.
+        members: by id.
+    """
+
+    state: GroupState | None
+    assignor: Assignor | None
+    epoch: int
+    members: Sequence[MemberDescription]
+
+
+class GroupQuery(NamedTuple):
+    """Which groups to list.
+
+    Attributes:
+        after: those whose names are behind this one; empty is all.
+        limit: so many at most, 1 to `LISTED_MAX`.
+        states: those in one of these; none is all.
+    """
+
+    after: str
+    limit: int
+    states: frozenset[GroupState] = frozenset()
+
+
+class GroupListing(NamedTuple):
+    """A group in short, as `GroupDescription`; with how many members."""
+
+    group_id: str
+    state: GroupState | None
+    members: int
+    assignor: Assignor | None
+
+
+class GroupPage(NamedTuple):
+    """Groups by name, and whether there are further ones behind the last."""
+
+    groups: Sequence[GroupListing]
+    more: bool
+
+
+class MemberName(NamedTuple):
+    """Names a member by its id, or by its instance id; the other one is empty."""
+
+    member_id: str = ""
+    instance_id: str = ""
 
 
 class Coordinators(Protocol):

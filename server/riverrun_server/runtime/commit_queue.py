@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from riverrun.v1.records_pb2 import Record
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.groups.offsets import CommittedOffsets, OffsetRecord
-from riverrun_server.wire.offsets import packed_bytes, to_record
+from riverrun_server.wire.group_records import packed_bytes, to_record
 
 
 @dataclass(slots=True, eq=False)

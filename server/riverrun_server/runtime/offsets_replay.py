@@ -7,10 +7,10 @@ import contextlib
 from typing import Final
 
 from riverrun_server.core.errors import Reason, Refusal
-from riverrun_server.core.groups.offsets import CommittedOffsets
+from riverrun_server.core.groups.offsets import CommittedOffsets, OffsetRecord
 from riverrun_server.ports.partitions import PartitionAccess
 from riverrun_server.ports.threads import Threads
-from riverrun_server.wire.offsets import read_batches
+from riverrun_server.wire.group_records import UnknownRecord, read_batches
 
 NOT_YET: Final = frozenset(
     {
@@ -57,8 +57,14 @@ async def replay(
                 await _check_same(access, marks.leader_epoch)
                 continue
             for logged in await threads.run(read_batches, chunk.batches, chunk.first_offset):
-                if logged.record is not None:
-                    offsets.replay(logged.record, logged.offset)
+                record = logged.record
+                if not isinstance(record, OffsetRecord):
+                    # To shorten the log would drop it.
+                    raise UnknownRecord(
+                        f"record at offset {logged.offset} of the offsets topic is about members of "
+                        f"group {record.group_id!r}, whom this version does not coordinate"
+                    )
+                offsets.replay(record, logged.offset)
     finally:
         cursor.close()
     await _check_same(access, marks.leader_epoch)

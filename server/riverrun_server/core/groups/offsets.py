@@ -10,7 +10,7 @@ the log is trimmed to that point. At each moment in between, replaying what is i
 same offsets.
 
 Not here: appending, loading and trimming (runtime/offsets_log), keys and values as bytes
-(wire/offsets).
+(wire/group_records).
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from riverrun_server.peer.v1 import gateway_pb2 as _gateway_pb2
 from riverrun_server.peer.v1 import replication_pb2 as _replication_pb2
 import builtins as _builtins
@@ -19,6 +20,86 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _PartitionAssignor:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PartitionAssignorEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PartitionAssignor.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PARTITION_ASSIGNOR_UNSPECIFIED: _PartitionAssignor.ValueType  # 0
+    """Whichever."""
+    PARTITION_ASSIGNOR_UNIFORM: _PartitionAssignor.ValueType  # 1
+    """As evenly as possible."""
+    PARTITION_ASSIGNOR_RANGE: _PartitionAssignor.ValueType  # 2
+    """The same numbers of every topic to one member."""
+
+class PartitionAssignor(_PartitionAssignor, metaclass=_PartitionAssignorEnumTypeWrapper):
+    """PartitionAssignor is a way to share partitions out."""
+
+PARTITION_ASSIGNOR_UNSPECIFIED: PartitionAssignor.ValueType  # 0
+"""Whichever."""
+PARTITION_ASSIGNOR_UNIFORM: PartitionAssignor.ValueType  # 1
+"""As evenly as possible."""
+PARTITION_ASSIGNOR_RANGE: PartitionAssignor.ValueType  # 2
+"""The same numbers of every topic to one member."""
+Global___PartitionAssignor: _TypeAlias = PartitionAssignor  # noqa: Y015
+
+class _CoordinatedState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CoordinatedStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CoordinatedState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    COORDINATED_STATE_UNSPECIFIED: _CoordinatedState.ValueType  # 0
+    """Not said."""
+    COORDINATED_STATE_EMPTY: _CoordinatedState.ValueType  # 1
+    """It has no members."""
+    COORDINATED_STATE_RECONCILING: _CoordinatedState.ValueType  # 2
+    """Members have yet to give up partitions, or to be given them."""
+    COORDINATED_STATE_STABLE: _CoordinatedState.ValueType  # 3
+    """Every member has what it should have."""
+
+class CoordinatedState(_CoordinatedState, metaclass=_CoordinatedStateEnumTypeWrapper):
+    """CoordinatedState says whether a group is at rest."""
+
+COORDINATED_STATE_UNSPECIFIED: CoordinatedState.ValueType  # 0
+"""Not said."""
+COORDINATED_STATE_EMPTY: CoordinatedState.ValueType  # 1
+"""It has no members."""
+COORDINATED_STATE_RECONCILING: CoordinatedState.ValueType  # 2
+"""Members have yet to give up partitions, or to be given them."""
+COORDINATED_STATE_STABLE: CoordinatedState.ValueType  # 3
+"""Every member has what it should have."""
+Global___CoordinatedState: _TypeAlias = CoordinatedState  # noqa: Y015
+
+class _AttachmentState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AttachmentStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AttachmentState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ATTACHMENT_STATE_UNSPECIFIED: _AttachmentState.ValueType  # 0
+    """Not said."""
+    ATTACHMENT_STATE_ATTACHED: _AttachmentState.ValueType  # 1
+    """A stream does."""
+    ATTACHMENT_STATE_DETACHED: _AttachmentState.ValueType  # 2
+    """Its stream has ended, or has not been heard of since the coordinator began."""
+    ATTACHMENT_STATE_AWAY: _AttachmentState.ValueType  # 3
+    """It has left for a moment."""
+
+class AttachmentState(_AttachmentState, metaclass=_AttachmentStateEnumTypeWrapper):
+    """AttachmentState says whether somebody speaks for a member."""
+
+ATTACHMENT_STATE_UNSPECIFIED: AttachmentState.ValueType  # 0
+"""Not said."""
+ATTACHMENT_STATE_ATTACHED: AttachmentState.ValueType  # 1
+"""A stream does."""
+ATTACHMENT_STATE_DETACHED: AttachmentState.ValueType  # 2
+"""Its stream has ended, or has not been heard of since the coordinator began."""
+ATTACHMENT_STATE_AWAY: AttachmentState.ValueType  # 3
+"""It has left for a moment."""
+Global___AttachmentState: _TypeAlias = AttachmentState  # noqa: Y015
 
 @_typing.final
 class CoordinateRequest(_message.Message):
@@ -95,6 +176,17 @@ class CoordinatorCall(_message.Message):
     EXPIRES_AT_MS_FIELD_NUMBER: _builtins.int
     STORE_FIELD_NUMBER: _builtins.int
     TELL_FIELD_NUMBER: _builtins.int
+    ATTACH_FIELD_NUMBER: _builtins.int
+    BEAT_FIELD_NUMBER: _builtins.int
+    REVOKED_FIELD_NUMBER: _builtins.int
+    LEAVE_FIELD_NUMBER: _builtins.int
+    DETACHED_FIELD_NUMBER: _builtins.int
+    STORE_FOR_MEMBER_FIELD_NUMBER: _builtins.int
+    DESCRIBE_FIELD_NUMBER: _builtins.int
+    LIST_FIELD_NUMBER: _builtins.int
+    REMOVE_FIELD_NUMBER: _builtins.int
+    DELETE_FIELD_NUMBER: _builtins.int
+    RESET_FIELD_NUMBER: _builtins.int
     call_id: _builtins.int
     """Chosen by the gateway; no two calls of a stream have the same."""
     topic_id: _builtins.bytes
@@ -104,7 +196,7 @@ class CoordinatorCall(_message.Message):
     leader_epoch: _builtins.int
     """The leader epoch in which the gateway believes it to be led; in another one the call is refused."""
     group_id: _builtins.str
-    """The group."""
+    """The group; empty where all groups of the partition are meant."""
     expires_at_ms: _builtins.int
     """By the gateway's guarded clock, in ms since 1970; what is read later than that is refused, for the
     caller has been told that nobody knows.
@@ -115,11 +207,55 @@ class CoordinatorCall(_message.Message):
 
     @_builtins.property
     def store(self) -> Global___StoreOffsets:
-        """Store offsets."""
+        """Store offsets for nobody in particular."""
 
     @_builtins.property
     def tell(self) -> Global___TellOffsets:
         """Tell all offsets of the group."""
+
+    @_builtins.property
+    def attach(self) -> Global___AttachMember:
+        """Let a stream of a client speak for a member."""
+
+    @_builtins.property
+    def beat(self) -> Global___BeatMembers:
+        """Members are alive; of many groups."""
+
+    @_builtins.property
+    def revoked(self) -> Global___MemberRevoked:
+        """A member has given partitions up."""
+
+    @_builtins.property
+    def leave(self) -> Global___LeaveGroup:
+        """A member leaves."""
+
+    @_builtins.property
+    def detached(self) -> Global___MemberDetached:
+        """The stream of a member has ended."""
+
+    @_builtins.property
+    def store_for_member(self) -> Global___StoreMemberOffsets:
+        """Store offsets for a member."""
+
+    @_builtins.property
+    def describe(self) -> Global___DescribeGroup:
+        """Tell everything about the group but its offsets."""
+
+    @_builtins.property
+    def list(self) -> Global___ListGroups:
+        """Tell which groups there are; of all groups."""
+
+    @_builtins.property
+    def remove(self) -> Global___RemoveMember:
+        """Throw a member out."""
+
+    @_builtins.property
+    def delete(self) -> Global___DeleteGroup:
+        """Delete a group that has no members."""
+
+    @_builtins.property
+    def reset(self) -> Global___ResetOffsets:
+        """Make a group go on elsewhere."""
 
     def __init__(
         self,
@@ -133,12 +269,23 @@ class CoordinatorCall(_message.Message):
         expires_at_ms: _builtins.int = ...,
         store: Global___StoreOffsets | None = ...,
         tell: Global___TellOffsets | None = ...,
+        attach: Global___AttachMember | None = ...,
+        beat: Global___BeatMembers | None = ...,
+        revoked: Global___MemberRevoked | None = ...,
+        leave: Global___LeaveGroup | None = ...,
+        detached: Global___MemberDetached | None = ...,
+        store_for_member: Global___StoreMemberOffsets | None = ...,
+        describe: Global___DescribeGroup | None = ...,
+        list: Global___ListGroups | None = ...,
+        remove: Global___RemoveMember | None = ...,
+        delete: Global___DeleteGroup | None = ...,
+        reset: Global___ResetOffsets | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "origin", b"origin", "store", b"store", "tell", b"tell"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attach", b"attach", "beat", b"beat", "delete", b"delete", "describe", b"describe", "detached", b"detached", "kind", b"kind", "leave", b"leave", "list", b"list", "origin", b"origin", "remove", b"remove", "reset", b"reset", "revoked", b"revoked", "store", b"store", "store_for_member", b"store_for_member", "tell", b"tell"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_id", b"call_id", "expires_at_ms", b"expires_at_ms", "group_id", b"group_id", "kind", b"kind", "leader_epoch", b"leader_epoch", "origin", b"origin", "partition", b"partition", "store", b"store", "tell", b"tell", "topic_id", b"topic_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attach", b"attach", "beat", b"beat", "call_id", b"call_id", "delete", b"delete", "describe", b"describe", "detached", b"detached", "expires_at_ms", b"expires_at_ms", "group_id", b"group_id", "kind", b"kind", "leader_epoch", b"leader_epoch", "leave", b"leave", "list", b"list", "origin", b"origin", "partition", b"partition", "remove", b"remove", "reset", b"reset", "revoked", b"revoked", "store", b"store", "store_for_member", b"store_for_member", "tell", b"tell", "topic_id", b"topic_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["store", "tell"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["store", "tell", "attach", "beat", "revoked", "leave", "detached", "store_for_member", "describe", "list", "remove", "delete", "reset"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -146,7 +293,9 @@ Global___CoordinatorCall: _TypeAlias = CoordinatorCall  # noqa: Y015
 
 @_typing.final
 class StoreOffsets(_message.Message):
-    """StoreOffsets stores offsets of a group, all or none."""
+    """StoreOffsets stores offsets of a group, all or none, for a caller that is no member; only while the group
+    has none.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -230,6 +379,934 @@ class KeptOffset(_message.Message):
 Global___KeptOffset: _TypeAlias = KeptOffset  # noqa: Y015
 
 @_typing.final
+class AttachMember(_message.Message):
+    """AttachMember lets a stream of a client speak for a member. Once the member's new attachment is committed
+    it is answered by Attached; from then on the call is open, and a MemberView comes whenever another one is
+    committed, each time whole. Views that follow one another quickly may be told as the last of them. It ends
+    with a refusal: MEMBER_TAKEN_OVER when another stream speaks for the member, UNKNOWN_MEMBER when it was
+    removed, has expired or has left, and whatever says that the coordinator is another one now. After
+    MemberDetached nothing more comes. That the stream between the brokers ends says nothing about the
+    member: its gateway asks again, by ReattachMember.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOIN_FIELD_NUMBER: _builtins.int
+    REATTACH_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def join(self) -> Global___NewMember:
+        """As a new member, or as the one whose instance id it has."""
+
+    @_builtins.property
+    def reattach(self) -> Global___ReattachMember:
+        """As a member that had a stream before."""
+
+    def __init__(
+        self,
+        *,
+        join: Global___NewMember | None = ...,
+        reattach: Global___ReattachMember | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["join", b"join", "reattach", b"reattach", "start", b"start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["join", b"join", "reattach", b"reattach", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_start: _TypeAlias = _typing.Literal["join", "reattach"]  # noqa: Y015
+    _WhichOneofArgType_start: _TypeAlias = _typing.Literal["start", b"start"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_start) -> _WhichOneofReturnType_start | None: ...
+
+Global___AttachMember: _TypeAlias = AttachMember  # noqa: Y015
+
+@_typing.final
+class NewMember(_message.Message):
+    """NewMember is a process that wants to be a member. The gateway draws id and token at random, and says the
+    same when it asks again because nobody knew what had become of the call: that is the same join, and
+    leaves no second member behind that has partitions and nobody to read them.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    SAID_FIELD_NUMBER: _builtins.int
+    member_id: _builtins.str
+    """Of the member, unless the instance id is that of another one."""
+    token: _builtins.bytes
+    """The member's from now on; must not be guessed."""
+    @_builtins.property
+    def said(self) -> Global___JoinGroup:
+        """What it says of itself."""
+
+    def __init__(
+        self,
+        *,
+        member_id: _builtins.str = ...,
+        token: _builtins.bytes = ...,
+        said: Global___JoinGroup | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["said", b"said"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["member_id", b"member_id", "said", b"said", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NewMember: _TypeAlias = NewMember  # noqa: Y015
+
+@_typing.final
+class JoinGroup(_message.Message):
+    """JoinGroup is what a process says of itself that wants to be a member."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOPICS_FIELD_NUMBER: _builtins.int
+    PATTERN_FIELD_NUMBER: _builtins.int
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    CLIENT_ID_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    RACK_FIELD_NUMBER: _builtins.int
+    ASSIGNOR_FIELD_NUMBER: _builtins.int
+    SESSION_TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    REVOCATION_TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    pattern: _builtins.str
+    """A pattern of names of topics to read; empty is none."""
+    instance_id: _builtins.str
+    """The place in the group that it takes; empty is none."""
+    client_id: _builtins.str
+    """What its application calls itself."""
+    address: _builtins.str
+    """From where it comes, as host:port."""
+    rack: _builtins.str
+    """Where it runs; empty is nowhere."""
+    assignor: Global___PartitionAssignor.ValueType
+    """Which one it asks for; unspecified is whichever."""
+    session_timeout_ms: _builtins.int
+    """How long it may be silent; unset is the coordinator's default."""
+    revocation_timeout_ms: _builtins.int
+    """How long it may take to give a partition up; unset is the coordinator's default."""
+    @_builtins.property
+    def topics(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The names of topics to read; they need not exist yet."""
+
+    def __init__(
+        self,
+        *,
+        topics: _abc.Iterable[_builtins.str] | None = ...,
+        pattern: _builtins.str = ...,
+        instance_id: _builtins.str = ...,
+        client_id: _builtins.str = ...,
+        address: _builtins.str = ...,
+        rack: _builtins.str = ...,
+        assignor: Global___PartitionAssignor.ValueType = ...,
+        session_timeout_ms: _builtins.int | None = ...,
+        revocation_timeout_ms: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_revocation_timeout_ms", b"_revocation_timeout_ms", "_session_timeout_ms", b"_session_timeout_ms", "revocation_timeout_ms", b"revocation_timeout_ms", "session_timeout_ms", b"session_timeout_ms"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_revocation_timeout_ms", b"_revocation_timeout_ms", "_session_timeout_ms", b"_session_timeout_ms", "address", b"address", "assignor", b"assignor", "client_id", b"client_id", "instance_id", b"instance_id", "pattern", b"pattern", "rack", b"rack", "revocation_timeout_ms", b"revocation_timeout_ms", "session_timeout_ms", b"session_timeout_ms", "topics", b"topics"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__revocation_timeout_ms: _TypeAlias = _typing.Literal["revocation_timeout_ms"]  # noqa: Y015
+    _WhichOneofArgType__revocation_timeout_ms: _TypeAlias = _typing.Literal["_revocation_timeout_ms", b"_revocation_timeout_ms"]  # noqa: Y015
+    _WhichOneofReturnType__session_timeout_ms: _TypeAlias = _typing.Literal["session_timeout_ms"]  # noqa: Y015
+    _WhichOneofArgType__session_timeout_ms: _TypeAlias = _typing.Literal["_session_timeout_ms", b"_session_timeout_ms"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__revocation_timeout_ms) -> _WhichOneofReturnType__revocation_timeout_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__session_timeout_ms) -> _WhichOneofReturnType__session_timeout_ms | None: ...
+
+Global___JoinGroup: _TypeAlias = JoinGroup  # noqa: Y015
+
+@_typing.final
+class ReattachMember(_message.Message):
+    """ReattachMember says for which member a stream goes on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    member_id: _builtins.str
+    """The member."""
+    token: _builtins.bytes
+    """That it was given."""
+    address: _builtins.str
+    """From where it comes, as host:port."""
+    def __init__(
+        self,
+        *,
+        member_id: _builtins.str = ...,
+        token: _builtins.bytes = ...,
+        address: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "member_id", b"member_id", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReattachMember: _TypeAlias = ReattachMember  # noqa: Y015
+
+@_typing.final
+class Attached(_message.Message):
+    """Attached says that a stream speaks for a member."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    ATTACHMENT_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    SESSION_TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    REVOCATION_TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    VIEW_FIELD_NUMBER: _builtins.int
+    member_id: _builtins.str
+    """The member."""
+    attachment: _builtins.int
+    """The number of the stream among those that have spoken for the member. Everything that is said for it
+    names this number, and is refused under a lower one than the newest.
+    """
+    token: _builtins.bytes
+    """Lets another stream take the place of this one; a secret."""
+    session_timeout_ms: _builtins.int
+    """How long the member may be silent."""
+    revocation_timeout_ms: _builtins.int
+    """How long it may take to give a partition up."""
+    @_builtins.property
+    def view(self) -> Global___MemberView:
+        """What it has."""
+
+    def __init__(
+        self,
+        *,
+        member_id: _builtins.str = ...,
+        attachment: _builtins.int = ...,
+        token: _builtins.bytes = ...,
+        session_timeout_ms: _builtins.int = ...,
+        revocation_timeout_ms: _builtins.int = ...,
+        view: Global___MemberView | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["view", b"view"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attachment", b"attachment", "member_id", b"member_id", "revocation_timeout_ms", b"revocation_timeout_ms", "session_timeout_ms", b"session_timeout_ms", "token", b"token", "view", b"view"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Attached: _TypeAlias = Attached  # noqa: Y015
+
+@_typing.final
+class MemberView(_message.Message):
+    """MemberView is everything that a member has."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    OWNED_FIELD_NUMBER: _builtins.int
+    REVOKING_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    """The number of this view: the member's epoch; 0 before it was given anything."""
+    @_builtins.property
+    def owned(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeldPartitions]:
+        """The partitions that it reads."""
+
+    @_builtins.property
+    def revoking(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeldPartitions]:
+        """The partitions that it is to give up and has not yet."""
+
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        owned: _abc.Iterable[Global___HeldPartitions] | None = ...,
+        revoking: _abc.Iterable[Global___HeldPartitions] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "owned", b"owned", "revoking", b"revoking"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MemberView: _TypeAlias = MemberView  # noqa: Y015
+
+@_typing.final
+class HeldPartitions(_message.Message):
+    """HeldPartitions are partitions of one topic that a member was given in one epoch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOPIC_ID_FIELD_NUMBER: _builtins.int
+    ASSIGNMENT_EPOCH_FIELD_NUMBER: _builtins.int
+    PARTITIONS_FIELD_NUMBER: _builtins.int
+    topic_id: _builtins.bytes
+    """The topic's id, 16 bytes."""
+    assignment_epoch: _builtins.int
+    """The member's epoch in which it was given them."""
+    @_builtins.property
+    def partitions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Their numbers."""
+
+    def __init__(
+        self,
+        *,
+        topic_id: _builtins.bytes = ...,
+        assignment_epoch: _builtins.int = ...,
+        partitions: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment_epoch", b"assignment_epoch", "partitions", b"partitions", "topic_id", b"topic_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeldPartitions: _TypeAlias = HeldPartitions  # noqa: Y015
+
+@_typing.final
+class BeatMembers(_message.Message):
+    """BeatMembers says which members of one partition of the offsets topic are alive: those that this gateway
+    has a stream of and has heard of within their session timeout. Each has its whole session timeout again
+    from when the coordinator reads this, so a gateway that counts from when it sent it is on the safe side.
+    Where there are many, they are told in several calls.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUPS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupBeats]:
+        """By group."""
+
+    def __init__(
+        self,
+        *,
+        groups: _abc.Iterable[Global___GroupBeats] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["groups", b"groups"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BeatMembers: _TypeAlias = BeatMembers  # noqa: Y015
+
+@_typing.final
+class GroupBeats(_message.Message):
+    """GroupBeats are the members of one group that are alive."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_ID_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    group_id: _builtins.str
+    """The group."""
+    @_builtins.property
+    def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemberBeat]:
+        """Its members."""
+
+    def __init__(
+        self,
+        *,
+        group_id: _builtins.str = ...,
+        members: _abc.Iterable[Global___MemberBeat] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group_id", b"group_id", "members", b"members"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GroupBeats: _TypeAlias = GroupBeats  # noqa: Y015
+
+@_typing.final
+class MemberBeat(_message.Message):
+    """MemberBeat is one member that is alive."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    ATTACHMENT_FIELD_NUMBER: _builtins.int
+    member_id: _builtins.str
+    """The member."""
+    attachment: _builtins.int
+    """The stream's number."""
+    def __init__(
+        self,
+        *,
+        member_id: _builtins.str = ...,
+        attachment: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attachment", b"attachment", "member_id", b"member_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MemberBeat: _TypeAlias = MemberBeat  # noqa: Y015
+
+@_typing.final
+class BeatsTaken(_message.Message):
+    """BeatsTaken says whose beats did not count; all others' did."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFUSED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def refused(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupBeatsRefused]:
+        """Those that the gateway does not speak for any more, by group."""
+
+    def __init__(
+        self,
+        *,
+        refused: _abc.Iterable[Global___GroupBeatsRefused] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["refused", b"refused"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BeatsTaken: _TypeAlias = BeatsTaken  # noqa: Y015
+
+@_typing.final
+class GroupBeatsRefused(_message.Message):
+    """GroupBeatsRefused are members of one group whose beats did not count."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_ID_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    group_id: _builtins.str
+    """The group."""
+    @_builtins.property
+    def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemberBeatRefused]:
+        """Its members."""
+
+    def __init__(
+        self,
+        *,
+        group_id: _builtins.str = ...,
+        members: _abc.Iterable[Global___MemberBeatRefused] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group_id", b"group_id", "members", b"members"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GroupBeatsRefused: _TypeAlias = GroupBeatsRefused  # noqa: Y015
+
+@_typing.final
+class MemberBeatRefused(_message.Message):
+    """MemberBeatRefused is a member whose beat did not count."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    ATTACHMENT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    member_id: _builtins.str
+    """The member."""
+    attachment: _builtins.int
+    """The stream's number."""
+    reason: _builtins.int
+    """The number of a reason, one of riverrun.v1.ErrorReason. The words for it come at the end of the
+    member's AttachMember: here they could make the answer larger than a message may be.
+    """
+    def __init__(
+        self,
+        *,
+        member_id: _builtins.str = ...,
+        attachment: _builtins.int = ...,
+        reason: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attachment", b"attachment", "member_id", b"member_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MemberBeatRefused: _TypeAlias = MemberBeatRefused  # noqa: Y015
+
+@_typing.final
+class MemberRevoked(_message.Message):
+    """MemberRevoked says that a member works on no record of some partitions any more, and that its last commit
+    for them was answered. Answered by CallDone once they are free; what it does not have to give up, or was
+    given anew since, is passed over.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    ATTACHMENT_FIELD_NUMBER: _builtins.int
+    PARTITIONS_FIELD_NUMBER: _builtins.int
+    member_id: _builtins.str
+    """The member."""
+    attachment: _builtins.int
+    """The stream's number."""
+    @_builtins.property
+    def partitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeldPartitions]:
+        """Which, with the epochs in which it was given them."""
+
+    def __init__(
+        self,
+        *,
+        member_id: _builtins.str = ...,
+        attachment: _builtins.int = ...,
+        partitions: _abc.Iterable[Global___HeldPartitions] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attachment", b"attachment", "member_id", b"member_id", "partitions", b"partitions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MemberRevoked: _TypeAlias = MemberRevoked  # noqa: Y015
+
+@_typing.final
+class LeaveGroup(_message.Message):
+    """LeaveGroup says that a member leaves. Answered by CallDone once its partitions are free; its AttachMember
+    ends with UNKNOWN_MEMBER.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    ATTACHMENT_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    TEMPORARY_FIELD_NUMBER: _builtins.int
+    member_id: _builtins.str
+    """The member."""
+    attachment: _builtins.int
+    """The number of the stream that it has of the member."""
+    token: _builtins.bytes
+    """The member's token, where somebody else says it for the member."""
+    temporary: _builtins.bool
+    """It will be back: nobody else is given its partitions for its session timeout."""
+    def __init__(
+        self,
+        *,
+        member_id: _builtins.str = ...,
+        attachment: _builtins.int = ...,
+        token: _builtins.bytes = ...,
+        temporary: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attachment", b"attachment", "proof", b"proof", "token", b"token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attachment", b"attachment", "member_id", b"member_id", "proof", b"proof", "temporary", b"temporary", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_proof: _TypeAlias = _typing.Literal["attachment", "token"]  # noqa: Y015
+    _WhichOneofArgType_proof: _TypeAlias = _typing.Literal["proof", b"proof"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_proof) -> _WhichOneofReturnType_proof | None: ...
+
+Global___LeaveGroup: _TypeAlias = LeaveGroup  # noqa: Y015
+
+@_typing.final
+class MemberDetached(_message.Message):
+    """MemberDetached says that a member's stream has ended without a leave. The member has what is left of its
+    session timeout, and its instance id is free to be taken. Answered by CallDone.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    ATTACHMENT_FIELD_NUMBER: _builtins.int
+    member_id: _builtins.str
+    """The member."""
+    attachment: _builtins.int
+    """The stream's number."""
+    def __init__(
+        self,
+        *,
+        member_id: _builtins.str = ...,
+        attachment: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attachment", b"attachment", "member_id", b"member_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MemberDetached: _TypeAlias = MemberDetached  # noqa: Y015
+
+@_typing.final
+class StoreMemberOffsets(_message.Message):
+    """StoreMemberOffsets stores offsets for a member: each of which the member has the partition, given to it
+    in member_epoch or before. It is no StoreOffsets with more fields, as a coordinator that does not know
+    these would store offsets of whoever has lost the partitions.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    ATTACHMENT_FIELD_NUMBER: _builtins.int
+    MEMBER_EPOCH_FIELD_NUMBER: _builtins.int
+    OFFSETS_FIELD_NUMBER: _builtins.int
+    member_id: _builtins.str
+    """The member."""
+    attachment: _builtins.int
+    """The stream's number; unset where the commit did not come on the member's stream."""
+    member_epoch: _builtins.int
+    """The epoch that the member had been told when it read."""
+    @_builtins.property
+    def offsets(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeptOffset]:
+        """In this order; those that are not refused are stored, all or none."""
+
+    def __init__(
+        self,
+        *,
+        member_id: _builtins.str = ...,
+        attachment: _builtins.int | None = ...,
+        member_epoch: _builtins.int = ...,
+        offsets: _abc.Iterable[Global___KeptOffset] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_attachment", b"_attachment", "attachment", b"attachment"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attachment", b"_attachment", "attachment", b"attachment", "member_epoch", b"member_epoch", "member_id", b"member_id", "offsets", b"offsets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__attachment: _TypeAlias = _typing.Literal["attachment"]  # noqa: Y015
+    _WhichOneofArgType__attachment: _TypeAlias = _typing.Literal["_attachment", b"_attachment"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__attachment) -> _WhichOneofReturnType__attachment | None: ...
+
+Global___StoreMemberOffsets: _TypeAlias = StoreMemberOffsets  # noqa: Y015
+
+@_typing.final
+class DescribeGroup(_message.Message):
+    """DescribeGroup asks for everything about a group but its offsets, which TellOffsets asks for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribeGroup: _TypeAlias = DescribeGroup  # noqa: Y015
+
+@_typing.final
+class GroupDescribed(_message.Message):
+    """GroupDescribed tells everything about a group but its offsets."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    ASSIGNOR_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    state: Global___CoordinatedState.ValueType
+    """Whether it is at rest. This and what follows up to the members is said in the first part alone."""
+    assignor: Global___PartitionAssignor.ValueType
+    """How its partitions are shared out; unspecified where it has never had a member."""
+    epoch: _builtins.int
+    """Counts changes of what its members should have."""
+    more: _builtins.bool
+    """More of them follow."""
+    @_builtins.property
+    def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemberDescribed]:
+        """All members, or the next of them."""
+
+    def __init__(
+        self,
+        *,
+        state: Global___CoordinatedState.ValueType = ...,
+        assignor: Global___PartitionAssignor.ValueType = ...,
+        epoch: _builtins.int = ...,
+        members: _abc.Iterable[Global___MemberDescribed] | None = ...,
+        more: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignor", b"assignor", "epoch", b"epoch", "members", b"members", "more", b"more", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GroupDescribed: _TypeAlias = GroupDescribed  # noqa: Y015
+
+@_typing.final
+class MemberDescribed(_message.Message):
+    """MemberDescribed tells everything about a member but its token."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    SAID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    GATEWAY_FIELD_NUMBER: _builtins.int
+    SESSION_LEFT_MS_FIELD_NUMBER: _builtins.int
+    VIEW_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    member_id: _builtins.str
+    """The member."""
+    state: Global___AttachmentState.ValueType
+    """Whether somebody speaks for it."""
+    gateway: _builtins.int
+    """The broker that has its stream, or had the last one; unset where that is not known."""
+    session_left_ms: _builtins.int
+    """What is left until it is given up, if nothing more is heard of it."""
+    @_builtins.property
+    def said(self) -> Global___JoinGroup:
+        """What it has said of itself, timeouts filled in."""
+
+    @_builtins.property
+    def view(self) -> Global___MemberView:
+        """What it has."""
+
+    @_builtins.property
+    def target(self) -> _containers.RepeatedCompositeFieldContainer[Global___TargetPartitions]:
+        """What it should have."""
+
+    def __init__(
+        self,
+        *,
+        member_id: _builtins.str = ...,
+        said: Global___JoinGroup | None = ...,
+        state: Global___AttachmentState.ValueType = ...,
+        gateway: _builtins.int | None = ...,
+        session_left_ms: _builtins.int = ...,
+        view: Global___MemberView | None = ...,
+        target: _abc.Iterable[Global___TargetPartitions] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_gateway", b"_gateway", "gateway", b"gateway", "said", b"said", "view", b"view"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gateway", b"_gateway", "gateway", b"gateway", "member_id", b"member_id", "said", b"said", "session_left_ms", b"session_left_ms", "state", b"state", "target", b"target", "view", b"view"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__gateway: _TypeAlias = _typing.Literal["gateway"]  # noqa: Y015
+    _WhichOneofArgType__gateway: _TypeAlias = _typing.Literal["_gateway", b"_gateway"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__gateway) -> _WhichOneofReturnType__gateway | None: ...
+
+Global___MemberDescribed: _TypeAlias = MemberDescribed  # noqa: Y015
+
+@_typing.final
+class TargetPartitions(_message.Message):
+    """TargetPartitions are partitions of one topic that a member should have."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOPIC_ID_FIELD_NUMBER: _builtins.int
+    PARTITIONS_FIELD_NUMBER: _builtins.int
+    topic_id: _builtins.bytes
+    """The topic's id, 16 bytes."""
+    @_builtins.property
+    def partitions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Their numbers."""
+
+    def __init__(
+        self,
+        *,
+        topic_id: _builtins.bytes = ...,
+        partitions: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["partitions", b"partitions", "topic_id", b"topic_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TargetPartitions: _TypeAlias = TargetPartitions  # noqa: Y015
+
+@_typing.final
+class ListGroups(_message.Message):
+    """ListGroups asks which groups there are, those that have only offsets included."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AFTER_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    STATES_FIELD_NUMBER: _builtins.int
+    after: _builtins.str
+    """Only those whose names are behind this one, by the code points of their characters; empty is all."""
+    limit: _builtins.int
+    """At most so many, 1 to 1000."""
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[Global___CoordinatedState.ValueType]:
+        """Only those in one of these states; none is all. A state that the coordinator does not know is refused."""
+
+    def __init__(
+        self,
+        *,
+        after: _builtins.str = ...,
+        limit: _builtins.int = ...,
+        states: _abc.Iterable[Global___CoordinatedState.ValueType] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "limit", b"limit", "states", b"states"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListGroups: _TypeAlias = ListGroups  # noqa: Y015
+
+@_typing.final
+class GroupsListed(_message.Message):
+    """GroupsListed has the next groups by name."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUPS_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    more: _builtins.bool
+    """There are further ones."""
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupListed]:
+        """By the code points of their names' characters."""
+
+    def __init__(
+        self,
+        *,
+        groups: _abc.Iterable[Global___GroupListed] | None = ...,
+        more: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["groups", b"groups", "more", b"more"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GroupsListed: _TypeAlias = GroupsListed  # noqa: Y015
+
+@_typing.final
+class GroupListed(_message.Message):
+    """GroupListed is a group in short."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    ASSIGNOR_FIELD_NUMBER: _builtins.int
+    group_id: _builtins.str
+    """Its name."""
+    state: Global___CoordinatedState.ValueType
+    """Whether it is at rest."""
+    members: _builtins.int
+    """How many members it has."""
+    assignor: Global___PartitionAssignor.ValueType
+    """How its partitions are shared out; unspecified where it has never had a member."""
+    def __init__(
+        self,
+        *,
+        group_id: _builtins.str = ...,
+        state: Global___CoordinatedState.ValueType = ...,
+        members: _builtins.int = ...,
+        assignor: Global___PartitionAssignor.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignor", b"assignor", "group_id", b"group_id", "members", b"members", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GroupListed: _TypeAlias = GroupListed  # noqa: Y015
+
+@_typing.final
+class RemoveMember(_message.Message):
+    """RemoveMember throws a member out, as if it had been silent for too long. Its AttachMember ends with
+    UNKNOWN_MEMBER.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    member_id: _builtins.str
+    """The member's id."""
+    instance_id: _builtins.str
+    """Its instance id."""
+    def __init__(
+        self,
+        *,
+        member_id: _builtins.str = ...,
+        instance_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id", "member", b"member", "member_id", b"member_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id", "member", b"member", "member_id", b"member_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_member: _TypeAlias = _typing.Literal["member_id", "instance_id"]  # noqa: Y015
+    _WhichOneofArgType_member: _TypeAlias = _typing.Literal["member", b"member"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_member) -> _WhichOneofReturnType_member | None: ...
+
+Global___RemoveMember: _TypeAlias = RemoveMember  # noqa: Y015
+
+@_typing.final
+class MemberRemoved(_message.Message):
+    """MemberRemoved says that a member is out and its partitions are free."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    member_id: _builtins.str
+    """The member."""
+    def __init__(
+        self,
+        *,
+        member_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["member_id", b"member_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MemberRemoved: _TypeAlias = MemberRemoved  # noqa: Y015
+
+@_typing.final
+class DeleteGroup(_message.Message):
+    """DeleteGroup deletes a group that has no members, with everything that it has committed. Answered by
+    CallDone once that is committed; refused with GROUP_HAS_MEMBERS.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteGroup: _TypeAlias = DeleteGroup  # noqa: Y015
+
+@_typing.final
+class ResetOffsets(_message.Message):
+    """ResetOffsets makes a group go on elsewhere, while its members work. Answered by CallDone once the offsets
+    are written, all of them.
+
+    Until then the coordinator holds the partitions. Whoever has one is told to give it up, as for any other
+    reason, and may commit for it until it has; nobody is given one. As soon as nobody has any of them, by
+    acknowledgement, because its revocation timeout is over, or at once where nobody had, the offsets are
+    appended behind all that was committed before, and the hold is lifted in the same step: whoever is given
+    one of the partitions from then on begins at the new place, and nobody can commit an older one over it.
+    All other partitions go on meanwhile.
+
+    The hold is only in the coordinator's memory. It is lifted without anything being written when the call's
+    expires_at_ms has passed, and when another leader epoch begins; the partitions are given back where they
+    were. The caller is told that nobody knows, and may ask again: it says the same each time.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OFFSETS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def offsets(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeptOffset]:
+        """At least one; each partition once."""
+
+    def __init__(
+        self,
+        *,
+        offsets: _abc.Iterable[Global___KeptOffset] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["offsets", b"offsets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResetOffsets: _TypeAlias = ResetOffsets  # noqa: Y015
+
+@_typing.final
 class CoordinatorAnswer(_message.Message):
     """CoordinatorAnswer answers a call."""
 
@@ -239,6 +1316,13 @@ class CoordinatorAnswer(_message.Message):
     STORED_FIELD_NUMBER: _builtins.int
     TOLD_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
+    ATTACHED_FIELD_NUMBER: _builtins.int
+    VIEW_CHANGED_FIELD_NUMBER: _builtins.int
+    BEATEN_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
+    DESCRIBED_FIELD_NUMBER: _builtins.int
+    LISTED_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
     call_id: _builtins.int
     """The call."""
     @_builtins.property
@@ -253,6 +1337,34 @@ class CoordinatorAnswer(_message.Message):
     def refused(self) -> Global___CoordinatorRefusal:
         """It was refused, or nobody knows."""
 
+    @_builtins.property
+    def attached(self) -> Global___Attached:
+        """The stream speaks for the member; the call stays open."""
+
+    @_builtins.property
+    def view_changed(self) -> Global___MemberView:
+        """What the member of an open AttachMember has now; the call stays open."""
+
+    @_builtins.property
+    def beaten(self) -> Global___BeatsTaken:
+        """Beats were taken note of."""
+
+    @_builtins.property
+    def done(self) -> Global___CallDone:
+        """It is done, and committed where there was anything to write."""
+
+    @_builtins.property
+    def described(self) -> Global___GroupDescribed:
+        """The group, or the next of its members."""
+
+    @_builtins.property
+    def listed(self) -> Global___GroupsListed:
+        """Groups."""
+
+    @_builtins.property
+    def removed(self) -> Global___MemberRemoved:
+        """The member is out."""
+
     def __init__(
         self,
         *,
@@ -260,20 +1372,27 @@ class CoordinatorAnswer(_message.Message):
         stored: Global___OffsetsStored | None = ...,
         told: Global___OffsetsTold | None = ...,
         refused: Global___CoordinatorRefusal | None = ...,
+        attached: Global___Attached | None = ...,
+        view_changed: Global___MemberView | None = ...,
+        beaten: Global___BeatsTaken | None = ...,
+        done: Global___CallDone | None = ...,
+        described: Global___GroupDescribed | None = ...,
+        listed: Global___GroupsListed | None = ...,
+        removed: Global___MemberRemoved | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "refused", b"refused", "stored", b"stored", "told", b"told"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attached", b"attached", "beaten", b"beaten", "described", b"described", "done", b"done", "kind", b"kind", "listed", b"listed", "refused", b"refused", "removed", b"removed", "stored", b"stored", "told", b"told", "view_changed", b"view_changed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_id", b"call_id", "kind", b"kind", "refused", b"refused", "stored", b"stored", "told", b"told"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attached", b"attached", "beaten", b"beaten", "call_id", b"call_id", "described", b"described", "done", b"done", "kind", b"kind", "listed", b"listed", "refused", b"refused", "removed", b"removed", "stored", b"stored", "told", b"told", "view_changed", b"view_changed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["stored", "told", "refused"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["stored", "told", "refused", "attached", "view_changed", "beaten", "done", "described", "listed", "removed"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
 Global___CoordinatorAnswer: _TypeAlias = CoordinatorAnswer  # noqa: Y015
 
 @_typing.final
-class OffsetsStored(_message.Message):
-    """OffsetsStored says that offsets are stored."""
+class CallDone(_message.Message):
+    """CallDone says that what was asked is done."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -286,7 +1405,63 @@ class OffsetsStored(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+Global___CallDone: _TypeAlias = CallDone  # noqa: Y015
+
+@_typing.final
+class OffsetsStored(_message.Message):
+    """OffsetsStored says that offsets are stored: all that are not refused."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFUSED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def refused(self) -> _containers.RepeatedCompositeFieldContainer[Global___OffsetRefused]:
+        """Of StoreMemberOffsets alone: those that did not count."""
+
+    def __init__(
+        self,
+        *,
+        refused: _abc.Iterable[Global___OffsetRefused] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["refused", b"refused"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
 Global___OffsetsStored: _TypeAlias = OffsetsStored  # noqa: Y015
+
+@_typing.final
+class OffsetRefused(_message.Message):
+    """OffsetRefused is an offset that did not count."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOPIC_ID_FIELD_NUMBER: _builtins.int
+    PARTITION_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
+    topic_id: _builtins.bytes
+    """The topic's id, 16 bytes."""
+    partition: _builtins.int
+    """The partition."""
+    @_builtins.property
+    def refusal(self) -> Global___CoordinatorRefusal:
+        """Why."""
+
+    def __init__(
+        self,
+        *,
+        topic_id: _builtins.bytes = ...,
+        partition: _builtins.int = ...,
+        refusal: Global___CoordinatorRefusal | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["refusal", b"refusal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["partition", b"partition", "refusal", b"refusal", "topic_id", b"topic_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OffsetRefused: _TypeAlias = OffsetRefused  # noqa: Y015
 
 @_typing.final
 class OffsetsTold(_message.Message):
@@ -318,7 +1493,7 @@ Global___OffsetsTold: _TypeAlias = OffsetsTold  # noqa: Y015
 
 @_typing.final
 class CoordinatorRefusal(_message.Message):
-    """CoordinatorRefusal says why a call was not carried out, or that nobody knows."""
+    """CoordinatorRefusal says why a call, or a part of it, was not carried out, or that nobody knows."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -24,19 +24,33 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.riverrun_server/wire/v1/internal_records.proto\x12\x17riverrun_server.wire.v1\"H\n\x0fOffsetCommitKey\x12\x10\n\x08group_id\x18\x01 \x01(\t\x12\x10\n\x08topic_id\x18\x02 \x01(\x0c\x12\x11\n\tpartition\x18\x03 \x01(\x05\"y\n\x11OffsetCommitValue\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\x19\n\x0cleader_epoch\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x10\n\x08metadata\x18\x03 \x01(\t\x12\x16\n\x0e\x63ommit_time_ms\x18\x04 \x01(\x03\x42\x0f\n\r_leader_epoch\"]\n\x10ProducerSnapshot\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\x39\n\tproducers\x18\x02 \x03(\x0b\x32&.riverrun_server.wire.v1.ProducerEntry\"\x81\x01\n\rProducerEntry\x12\x13\n\x0bproducer_id\x18\x01 \x01(\x03\x12\x16\n\x0eproducer_epoch\x18\x02 \x01(\x05\x12\x15\n\rlast_sequence\x18\x03 \x01(\x03\x12\x1b\n\x13last_append_time_ms\x18\x04 \x01(\x03\x12\x0f\n\x07\x62\x61tches\x18\x05 \x03(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.riverrun_server/wire/v1/internal_records.proto\x12\x17riverrun_server.wire.v1\"\x94\x01\n\x0fOffsetsTopicKey\x12\x10\n\x08group_id\x18\x01 \x01(\t\x12\x10\n\x08topic_id\x18\x02 \x01(\x0c\x12\x11\n\tpartition\x18\x03 \x01(\x05\x12\x37\n\x04kind\x18\x04 \x01(\x0e\x32).riverrun_server.wire.v1.OffsetsTopicKind\x12\x11\n\tmember_id\x18\x05 \x01(\t\"\x8a\x01\n\x11OffsetCommitValue\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\x19\n\x0cleader_epoch\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x10\n\x08metadata\x18\x03 \x01(\t\x12\x16\n\x0e\x63ommit_time_ms\x18\x04 \x01(\x03\x12\x0f\n\x07version\x18\x05 \x01(\x05\x42\x0f\n\r_leader_epoch\"\x94\x01\n\nGroupValue\x12\x0f\n\x07version\x18\x01 \x01(\x05\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x38\n\x08\x61ssignor\x18\x03 \x01(\x0e\x32&.riverrun_server.wire.v1.GroupAssignor\x12\x1a\n\remptied_at_ms\x18\x04 \x01(\x03H\x00\x88\x01\x01\x42\x10\n\x0e_emptied_at_ms\"\xaf\x02\n\x0bMemberValue\x12\x0f\n\x07version\x18\x01 \x01(\x05\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12\x11\n\tclient_id\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\x0e\n\x06topics\x18\x05 \x03(\t\x12\x0f\n\x07pattern\x18\x06 \x01(\t\x12\x0c\n\x04rack\x18\x07 \x01(\t\x12\x38\n\x08\x61ssignor\x18\x08 \x01(\x0e\x32&.riverrun_server.wire.v1.GroupAssignor\x12\x1a\n\x12session_timeout_ms\x18\t \x01(\x03\x12\x1d\n\x15revocation_timeout_ms\x18\n \x01(\x03\x12\x12\n\nattachment\x18\x0b \x01(\x03\x12\r\n\x05token\x18\x0c \x01(\x0c\x12\x0f\n\x07is_away\x18\r \x01(\x08\"i\n\x0f\x41ssignmentValue\x12\x0f\n\x07version\x18\x01 \x01(\x05\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x36\n\x06topics\x18\x03 \x03(\x0b\x32&.riverrun_server.wire.v1.AssignedTopic\"b\n\rAssignedTopic\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12?\n\npartitions\x18\x02 \x03(\x0b\x32+.riverrun_server.wire.v1.AssignedPartitions\"n\n\x12\x41ssignedPartitions\x12\x0c\n\x04gaps\x18\x01 \x03(\r\x12\x11\n\tis_target\x18\x02 \x01(\x08\x12\x15\n\x0bowned_since\x18\x03 \x01(\x03H\x00\x12\x18\n\x0erevoking_since\x18\x04 \x01(\x03H\x00\x42\x06\n\x04held\"]\n\x10ProducerSnapshot\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\x39\n\tproducers\x18\x02 \x03(\x0b\x32&.riverrun_server.wire.v1.ProducerEntry\"\x81\x01\n\rProducerEntry\x12\x13\n\x0bproducer_id\x18\x01 \x01(\x03\x12\x16\n\x0eproducer_epoch\x18\x02 \x01(\x05\x12\x15\n\rlast_sequence\x18\x03 \x01(\x03\x12\x1b\n\x13last_append_time_ms\x18\x04 \x01(\x03\x12\x0f\n\x07\x62\x61tches\x18\x05 \x03(\x03*\x96\x01\n\x10OffsetsTopicKind\x12\"\n\x1eOFFSETS_TOPIC_KIND_UNSPECIFIED\x10\x00\x12\x1c\n\x18OFFSETS_TOPIC_KIND_GROUP\x10\x01\x12\x1d\n\x19OFFSETS_TOPIC_KIND_MEMBER\x10\x02\x12!\n\x1dOFFSETS_TOPIC_KIND_ASSIGNMENT\x10\x03*e\n\rGroupAssignor\x12\x1e\n\x1aGROUP_ASSIGNOR_UNSPECIFIED\x10\x00\x12\x1a\n\x16GROUP_ASSIGNOR_UNIFORM\x10\x01\x12\x18\n\x14GROUP_ASSIGNOR_RANGE\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'riverrun_server.wire.v1.internal_records_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OFFSETCOMMITKEY']._serialized_start=75
-  _globals['_OFFSETCOMMITKEY']._serialized_end=147
-  _globals['_OFFSETCOMMITVALUE']._serialized_start=149
-  _globals['_OFFSETCOMMITVALUE']._serialized_end=270
-  _globals['_PRODUCERSNAPSHOT']._serialized_start=272
-  _globals['_PRODUCERSNAPSHOT']._serialized_end=365
-  _globals['_PRODUCERENTRY']._serialized_start=368
-  _globals['_PRODUCERENTRY']._serialized_end=497
+  _globals['_OFFSETSTOPICKIND']._serialized_start=1371
+  _globals['_OFFSETSTOPICKIND']._serialized_end=1521
+  _globals['_GROUPASSIGNOR']._serialized_start=1523
+  _globals['_GROUPASSIGNOR']._serialized_end=1624
+  _globals['_OFFSETSTOPICKEY']._serialized_start=76
+  _globals['_OFFSETSTOPICKEY']._serialized_end=224
+  _globals['_OFFSETCOMMITVALUE']._serialized_start=227
+  _globals['_OFFSETCOMMITVALUE']._serialized_end=365
+  _globals['_GROUPVALUE']._serialized_start=368
+  _globals['_GROUPVALUE']._serialized_end=516
+  _globals['_MEMBERVALUE']._serialized_start=519
+  _globals['_MEMBERVALUE']._serialized_end=822
+  _globals['_ASSIGNMENTVALUE']._serialized_start=824
+  _globals['_ASSIGNMENTVALUE']._serialized_end=929
+  _globals['_ASSIGNEDTOPIC']._serialized_start=931
+  _globals['_ASSIGNEDTOPIC']._serialized_end=1029
+  _globals['_ASSIGNEDPARTITIONS']._serialized_start=1031
+  _globals['_ASSIGNEDPARTITIONS']._serialized_end=1141
+  _globals['_PRODUCERSNAPSHOT']._serialized_start=1143
+  _globals['_PRODUCERSNAPSHOT']._serialized_end=1236
+  _globals['_PRODUCERENTRY']._serialized_start=1239
+  _globals['_PRODUCERENTRY']._serialized_end=1368
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -18,10 +19,66 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _OffsetsTopicKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OffsetsTopicKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OffsetsTopicKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    OFFSETS_TOPIC_KIND_UNSPECIFIED: _OffsetsTopicKind.ValueType  # 0
+    """An offset that a group has committed: the oldest kind, whose keys do not name it."""
+    OFFSETS_TOPIC_KIND_GROUP: _OffsetsTopicKind.ValueType  # 1
+    """A group as a whole."""
+    OFFSETS_TOPIC_KIND_MEMBER: _OffsetsTopicKind.ValueType  # 2
+    """What a member has said of itself."""
+    OFFSETS_TOPIC_KIND_ASSIGNMENT: _OffsetsTopicKind.ValueType  # 3
+    """What a member should have, and what it has."""
+
+class OffsetsTopicKind(_OffsetsTopicKind, metaclass=_OffsetsTopicKindEnumTypeWrapper):
+    """OffsetsTopicKind says what a record of the offsets topic is about."""
+
+OFFSETS_TOPIC_KIND_UNSPECIFIED: OffsetsTopicKind.ValueType  # 0
+"""An offset that a group has committed: the oldest kind, whose keys do not name it."""
+OFFSETS_TOPIC_KIND_GROUP: OffsetsTopicKind.ValueType  # 1
+"""A group as a whole."""
+OFFSETS_TOPIC_KIND_MEMBER: OffsetsTopicKind.ValueType  # 2
+"""What a member has said of itself."""
+OFFSETS_TOPIC_KIND_ASSIGNMENT: OffsetsTopicKind.ValueType  # 3
+"""What a member should have, and what it has."""
+Global___OffsetsTopicKind: _TypeAlias = OffsetsTopicKind  # noqa: Y015
+
+class _GroupAssignor:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _GroupAssignorEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GroupAssignor.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    GROUP_ASSIGNOR_UNSPECIFIED: _GroupAssignor.ValueType  # 0
+    """Whichever."""
+    GROUP_ASSIGNOR_UNIFORM: _GroupAssignor.ValueType  # 1
+    """As evenly as possible."""
+    GROUP_ASSIGNOR_RANGE: _GroupAssignor.ValueType  # 2
+    """The same numbers of every topic to one member."""
+
+class GroupAssignor(_GroupAssignor, metaclass=_GroupAssignorEnumTypeWrapper):
+    """GroupAssignor is a way to share partitions out. A new one takes a new version of the values that name
+    it.
+    """
+
+GROUP_ASSIGNOR_UNSPECIFIED: GroupAssignor.ValueType  # 0
+"""Whichever."""
+GROUP_ASSIGNOR_UNIFORM: GroupAssignor.ValueType  # 1
+"""As evenly as possible."""
+GROUP_ASSIGNOR_RANGE: GroupAssignor.ValueType  # 2
+"""The same numbers of every topic to one member."""
+Global___GroupAssignor: _TypeAlias = GroupAssignor  # noqa: Y015
+
 @_typing.final
-class OffsetCommitKey(_message.Message):
-    """OffsetCommitKey is the key of a record in the internal offsets topic. Records of one key replace
-    each other; one without a value deletes what was stored.
+class OffsetsTopicKey(_message.Message):
+    """OffsetsTopicKey is the key of every record in the internal offsets topic. Records of one key replace
+    each other; one without a value deletes what was stored. A broker that meets a key with a kind or a
+    field that it does not know does not serve the partition: it would drop the record when it shortens the
+    log.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -29,30 +86,40 @@ class OffsetCommitKey(_message.Message):
     GROUP_ID_FIELD_NUMBER: _builtins.int
     TOPIC_ID_FIELD_NUMBER: _builtins.int
     PARTITION_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
     group_id: _builtins.str
     """The group."""
     topic_id: _builtins.bytes
-    """The topic's id, so that a topic made anew under the same name starts without offsets."""
+    """Of offsets alone: the topic's id, 16 bytes, so that a topic made anew under the same name starts
+    without offsets. Versions that know nothing but offsets pass over keys without one.
+    """
     partition: _builtins.int
-    """The partition."""
+    """Of offsets alone: the partition."""
+    kind: Global___OffsetsTopicKind.ValueType
+    """What the record is about."""
+    member_id: _builtins.str
+    """Of members and assignments alone: the member."""
     def __init__(
         self,
         *,
         group_id: _builtins.str = ...,
         topic_id: _builtins.bytes = ...,
         partition: _builtins.int = ...,
+        kind: Global___OffsetsTopicKind.ValueType = ...,
+        member_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["group_id", b"group_id", "partition", b"partition", "topic_id", b"topic_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group_id", b"group_id", "kind", b"kind", "member_id", b"member_id", "partition", b"partition", "topic_id", b"topic_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___OffsetCommitKey: _TypeAlias = OffsetCommitKey  # noqa: Y015
+Global___OffsetsTopicKey: _TypeAlias = OffsetsTopicKey  # noqa: Y015
 
 @_typing.final
 class OffsetCommitValue(_message.Message):
-    """OffsetCommitValue is the value of a record in the internal offsets topic."""
+    """OffsetCommitValue is an offset that a group has committed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -60,6 +127,7 @@ class OffsetCommitValue(_message.Message):
     LEADER_EPOCH_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     COMMIT_TIME_MS_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     offset: _builtins.int
     """The next offset to read."""
     leader_epoch: _builtins.int
@@ -68,6 +136,8 @@ class OffsetCommitValue(_message.Message):
     """What the application stored beside it."""
     commit_time_ms: _builtins.int
     """When it was committed, in ms since 1970."""
+    version: _builtins.int
+    """The first version is 0, as this field has not always been there. See GroupValue.version."""
     def __init__(
         self,
         *,
@@ -75,16 +145,231 @@ class OffsetCommitValue(_message.Message):
         leader_epoch: _builtins.int | None = ...,
         metadata: _builtins.str = ...,
         commit_time_ms: _builtins.int = ...,
+        version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_leader_epoch", b"_leader_epoch", "leader_epoch", b"leader_epoch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_leader_epoch", b"_leader_epoch", "commit_time_ms", b"commit_time_ms", "leader_epoch", b"leader_epoch", "metadata", b"metadata", "offset", b"offset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_leader_epoch", b"_leader_epoch", "commit_time_ms", b"commit_time_ms", "leader_epoch", b"leader_epoch", "metadata", b"metadata", "offset", b"offset", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__leader_epoch: _TypeAlias = _typing.Literal["leader_epoch"]  # noqa: Y015
     _WhichOneofArgType__leader_epoch: _TypeAlias = _typing.Literal["_leader_epoch", b"_leader_epoch"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__leader_epoch) -> _WhichOneofReturnType__leader_epoch | None: ...
 
 Global___OffsetCommitValue: _TypeAlias = OffsetCommitValue  # noqa: Y015
+
+@_typing.final
+class GroupValue(_message.Message):
+    """GroupValue is what is kept of a group as a whole."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    ASSIGNOR_FIELD_NUMBER: _builtins.int
+    EMPTIED_AT_MS_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """The first version is 1. A broker does not serve the partition where it does not know the version; a
+    field that it does not know in a version that it knows, it passes over and drops, so what may not be
+    dropped takes a new version.
+    """
+    epoch: _builtins.int
+    """Counts changes of what the members should have."""
+    assignor: Global___GroupAssignor.ValueType
+    """How the partitions are shared out."""
+    emptied_at_ms: _builtins.int
+    """Since when it has no members, in ms since 1970; unset while it has some."""
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        epoch: _builtins.int = ...,
+        assignor: Global___GroupAssignor.ValueType = ...,
+        emptied_at_ms: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_emptied_at_ms", b"_emptied_at_ms", "emptied_at_ms", b"emptied_at_ms"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_emptied_at_ms", b"_emptied_at_ms", "assignor", b"assignor", "emptied_at_ms", b"emptied_at_ms", "epoch", b"epoch", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__emptied_at_ms: _TypeAlias = _typing.Literal["emptied_at_ms"]  # noqa: Y015
+    _WhichOneofArgType__emptied_at_ms: _TypeAlias = _typing.Literal["_emptied_at_ms", b"_emptied_at_ms"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__emptied_at_ms) -> _WhichOneofReturnType__emptied_at_ms | None: ...
+
+Global___GroupValue: _TypeAlias = GroupValue  # noqa: Y015
+
+@_typing.final
+class MemberValue(_message.Message):
+    """MemberValue is what a member has said of itself."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    CLIENT_ID_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    TOPICS_FIELD_NUMBER: _builtins.int
+    PATTERN_FIELD_NUMBER: _builtins.int
+    RACK_FIELD_NUMBER: _builtins.int
+    ASSIGNOR_FIELD_NUMBER: _builtins.int
+    SESSION_TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    REVOCATION_TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    ATTACHMENT_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    IS_AWAY_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """The first version is 1. See GroupValue.version."""
+    instance_id: _builtins.str
+    """Names a place in the group; empty is none."""
+    client_id: _builtins.str
+    """What its application calls itself."""
+    address: _builtins.str
+    """From where it came last."""
+    pattern: _builtins.str
+    """A pattern of names of topics to read; empty is none."""
+    rack: _builtins.str
+    """Where it runs; empty is nowhere."""
+    assignor: Global___GroupAssignor.ValueType
+    """Which one it asks for; unspecified is whichever."""
+    session_timeout_ms: _builtins.int
+    """How long it may be silent."""
+    revocation_timeout_ms: _builtins.int
+    """How long it may take to give a partition up."""
+    attachment: _builtins.int
+    """Counts the streams that have spoken for it."""
+    token: _builtins.bytes
+    """Proves that a stream may take the place of the one before."""
+    is_away: _builtins.bool
+    """It has left for a moment."""
+    @_builtins.property
+    def topics(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The names of topics to read."""
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        instance_id: _builtins.str = ...,
+        client_id: _builtins.str = ...,
+        address: _builtins.str = ...,
+        topics: _abc.Iterable[_builtins.str] | None = ...,
+        pattern: _builtins.str = ...,
+        rack: _builtins.str = ...,
+        assignor: Global___GroupAssignor.ValueType = ...,
+        session_timeout_ms: _builtins.int = ...,
+        revocation_timeout_ms: _builtins.int = ...,
+        attachment: _builtins.int = ...,
+        token: _builtins.bytes = ...,
+        is_away: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "assignor", b"assignor", "attachment", b"attachment", "client_id", b"client_id", "instance_id", b"instance_id", "is_away", b"is_away", "pattern", b"pattern", "rack", b"rack", "revocation_timeout_ms", b"revocation_timeout_ms", "session_timeout_ms", b"session_timeout_ms", "token", b"token", "topics", b"topics", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MemberValue: _TypeAlias = MemberValue  # noqa: Y015
+
+@_typing.final
+class AssignmentValue(_message.Message):
+    """AssignmentValue is what a member should have, and what it has."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    TOPICS_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """The first version is 1. See GroupValue.version."""
+    epoch: _builtins.int
+    """The member's epoch."""
+    @_builtins.property
+    def topics(self) -> _containers.RepeatedCompositeFieldContainer[Global___AssignedTopic]:
+        """By topic id."""
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        epoch: _builtins.int = ...,
+        topics: _abc.Iterable[Global___AssignedTopic] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "topics", b"topics", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AssignmentValue: _TypeAlias = AssignmentValue  # noqa: Y015
+
+@_typing.final
+class AssignedTopic(_message.Message):
+    """AssignedTopic is what a member should have and has of one topic."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOPIC_ID_FIELD_NUMBER: _builtins.int
+    PARTITIONS_FIELD_NUMBER: _builtins.int
+    topic_id: _builtins.bytes
+    """The topic's id, 16 bytes."""
+    @_builtins.property
+    def partitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___AssignedPartitions]:
+        """Each partition once at most."""
+
+    def __init__(
+        self,
+        *,
+        topic_id: _builtins.bytes = ...,
+        partitions: _abc.Iterable[Global___AssignedPartitions] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["partitions", b"partitions", "topic_id", b"topic_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AssignedTopic: _TypeAlias = AssignedTopic  # noqa: Y015
+
+@_typing.final
+class AssignedPartitions(_message.Message):
+    """AssignedPartitions are partitions of one topic of which the same is true. Mostly all that a member has
+    of a topic is in one of them.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GAPS_FIELD_NUMBER: _builtins.int
+    IS_TARGET_FIELD_NUMBER: _builtins.int
+    OWNED_SINCE_FIELD_NUMBER: _builtins.int
+    REVOKING_SINCE_FIELD_NUMBER: _builtins.int
+    is_target: _builtins.bool
+    """The member should have them."""
+    owned_since: _builtins.int
+    """It has them, since this epoch of its own."""
+    revoking_since: _builtins.int
+    """It is to give them up and has not yet; it was given them in this epoch of its own."""
+    @_builtins.property
+    def gaps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """In rising order: the number of the first, then for each how many are left out between it and the one
+        before. A partition takes a byte where they stand close together. First and last would take less, but
+        then a few damaged bytes could mean billions.
+        """
+
+    def __init__(
+        self,
+        *,
+        gaps: _abc.Iterable[_builtins.int] | None = ...,
+        is_target: _builtins.bool = ...,
+        owned_since: _builtins.int = ...,
+        revoking_since: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["held", b"held", "owned_since", b"owned_since", "revoking_since", b"revoking_since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gaps", b"gaps", "held", b"held", "is_target", b"is_target", "owned_since", b"owned_since", "revoking_since", b"revoking_since"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_held: _TypeAlias = _typing.Literal["owned_since", "revoking_since"]  # noqa: Y015
+    _WhichOneofArgType_held: _TypeAlias = _typing.Literal["held", b"held"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_held) -> _WhichOneofReturnType_held | None: ...
+
+Global___AssignedPartitions: _TypeAlias = AssignedPartitions  # noqa: Y015
 
 @_typing.final
 class ProducerSnapshot(_message.Message):

@@ -10,9 +10,9 @@ from riverrun_server.core.gateway.membership import (
     Given,
     Lost,
     Membership,
-    MemberView,
     Revoking,
 )
+from riverrun_server.core.groups.group_views import MemberView
 from riverrun_server.core.log.batch import PartitionId
 
 A, B, C = (PartitionId(b"t" * 16, number) for number in range(3))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from riverrun_server.core.errors import Reason, Refusal
+from riverrun_server.core.groups.group_views import GroupState, MemberView
+from riverrun_server.core.groups.joining import Join, Reattach
 from riverrun_server.core.groups.members import Assignor
 from riverrun_server.core.groups.offsets import CommittedOffset, OffsetRecord
 from riverrun_server.core.log.batch import PartitionId
@@ -16,17 +18,13 @@ from riverrun_server.ports.coordination import (
     GroupListing,
     GroupPage,
     GroupQuery,
-    GroupState,
-    Join,
     Leave,
     MemberBeat,
     MemberCommit,
     MemberDescription,
     MemberName,
     MemberState,
-    MemberView,
     NewMember,
-    Reattach,
     Revoked,
 )
 

@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given
 
 from riverrun_server.core.errors import Reason, Refusal
+from riverrun_server.core.groups.group_views import GroupState, MemberView
+from riverrun_server.core.groups.joining import Join
 from riverrun_server.core.groups.members import Assignor
 from riverrun_server.core.log.batch import PartitionId
 from riverrun_server.peer.group_messages import (
@@ -27,11 +29,8 @@ from riverrun_server.ports.coordination import (
     GroupDescription,
     GroupListing,
     GroupPage,
-    GroupState,
-    Join,
     MemberDescription,
     MemberState,
-    MemberView,
 )
 from tests.peer import group_values as values
 from tests.peer.test_member_messages import MESSAGE_BYTES_MAX, answered, sent

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from riverrun_server.core.errors import Reason, Refusal
+from riverrun_server.core.groups.group_views import MemberView
 from riverrun_server.core.log.batch import PartitionId
 from riverrun_server.peer.attach_messages import (
     attach_from_wire,
@@ -41,7 +42,7 @@ from riverrun_server.peer.member_messages import (
 )
 from riverrun_server.peer.messages import InvalidMessage
 from riverrun_server.peer.v1 import coordination_pb2 as wire
-from riverrun_server.ports.coordination import BeatRefused, MemberBeat, MemberCommit, MemberView
+from riverrun_server.ports.coordination import BeatRefused, MemberBeat, MemberCommit
 from tests.peer import group_values as values
 
 T = b"t" * 16

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from riverrun_server.core.groups.group_views import MemberView
+from riverrun_server.core.groups.joining import Join, Reattach
 from riverrun_server.core.groups.members import Assignor
 from riverrun_server.core.log.batch import PartitionId
 from riverrun_server.peer.coordination_messages import partition_from_wire, unknown_kind
 from riverrun_server.peer.messages import InvalidMessage
 from riverrun_server.peer.v1 import coordination_pb2 as wire
-from riverrun_server.ports.coordination import Attached, Join, MemberView, NewMember, Reattach
+from riverrun_server.ports.coordination import Attached, NewMember
 
 ASSIGNORS: Final = {
     None: wire.PARTITION_ASSIGNOR_UNSPECIFIED,

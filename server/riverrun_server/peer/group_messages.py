@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
+from riverrun_server.core.groups.group_views import GroupState
 from riverrun_server.core.groups.offsets import OffsetRecord
 from riverrun_server.core.log.batch import PartitionId
 from riverrun_server.peer.attach_messages import (
@@ -30,7 +31,6 @@ from riverrun_server.ports.coordination import (
     GroupListing,
     GroupPage,
     GroupQuery,
-    GroupState,
     MemberDescription,
     MemberName,
     MemberState,

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from riverrun_server.core.errors import Reason, Refusal
+from riverrun_server.core.groups.group_views import GroupState, MemberView
+from riverrun_server.core.groups.joining import Join
 from riverrun_server.core.groups.members import Assignor
 from riverrun_server.core.groups.offsets import CommittedOffset, OffsetRecord
 from riverrun_server.core.log.batch import PartitionId
@@ -31,33 +33,6 @@ class Home(NamedTuple):
 # Members.
 
 
-class Join(NamedTuple):
-    """What a process says of itself that wants to be a member.
-
-    Attributes:
-        topics: the names of topics to read; they need not exist yet.
-        pattern: a pattern of names of topics to read; empty is none.
-        instance_id: the place in the group that it takes; empty is none.
-        client_id: what its application calls itself.
-        address: from where it comes, as host:port.
-        rack: where it runs; empty is nowhere.
-        assignor: which one it asks for; None is whichever.
-        session_timeout_ms: how long it may be silent; None is the coordinator's default.
-        revocation_timeout_ms: how long it may take to give a partition up; None is the coordinator's
-            default.
-    """
-
-    topics: tuple[str, ...] = ()
-    pattern: str = ""
-    instance_id: str = ""
-    client_id: str = ""
-    address: str = ""
-    rack: str = ""
-    assignor: Assignor | None = None
-    session_timeout_ms: int | None = None
-    revocation_timeout_ms: int | None = None
-
-
 class NewMember(NamedTuple):
     """A process that wants to be a member; the same id and token again are the same join.
 
@@ -70,34 +45,6 @@ class NewMember(NamedTuple):
     member_id: str
     token: bytes
     said: Join
-
-
-class Reattach(NamedTuple):
-    """For which member a stream goes on.
-
-    Attributes:
-        member_id: the member.
-        token: that it was given.
-        address: from where it comes, as host:port.
-    """
-
-    member_id: str
-    token: bytes
-    address: str = ""
-
-
-class MemberView(NamedTuple):
-    """What a member has.
-
-    Attributes:
-        epoch: the number of this view: the member's epoch; 0 before it was given anything.
-        owned: the partitions that it reads, each with the epoch in which it was given.
-        revoking: the partitions that it is to give up and has not yet, with the same.
-    """
-
-    epoch: int
-    owned: Mapping[PartitionId, int]
-    revoking: Mapping[PartitionId, int]
 
 
 class Attached(NamedTuple):
@@ -189,14 +136,6 @@ OffsetRefusals = Mapping[PartitionId, Refusal]
 
 LISTED_MAX: Final = 1000
 """Groups that one call lists."""
-
-
-class GroupState(enum.Enum):
-    """Whether a group is at rest."""
-
-    EMPTY = "it has no members"
-    RECONCILING = "members have yet to give up partitions, or to be given them"
-    STABLE = "every member has what it should have"
 
 
 class MemberState(enum.Enum):

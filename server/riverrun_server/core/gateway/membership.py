@@ -18,24 +18,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from riverrun_server.core.groups.group_views import MemberView
 from riverrun_server.core.log.batch import PartitionId
 
 # Of the session timeout: what clocks, a loop that is late and a delivery on its way may take together.
 _MARGIN = 0.2
-
-
-class MemberView(NamedTuple):
-    """What a member has, as its coordinator says.
-
-    Attributes:
-        epoch: the member's; a later view has a higher one, or the same and says the same.
-        owned: its partitions, each with the epoch in which it was given.
-        revoking: those that it is to give up and has not yet, with the same.
-    """
-
-    epoch: int
-    owned: Mapping[PartitionId, int]
-    revoking: Mapping[PartitionId, int]
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,9 @@ joins = st.builds(
     session_timeout_ms=st.none() | counts,
     revocation_timeout_ms=st.none() | counts,
 )
-starts = st.builds(NewMember, ids, tokens, joins) | st.builds(Reattach, ids, tokens, names)
+starts = st.builds(NewMember, ids, tokens, joins) | st.builds(
+    Reattach, member_id=ids, token=tokens, address=names
+)
 
 
 @st.composite

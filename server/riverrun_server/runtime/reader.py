@@ -283,10 +283,12 @@ class Reader:
         return found
 
     def _forget_what_rests(self) -> None:
-        """Wait for no room for partitions that are paused or have stopped."""
+        """Wait for no room for partitions that are paused or have stopped, and keep none for them."""
         for partition, reading in self._machine.partitions.items() if self._room.partitions else ():
             if not reading.flows:
                 self._room.forget(partition)
+        if not self._machine.has_run:
+            self._room.hold(self._sources.ahead_bytes)
 
     def _withdraw(self) -> None:
         """Give back what was granted while nothing may be sent; with new credit all ask again."""

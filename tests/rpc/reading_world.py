@@ -82,7 +82,7 @@ class Stream:
         self.flowing = asyncio.Event()
         self.flowing.set()
         on_delivery = settings.pop("commit_on_delivery", False)
-        room = settings.pop("room", None)
+        room, store = settings.pop("room", None), settings.pop("store", None)
         settings = SubscriptionSettings(**{"frame_bytes": 1 << 20, **settings})
         self._world, self._wanted, self._group_id = world, wanted, group_id
         self.machine = Subscription(settings)
@@ -94,6 +94,7 @@ class Stream:
             self._write,
             group_id=group_id,
             commit_on_delivery=on_delivery,
+            store=store,
             room=room,
         )
 

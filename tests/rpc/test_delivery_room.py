@@ -269,3 +269,22 @@ async def test_who_is_alone_reads_ahead(world, t0, t1):
         await asyncio.sleep(1)
         # The first chunk is on its way, and the second is read.
         assert [offset for offset, _ in behind.reads] == [0, 1]
+
+
+@simulated
+async def test_a_pause_gives_back_the_room_of_what_it_drops(world, t0, t1):
+    t0.append(*[b"x"] * 10)
+    deliveries = Deliveries(DeliveryBudget(10 * ONE))
+    room = of(deliveries, "a")
+    stream = world.stream(t0, room=room, credit_records=3)
+    async with stream.running():
+        await asyncio.sleep(1)
+        # What does not fit into the credit stays open.
+        assert room.held_bytes == ONE
+        await stream.say(Pause([]))
+        await asyncio.sleep(1)
+        assert room.held_bytes == deliveries.budget.used_bytes == 0
+        await stream.say(Resume([]))
+        await stream.say(Grant(7, None))
+        await asyncio.sleep(1)
+        assert len(stream.values()) == 10

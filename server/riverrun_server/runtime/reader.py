@@ -4,8 +4,8 @@ One task writes, and reads from a cursor only when what it reads is to be writte
 subscriber that never reads holds one message and one chunk, whatever there is.
 
 Not here: what is sent next (core/reading/subscription), cursors (runtime/sources), what the reader
-says (runtime/reader_control), what messages look like (wire/forms), where requests come from
-(rpc/subscribe).
+says (runtime/reader_control), what its group gives and takes away (runtime/assigned_partitions), what
+messages look like (wire/forms), where requests come from (rpc/subscribe).
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ from riverrun_server.core.reading.subscription import Subscription
 from riverrun_server.ports.clock import Dice
 from riverrun_server.ports.partitions import Directory, PartitionAccess
 from riverrun_server.ports.threads import Threads
+from riverrun_server.runtime.assigned_partitions import AssignedPartitions
 from riverrun_server.runtime.delivery_room import Room, unlimited
 from riverrun_server.runtime.offsets import GroupOffsets
-from riverrun_server.runtime.reader_control import ReaderControl
+from riverrun_server.runtime.reader_control import ReaderControl, StoreOffsets
 from riverrun_server.runtime.sources import Sources
 from riverrun_server.wire.deliveries import ErrorWriter
 from riverrun_server.wire.forms import Form
@@ -75,11 +76,12 @@ class Reader:
     Args:
         services: what all readers share.
         machine: the subscription; nothing is assigned to it yet.
-        accesses: the partitions to be read.
+        accesses: the partitions to be read; a member has none, and is `assigned` some.
         form: how deliveries look.
         write: sends one message and returns when the transport has taken it.
         group_id: whose offsets are committed; empty where there is no group.
         commit_on_delivery: store each position before its delivery is sent.
+        store: where commits go, in a member's name; else to the group as such.
         room: for what is read and not sent yet; nothing is read before there is some.
     """
 
@@ -93,6 +95,7 @@ class Reader:
         *,
         group_id: str = "",
         commit_on_delivery: bool = False,
+        store: StoreOffsets | None = None,
         room: Room | None = None,
     ) -> None:
         self._services = services
@@ -100,7 +103,7 @@ class Reader:
         self._machine = machine
         self._form = form
         self._write = write
-        self._group_id = group_id
+        self._store = store or partial(services.offsets.commit, group_id)
         self._commit_on_delivery = commit_on_delivery
         self._accesses = {access.id: access for access in accesses}
         self._wake = asyncio.Event()
@@ -111,9 +114,20 @@ class Reader:
             self._accesses,
             services.directory,
             services.offsets,
+            self._store,
             group_id,
             services.limits,
             self._wake.set,
+        )
+        self.assigned = AssignedPartitions(
+            machine,
+            self._sources,
+            self._accesses,
+            self._room,
+            services.offsets,
+            group_id,
+            self._wake.set,
+            self.fail,
         )
         self._beat_due = False
         self._leaving: str | None = None
@@ -156,6 +170,7 @@ class Reader:
         finally:
             self._sources.close()
             self._room.close()
+            await self.assigned.close()
             if self._asking is not None:
                 self._asking.cancel()
                 await asyncio.gather(self._asking, return_exceptions=True)
@@ -170,17 +185,20 @@ class Reader:
             while True:
                 # Whatever wakes from here on is looked at in the next round.
                 self._wake.clear()
+                while self._machine.events:
+                    await self._send(self._machine.events.popleft())
                 if self._beat_due:
+                    # Behind the events: it speaks of partitions that the reader has heard of.
                     self._beat_due = False
                     timer = loop.call_later(interval_s, self._beat)
                     await self._send_heartbeat()
-                while self._machine.events:
-                    await self._send(self._machine.events.popleft())
                 if self._failure is not None:
                     raise self._failure
                 if self._leaving is not None:
                     await self._send(GoingAway(_RECONNECT_AFTER_S, self._leaving))
                     return
+                if self.assigned.apply():
+                    continue
                 if await self.control.obey_next():
                     self._forget_what_rests()
                     continue
@@ -203,6 +221,8 @@ class Reader:
         """
         end = self._machine.end()
         if end is None or self._machine.events or not self.control.idle:
+            return False
+        if not self.assigned.idle and not self._machine.is_exhausted:
             return False
         if end.refusal is not None:
             raise end.refusal
@@ -235,13 +255,11 @@ class Reader:
                 machine.idle(partition)
                 return
             machine.offered(partition, run)
+            if machine.is_fenced:
+                return  # since it began to read
         delivery = machine.cut()
-        if self._commit_on_delivery:
-            failure = await self._commit_ahead(delivery)
-            if failure is not None:
-                self._sources.drop(partition)
-                machine.stopped(partition, failure)
-                return
+        if self._commit_on_delivery and not await self._commit_ahead(delivery):
+            return
         for frame in self._form.frames(delivery):
             await self._write(frame)
         machine.delivered(delivery)
@@ -283,10 +301,12 @@ class Reader:
         return found
 
     def _forget_what_rests(self) -> None:
-        """Wait for no room for partitions that are paused or have stopped."""
+        """Wait for no room for partitions that are paused or have stopped, and keep none for them."""
         for partition, reading in self._machine.partitions.items() if self._room.partitions else ():
             if not reading.flows:
                 self._room.forget(partition)
+        if not self._machine.has_run:
+            self._room.hold(self._sources.ahead_bytes)
 
     def _withdraw(self) -> None:
         """Give back what was granted while nothing may be sent; with new credit all ask again."""
@@ -310,18 +330,24 @@ class Reader:
         self._sources.stand(access, position)
         self._machine.reset(position, refusal)
 
-    async def _commit_ahead(self, delivery: Delivery) -> Refusal | None:
-        """Store the position behind a delivery that is about to be sent.
+    async def _commit_ahead(self, delivery: Delivery) -> bool:
+        """Store the position behind a delivery that is about to be sent, or stop its partition.
 
         Before, not after: a broker that failed in between would deliver the same records twice.
         """
         epoch = delivery.leader_epoch if delivery.pieces else None
         commit = OffsetCommit("", *delivery.id, delivery.next_offset, epoch)
         try:
-            outcomes = await self._services.offsets.commit(self._group_id, [commit])
+            outcomes = await self._store([commit])
+            failure = outcomes[0].refusal
         except Refusal as refusal:
-            return refusal
-        return outcomes[0].refusal
+            failure = refusal
+        if failure is None:
+            # Fenced meanwhile, it is sent all the same: whoever is next begins behind it.
+            return True
+        self._sources.drop(delivery.id)
+        self._machine.stopped(delivery.id, failure)
+        return False
 
     # Messages.
 

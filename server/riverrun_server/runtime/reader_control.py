@@ -7,8 +7,8 @@ be done fails that partition only; the reader hears of it by a PartitionError.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from typing import assert_never
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeAlias, assert_never
 
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.groups.commits import OffsetCommit
@@ -33,6 +33,9 @@ from riverrun_server.runtime.offsets import GroupOffsets
 from riverrun_server.runtime.places import position_at, settled
 from riverrun_server.runtime.sources import Sources
 
+# Stores how far the stream's group has come; an outcome for each commit, in order.
+StoreOffsets: TypeAlias = Callable[[Sequence[OffsetCommit]], Awaitable[list[CommitOutcome]]]
+
 
 class ReaderControl:
     """The control side of one stream.
@@ -42,7 +45,8 @@ class ReaderControl:
         sources: its cursors.
         accesses: the partitions that it reads.
         directory: finds partitions by the names that the reader uses.
-        offsets: where commits go.
+        offsets: what groups have committed.
+        store: where commits go.
         group_id: whose offsets they are; empty where there is no group.
         limits: how much may wait.
         wake: called when there is something new to do or to say.
@@ -55,6 +59,7 @@ class ReaderControl:
         accesses: Mapping[PartitionId, PartitionAccess],
         directory: Directory,
         offsets: GroupOffsets,
+        store: StoreOffsets,
         group_id: str,
         limits: ReadingLimits,
         wake: Callable[[], None],
@@ -64,6 +69,7 @@ class ReaderControl:
         self._accesses = accesses
         self._directory = directory
         self._offsets = offsets
+        self._store = store
         self._group_id = group_id
         self._wake = wake
         self._commits_max = limits.commits_waiting
@@ -157,18 +163,24 @@ class ReaderControl:
 
     def _read_one(self, name: PartitionName) -> PartitionId:
         access = self._directory.partition(*name)
-        if access.id not in self._machine.partitions:
+        reading = self._machine.partitions.get(access.id)
+        if reading is not None and not reading.revoked:
+            return access.id
+        what = f"partition {name.partition} of {access.topic!r}"
+        if self._machine.is_member:
             raise Refusal(
-                Reason.INVALID_REQUEST,
-                f"the stream does not read partition {name.partition} of {access.topic!r}; name it "
-                "in `start`",
+                Reason.PARTITION_NOT_ASSIGNED,
+                f"{what} is not assigned to this member, or not any more; what the stream said last "
+                "of its assignment holds",
             )
-        return access.id
+        raise Refusal(
+            Reason.INVALID_REQUEST, f"the stream does not read {what}; name it in `start`"
+        )
 
     async def _commit(self, commit_id: int, offsets: Sequence[OffsetCommit]) -> None:
         try:
             self._check_group()
-            outcomes = await self._offsets.commit(self._group_id, offsets)
+            outcomes = await self._store(offsets)
         except Refusal as refusal:
             outcomes = [
                 CommitOutcome(each.topic, each.topic_id, each.partition, refusal)

@@ -115,6 +115,12 @@ class Sources:
         if self._chunk is not None and self._chunk.partition == partition:
             self._chunk = None
 
+    def forget(self, partition: PartitionId) -> None:
+        """Read a partition no more, if it is read: what was read is dropped, its cursor closed."""
+        self.drop(partition)
+        if (cursor := self._cursors.pop(partition, None)) is not None:
+            cursor.close()
+
     def close(self) -> None:
         """Let go of every cursor."""
         for cursor in self._cursors.values():

@@ -66,6 +66,53 @@ class Started:
     heartbeat_interval_s: float
 
 
+class AssignedPartition(NamedTuple):
+    """A partition that its group has given to a member.
+
+    Attributes:
+        topic: the topic's name.
+        id: the partition.
+        assignment_epoch: the member's epoch in which it was given; no older one may commit.
+        position: where it begins; None where nobody can say, as its PartitionFailed explains.
+    """
+
+    topic: str
+    id: PartitionId
+    assignment_epoch: int
+    position: Position | None
+
+
+class MemberPartition(NamedTuple):
+    """A partition that a member has, or had."""
+
+    topic: str
+    id: PartitionId
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """A group has given partitions to its member, whose epoch is at least this."""
+
+    epoch: int
+    partitions: Sequence[AssignedPartition]
+
+
+@dataclass(frozen=True, slots=True)
+class Revoking:
+    """A group wants partitions back: the member finishes with them, commits, and acknowledges."""
+
+    epoch: int
+    partitions: Sequence[MemberPartition]
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A member has lost partitions without being asked: others may have them already."""
+
+    epoch: int
+    partitions: Sequence[MemberPartition]
+
+
 @dataclass(frozen=True, slots=True)
 class SeekDone:
     """A seek has taken effect."""
@@ -138,6 +185,9 @@ class GoingAway:
 
 Event = (
     Started
+    | Assigned
+    | Revoking
+    | Lost
     | SeekDone
     | PositionReset
     | CaughtUp

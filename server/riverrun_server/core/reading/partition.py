@@ -14,6 +14,7 @@ class PartitionReading:
         flowing -> stopped (refused) -> flowing (sought)
         flowing <-> paused, whether stopped or not
         any -> finished, where the reader asked to stop at the end, and back by a seek
+        any -> revoked, for good
     """
 
     __slots__ = (
@@ -26,6 +27,7 @@ class PartitionReading:
         "log_start_offset",
         "offset",
         "paused",
+        "revoked",
         "stopped_by",
         "topic",
     )
@@ -41,6 +43,8 @@ class PartitionReading:
         # Out of range, its cursor decides what becomes of it; until then nothing is finished.
         self.in_range = True
         self.paused = False
+        # Whether its group has begun to take it from the reader: nothing more of it is sent.
+        self.revoked = False
         self.stopped_by: Refusal | None = None
         # Whether the reader has been told that it is caught up since the start or the last seek.
         self.announced = False
@@ -53,7 +57,9 @@ class PartitionReading:
     @property
     def flows(self) -> bool:
         """Whether it may be sent something, as far as the partition goes."""
-        return not self.paused and self.stopped_by is None and not self.finished
+        return (
+            not self.paused and not self.revoked and self.stopped_by is None and not self.finished
+        )
 
     @property
     def position(self) -> Position:
@@ -97,7 +103,7 @@ class PartitionReading:
 
     def caught_up(self) -> bool:
         """Return True once when everything committed has been delivered."""
-        if self.announced or self.stopped_by is not None or not self.in_range:
+        if self.announced or self.revoked or self.stopped_by is not None or not self.in_range:
             return False
         if self.offset < self.high_watermark:
             return False

@@ -7,13 +7,13 @@ nothing costs one run.
 
 Not here: resolving places (runtime/places), cursors and writing (runtime/reader), what a delivery
 looks like on the wire (wire/deliveries). Explicit positions are an assignment given by the client;
-an assignment given by a group comes in the same way.
+one given by a group comes in the same way (core/reading/assignment).
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from itertools import islice
 
@@ -47,6 +47,7 @@ class SubscriptionSettings:
         max_records: end after so many; None is no end.
         stop_at_end: end when what was committed at the beginning has been delivered.
         reset: what happens to a position that is out of range.
+        is_member: a group gives partitions and takes them away; having none is no end.
     """
 
     frame_bytes: int
@@ -55,6 +56,7 @@ class SubscriptionSettings:
     max_records: int | None = None
     stop_at_end: bool = False
     reset: ResetPolicy = ResetPolicy.ERROR
+    is_member: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,9 @@ class Subscription:
     """The machine behind one stream.
 
     Transitions:
-        assigned: partitions are added where their readers begin
+        assigned: partitions are added where their readers begin, at any time
+        revoking: nothing more of them is delivered -> unassigned: nothing is known of them any more
+        fenced: nothing at all is delivered -> unfenced: it goes on where it was
         woke: there may be something to read in a partition
         offered(run) -> cut -> delivered, until the run is used up
         idle: there was nothing to read
@@ -77,17 +81,20 @@ class Subscription:
         half_closed: no more control will come
 
     A run that is open for a partition is dropped by a seek, a pause and a refusal; the cursor must
-    then go back to the partition's offset.
+    then go back to the partition's offset. A revocation drops it for good. Between `cut` and
+    `delivered` only `woke`, `observed`, `fenced` and `unfenced` may come.
     """
 
     def __init__(self, settings: SubscriptionSettings) -> None:
         self.events: deque[Event] = deque()
         self.partitions: dict[PartitionId, PartitionReading] = {}
         self._settings = settings
+        self.is_member = settings.is_member
         self._credit = Credit(settings.credit_records, settings.credit_bytes)
         self._turns = Turns(settings.frame_bytes)
         self._records_left = settings.max_records
         self._half_closed = False
+        self.is_fenced = False
         # The open run, how many of its pieces are gone, and whose it is. The last is also set
         # between a run and the next one of the same chunk.
         self._run: Run | None = None
@@ -99,6 +106,7 @@ class Subscription:
     def assigned(self, positions: Iterable[Position]) -> None:
         """Begin to read partitions."""
         for position in positions:
+            assert position.id not in self.partitions, position
             reading = PartitionReading(position.topic, position.id)
             self.partitions[position.id] = reading
             reading.placed(position, stop_at_end=self._settings.stop_at_end)
@@ -108,6 +116,28 @@ class Subscription:
         """Know a partition whose place could not be found, so that a seek can revive it."""
         self.partitions[partition] = PartitionReading(topic, partition)
         self.stopped(partition, refusal)
+
+    def revoking(self, partitions: Collection[PartitionId]) -> None:
+        """Deliver nothing more of partitions, whatever their reader asks for."""
+        for partition in partitions:
+            self.partitions[partition].revoked = True
+            self._drop_run(partition)
+        self._turns.forget(partitions)
+
+    def unassigned(self, partitions: Collection[PartitionId]) -> None:
+        """Forget partitions; one that is assigned anew owes nothing and is not paused."""
+        for partition in partitions:
+            del self.partitions[partition]
+            self._drop_run(partition)
+        self._turns.forget(partitions)
+
+    def fenced(self) -> None:
+        """Deliver nothing for now: others may have what this reader has; its places are kept."""
+        self.is_fenced = True
+
+    def unfenced(self) -> None:
+        """Go on where the reader stands."""
+        self.is_fenced = False
 
     def woke(self, partition: PartitionId) -> None:
         """Note that there may be something to read; may be called without need."""
@@ -129,9 +159,14 @@ class Subscription:
 
     def turn(self) -> PartitionId | None:
         """Return the partition to read from or to cut from, or None where nothing may be sent."""
-        if self._records_left == 0 or not self._credit.is_open:
+        if self.is_fenced or self._records_left == 0 or not self._credit.is_open:
             return None
         return self._run_of or self._turns.current()
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether the reader has been sent as many records as it wanted at the most."""
+        return self._records_left == 0
 
     @property
     def has_run(self) -> bool:
@@ -166,10 +201,13 @@ class Subscription:
         run, partition = self._run, self._run_of
         assert run is not None, partition
         assert partition is not None
+        assert not self.is_fenced, partition
         reading = self.partitions[partition]
         pieces, at = run.pieces, self._run_at
         first = position = reading.offset
-        stop = self._stop_offset(reading, run)
+        stop = run.next_offset
+        if reading.end_offset is not None:
+            stop = min(stop, reading.end_offset)
         frame_bytes = self._settings.frame_bytes
         credit_records, credit_bytes = self._credit.room
         max_records = UNLIMITED if self._records_left is None else self._records_left
@@ -311,8 +349,9 @@ class Subscription:
     # What the reader is told.
 
     def observed(self, partition: PartitionId, high_watermark: int, log_start_offset: int) -> None:
-        """Take newer bounds of a partition into account."""
-        self.partitions[partition].observed(high_watermark, log_start_offset)
+        """Take newer bounds of a partition into account; it may be gone by now."""
+        if reading := self.partitions.get(partition):
+            reading.observed(high_watermark, log_start_offset)
 
     def heartbeat(self) -> Heartbeat:
         """Return a sign of life."""
@@ -328,8 +367,10 @@ class Subscription:
         Where no control can come any more, partitions that have stopped stay so: once the others
         have nothing left to deliver, the stream ends with the refusal.
         """
-        if self._records_left == 0:
+        if self.is_exhausted:
             return End()
+        if self.is_member and not self.partitions:
+            return None
         stopped = None
         for reading in self.partitions.values():
             if reading.stopped_by is None:
@@ -342,10 +383,6 @@ class Subscription:
         return End(stopped)
 
     # Inside.
-
-    def _stop_offset(self, reading: PartitionReading, run: Run) -> int:
-        end = reading.end_offset
-        return run.next_offset if end is None else min(end, run.next_offset)
 
     def _go_on(self, reading: PartitionReading) -> None:
         if reading.flows:

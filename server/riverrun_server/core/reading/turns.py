@@ -7,6 +7,7 @@ pays back in later rounds what it took too much, so large batches do not crowd o
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 
 from riverrun_server.core.log.batch import PartitionId
 
@@ -14,8 +15,9 @@ from riverrun_server.core.log.batch import PartitionId
 class Turns:
     """A queue of partitions in which each may send `quantum_bytes` a round.
 
-    Transitions of one partition: out -> in (add), in -> out (discard). Unspent bytes are lost on
-    leaving and debts are kept, so that nobody gains by coming and going.
+    Transitions of one partition: out -> in (add), in -> out (discard), any -> out (forget). Unspent
+    bytes are lost on leaving and debts are kept, so that nobody gains by coming and going; only who
+    is forgotten begins anew.
     """
 
     __slots__ = ("_debts", "_left", "_quantum", "_queue")
@@ -48,6 +50,16 @@ class Turns:
             self._queue.popleft()
         else:
             self._queue.remove(partition)
+
+    def forget(self, partitions: Collection[PartitionId]) -> None:
+        """Keep nothing of partitions, neither turns nor debts; the others keep their order."""
+        waiting = 0
+        for partition in partitions:
+            waiting += self._left.pop(partition, None) is not None
+            self._debts.pop(partition, None)
+        if waiting:
+            # All in one pass: a thousand may go at once.
+            self._queue = deque(each for each in self._queue if each in self._left)
 
     def current(self) -> PartitionId | None:
         """Return whose turn it is, or None where nobody waits."""

@@ -38,8 +38,9 @@ def cluster(*brokers, **fields):
     )
 
 
-def lacking(partition, leader, isr, elr=(), least=2):
+def lacking(partition, leader, isr, elr=(), least=2, **lags):
     return a.LackingPartition(
+        lags=[a.ReplicaLag(broker_id=int(each[1:]), lag=lag) for each, lag in lags.items()],
         topic="orders",
         partition=partition,
         leader=leader,
@@ -59,7 +60,7 @@ UNWELL = cluster(
     offline_partitions=1,
     under_min_isr_partitions=2,
     under_replicated_partitions=3,
-    lacking=[lacking(0, -1, [3]), lacking(4, 1, [1], [2]), lacking(5, 1, [1, 2])],
+    lacking=[lacking(0, -1, [3]), lacking(4, 1, [1], [2], b2=7), lacking(5, 1, [1, 2], b3=1_234)],
 )
 
 
@@ -127,10 +128,12 @@ async def test_brokers_are_told_with_role_state_and_what_they_have(operator):
         "IN-SYNC",
         "ELR",
         "MIN",
+        "LAG",
     ]
-    assert lines[17] == ["orders", "0", "offline", "none", "1,2,3", "3", "-", "2"]
-    assert lines[18] == ["orders", "4", "under", "min", "ISR", "1", "1,2,3", "1", "2", "2"]
-    assert lines[19] == ["orders", "5", "under-replicated", "1", "1,2,3", "1,2", "-", "2"]
+    assert lines[17] == ["orders", "0", "offline", "none", "1,2,3", "3", "-", "2", "-"]
+    # Of one of two nobody can tell.
+    assert lines[18] == ["orders", "4", "under", "min", "ISR", "1", "1,2,3", "1", "2", "2", "-"]
+    assert lines[19][2:] == ["under-replicated", "1", "1,2,3", "1,2", "-", "2", "1234"]
     assert max(map(len, out.splitlines())) <= 80
 
 
@@ -156,6 +159,7 @@ async def test_programs_are_told_everything(operator):
         "in_sync_replicas": [1],
         "eligible_leader_replicas": [2],
         "min_in_sync_replicas": 2,
+        "lags": {"2": 7},
     }
 
 

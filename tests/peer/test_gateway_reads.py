@@ -178,6 +178,7 @@ async def test_offsets_times_and_trims_are_answered_by_the_leader(gateways):
     marks = await gateway.routed.watermarks()
     assert (marks.log_start_offset, marks.high_watermark, marks.log_end_offset) == (0, 3, 3)
     assert marks.leader_epoch == 1
+    assert marks.lags.keys() == {2, 3}
     assert (await gateway.routed.offset_at_time(0))[0] == 0
     assert await gateway.routed.offset_at_time(1 << 60) is None
     assert await gateway.routed.trim(2) == 2

@@ -40,10 +40,12 @@ async def test_what_the_followers_lack_is_shown_to_nobody(cluster):
     await asyncio.sleep(0.2)
     assert cursor.take(1 << 20) is None
     assert not woken.is_set()
+    assert (await partition.watermarks()).lags == {2: 1, 3: 1}
     cluster.connect()
     async with asyncio.timeout(10):
         await woken.wait()
     assert cursor.take(1 << 20).next_offset == 1
+    assert (await partition.watermarks()).lags == {2: 0, 3: 0}
 
 
 async def test_a_follower_says_who_leads(cluster):

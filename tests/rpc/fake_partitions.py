@@ -71,6 +71,7 @@ class FakePartition:
         self.waiting = []
         self.takes = 0
         self.submitted = 0
+        self.lags = {}
         self.broken = None
         self.answers = []
         self.now_ms = NOW_MS
@@ -152,7 +153,12 @@ class FakePartition:
         if self.broken:
             raise self.broken
         return Watermarks(
-            self.log_start_offset, self.high_watermark, self.log_end_offset, self.leader_epoch, 0
+            self.log_start_offset,
+            self.high_watermark,
+            self.log_end_offset,
+            self.leader_epoch,
+            0,
+            self.lags,
         )
 
     async def offset_at_time(self, time_ms):

@@ -153,7 +153,11 @@ async def test_what_partitions_lack_is_counted_and_told_the_worst_first(cluster)
     )
     await cluster.register(2, fenced=True)
     await cluster.write(**{keys.live(2): None})
+    cluster.broker.catalog.topics.partition("t", b"", 1).lags = {2: 0, 3: 9}
     told = await cluster.admin.DescribeCluster(a.DescribeClusterRequest())
+    lags = [{lag.broker_id: lag.lag for lag in each.lags} for each in told.lacking]
+    # Of those in sync nothing is told, nor where nobody leads.
+    assert lags == [{}, {}, {3: 9}]
     assert told.offline_partitions == 1
     assert told.under_min_isr_partitions == 1
     assert told.under_replicated_partitions == 3

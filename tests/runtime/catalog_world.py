@@ -117,6 +117,7 @@ class FakePartition:
         self.configs = [config]
         self.leader_epoch = leader_epoch
         self.trimmed = 0
+        self.lags = {}
         self.ended = None
 
     @property
@@ -153,7 +154,8 @@ class FakePartition:
         if self.ended:
             raise Refusal(Reason.TOPIC_NOT_FOUND, "gone")
         end = len(self.data)
-        return Watermarks(self.trimmed, end, end, self.leader_epoch, end - self.trimmed)
+        size = end - self.trimmed
+        return Watermarks(self.trimmed, end, end, self.leader_epoch, size, self.lags)
 
     async def trim(self, before_offset):
         marks = await self.watermarks()

@@ -68,6 +68,8 @@ class LackingPartition:
         in_sync_replicas: those of them that are in sync.
         eligible_leader_replicas: those that are not, and may lead all the same.
         min_in_sync_replicas: with fewer in sync nothing is committed.
+        lags: by how many offsets each replica that is not in sync is behind, by its broker; without those
+            of which the leader could not tell at once.
 
     Example:
         for partition in (await admin.describe_cluster()).lacking:
@@ -83,6 +85,7 @@ class LackingPartition:
     in_sync_replicas: tuple[int, ...] = ()
     eligible_leader_replicas: tuple[int, ...] = ()
     min_in_sync_replicas: int = 0
+    lags: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def offline(self) -> bool:

@@ -196,4 +196,5 @@ def _lacking(partition: pb.LackingPartition) -> LackingPartition:
         in_sync_replicas=tuple(partition.in_sync_replicas),
         eligible_leader_replicas=tuple(partition.eligible_leader_replicas),
         min_in_sync_replicas=partition.min_in_sync_replicas,
+        lags={each.broker_id: each.lag for each in partition.lags},
     )

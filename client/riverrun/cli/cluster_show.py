@@ -32,7 +32,8 @@ def describe(ctx: click.Context) -> None:
 
     A partition is offline where nobody leads it, under min ISR where too few replicas are in sync
     for it to be written, and under-replicated where a replica is not in sync. ELR are replicas that
-    are not in sync and may lead all the same. Topics of the brokers are counted, too.
+    are not in sync and may lead all the same. LAG is how many offsets the replica lacks that is
+    furthest behind, where the leader knows. Topics of the brokers are counted, too.
 
     \b
     riverrun cluster describe
@@ -107,7 +108,7 @@ def _print_brokers(brokers: Sequence[BrokerDescription]) -> None:
 
 
 def _print_lacking(found: ClusterDescription) -> None:
-    headings = ("TOPIC", "PARTITION", "STATE", "LEADER", "REPLICAS", "IN-SYNC", "ELR", "MIN")
+    headings = ("TOPIC", "PARTITION", "STATE", "LEADER", "REPLICAS", "IN-SYNC", "ELR", "MIN", "LAG")
     rows: list[list[Cell]] = [
         [
             partition.topic,
@@ -118,12 +119,19 @@ def _print_lacking(found: ClusterDescription) -> None:
             joined(partition.in_sync_replicas),
             joined(partition.eligible_leader_replicas),
             partition.min_in_sync_replicas,
+            _lag(partition),
         ]
         for partition in found.lacking[:SHOWN]
     ]
     print_table(Table(headings, rows, states="STATE"))
     if len(found.lacking) > SHOWN:
         click.echo(f"and {len(found.lacking) - SHOWN:,} more; --output json tells of them")
+
+
+def _lag(partition: LackingPartition) -> Cell:
+    """Tell how far the replica that is furthest behind is behind, where all are known."""
+    behind = len(partition.replicas) - len(partition.in_sync_replicas)
+    return max(partition.lags.values()) if behind and len(partition.lags) == behind else "-"
 
 
 def _fields(found: ClusterDescription, server: ServerInfo) -> dict[str, object]:
@@ -182,4 +190,5 @@ def _lacking_fields(partition: LackingPartition) -> dict[str, object]:
         "in_sync_replicas": list(partition.in_sync_replicas),
         "eligible_leader_replicas": list(partition.eligible_leader_replicas),
         "min_in_sync_replicas": partition.min_in_sync_replicas,
+        "lags": {str(broker): lag for broker, lag in partition.lags.items()},
     }

@@ -956,6 +956,7 @@ class LackingPartition(_message.Message):
     IN_SYNC_REPLICAS_FIELD_NUMBER: _builtins.int
     ELIGIBLE_LEADER_REPLICAS_FIELD_NUMBER: _builtins.int
     MIN_IN_SYNC_REPLICAS_FIELD_NUMBER: _builtins.int
+    LAGS_FIELD_NUMBER: _builtins.int
     topic: _builtins.str
     """The topic's name."""
     partition: _builtins.int
@@ -980,6 +981,12 @@ class LackingPartition(_message.Message):
     def eligible_leader_replicas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Replicas that are not in sync and may lead all the same."""
 
+    @_builtins.property
+    def lags(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReplicaLag]:
+        """How far the replicas that are not in sync are behind; none of those of which the leader could not tell
+        at once.
+        """
+
     def __init__(
         self,
         *,
@@ -992,14 +999,41 @@ class LackingPartition(_message.Message):
         in_sync_replicas: _abc.Iterable[_builtins.int] | None = ...,
         eligible_leader_replicas: _abc.Iterable[_builtins.int] | None = ...,
         min_in_sync_replicas: _builtins.int = ...,
+        lags: _abc.Iterable[Global___ReplicaLag] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["eligible_leader_replicas", b"eligible_leader_replicas", "in_sync_replicas", b"in_sync_replicas", "leader", b"leader", "leader_epoch", b"leader_epoch", "min_in_sync_replicas", b"min_in_sync_replicas", "partition", b"partition", "partition_epoch", b"partition_epoch", "replicas", b"replicas", "topic", b"topic"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["eligible_leader_replicas", b"eligible_leader_replicas", "in_sync_replicas", b"in_sync_replicas", "lags", b"lags", "leader", b"leader", "leader_epoch", b"leader_epoch", "min_in_sync_replicas", b"min_in_sync_replicas", "partition", b"partition", "partition_epoch", b"partition_epoch", "replicas", b"replicas", "topic", b"topic"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LackingPartition: _TypeAlias = LackingPartition  # noqa: Y015
+
+@_typing.final
+class ReplicaLag(_message.Message):
+    """ReplicaLag says how far a replica is behind its leader."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BROKER_ID_FIELD_NUMBER: _builtins.int
+    LAG_FIELD_NUMBER: _builtins.int
+    broker_id: _builtins.int
+    """The broker that holds the replica."""
+    lag: _builtins.int
+    """How many offsets lie between what the leader knows to be on its disk and the end of the leader's log."""
+    def __init__(
+        self,
+        *,
+        broker_id: _builtins.int = ...,
+        lag: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_id", b"broker_id", "lag", b"lag"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplicaLag: _TypeAlias = ReplicaLag  # noqa: Y015
 
 @_typing.final
 class ElectLeadersRequest(_message.Message):

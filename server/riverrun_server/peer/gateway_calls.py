@@ -145,6 +145,7 @@ def _watermarks(told: wire.PartitionWatermarks) -> Watermarks:
         told.log_end_offset,
         told.leader_epoch,
         told.size_bytes,
+        {lag.broker_id: lag.lag for lag in told.lags},
     )
 
 

@@ -87,6 +87,9 @@ class GatewayService:
             told.log_end_offset = marks.log_end_offset
             told.leader_epoch = marks.leader_epoch
             told.size_bytes = marks.size_bytes
+            told.lags.extend(
+                wire.FollowerLag(broker_id=broker, lag=lag) for broker, lag in marks.lags.items()
+            )
         return response
 
     async def offset_at_time(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from riverrun_server.core.errors import LeaderHint, Refusal
@@ -73,6 +73,8 @@ class Watermarks:
         log_end_offset: what the next record gets.
         leader_epoch: the current one.
         size_bytes: of the stored batches from the log start on.
+        lags: for each broker that follows, how many offsets lie between what it is known to have on
+            its disk and the log end.
     """
 
     log_start_offset: int
@@ -80,6 +82,7 @@ class Watermarks:
     log_end_offset: int
     leader_epoch: int
     size_bytes: int
+    lags: Mapping[int, int] = field(default_factory=dict)
 
 
 class Flow(Protocol):

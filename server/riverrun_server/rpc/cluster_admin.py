@@ -7,14 +7,21 @@ from typing import Any, Final
 import grpc.aio
 
 from riverrun.v1 import admin_pb2
-from riverrun.v1.admin_pb2 import BrokerDescription, ElectionResult, LackingPartition
+from riverrun.v1.admin_pb2 import (
+    BrokerDescription,
+    ElectionResult,
+    LackingPartition,
+    ReplicaLag,
+)
 from riverrun_server.core.cluster import health
 from riverrun_server.core.cluster.health import ClusterHealth, Lack, Share
 from riverrun_server.core.cluster.preferred_elections import Prospect, Target
 from riverrun_server.core.cluster.standing import broker_epoch
 from riverrun_server.core.errors import Reason, Refusal
+from riverrun_server.ports.partitions import PartitionAccess
 from riverrun_server.rpc.caller import CALLER
 from riverrun_server.rpc.errors import to_proto
+from riverrun_server.rpc.replica_lags import lags_of
 from riverrun_server.rpc.reply_size import check_size
 from riverrun_server.runtime import cluster_changes
 from riverrun_server.runtime.catalog import Catalog
@@ -37,9 +44,10 @@ class ClusterAdmin:
     async def describe_cluster(
         self, _: admin_pb2.DescribeClusterRequest, __: _Context
     ) -> admin_pb2.DescribeClusterResponse:
-        """Tell the brokers, and which partitions lack a leader or replicas."""
+        """Tell the brokers, and which partitions lack a leader or replicas, and by how much."""
         image = self._changes().image
         found = health.health(image)
+        lacking = [_lacking(each) for each in found.lacking[:_LACKING_MAX]]
         response = admin_pb2.DescribeClusterResponse(
             cluster_id=self._catalog.cluster_id,
             revision=image.revision,
@@ -51,8 +59,9 @@ class ClusterAdmin:
             offline_partitions=found.lacks[Lack.LEADER],
             under_min_isr_partitions=found.lacks[Lack.MIN_ISR],
             under_replicated_partitions=found.lacks[Lack.REPLICAS],
-            lacking=[_lacking(each) for each in found.lacking[:_LACKING_MAX]],
         )
+        await self._tell_lags(lacking)
+        response.lacking.extend(lacking)
         limits = self._catalog.policy.limits
         check_size(response, limits, "the description of the cluster", "ask for its metadata")
         return response
@@ -101,6 +110,19 @@ class ClusterAdmin:
             stranded_partitions=len(drained.plan.cost.stranded),
             short_partitions=len(drained.plan.cost.short),
         )
+
+    async def _tell_lags(self, lacking: list[LackingPartition]) -> None:
+        """Say of replicas that are not in sync how far they are behind, as far as their leaders tell."""
+        led = [each for each in lacking if each.leader != NO_LEADER]
+        for told, lags in zip(led, await lags_of([*map(self._access, led)]), strict=True):
+            behind = sorted(lags.keys() - set(told.in_sync_replicas))
+            told.lags.extend(ReplicaLag(broker_id=broker, lag=lags[broker]) for broker in behind)
+
+    def _access(self, told: LackingPartition) -> PartitionAccess | None:
+        try:
+            return self._catalog.topics.partition(told.topic, b"", told.partition)
+        except Refusal:
+            return None
 
     def _changes(self) -> MetadataChanges:
         self._catalog.topics.check_ready()

@@ -635,6 +635,7 @@ class PartitionWatermarks(_message.Message):
     LEADER_EPOCH_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    LAGS_FIELD_NUMBER: _builtins.int
     log_start_offset: _builtins.int
     """The first offset that can be read."""
     high_watermark: _builtins.int
@@ -649,6 +650,10 @@ class PartitionWatermarks(_message.Message):
     def failure(self) -> Global___Failure:
         """Why it does not tell."""
 
+    @_builtins.property
+    def lags(self) -> _containers.RepeatedCompositeFieldContainer[Global___FollowerLag]:
+        """How far each follower is behind; of none where nobody follows."""
+
     def __init__(
         self,
         *,
@@ -658,14 +663,41 @@ class PartitionWatermarks(_message.Message):
         leader_epoch: _builtins.int = ...,
         size_bytes: _builtins.int = ...,
         failure: Global___Failure | None = ...,
+        lags: _abc.Iterable[Global___FollowerLag] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "high_watermark", b"high_watermark", "leader_epoch", b"leader_epoch", "log_end_offset", b"log_end_offset", "log_start_offset", b"log_start_offset", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "high_watermark", b"high_watermark", "lags", b"lags", "leader_epoch", b"leader_epoch", "log_end_offset", b"log_end_offset", "log_start_offset", b"log_start_offset", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PartitionWatermarks: _TypeAlias = PartitionWatermarks  # noqa: Y015
+
+@_typing.final
+class FollowerLag(_message.Message):
+    """FollowerLag says how far a follower is behind."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BROKER_ID_FIELD_NUMBER: _builtins.int
+    LAG_FIELD_NUMBER: _builtins.int
+    broker_id: _builtins.int
+    """The follower."""
+    lag: _builtins.int
+    """Between what it is known to have on its disk and the leader's log end."""
+    def __init__(
+        self,
+        *,
+        broker_id: _builtins.int = ...,
+        lag: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_id", b"broker_id", "lag", b"lag"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FollowerLag: _TypeAlias = FollowerLag  # noqa: Y015
 
 @_typing.final
 class OffsetAtTimeRequest(_message.Message):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from riverrun_server.core.cluster.topic_config import TopicConfig
 from riverrun_server.core.errors import Reason, Refusal
@@ -116,7 +117,9 @@ class ReplicatedPartition(HeldPartition):
         """
         self._check_online()
         self._replica.latest_offset(self._now())
-        return await super().watermarks()
+        marks = await super().watermarks()
+        leader = self._replica.leader
+        return marks if leader is None else replace(marks, lags=leader.core.lags())
 
     async def offset_at_time(self, time_ms: int) -> tuple[int, int] | None:
         """Return (offset, timestamp) of the first record at or after a time, or None.

@@ -19,6 +19,7 @@ from riverrun_server.core.errors import Refusal
 from riverrun_server.core.groups.commits import OffsetCommit
 from riverrun_server.core.log.batch import PartitionId
 from riverrun_server.core.reading.events import (
+    CommitOutcome,
     Delivery,
     Event,
     GoingAway,
@@ -103,7 +104,8 @@ class Reader:
         self._machine = machine
         self._form = form
         self._write = write
-        self._store = store or partial(services.offsets.commit, group_id)
+        self._group_id = group_id
+        self._store = store or self._store_for_group
         self._commit_on_delivery = commit_on_delivery
         self._accesses = {access.id: access for access in accesses}
         self._wake = asyncio.Event()
@@ -329,6 +331,10 @@ class Reader:
         position = Position(access.topic, partition, offset, high_watermark, start)
         self._sources.stand(access, position)
         self._machine.reset(position, refusal)
+
+    async def _store_for_group(self, commits: Sequence[OffsetCommit]) -> list[CommitOutcome]:
+        """Store offsets in nobody's name; who reads without a group needs no store of them."""
+        return await self._services.offsets.commit(self._group_id, commits)
 
     async def _commit_ahead(self, delivery: Delivery) -> bool:
         """Store the position behind a delivery that is about to be sent, or stop its partition.

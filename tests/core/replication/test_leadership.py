@@ -93,17 +93,6 @@ def test_what_everybody_in_sync_has_on_the_disk_is_committed():
     assert it.committed == 10
 
 
-def test_a_follower_is_behind_by_what_it_is_not_known_to_have_on_its_disk():
-    it = Led()
-    it.append(10)
-    it.ack(2, 10)
-    it.ack(3, 6)
-    assert it.core.lags() == {2: 0, 3: 4}
-    # Of another process nothing is known yet.
-    it.register(3, broker_epoch=31)
-    assert it.core.lags() == {2: 0, 3: 10}
-
-
 def test_the_leaders_own_disk_counts_too():
     it = Led()
     it.append(10, synced=False)

@@ -237,12 +237,6 @@ class Leadership:
         progress = self.followers.of(broker, registration.broker_epoch) if registration else None
         return (progress.durable_end if progress else None) or self._machine.log_start
 
-    def lags(self) -> dict[int, int]:
-        """Return for each follower how many offsets it is known to lack on its disk."""
-        end = self._machine.log_end
-        others = (each for each in self.insync.committed.replicas if each != self._me)
-        return {broker: max(0, end - self.durable_end_of(broker)) for broker in others}
-
     def log_end_of(self, broker: int) -> int:
         """Return how far a follower is known to have come in this epoch."""
         registration = self.registered.get(broker)

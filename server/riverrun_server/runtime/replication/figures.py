@@ -32,7 +32,7 @@ def add_up(replicas: Iterable[Replica]) -> ReplicaFigures:
             figures.led += 1
             figures.under_replicated += len(value.isr) < len(value.replicas)
             figures.under_min_isr += core.insync.is_too_small
-            figures.lag_records = max(figures.lag_records, *core.lags().values(), 0)
+            figures.lag_records = max(figures.lag_records, *replica.leader.lags().values(), 0)
         elif replica.follower is not None:
             figures.followed += 1
     return figures

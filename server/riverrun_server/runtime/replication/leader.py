@@ -167,6 +167,13 @@ class LeaderRole:
         if (refusal := core.too_few()) is not None:
             log.appender.fail_committed(refusal)
 
+    def lags(self) -> dict[int, int]:
+        """Return for each follower how many offsets it is not known to have on its disk."""
+        core, end = self.core, self._log.machine.log_end
+        value = core.insync.committed
+        others = (broker for broker in value.replicas if broker != value.leader)
+        return {broker: max(0, end - core.durable_end_of(broker)) for broker in others}
+
     def feed(self) -> None:
         """Send every follower what it lacks, as far as it may have more under way."""
         for broker in list(self.core.feeds):

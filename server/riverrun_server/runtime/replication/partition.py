@@ -119,7 +119,7 @@ class ReplicatedPartition(HeldPartition):
         self._replica.latest_offset(self._now())
         marks = await super().watermarks()
         leader = self._replica.leader
-        return marks if leader is None else replace(marks, lags=leader.core.lags())
+        return marks if leader is None else replace(marks, lags=leader.lags())
 
     async def offset_at_time(self, time_ms: int) -> tuple[int, int] | None:
         """Return (offset, timestamp) of the first record at or after a time, or None.

@@ -131,6 +131,32 @@ most once. What was committed and then lost on its way is not delivered to the g
 """
 Global___CommitMode: _TypeAlias = CommitMode  # noqa: Y015
 
+class _Assignor:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AssignorEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Assignor.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ASSIGNOR_UNSPECIFIED: _Assignor.ValueType  # 0
+    """Whichever the others ask for; ASSIGNOR_UNIFORM where nobody asks."""
+    ASSIGNOR_UNIFORM: _Assignor.ValueType  # 1
+    """As evenly as possible, and moving as few as possible."""
+    ASSIGNOR_RANGE: _Assignor.ValueType  # 2
+    """The same numbers of every topic to one member, for topics that are partitioned alike."""
+
+class Assignor(_Assignor, metaclass=_AssignorEnumTypeWrapper):
+    """Assignor says how the partitions of a group are shared out between its members. A group uses what
+    most of its members ask for.
+    """
+
+ASSIGNOR_UNSPECIFIED: Assignor.ValueType  # 0
+"""Whichever the others ask for; ASSIGNOR_UNIFORM where nobody asks."""
+ASSIGNOR_UNIFORM: Assignor.ValueType  # 1
+"""As evenly as possible, and moving as few as possible."""
+ASSIGNOR_RANGE: Assignor.ValueType  # 2
+"""The same numbers of every topic to one member, for topics that are partitioned alike."""
+Global___Assignor: _TypeAlias = Assignor  # noqa: Y015
+
 @_typing.final
 class StartPosition(_message.Message):
     """StartPosition is one partition and where to begin in it."""
@@ -234,6 +260,9 @@ class SubscribeRequest(_message.Message):
     PAUSE_FIELD_NUMBER: _builtins.int
     RESUME_FIELD_NUMBER: _builtins.int
     COMMIT_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
+    REVOCATION_DONE_FIELD_NUMBER: _builtins.int
+    LEAVE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def start(self) -> Global___SubscribeStart:
         """What to read; must come first, and once."""
@@ -258,6 +287,18 @@ class SubscribeRequest(_message.Message):
     def commit(self) -> Global___Commit:
         """Store how far the group has come."""
 
+    @_builtins.property
+    def heartbeat(self) -> Global___MemberHeartbeat:
+        """A member's sign of life."""
+
+    @_builtins.property
+    def revocation_done(self) -> Global___RevocationDone:
+        """A member has given partitions up."""
+
+    @_builtins.property
+    def leave(self) -> Global___Leave:
+        """A member leaves its group."""
+
     def __init__(
         self,
         *,
@@ -267,12 +308,15 @@ class SubscribeRequest(_message.Message):
         pause: Global___Pause | None = ...,
         resume: Global___Resume | None = ...,
         commit: Global___Commit | None = ...,
+        heartbeat: Global___MemberHeartbeat | None = ...,
+        revocation_done: Global___RevocationDone | None = ...,
+        leave: Global___Leave | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "credit", b"credit", "kind", b"kind", "pause", b"pause", "resume", b"resume", "seek", b"seek", "start", b"start"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "credit", b"credit", "heartbeat", b"heartbeat", "kind", b"kind", "leave", b"leave", "pause", b"pause", "resume", b"resume", "revocation_done", b"revocation_done", "seek", b"seek", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "credit", b"credit", "kind", b"kind", "pause", b"pause", "resume", b"resume", "seek", b"seek", "start", b"start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "credit", b"credit", "heartbeat", b"heartbeat", "kind", b"kind", "leave", b"leave", "pause", b"pause", "resume", b"resume", "revocation_done", b"revocation_done", "seek", b"seek", "start", b"start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["start", "credit", "seek", "pause", "resume", "commit"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["start", "credit", "seek", "pause", "resume", "commit", "heartbeat", "revocation_done", "leave"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -300,8 +344,19 @@ class SubscribeStart(_message.Message):
     MAX_FRAME_BYTES_FIELD_NUMBER: _builtins.int
     DO_NOT_PROXY_FIELD_NUMBER: _builtins.int
     STOP_AT_END_FIELD_NUMBER: _builtins.int
+    TOPIC_PATTERN_FIELD_NUMBER: _builtins.int
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    RACK_FIELD_NUMBER: _builtins.int
+    ASSIGNOR_FIELD_NUMBER: _builtins.int
+    SESSION_TIMEOUT_FIELD_NUMBER: _builtins.int
+    REVOCATION_TIMEOUT_FIELD_NUMBER: _builtins.int
+    RESUME_FIELD_NUMBER: _builtins.int
+    MEMBERSHIP_ONLY_FIELD_NUMBER: _builtins.int
+    CLIENT_ID_FIELD_NUMBER: _builtins.int
     group_id: _builtins.str
-    """The group whose committed offsets are used."""
+    """The group. With topics, or a pattern, or `resume`, the stream makes the reader a member of it;
+    with positions only its committed offsets are used.
+    """
     from_offset: _builtins.int
     """An offset."""
     from_time_ms: _builtins.int
@@ -321,14 +376,41 @@ class SubscribeStart(_message.Message):
     do_not_proxy: _builtins.bool
     """Answer NOT_LEADER with a hint instead of reading from other brokers."""
     stop_at_end: _builtins.bool
-    """End the stream when it has delivered what was committed when it began."""
+    """End the stream when it has delivered what was committed when it began. A member's stream ends, and
+    the member leaves, when it has delivered of each partition that it has what was committed when it
+    was given it.
+    """
+    topic_pattern: _builtins.str
+    """A pattern of names of topics to read, those made later included; the syntax is RE2's, and the
+    whole name has to match. Only with a group.
+    """
+    instance_id: _builtins.str
+    """Names a place in the group: whoever comes with it gets the partitions of whoever had it before,
+    unless that is still at work. Only with a group.
+    """
+    rack: _builtins.str
+    """Where the reader runs, to be given partitions that have a replica there, where that costs nobody
+    anything. Only with a group.
+    """
+    assignor: Global___Assignor.ValueType
+    """How partitions should be shared out. Only with a group."""
+    membership_only: _builtins.bool
+    """Deliver nothing: the stream is for membership alone, and the member reads from the leaders of its
+    partitions itself. Only with a group.
+    """
+    client_id: _builtins.str
+    """What the application calls itself, for those who operate the group. Only with a group."""
     @_builtins.property
     def topics(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Topics to read, all partitions of each."""
+        """Topics to read, all partitions of each; with a group, the reader's share of them, and they need
+        not exist yet.
+        """
 
     @_builtins.property
     def positions(self) -> _containers.RepeatedCompositeFieldContainer[Global___StartPosition]:
-        """Explicit partitions and where to begin in each; besides or instead of topics."""
+        """Explicit partitions and where to begin in each; besides or instead of topics. With a group only
+        instead of topics: then the stream is no member, and can commit while the group has none.
+        """
 
     @_builtins.property
     def accept_codecs(self) -> _containers.RepeatedScalarFieldContainer[_records_pb2.Codec.ValueType]:
@@ -339,6 +421,24 @@ class SubscribeStart(_message.Message):
     @_builtins.property
     def initial_credit(self) -> Global___Credit:
         """What may be delivered before more credit comes; unset, the transport alone sets the pace."""
+
+    @_builtins.property
+    def session_timeout(self) -> _duration_pb2.Duration:
+        """How long the member may be silent before others get its partitions; unset is the broker's default,
+        and GetServerInfo has the bounds. Only with a group.
+        """
+
+    @_builtins.property
+    def revocation_timeout(self) -> _duration_pb2.Duration:
+        """How long the member may take to give a partition up before it loses it; unset is the broker's
+        default. Only with a group.
+        """
+
+    @_builtins.property
+    def resume(self) -> Global___ResumeMember:
+        """Go on as a member whose stream has ended, here or at another broker; what it reads was said when
+        it joined, so neither topics nor the fields behind `topic_pattern` are set.
+        """
 
     def __init__(
         self,
@@ -358,16 +458,51 @@ class SubscribeStart(_message.Message):
         max_frame_bytes: _builtins.int = ...,
         do_not_proxy: _builtins.bool = ...,
         stop_at_end: _builtins.bool = ...,
+        topic_pattern: _builtins.str = ...,
+        instance_id: _builtins.str = ...,
+        rack: _builtins.str = ...,
+        assignor: Global___Assignor.ValueType = ...,
+        session_timeout: _duration_pb2.Duration | None = ...,
+        revocation_timeout: _duration_pb2.Duration | None = ...,
+        resume: Global___ResumeMember | None = ...,
+        membership_only: _builtins.bool = ...,
+        client_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "from", b"from", "from_last", b"from_last", "from_offset", b"from_offset", "from_time_ms", b"from_time_ms", "initial_credit", b"initial_credit"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "from", b"from", "from_last", b"from_last", "from_offset", b"from_offset", "from_time_ms", b"from_time_ms", "initial_credit", b"initial_credit", "resume", b"resume", "revocation_timeout", b"revocation_timeout", "session_timeout", b"session_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_codecs", b"accept_codecs", "at", b"at", "commit_mode", b"commit_mode", "do_not_proxy", b"do_not_proxy", "form", b"form", "from", b"from", "from_last", b"from_last", "from_offset", b"from_offset", "from_time_ms", b"from_time_ms", "group_id", b"group_id", "initial_credit", b"initial_credit", "max_frame_bytes", b"max_frame_bytes", "max_records", b"max_records", "offset_reset", b"offset_reset", "positions", b"positions", "stop_at_end", b"stop_at_end", "topics", b"topics"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_codecs", b"accept_codecs", "assignor", b"assignor", "at", b"at", "client_id", b"client_id", "commit_mode", b"commit_mode", "do_not_proxy", b"do_not_proxy", "form", b"form", "from", b"from", "from_last", b"from_last", "from_offset", b"from_offset", "from_time_ms", b"from_time_ms", "group_id", b"group_id", "initial_credit", b"initial_credit", "instance_id", b"instance_id", "max_frame_bytes", b"max_frame_bytes", "max_records", b"max_records", "membership_only", b"membership_only", "offset_reset", b"offset_reset", "positions", b"positions", "rack", b"rack", "resume", b"resume", "revocation_timeout", b"revocation_timeout", "session_timeout", b"session_timeout", "stop_at_end", b"stop_at_end", "topic_pattern", b"topic_pattern", "topics", b"topics"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_at: _TypeAlias = _typing.Literal["from", "from_offset", "from_time_ms", "from_last"]  # noqa: Y015
     _WhichOneofArgType_at: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_at) -> _WhichOneofReturnType_at | None: ...
 
 Global___SubscribeStart: _TypeAlias = SubscribeStart  # noqa: Y015
+
+@_typing.final
+class ResumeMember(_message.Message):
+    """ResumeMember names the member that a stream goes on for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    member_id: _builtins.str
+    """From `SubscribeStarted.member`."""
+    token: _builtins.bytes
+    """From there, too; the newest one counts."""
+    def __init__(
+        self,
+        *,
+        member_id: _builtins.str = ...,
+        token: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["member_id", b"member_id", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeMember: _TypeAlias = ResumeMember  # noqa: Y015
 
 @_typing.final
 class Seek(_message.Message):
@@ -483,8 +618,13 @@ class Commit(_message.Message):
 
     COMMIT_ID_FIELD_NUMBER: _builtins.int
     OFFSETS_FIELD_NUMBER: _builtins.int
+    MEMBER_EPOCH_FIELD_NUMBER: _builtins.int
     commit_id: _builtins.int
     """The reader's own number for this commit; it comes back in CommitResult."""
+    member_epoch: _builtins.int
+    """The newest epoch that a member had been told when it read what it commits; unset is the newest that
+    it has been told by now.
+    """
     @_builtins.property
     def offsets(self) -> _containers.RepeatedCompositeFieldContainer[Global___OffsetCommit]:
         """What to store."""
@@ -494,14 +634,97 @@ class Commit(_message.Message):
         *,
         commit_id: _builtins.int = ...,
         offsets: _abc.Iterable[Global___OffsetCommit] | None = ...,
+        member_epoch: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_member_epoch", b"_member_epoch", "member_epoch", b"member_epoch"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_member_epoch", b"_member_epoch", "commit_id", b"commit_id", "member_epoch", b"member_epoch", "offsets", b"offsets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__member_epoch: _TypeAlias = _typing.Literal["member_epoch"]  # noqa: Y015
+    _WhichOneofArgType__member_epoch: _TypeAlias = _typing.Literal["_member_epoch", b"_member_epoch"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__member_epoch) -> _WhichOneofReturnType__member_epoch | None: ...
+
+Global___Commit: _TypeAlias = Commit  # noqa: Y015
+
+@_typing.final
+class MemberHeartbeat(_message.Message):
+    """MemberHeartbeat is a member's sign of life. Whatever else it says is one, too; a member that has
+    nothing to say for a third of its session timeout says this.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEARTBEAT_ID_FIELD_NUMBER: _builtins.int
+    heartbeat_id: _builtins.int
+    """The member's own number, rising; the broker's Heartbeat has the last one of which the group's
+    coordinator knows.
+    """
+    def __init__(
+        self,
+        *,
+        heartbeat_id: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit_id", b"commit_id", "offsets", b"offsets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_id", b"heartbeat_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Commit: _TypeAlias = Commit  # noqa: Y015
+Global___MemberHeartbeat: _TypeAlias = MemberHeartbeat  # noqa: Y015
+
+@_typing.final
+class RevocationDone(_message.Message):
+    """RevocationDone says that a member works on nothing of some partitions any more, and has committed what
+    it wanted to: others may be given them. One that is not asked to give a partition up changes nothing.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMBER_EPOCH_FIELD_NUMBER: _builtins.int
+    PARTITIONS_FIELD_NUMBER: _builtins.int
+    member_epoch: _builtins.int
+    """As in the PartitionsRevoking that this answers."""
+    @_builtins.property
+    def partitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___TopicPartition]:
+        """Those of it that are done with; none is all of them."""
+
+    def __init__(
+        self,
+        *,
+        member_epoch: _builtins.int = ...,
+        partitions: _abc.Iterable[Global___TopicPartition] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["member_epoch", b"member_epoch", "partitions", b"partitions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevocationDone: _TypeAlias = RevocationDone  # noqa: Y015
+
+@_typing.final
+class Leave(_message.Message):
+    """Leave ends a membership: the broker lets others have the partitions at once, and ends the stream. All
+    other ends of a stream leave them with the member for its session timeout.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEMPORARY_FIELD_NUMBER: _builtins.int
+    temporary: _builtins.bool
+    """The member will be back, by its instance id: its partitions wait for it for its session timeout."""
+    def __init__(
+        self,
+        *,
+        temporary: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["temporary", b"temporary"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Leave: _TypeAlias = Leave  # noqa: Y015
 
 @_typing.final
 class OffsetCommit(_message.Message):
@@ -562,6 +785,9 @@ class SubscribeResponse(_message.Message):
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     PARTITION_ERROR_FIELD_NUMBER: _builtins.int
     GOING_AWAY_FIELD_NUMBER: _builtins.int
+    PARTITIONS_ASSIGNED_FIELD_NUMBER: _builtins.int
+    PARTITIONS_REVOKING_FIELD_NUMBER: _builtins.int
+    PARTITIONS_LOST_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def started(self) -> Global___SubscribeStarted:
         """What will be read, and the stream's limits; always first."""
@@ -598,7 +824,19 @@ class SubscribeResponse(_message.Message):
 
     @_builtins.property
     def going_away(self) -> _producer_pb2.GoingAway:
-        """The broker will end the stream; open another one."""
+        """The broker will end the stream; open another one. A member resumes there."""
+
+    @_builtins.property
+    def partitions_assigned(self) -> Global___PartitionsAssigned:
+        """The member's group has given it partitions."""
+
+    @_builtins.property
+    def partitions_revoking(self) -> Global___PartitionsRevoking:
+        """The member's group wants partitions back."""
+
+    @_builtins.property
+    def partitions_lost(self) -> Global___PartitionsLost:
+        """The member has lost partitions."""
 
     def __init__(
         self,
@@ -612,12 +850,15 @@ class SubscribeResponse(_message.Message):
         heartbeat: Global___Heartbeat | None = ...,
         partition_error: Global___PartitionError | None = ...,
         going_away: _producer_pb2.GoingAway | None = ...,
+        partitions_assigned: Global___PartitionsAssigned | None = ...,
+        partitions_revoking: Global___PartitionsRevoking | None = ...,
+        partitions_lost: Global___PartitionsLost | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["caught_up", b"caught_up", "commit_result", b"commit_result", "delivery", b"delivery", "going_away", b"going_away", "heartbeat", b"heartbeat", "kind", b"kind", "partition_error", b"partition_error", "position_reset", b"position_reset", "seek_done", b"seek_done", "started", b"started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["caught_up", b"caught_up", "commit_result", b"commit_result", "delivery", b"delivery", "going_away", b"going_away", "heartbeat", b"heartbeat", "kind", b"kind", "partition_error", b"partition_error", "partitions_assigned", b"partitions_assigned", "partitions_lost", b"partitions_lost", "partitions_revoking", b"partitions_revoking", "position_reset", b"position_reset", "seek_done", b"seek_done", "started", b"started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["caught_up", b"caught_up", "commit_result", b"commit_result", "delivery", b"delivery", "going_away", b"going_away", "heartbeat", b"heartbeat", "kind", b"kind", "partition_error", b"partition_error", "position_reset", b"position_reset", "seek_done", b"seek_done", "started", b"started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caught_up", b"caught_up", "commit_result", b"commit_result", "delivery", b"delivery", "going_away", b"going_away", "heartbeat", b"heartbeat", "kind", b"kind", "partition_error", b"partition_error", "partitions_assigned", b"partitions_assigned", "partitions_lost", b"partitions_lost", "partitions_revoking", b"partitions_revoking", "position_reset", b"position_reset", "seek_done", b"seek_done", "started", b"started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["started", "delivery", "commit_result", "seek_done", "position_reset", "caught_up", "heartbeat", "partition_error", "going_away"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["started", "delivery", "commit_result", "seek_done", "position_reset", "caught_up", "heartbeat", "partition_error", "going_away", "partitions_assigned", "partitions_revoking", "partitions_lost"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -631,6 +872,7 @@ class SubscribeStarted(_message.Message):
 
     POSITIONS_FIELD_NUMBER: _builtins.int
     HEARTBEAT_INTERVAL_FIELD_NUMBER: _builtins.int
+    MEMBER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def positions(self) -> _containers.RepeatedCompositeFieldContainer[Global___PartitionPosition]:
         """Where each partition begins, offsets resolved."""
@@ -641,19 +883,189 @@ class SubscribeStarted(_message.Message):
         has lost its connection.
         """
 
+    @_builtins.property
+    def member(self) -> Global___Member:
+        """Whom the stream speaks for, where it is a member's."""
+
     def __init__(
         self,
         *,
         positions: _abc.Iterable[Global___PartitionPosition] | None = ...,
         heartbeat_interval: _duration_pb2.Duration | None = ...,
+        member: Global___Member | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval", "member", b"member"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval", "positions", b"positions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval", "member", b"member", "positions", b"positions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SubscribeStarted: _TypeAlias = SubscribeStarted  # noqa: Y015
+
+@_typing.final
+class Member(_message.Message):
+    """Member is a membership of a group."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_ID_FIELD_NUMBER: _builtins.int
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    SESSION_TIMEOUT_FIELD_NUMBER: _builtins.int
+    REVOCATION_TIMEOUT_FIELD_NUMBER: _builtins.int
+    group_id: _builtins.str
+    """The group."""
+    member_id: _builtins.str
+    """The member."""
+    token: _builtins.bytes
+    """Lets another stream go on for the member; a secret."""
+    @_builtins.property
+    def session_timeout(self) -> _duration_pb2.Duration:
+        """How long it may be silent. A stream that ends without a Leave leaves the member its partitions for
+        what is left of that.
+        """
+
+    @_builtins.property
+    def revocation_timeout(self) -> _duration_pb2.Duration:
+        """How long it may take to give a partition up."""
+
+    def __init__(
+        self,
+        *,
+        group_id: _builtins.str = ...,
+        member_id: _builtins.str = ...,
+        token: _builtins.bytes = ...,
+        session_timeout: _duration_pb2.Duration | None = ...,
+        revocation_timeout: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["revocation_timeout", b"revocation_timeout", "session_timeout", b"session_timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group_id", b"group_id", "member_id", b"member_id", "revocation_timeout", b"revocation_timeout", "session_timeout", b"session_timeout", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Member: _TypeAlias = Member  # noqa: Y015
+
+@_typing.final
+class PartitionsAssigned(_message.Message):
+    """PartitionsAssigned gives a member partitions; it keeps those that it has. The first one of a stream
+    has everything that the member has, and comes even where that is nothing.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMBER_EPOCH_FIELD_NUMBER: _builtins.int
+    PARTITIONS_FIELD_NUMBER: _builtins.int
+    member_epoch: _builtins.int
+    """The member's epoch; what is read from now on is committed under it."""
+    @_builtins.property
+    def partitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___AssignedPartition]:
+        """What it has from now on, besides what it has."""
+
+    def __init__(
+        self,
+        *,
+        member_epoch: _builtins.int = ...,
+        partitions: _abc.Iterable[Global___AssignedPartition] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["member_epoch", b"member_epoch", "partitions", b"partitions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PartitionsAssigned: _TypeAlias = PartitionsAssigned  # noqa: Y015
+
+@_typing.final
+class AssignedPartition(_message.Message):
+    """AssignedPartition is a partition that a member has been given."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    ASSIGNMENT_EPOCH_FIELD_NUMBER: _builtins.int
+    assignment_epoch: _builtins.int
+    """The member's epoch in which it was given: no commit under an older one counts."""
+    @_builtins.property
+    def position(self) -> Global___PartitionPosition:
+        """Where it begins; without offsets where that could not be found out, and then a PartitionError of
+        the partition says why.
+        """
+
+    def __init__(
+        self,
+        *,
+        position: Global___PartitionPosition | None = ...,
+        assignment_epoch: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment_epoch", b"assignment_epoch", "position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AssignedPartition: _TypeAlias = AssignedPartition  # noqa: Y015
+
+@_typing.final
+class PartitionsRevoking(_message.Message):
+    """PartitionsRevoking asks a member to give partitions up. Nothing more of them is delivered. The member
+    finishes with what it has of them, commits, and says RevocationDone; where it has closed its half that
+    is done for it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMBER_EPOCH_FIELD_NUMBER: _builtins.int
+    PARTITIONS_FIELD_NUMBER: _builtins.int
+    member_epoch: _builtins.int
+    """The member's epoch."""
+    @_builtins.property
+    def partitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___TopicPartition]:
+        """Which."""
+
+    def __init__(
+        self,
+        *,
+        member_epoch: _builtins.int = ...,
+        partitions: _abc.Iterable[Global___TopicPartition] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["member_epoch", b"member_epoch", "partitions", b"partitions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PartitionsRevoking: _TypeAlias = PartitionsRevoking  # noqa: Y015
+
+@_typing.final
+class PartitionsLost(_message.Message):
+    """PartitionsLost tells a member that it has partitions no longer: others may be working on them already,
+    and nothing of them can be committed.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMBER_EPOCH_FIELD_NUMBER: _builtins.int
+    PARTITIONS_FIELD_NUMBER: _builtins.int
+    member_epoch: _builtins.int
+    """The member's epoch."""
+    @_builtins.property
+    def partitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___TopicPartition]:
+        """Which."""
+
+    def __init__(
+        self,
+        *,
+        member_epoch: _builtins.int = ...,
+        partitions: _abc.Iterable[Global___TopicPartition] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["member_epoch", b"member_epoch", "partitions", b"partitions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PartitionsLost: _TypeAlias = PartitionsLost  # noqa: Y015
 
 @_typing.final
 class PartitionPosition(_message.Message):
@@ -891,6 +1303,11 @@ class Heartbeat(_message.Message):
 
     LAGS_FIELD_NUMBER: _builtins.int
     CREDIT_LEFT_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_ID_FIELD_NUMBER: _builtins.int
+    heartbeat_id: _builtins.int
+    """The last MemberHeartbeat of which the coordinator of the member's group knows. From when that was
+    sent, the member has its partitions for its session timeout.
+    """
     @_builtins.property
     def lags(self) -> _containers.RepeatedCompositeFieldContainer[Global___PartitionLag]:
         """How far behind the reader is, for each partition."""
@@ -904,10 +1321,11 @@ class Heartbeat(_message.Message):
         *,
         lags: _abc.Iterable[Global___PartitionLag] | None = ...,
         credit_left: Global___Credit | None = ...,
+        heartbeat_id: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["credit_left", b"credit_left"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit_left", b"credit_left", "lags", b"lags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit_left", b"credit_left", "heartbeat_id", b"heartbeat_id", "lags", b"lags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1235,8 +1653,14 @@ class CommitOffsetRequest(_message.Message):
 
     GROUP_ID_FIELD_NUMBER: _builtins.int
     OFFSETS_FIELD_NUMBER: _builtins.int
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    MEMBER_EPOCH_FIELD_NUMBER: _builtins.int
     group_id: _builtins.str
     """The group."""
+    member_id: _builtins.str
+    """The member that commits. While the group has members only they can commit."""
+    member_epoch: _builtins.int
+    """The newest epoch that the member had been told when it read what it commits."""
     @_builtins.property
     def offsets(self) -> _containers.RepeatedCompositeFieldContainer[Global___OffsetCommit]:
         """What to store."""
@@ -1246,10 +1670,12 @@ class CommitOffsetRequest(_message.Message):
         *,
         group_id: _builtins.str = ...,
         offsets: _abc.Iterable[Global___OffsetCommit] | None = ...,
+        member_id: _builtins.str = ...,
+        member_epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["group_id", b"group_id", "offsets", b"offsets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group_id", b"group_id", "member_epoch", b"member_epoch", "member_id", b"member_id", "offsets", b"offsets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1314,6 +1740,57 @@ class CommitOffsetResult(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CommitOffsetResult: _TypeAlias = CommitOffsetResult  # noqa: Y015
+
+@_typing.final
+class LeaveGroupRequest(_message.Message):
+    """LeaveGroupRequest lets a member go."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_ID_FIELD_NUMBER: _builtins.int
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    TEMPORARY_FIELD_NUMBER: _builtins.int
+    group_id: _builtins.str
+    """The group."""
+    member_id: _builtins.str
+    """The member."""
+    token: _builtins.bytes
+    """The newest that it was given, which proves that the caller may say so."""
+    temporary: _builtins.bool
+    """It will be back, as in Leave."""
+    def __init__(
+        self,
+        *,
+        group_id: _builtins.str = ...,
+        member_id: _builtins.str = ...,
+        token: _builtins.bytes = ...,
+        temporary: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group_id", b"group_id", "member_id", b"member_id", "temporary", b"temporary", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeaveGroupRequest: _TypeAlias = LeaveGroupRequest  # noqa: Y015
+
+@_typing.final
+class LeaveGroupResponse(_message.Message):
+    """LeaveGroupResponse says that the member's partitions are free."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeaveGroupResponse: _TypeAlias = LeaveGroupResponse  # noqa: Y015
 
 @_typing.final
 class FetchOffsetsRequest(_message.Message):

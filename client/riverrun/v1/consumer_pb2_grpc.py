@@ -55,6 +55,11 @@ class ConsumerServiceStub(object):
                 request_serializer=riverrun_dot_v1_dot_consumer__pb2.CommitOffsetRequest.SerializeToString,
                 response_deserializer=riverrun_dot_v1_dot_consumer__pb2.CommitOffsetResponse.FromString,
                 _registered_method=True)
+        self.LeaveGroup = channel.unary_unary(
+                '/riverrun.v1.ConsumerService/LeaveGroup',
+                request_serializer=riverrun_dot_v1_dot_consumer__pb2.LeaveGroupRequest.SerializeToString,
+                response_deserializer=riverrun_dot_v1_dot_consumer__pb2.LeaveGroupResponse.FromString,
+                _registered_method=True)
         self.FetchOffsets = channel.unary_unary(
                 '/riverrun.v1.ConsumerService/FetchOffsets',
                 request_serializer=riverrun_dot_v1_dot_consumer__pb2.FetchOffsetsRequest.SerializeToString,
@@ -73,7 +78,11 @@ class ConsumerServiceServicer(object):
 
     def Subscribe(self, request_iterator, context):
         """Subscribe delivers records as they are committed, under the reader's control. A client that
-        closes its half only gives up control; delivery goes on.
+        closes its half only gives up control; delivery goes on. With a group and topics it is a member of
+        the group for as long as it lasts, and is given its share of the partitions:
+
+        grpcurl -plaintext -d '{"start":{"topics":["t"],"group_id":"g"}}' \
+        127.0.0.1:7171 riverrun.v1.ConsumerService/Subscribe
 
         grpcurl -plaintext -d '{"start":{"topics":["t"],"max_records":10}}' \
         127.0.0.1:7171 riverrun.v1.ConsumerService/Subscribe
@@ -102,6 +111,13 @@ class ConsumerServiceServicer(object):
 
     def CommitOffset(self, request, context):
         """CommitOffset stores how far a group has come.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LeaveGroup(self, request, context):
+        """LeaveGroup lets a member go that has no stream, or that leaves by another way than its stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -143,6 +159,11 @@ def add_ConsumerServiceServicer_to_server(servicer, server):
                     servicer.CommitOffset,
                     request_deserializer=riverrun_dot_v1_dot_consumer__pb2.CommitOffsetRequest.FromString,
                     response_serializer=riverrun_dot_v1_dot_consumer__pb2.CommitOffsetResponse.SerializeToString,
+            ),
+            'LeaveGroup': grpc.unary_unary_rpc_method_handler(
+                    servicer.LeaveGroup,
+                    request_deserializer=riverrun_dot_v1_dot_consumer__pb2.LeaveGroupRequest.FromString,
+                    response_serializer=riverrun_dot_v1_dot_consumer__pb2.LeaveGroupResponse.SerializeToString,
             ),
             'FetchOffsets': grpc.unary_unary_rpc_method_handler(
                     servicer.FetchOffsets,
@@ -264,6 +285,33 @@ class ConsumerService(object):
             '/riverrun.v1.ConsumerService/CommitOffset',
             riverrun_dot_v1_dot_consumer__pb2.CommitOffsetRequest.SerializeToString,
             riverrun_dot_v1_dot_consumer__pb2.CommitOffsetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LeaveGroup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/riverrun.v1.ConsumerService/LeaveGroup',
+            riverrun_dot_v1_dot_consumer__pb2.LeaveGroupRequest.SerializeToString,
+            riverrun_dot_v1_dot_consumer__pb2.LeaveGroupResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,7 +35,11 @@ class ConsumerServiceStub:
     def __new__(cls, channel: _aio.Channel) -> ConsumerServiceAsyncStub: ...
     Subscribe: _grpc.StreamStreamMultiCallable[_consumer_pb2.SubscribeRequest, _consumer_pb2.SubscribeResponse]
     """Subscribe delivers records as they are committed, under the reader's control. A client that
-    closes its half only gives up control; delivery goes on.
+    closes its half only gives up control; delivery goes on. With a group and topics it is a member of
+    the group for as long as it lasts, and is given its share of the partitions:
+
+      grpcurl -plaintext -d '{"start":{"topics":["t"],"group_id":"g"}}' \\
+        127.0.0.1:7171 riverrun.v1.ConsumerService/Subscribe
 
       grpcurl -plaintext -d '{"start":{"topics":["t"],"max_records":10}}' \\
         127.0.0.1:7171 riverrun.v1.ConsumerService/Subscribe
@@ -52,6 +56,8 @@ class ConsumerServiceStub:
     """
     CommitOffset: _grpc.UnaryUnaryMultiCallable[_consumer_pb2.CommitOffsetRequest, _consumer_pb2.CommitOffsetResponse]
     """CommitOffset stores how far a group has come."""
+    LeaveGroup: _grpc.UnaryUnaryMultiCallable[_consumer_pb2.LeaveGroupRequest, _consumer_pb2.LeaveGroupResponse]
+    """LeaveGroup lets a member go that has no stream, or that leaves by another way than its stream."""
     FetchOffsets: _grpc.UnaryUnaryMultiCallable[_consumer_pb2.FetchOffsetsRequest, _consumer_pb2.FetchOffsetsResponse]
     """FetchOffsets tells how far a group has come."""
     ListOffsets: _grpc.UnaryUnaryMultiCallable[_consumer_pb2.ListOffsetsRequest, _consumer_pb2.ListOffsetsResponse]
@@ -64,7 +70,11 @@ class ConsumerServiceAsyncStub(ConsumerServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Subscribe: _aio.StreamStreamMultiCallable[_consumer_pb2.SubscribeRequest, _consumer_pb2.SubscribeResponse]  # type: ignore[assignment]
     """Subscribe delivers records as they are committed, under the reader's control. A client that
-    closes its half only gives up control; delivery goes on.
+    closes its half only gives up control; delivery goes on. With a group and topics it is a member of
+    the group for as long as it lasts, and is given its share of the partitions:
+
+      grpcurl -plaintext -d '{"start":{"topics":["t"],"group_id":"g"}}' \\
+        127.0.0.1:7171 riverrun.v1.ConsumerService/Subscribe
 
       grpcurl -plaintext -d '{"start":{"topics":["t"],"max_records":10}}' \\
         127.0.0.1:7171 riverrun.v1.ConsumerService/Subscribe
@@ -81,6 +91,8 @@ class ConsumerServiceAsyncStub(ConsumerServiceStub):
     """
     CommitOffset: _aio.UnaryUnaryMultiCallable[_consumer_pb2.CommitOffsetRequest, _consumer_pb2.CommitOffsetResponse]  # type: ignore[assignment]
     """CommitOffset stores how far a group has come."""
+    LeaveGroup: _aio.UnaryUnaryMultiCallable[_consumer_pb2.LeaveGroupRequest, _consumer_pb2.LeaveGroupResponse]  # type: ignore[assignment]
+    """LeaveGroup lets a member go that has no stream, or that leaves by another way than its stream."""
     FetchOffsets: _aio.UnaryUnaryMultiCallable[_consumer_pb2.FetchOffsetsRequest, _consumer_pb2.FetchOffsetsResponse]  # type: ignore[assignment]
     """FetchOffsets tells how far a group has come."""
     ListOffsets: _aio.UnaryUnaryMultiCallable[_consumer_pb2.ListOffsetsRequest, _consumer_pb2.ListOffsetsResponse]  # type: ignore[assignment]
@@ -96,7 +108,11 @@ class ConsumerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_consumer_pb2.SubscribeResponse], _abc.AsyncIterator[_consumer_pb2.SubscribeResponse]]:
         """Subscribe delivers records as they are committed, under the reader's control. A client that
-        closes its half only gives up control; delivery goes on.
+        closes its half only gives up control; delivery goes on. With a group and topics it is a member of
+        the group for as long as it lasts, and is given its share of the partitions:
+
+          grpcurl -plaintext -d '{"start":{"topics":["t"],"group_id":"g"}}' \\
+            127.0.0.1:7171 riverrun.v1.ConsumerService/Subscribe
 
           grpcurl -plaintext -d '{"start":{"topics":["t"],"max_records":10}}' \\
             127.0.0.1:7171 riverrun.v1.ConsumerService/Subscribe
@@ -131,6 +147,14 @@ class ConsumerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_consumer_pb2.CommitOffsetResponse, _abc.Awaitable[_consumer_pb2.CommitOffsetResponse]]:
         """CommitOffset stores how far a group has come."""
+
+    @_abc_1.abstractmethod
+    def LeaveGroup(
+        self,
+        request: _consumer_pb2.LeaveGroupRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_consumer_pb2.LeaveGroupResponse, _abc.Awaitable[_consumer_pb2.LeaveGroupResponse]]:
+        """LeaveGroup lets a member go that has no stream, or that leaves by another way than its stream."""
 
     @_abc_1.abstractmethod
     def FetchOffsets(

@@ -439,6 +439,10 @@ class Limits(_message.Message):
     DEFAULT_PRODUCE_TIMEOUT_FIELD_NUMBER: _builtins.int
     MAX_PRODUCE_TIMEOUT_FIELD_NUMBER: _builtins.int
     MAX_FETCH_WAIT_FIELD_NUMBER: _builtins.int
+    MIN_SESSION_TIMEOUT_FIELD_NUMBER: _builtins.int
+    MAX_SESSION_TIMEOUT_FIELD_NUMBER: _builtins.int
+    DEFAULT_SESSION_TIMEOUT_FIELD_NUMBER: _builtins.int
+    DEFAULT_REVOCATION_TIMEOUT_FIELD_NUMBER: _builtins.int
     max_batch_bytes: _builtins.int
     """The largest batch that a topic may allow, also expanded."""
     max_batch_records: _builtins.int
@@ -469,6 +473,24 @@ class Limits(_message.Message):
     def max_fetch_wait(self) -> _duration_pb2.Duration:
         """How long Fetch waits at the most."""
 
+    @_builtins.property
+    def min_session_timeout(self) -> _duration_pb2.Duration:
+        """The shortest session timeout that a member of a group may ask for."""
+
+    @_builtins.property
+    def max_session_timeout(self) -> _duration_pb2.Duration:
+        """The longest one."""
+
+    @_builtins.property
+    def default_session_timeout(self) -> _duration_pb2.Duration:
+        """Which one it has where it does not ask."""
+
+    @_builtins.property
+    def default_revocation_timeout(self) -> _duration_pb2.Duration:
+        """How long a member may take to give a partition up where it does not ask; never less than its session
+        timeout.
+        """
+
     def __init__(
         self,
         *,
@@ -483,10 +505,14 @@ class Limits(_message.Message):
         default_produce_timeout: _duration_pb2.Duration | None = ...,
         max_produce_timeout: _duration_pb2.Duration | None = ...,
         max_fetch_wait: _duration_pb2.Duration | None = ...,
+        min_session_timeout: _duration_pb2.Duration | None = ...,
+        max_session_timeout: _duration_pb2.Duration | None = ...,
+        default_session_timeout: _duration_pb2.Duration | None = ...,
+        default_revocation_timeout: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["default_produce_timeout", b"default_produce_timeout", "max_fetch_wait", b"max_fetch_wait", "max_produce_timeout", b"max_produce_timeout", "timestamp_ahead_max", b"timestamp_ahead_max"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["default_produce_timeout", b"default_produce_timeout", "default_revocation_timeout", b"default_revocation_timeout", "default_session_timeout", b"default_session_timeout", "max_fetch_wait", b"max_fetch_wait", "max_produce_timeout", b"max_produce_timeout", "max_session_timeout", b"max_session_timeout", "min_session_timeout", b"min_session_timeout", "timestamp_ahead_max", b"timestamp_ahead_max"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_produce_timeout", b"default_produce_timeout", "max_batch_bytes", b"max_batch_bytes", "max_batch_records", b"max_batch_records", "max_fetch_wait", b"max_fetch_wait", "max_frame_bytes", b"max_frame_bytes", "max_in_flight_bytes_per_connection", b"max_in_flight_bytes_per_connection", "max_partitions_per_call", b"max_partitions_per_call", "max_produce_timeout", b"max_produce_timeout", "max_request_bytes", b"max_request_bytes", "max_unacknowledged_batches", b"max_unacknowledged_batches", "timestamp_ahead_max", b"timestamp_ahead_max"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_produce_timeout", b"default_produce_timeout", "default_revocation_timeout", b"default_revocation_timeout", "default_session_timeout", b"default_session_timeout", "max_batch_bytes", b"max_batch_bytes", "max_batch_records", b"max_batch_records", "max_fetch_wait", b"max_fetch_wait", "max_frame_bytes", b"max_frame_bytes", "max_in_flight_bytes_per_connection", b"max_in_flight_bytes_per_connection", "max_partitions_per_call", b"max_partitions_per_call", "max_produce_timeout", b"max_produce_timeout", "max_request_bytes", b"max_request_bytes", "max_session_timeout", b"max_session_timeout", "max_unacknowledged_batches", b"max_unacknowledged_batches", "min_session_timeout", b"min_session_timeout", "timestamp_ahead_max", b"timestamp_ahead_max"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -38,6 +38,7 @@ from riverrun_server.rpc.server import (
 )
 from riverrun_server.rpc.streams import Streams
 from riverrun_server.runtime.alone import Alone
+from riverrun_server.runtime.assignable_topics import CatalogTopics
 from riverrun_server.runtime.broker_clock import BrokerClock
 from riverrun_server.runtime.catalog import Catalog, CatalogServices
 from riverrun_server.runtime.clock import SystemClock, SystemDice
@@ -211,7 +212,10 @@ def make_registration(
 def make_offsets(shared: Shared, catalog: Catalog) -> GroupOffsets:
     """Return the committed offsets of groups."""
     settings = GroupOffsetsSettings(partitions=shared.settings.offsets.partitions)
-    return GroupOffsets(catalog, catalog, shared.now_ms, shared.threads, shared.dice, settings)
+    assignable = CatalogTopics(catalog)
+    return GroupOffsets(
+        catalog, catalog, assignable, shared.now_ms, shared.threads, shared.dice, settings
+    )
 
 
 def make_retention(shared: Shared, catalog: Catalog, store: RocksStore) -> Retention:

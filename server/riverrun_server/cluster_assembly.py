@@ -100,7 +100,13 @@ def make_connect(
         led = LedPartitions(image, broker_id, epoch, routing.held)
         caught_up = TopicsCaughtUp(store_of_metadata, joined.applied)
         offsets.join(
-            Peers(leaderships=led, coordinators=coordinators, caught_up=caught_up, origin=origin)
+            Peers(
+                leaderships=led,
+                coordinators=coordinators,
+                caught_up=caught_up,
+                broker_id=broker_id,
+                origin=origin,
+            )
         )
         coordination = CoordinationService(myself, offsets.coordinator)
         services = (links.service, gateways, coordination, ControlService(myself, control))

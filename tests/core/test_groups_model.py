@@ -31,7 +31,7 @@ from tests.core.groups_world import (
 
 NAMES = ("ta", "tb", "ub")
 CLIENTS = st.integers(0, 3)
-SESSION_MS, REVOCATION_MS = 4_000, 2_000
+SESSION_MS, REVOCATION_MS = 3_000, 4_000
 # What the driver does behind a step: as a rule the whole batch, and sometimes not yet.
 THEN = st.sampled_from(("run", "run", "run", "settle", "step", "nothing"))
 FENCED = {Reason.UNKNOWN_MEMBER, Reason.MEMBER_TAKEN_OVER}

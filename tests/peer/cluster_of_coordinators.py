@@ -75,6 +75,7 @@ class Groups:
         self.offsets = GroupOffsets(
             directory,
             directory,
+            directory,
             now_ms,
             self.threads,
             SeededDice(process.id),

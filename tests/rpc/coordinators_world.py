@@ -230,6 +230,7 @@ class Coordinators:
             broker: GroupOffsets(
                 directory,
                 directory,
+                directory,
                 lambda: NOW_MS,
                 InlineThreads(),
                 SeededDice(broker),

@@ -14,6 +14,7 @@ from bisect import bisect_right
 
 from riverrun.v1.records_pb2 import Record, RecordBatch, RecordSet
 from riverrun_server.core.errors import Reason, Refusal
+from riverrun_server.core.groups.assignment.values import AssignableTopic
 from riverrun_server.core.log.batch import PartitionId, Stamp, StoredBatch
 from riverrun_server.ports.partitions import Acks, Appended, Chunk, NoFlow, Watermarks
 from riverrun_server.runtime.cursor import LocalCursor
@@ -301,10 +302,11 @@ class BehindPartition:
 
 
 class FakeDirectory:
-    """Implements ports.partitions.Directory, and the catalog's ensure_internal_topic."""
+    """Implements ports.partitions.Directory, the catalog's ensure_internal_topic, and AssignableTopics."""
 
     def __init__(self):
         self.topics = {}
+        self.watching = {}
         self.made = []
         self._ids = itertools.count(1)
 
@@ -314,10 +316,40 @@ class FakeDirectory:
             FakePartition(topic, PartitionId(topic_id, number), cold=cold)
             for number in range(partitions)
         ]
+        self.topics_are_new()
         return self.topics[topic]
+
+    def grow(self, topic, partitions):
+        found = self.topics[topic]
+        topic_id = found[0].id.topic_id
+        found += [
+            FakePartition(topic, PartitionId(topic_id, number))
+            for number in range(len(found), partitions)
+        ]
+        self.topics_are_new()
 
     def delete(self, topic):
         del self.topics[topic]
+        self.topics_are_new()
+
+    async def run(self):
+        await asyncio.Event().wait()
+
+    def current(self):
+        return {
+            name: AssignableTopic(topic_id=found[0].id.topic_id, partitions=len(found))
+            for name, found in self.topics.items()
+            if not name.startswith("__")
+        }
+
+    def watch(self, changed):
+        key = object()
+        self.watching[key] = changed
+        return lambda: self.watching.pop(key, None)
+
+    def topics_are_new(self):
+        for changed in list(self.watching.values()):
+            changed()
 
     async def ensure_internal_topic(self, name, partitions, configs):
         await asyncio.sleep(0)

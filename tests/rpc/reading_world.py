@@ -32,14 +32,17 @@ from tests.sim.loop import simulate
 class World:
     """What a composition root would put together."""
 
-    def __init__(self, directory=None, *, limits=None, offsets_settings=None, peers=None):
+    def __init__(
+        self, directory=None, *, limits=None, offsets_settings=None, peers=None, now_ms=None
+    ):
         self.directory = directory or FakeDirectory()
         self.threads = InlineThreads()
         self.draining = asyncio.Event()
         self.offsets = GroupOffsets(
             self.directory,
             self.directory,
-            lambda: NOW_MS,
+            self.directory,
+            now_ms or (lambda: NOW_MS),
             self.threads,
             SeededDice(),
             offsets_settings or GroupOffsetsSettings(),

@@ -9,13 +9,11 @@ import pytest
 from riverrun.v1.records_pb2 import Record
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.groups.commits import OffsetCommit
-from riverrun_server.core.groups.members import MemberRecord
 from riverrun_server.core.groups.offsets import OffsetsLimits
 from riverrun_server.runtime.coordination_peers import Peers
 from riverrun_server.runtime.offsets import GroupOffsetsSettings
 from riverrun_server.runtime.offsets_log import OffsetsLogSettings
 from riverrun_server.runtime.offsets_topic import OFFSETS_TOPIC
-from riverrun_server.wire.group_records import to_record
 from riverrun_server.wire.v1.internal_records_pb2 import (
     OFFSETS_TOPIC_KIND_GROUP,
     GroupValue,
@@ -191,8 +189,6 @@ NOT_KNOWN = {
     "a version of a value": Record(
         key=KEY.SerializeToString(), value=GroupValue(version=99).SerializeToString()
     ),
-    # Nothing here coordinates members yet.
-    "a member": to_record(MemberRecord("other", "m", None)),
 }
 
 

@@ -89,10 +89,12 @@ class Peers:
         coordinators: the others, as coordinators.
         caught_up: returns once everything is known here that the metadata said of topics before the
             call; raises a Refusal where that cannot be told.
+        broker_id: this broker.
         origin: who makes the call that is being handled.
     """
 
     leaderships: Leaderships | None = None
     coordinators: Coordinators = field(default_factory=NoCoordinators)
     caught_up: Callable[[], Awaitable[None]] = always_caught_up
+    broker_id: int = 0
     origin: Callable[[], Origin] = Origin

@@ -7,18 +7,40 @@ elsewhere, all of it goes: what waits is refused, and is asked anew where the ne
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from riverrun_server.core.errors import Reason, Refusal
+from riverrun_server.core.groups.group import MemberKey
+from riverrun_server.core.groups.joining import Reattach
 from riverrun_server.core.groups.offsets import CommittedOffset, OffsetRecord
 from riverrun_server.core.log.batch import PartitionId
-from riverrun_server.ports.clock import Dice
+from riverrun_server.ports.coordination import (
+    Attached,
+    BeatRefused,
+    Detached,
+    GroupDescription,
+    GroupPage,
+    GroupQuery,
+    Leave,
+    MemberBeat,
+    MemberCommit,
+    MemberEvents,
+    MemberName,
+    NewMember,
+    OffsetRefusals,
+    Revoked,
+)
 from riverrun_server.ports.leadership import Leadership, Leaderships
-from riverrun_server.ports.threads import Threads
+from riverrun_server.runtime import group_calls, group_operations
+from riverrun_server.runtime.call_queue import Act, Call
+from riverrun_server.runtime.coordinator_services import CoordinatorServices
+from riverrun_server.runtime.group_turn import refuse
 from riverrun_server.runtime.loading_outage import LoadingOutage
 from riverrun_server.runtime.offsets_log import OffsetsLog, OffsetsLogSettings
+
+T = TypeVar("T")
 
 
 class _Term(NamedTuple):
@@ -30,7 +52,7 @@ class _Term(NamedTuple):
 
 
 class Coordinator:
-    """The offsets logs of the partitions that are led here.
+    """Implements ports.coordination.Coordinating, by the logs of the partitions that are led here.
 
     Transitions: made -> running (`run`) -> closed (`run` is cancelled).
     Transitions of a partition: away -> led (its log loads, then serves) -> away | led in another
@@ -39,45 +61,42 @@ class Coordinator:
     Args:
         homes: returns the partitions of the offsets topic that are known; nothing else is kept here.
         leaderships: who leads what.
-        now_ms: the broker's clock.
-        threads: where batches are taken apart.
-        exists: tells whether a partition whose offsets are held is still there.
-        caught_up: returns once what the metadata said before is known to `exists`.
-        dice: spreads what is tried again.
+        services: what the logs share.
         settings: of the logs.
-        changed: called where a partition is led by another, or its offsets are loaded, or cannot be.
     """
 
     def __init__(
         self,
         homes: Callable[[], Sequence[PartitionId]],
         leaderships: Leaderships,
-        now_ms: Callable[[], int],
-        threads: Threads,
-        exists: Callable[[PartitionId], bool],
-        caught_up: Callable[[], Awaitable[None]],
-        dice: Dice,
+        services: CoordinatorServices,
         settings: OffsetsLogSettings,
-        changed: Callable[[PartitionId], None],
     ) -> None:
         self._homes = homes
         self._leaderships = leaderships
-        self._now_ms = now_ms
-        self._threads = threads
-        self._exists = exists
-        self._caught_up = caught_up
-        self._dice = dice
+        self._services = services
         self._settings = settings
-        self._changed = changed
         self._loading = LoadingOutage()
         self._tasks: asyncio.TaskGroup | None = None
         self._terms: dict[PartitionId, _Term] = {}
         self._watched: dict[PartitionId, Callable[[], None]] = {}
+        # Beats and resets that are under way.
+        self._waiting: set[asyncio.Task[object]] = set()
 
     @property
     def entries(self) -> int:
         """How many (group, partition) pairs have an offset that is kept here."""
-        return sum(term.log.offsets.count for term in self._terms.values())
+        return sum(term.log.partition.offsets.count for term in self._terms.values())
+
+    @property
+    def groups(self) -> int:
+        """How many groups have members here, or have had some."""
+        return sum(len(term.log.partition.groups.registry.groups) for term in self._terms.values())
+
+    @property
+    def members(self) -> int:
+        """How many members all groups have that are coordinated here."""
+        return sum(term.log.partition.groups.registry.members for term in self._terms.values())
 
     async def run(self) -> None:
         """Load and serve until cancelled; the owner of every task that this starts."""
@@ -101,6 +120,8 @@ class Coordinator:
                 self._watched[partition] = self._leaderships.watch(partition, look)
                 look()
 
+    # Offsets.
+
     def commit(
         self,
         home: PartitionId,
@@ -108,30 +129,139 @@ class Coordinator:
         records: Sequence[OffsetRecord],
         leader_epoch: int | None = None,
     ) -> asyncio.Future[None]:
-        """Store offsets behind those of earlier calls; the future says when they are committed.
+        """Store offsets for nobody in particular; see the port."""
+        act = group_calls.store(group_id, list(records))
+        return self._ask(home, group_id, act, leader_epoch, group_calls.size_of(records))
 
-        Args:
-            home: the group's partition of the offsets topic.
-            group_id: the group.
-            records: of this group; all are stored, or none.
-            leader_epoch: in which the caller believes that this broker leads, where it is another's.
-
-        Raises:
-            Refusal: NOT_LEADER; as OffsetsLog.commit.
-        """
-        return self._led(home, group_id).commit(group_id, list(records), leader_epoch)
+    def commit_for_member(
+        self,
+        home: PartitionId,
+        group_id: str,
+        commit: MemberCommit,
+        leader_epoch: int | None = None,
+    ) -> asyncio.Future[OffsetRefusals]:
+        """Store offsets for a member; see the port."""
+        act = group_calls.store_for_member(group_id, commit)
+        return self._ask(home, group_id, act, leader_epoch, group_calls.size_of(commit.records))
 
     async def committed(
         self, home: PartitionId, group_id: str, leader_epoch: int | None = None
     ) -> Mapping[PartitionId, CommittedOffset]:
-        """Return everything that a group has committed.
-
-        Raises:
-            Refusal: NOT_LEADER; as OffsetsLog.committed.
-        """
+        """Return everything that a group has committed; see the port."""
         return await self._led(home, group_id).committed(group_id, leader_epoch)
 
+    # Members.
+
+    def attach(
+        self,
+        home: PartitionId,
+        group_id: str,
+        start: NewMember | Reattach,
+        gateway: int,
+        events: MemberEvents,
+        leader_epoch: int | None = None,
+    ) -> asyncio.Future[Attached]:
+        """Let a stream speak for a member; see the port."""
+        log = self._led(home, group_id)
+        done: asyncio.Future[Attached] = asyncio.get_running_loop().create_future()
+        act = group_calls.attach(group_id, start, gateway, events, log.feeds, done)
+        return log.ask(Call(group_id, act, done=done), leader_epoch)
+
+    def beat(
+        self, home: PartitionId, beats: Sequence[MemberBeat], leader_epoch: int | None = None
+    ) -> asyncio.Future[Sequence[BeatRefused]]:
+        """Take note of members that are alive; see the port."""
+        log = self._led(home, beats[0].group_id if beats else "")
+        task = asyncio.create_task(log.beat(beats, leader_epoch), name="beats of members")
+        self._waiting.add(task)
+        task.add_done_callback(self._waiting.discard)
+        return task
+
+    def revoked(
+        self, home: PartitionId, group_id: str, revoked: Revoked, leader_epoch: int | None = None
+    ) -> asyncio.Future[None]:
+        """Take from a member what it has given up; see the port."""
+        return self._ask(home, group_id, group_calls.revoked(group_id, revoked), leader_epoch)
+
+    def leave(
+        self, home: PartitionId, group_id: str, leave: Leave, leader_epoch: int | None = None
+    ) -> asyncio.Future[None]:
+        """Let a member go; see the port."""
+        return self._ask(home, group_id, group_calls.leave(group_id, leave), leader_epoch)
+
+    def detached(
+        self, home: PartitionId, group_id: str, detached: Detached, leader_epoch: int | None = None
+    ) -> asyncio.Future[None]:
+        """Take note that the stream of a member has ended without a leave; see the port."""
+        feeds = self._led(home, group_id).feeds
+        # Nothing is told from now on, whenever the machine comes to hear of it.
+        feeds.close(MemberKey(group_id, detached.member_id), detached.attachment)
+        return self._ask(home, group_id, group_calls.detached(group_id, detached), leader_epoch)
+
+    # Groups.
+
+    def describe(
+        self, home: PartitionId, group_id: str, leader_epoch: int | None = None
+    ) -> asyncio.Future[GroupDescription]:
+        """Tell everything about a group but its offsets; see the port."""
+        feeds = self._led(home, group_id).feeds
+        return self._ask(home, group_id, group_operations.describe(group_id, feeds), leader_epoch)
+
+    def list_groups(
+        self, home: PartitionId, query: GroupQuery, leader_epoch: int | None = None
+    ) -> asyncio.Future[GroupPage]:
+        """List groups of one partition of the offsets topic; see the port."""
+        return self._ask(home, "", group_operations.list_groups(query), leader_epoch)
+
+    def remove_member(
+        self, home: PartitionId, group_id: str, name: MemberName, leader_epoch: int | None = None
+    ) -> asyncio.Future[str]:
+        """Throw a member out; see the port."""
+        return self._ask(
+            home, group_id, group_operations.remove_member(group_id, name), leader_epoch
+        )
+
+    def delete_group(
+        self, home: PartitionId, group_id: str, leader_epoch: int | None = None
+    ) -> asyncio.Future[None]:
+        """Delete a group that has no members; see the port."""
+        call = Call(group_id, group_operations.delete_group(group_id), knows_offsets=True)
+        return self._led(home, group_id).ask(call, leader_epoch)
+
+    def reset_offsets(
+        self,
+        home: PartitionId,
+        group_id: str,
+        records: Sequence[OffsetRecord],
+        within_s: float,
+        leader_epoch: int | None = None,
+    ) -> asyncio.Future[None]:
+        """Make a group go on elsewhere; see the port."""
+        log = self._led(home, group_id)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        act = group_operations.reset_offsets(group_id, list(records), within_s, log.resets, done)
+        held = log.ask(Call(group_id, act, group_calls.size_of(records)), leader_epoch)
+
+        def refused(held: asyncio.Future[None]) -> None:
+            if not held.cancelled() and (error := held.exception()) is not None:
+                refuse(done, error)
+
+        held.add_done_callback(refused)
+        # A caller that has gone wants nothing held any longer.
+        done.add_done_callback(lambda _: log.stir())
+        return done
+
     # Inside.
+
+    def _ask(
+        self,
+        home: PartitionId,
+        group_id: str,
+        act: Act[T],
+        leader_epoch: int | None,
+        size_bytes: int = 0,
+    ) -> asyncio.Future[T]:
+        return self._led(home, group_id).ask(Call(group_id, act, size_bytes), leader_epoch)
 
     def _led(self, home: PartitionId, group_id: str) -> OffsetsLog:
         if self._tasks is None:
@@ -163,20 +293,10 @@ class Coordinator:
             )
             term.task.cancel()
         if leadership.here is not None and self._tasks is not None:
-            log = OffsetsLog(
-                leadership.here,
-                self._now_ms,
-                self._threads,
-                self._exists,
-                self._caught_up,
-                self._loading,
-                self._dice,
-                self._settings,
-                partial(self._changed, partition),
-            )
+            log = OffsetsLog(leadership.here, self._services, self._loading, self._settings)
             task = self._tasks.create_task(log.run(), name=f"offsets log {partition.partition}")
             self._terms[partition] = _Term(leadership, log, task)
-        self._changed(partition)
+        self._services.changed(partition)
 
 
 def not_serving() -> Refusal:

@@ -44,6 +44,7 @@ from riverrun_server.ports.threads import Threads
 from riverrun_server.runtime.coordination_peers import LedAlone, Peers
 from riverrun_server.runtime.coordinator import Coordinator, not_serving
 from riverrun_server.runtime.coordinator_calls import CoordinatorCalls, now
+from riverrun_server.runtime.coordinator_services import AssignableTopics, CoordinatorServices
 from riverrun_server.runtime.group_lane import GroupCommit, GroupLanes
 from riverrun_server.runtime.offsets_log import OffsetsLogSettings
 from riverrun_server.runtime.offsets_topic import (
@@ -52,6 +53,7 @@ from riverrun_server.runtime.offsets_topic import (
     InternalTopics,
     OffsetsTopic,
 )
+from riverrun_server.runtime.topic_patterns import compile_pattern
 
 __all__ = ["OFFSETS_TOPIC", "OFFSETS_TOPIC_CONFIGS", "GroupOffsets", "GroupOffsetsSettings"]
 
@@ -81,6 +83,7 @@ class GroupOffsets:
     Args:
         directory: finds partitions, those of the offsets topic too.
         topics: makes the offsets topic.
+        assignable: the topics whose partitions members can be given.
         now_ms: the broker's clock.
         threads: where batches are taken apart.
         dice: spreads what is tried again.
@@ -95,6 +98,7 @@ class GroupOffsets:
         self,
         directory: Directory,
         topics: InternalTopics,
+        assignable: AssignableTopics,
         now_ms: Callable[[], int],
         threads: Threads,
         dice: Dice,
@@ -103,6 +107,7 @@ class GroupOffsets:
     ) -> None:
         self._directory = directory
         self._topics = topics
+        self._assignable = assignable
         self._now_ms = now_ms
         self._threads = threads
         self._dice = dice
@@ -125,16 +130,20 @@ class GroupOffsets:
             peers.caught_up,
             settings.coordinator_wait_s,
         )
+        services = CoordinatorServices(
+            broker_id=peers.broker_id,
+            now_ms=self._now_ms,
+            threads=self._threads,
+            exists=self._topic.has,
+            caught_up=peers.caught_up,
+            topics=self._assignable,
+            dice=self._dice,
+            groups=settings.log.groups,
+            compile_pattern=compile_pattern,
+            changed=self._changed,
+        )
         self.coordinator = Coordinator(
-            self._topic.partitions,
-            self._leaderships,
-            self._now_ms,
-            self._threads,
-            self._topic.has,
-            peers.caught_up,
-            self._dice,
-            settings.log,
-            self._changed,
+            self._topic.partitions, self._leaderships, services, settings.log
         )
         self._calls = CoordinatorCalls(
             self.coordinator, peers.coordinators, settings.coordinator_wait_s
@@ -145,6 +154,7 @@ class GroupOffsets:
         """Load and serve until cancelled; the owner of every task that this starts."""
         try:
             async with asyncio.TaskGroup() as self._tasks:
+                self._tasks.create_task(self._assignable.run(), name="assignable topics")
                 self._tasks.create_task(self.coordinator.run(), name="coordinator")
                 # Whatever cannot be found yet is looked for again by the first call that needs it.
                 with contextlib.suppress(Refusal):

@@ -1,144 +1,133 @@
-"""One partition of the offsets topic: loading it, appending commits in order, keeping it short.
+"""One partition of the offsets topic: loading it, taking turns, keeping it short.
 
-Everything that is appended goes through one lane: while one batch waits to become durable, the
-next commits gather and go together. So at the moment of an append nothing else is on its way,
-which is what makes a rewrite safe, and a commit that is tried again cannot overtake a later one.
+Everything that is appended goes through one lane: while one turn waits to become durable, the next
+calls gather and go together. So at the moment of an append nothing else is on its way, which is what
+makes a rewrite safe, and a call that is tried again cannot overtake a later one.
 
 What is known holds for one leader epoch. An append says at which offset it is to stand: where another
-broker has led and appended in between, it is refused and everything is read anew. An answer to a reader
-asks the partition first whether this broker still leads it, in the epoch that was loaded.
+broker has led and appended in between, it is refused and everything is read anew. An answer that writes
+nothing asks the partition first whether this broker still leads it, in the epoch that was loaded.
 
-Not here: what the offsets are and when the log is too long (core/groups/offsets), when this broker
-leads (runtime/coordinator), which partition belongs to a group (runtime/offsets).
+Not here: what offsets and groups are and when the log is too long (core/groups), what calls do
+(runtime/group_calls, runtime/group_operations), when this broker leads (runtime/coordinator), which
+partition belongs to a group (runtime/offsets).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-
-import structlog
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 from riverrun_server.core.backoff import Backoff
 from riverrun_server.core.errors import Reason, Refusal
-from riverrun_server.core.groups.offsets import (
-    CommittedOffset,
-    CommittedOffsets,
-    OffsetRecord,
-    OffsetsLimits,
-)
+from riverrun_server.core.groups.offsets import CommittedOffset
+from riverrun_server.core.groups.offsets_partition import OffsetsPartition
 from riverrun_server.core.log.batch import PartitionId
-from riverrun_server.ports.clock import Dice
+from riverrun_server.ports.coordination import BeatRefused, MemberBeat
 from riverrun_server.ports.log import CorruptData
 from riverrun_server.ports.partitions import PartitionAccess
-from riverrun_server.ports.threads import Threads
-from riverrun_server.runtime.commit_queue import CommitQueue, OffsetsBatch
+from riverrun_server.runtime.call_queue import Call, CallQueue
+from riverrun_server.runtime.coordinator_services import CoordinatorServices
+from riverrun_server.runtime.group_calls import take_beats
+from riverrun_server.runtime.group_turn import Turn
 from riverrun_server.runtime.loading_outage import LoadingOutage
+from riverrun_server.runtime.member_feeds import MemberFeeds, elsewhere
 from riverrun_server.runtime.offsets_appends import OffsetsAppends, shutting_down, unknown
+from riverrun_server.runtime.offsets_expiry import OffsetsExpiry
+from riverrun_server.runtime.offsets_log_settings import OffsetsLogSettings
 from riverrun_server.runtime.offsets_replay import NOT_YET, replay
+from riverrun_server.runtime.offsets_rewrite import OffsetsRewrite, knows_topics
+from riverrun_server.runtime.resets import Resets
 
-_log = structlog.stdlib.get_logger(__name__)
+__all__ = ["OffsetsLog", "OffsetsLogSettings"]
 
+T = TypeVar("T")
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OffsetsLogSettings:
-    """How a partition of the offsets topic is driven.
-
-    Attributes:
-        limits: what it holds.
-        batch_bytes: what a batch aims at; one commit alone may be larger.
-        waiting_max: commits that may wait for the lane.
-        read_bytes: how much of the log is read in one step.
-        retry_after_s: the pauses before an append is tried again that the disk did not take; then
-            its commits fail.
-        reload_first_s: how long to wait at most before loading is tried again; doubled each time.
-        reload_max_s: where that ends, and so how late a partition that has come back is noticed.
-        rewrite_again_after_s: how long to leave a rewrite alone that could not be finished.
-        election_first_s: how long to wait at most before a partition is asked again whose leadership
-            is only just beginning; doubled each time.
-        election_max_s: where that ends.
-    """
-
-    limits: OffsetsLimits = field(default_factory=OffsetsLimits)
-    batch_bytes: int = 256 << 10
-    waiting_max: int = 1000
-    read_bytes: int = 1 << 20
-    retry_after_s: Sequence[float] = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
-    reload_first_s: float = 0.5
-    reload_max_s: float = 10.0
-    rewrite_again_after_s: float = 60.0
-    election_first_s: float = 0.02
-    election_max_s: float = 0.5
+# Groups that are settled before others have their turn.
+_SETTLED_AT_ONCE = 100
 
 
 class OffsetsLog:
-    """Drives the offsets of one partition of the offsets topic.
+    """Drives one partition of the offsets topic.
 
-    Transitions: loading -> serving -> loading (an append of unknown outcome, or that does not fit;
-    another leader epoch; a failed load) ... -> over (`end`, or `run` is cancelled).
+    Transitions: loading -> serving -> loading (an append of unknown outcome, or that does not fit, or
+    that failed and had groups in it; another leader epoch; a failed load) ... -> over (`end`, or `run`
+    is cancelled).
 
     Args:
         access: the partition itself, as this broker leads it.
-        now_ms: the broker's clock.
-        threads: where batches are taken apart.
-        exists: tells whether a partition whose offsets are held is still there.
-        caught_up: returns once what the metadata said before is known to `exists`.
+        services: what the coordinator's logs share.
         loading: tells of failed loads, for all partitions together.
-        dice: spreads what is tried again.
         settings: how it is driven.
-        changed: called when everything is loaded, or known not to be.
+
+    Attributes:
+        partition: what the log says.
+        feeds: who is told what members have.
+        resets: those that wait.
     """
 
     def __init__(
         self,
         access: PartitionAccess,
-        now_ms: Callable[[], int],
-        threads: Threads,
-        exists: Callable[[PartitionId], bool],
-        caught_up: Callable[[], Awaitable[None]],
+        services: CoordinatorServices,
         loading: LoadingOutage,
-        dice: Dice,
         settings: OffsetsLogSettings,
-        changed: Callable[[], None],
     ) -> None:
-        self.offsets = CommittedOffsets(settings.limits)
+        self.partition = OffsetsPartition(settings.limits, services.make_groups)
+        self.feeds = MemberFeeds()
+        self.resets = Resets()
         self._access = access
-        self._threads = threads
-        self._exists = exists
-        self._caught_up = caught_up
+        self._services = services
         self._loading = loading
-        self._changed = changed
         self._settings = settings
+        dice = services.dice
         self._backoff = Backoff(dice.uniform, settings.reload_first_s, settings.reload_max_s)
         self._election = Backoff(dice.uniform, settings.election_first_s, settings.election_max_s)
         self._leader_epoch = -1
-        self._may_forget = False
-        self._appends = OffsetsAppends(access, now_ms, settings.retry_after_s)
-        self._commits = CommitQueue(settings.waiting_max, settings.batch_bytes)
+        self._appends = OffsetsAppends(access, services.now_ms, settings.retry_after_s)
+        self._calls = CallQueue(settings.waiting_max, settings.batch_bytes)
+        self._expiry = OffsetsExpiry(settings.groups, settings.expiry_every_s)
         self._wake = asyncio.Event()
-        self._rewrite_at = 0.0
+        self._between_turns = asyncio.Event()
+        self._between_turns.set()
+        self._topics_changed = False
+        self._rewrite = OffsetsRewrite(
+            self.partition,
+            access,
+            services,
+            settings.batch_bytes,
+            settings.rewrite_again_after_s,
+        )
         self._over = shutting_down()
 
-    def commit(
-        self, group_id: str, records: list[OffsetRecord], leader_epoch: int | None = None
-    ) -> asyncio.Future[None]:
-        """Store offsets behind those of earlier calls; the future says when they are committed.
+    # What is asked.
+
+    def ask(self, call: Call[T], leader_epoch: int | None = None) -> asyncio.Future[T]:
+        """Carry a call out behind earlier ones; the future has the answer once that is committed.
 
         Args:
-            group_id: the group.
-            records: of this group; all are stored, or none.
+            call: what is asked.
             leader_epoch: in which the caller believes that this broker leads, where it is another's.
 
         Raises:
             Refusal: COORDINATOR_LOADING, OVERLOADED, LIMIT_EXCEEDED, FENCED_LEADER_EPOCH,
                 UNKNOWN_LEADER_EPOCH; the future also has why the append failed.
         """
-        self.offsets.check_ready(group_id)
-        self._check_epoch(leader_epoch)
-        waiting = self._commits.put(group_id, records, self._access.max_batch_bytes)
+        self._check(call.group_id, leader_epoch)
+        if call.size_bytes > self._access.max_batch_bytes:
+            raise Refusal(
+                Reason.LIMIT_EXCEEDED,
+                f"the offsets of this commit take {call.size_bytes} bytes and "
+                f"{self._access.max_batch_bytes} are allowed; split it, or use shorter metadata",
+            )
+        waiting = self._calls.put(call)
         self._wake.set()
         return waiting
+
+    def stir(self) -> None:
+        """Look again at what waits for something else than its turn."""
+        self._wake.set()
 
     async def committed(
         self, group_id: str, leader_epoch: int | None = None
@@ -146,36 +135,68 @@ class OffsetsLog:
         """Return what a group has committed, nothing older than what was acknowledged before.
 
         Raises:
-            Refusal: COORDINATOR_LOADING; FENCED_LEADER_EPOCH, UNKNOWN_LEADER_EPOCH as `commit`; why
+            Refusal: COORDINATOR_LOADING; FENCED_LEADER_EPOCH, UNKNOWN_LEADER_EPOCH as `ask`; why
                 the partition cannot tell that this broker still leads it.
         """
-        self.offsets.check_ready(group_id)
-        self._check_epoch(leader_epoch)
-        # Who leads asks its lease, or the other replicas where that is over: nobody else can have
-        # acknowledged a newer offset (what is known here is never more than what is committed).
-        marks = await self._access.watermarks()
-        if marks.leader_epoch != self._leader_epoch:
-            self._forget()
-        return self.offsets.committed(group_id)
+        self._check(group_id, leader_epoch)
+        await self._check_leads()
+        return self.partition.offsets.committed(group_id)
+
+    async def beat(
+        self, beats: Sequence[MemberBeat], leader_epoch: int | None = None
+    ) -> Sequence[BeatRefused]:
+        """Take note of members that are alive; return those whose beats did not count.
+
+        They are taken note of at once, not behind a turn that waits for its replicas: who leads is still
+        the one that may prolong a lease.
+
+        Raises:
+            Refusal: as `committed`; nobody's beat counts.
+        """
+        if not beats:
+            return []
+        groups = self.partition.groups
+        self._check(beats[0].group_id, leader_epoch)
+        refused = self._beat(beats)
+        await self._check_leads()
+        if refused and not self._between_turns.is_set():
+            # They may be refused by what a turn has written that will never be committed.
+            await self._between_turns.wait()
+            again = [each.beat for each in refused]
+            refused = self._beat(again) if groups is self.partition.groups else []
+        if groups is not self.partition.groups:
+            raise self.partition.offsets.loading(beats[0].group_id)
+        return refused
 
     async def run(self) -> None:
         """Load and serve until cancelled."""
+        unwatch = self._services.topics.watch(self._topics_are_new)
         try:
             while True:
                 await self._load()
                 await self._serve()
         finally:
+            unwatch()
             self.end(self._over)
 
     def end(self, why: Refusal) -> None:
         """Forget everything and refuse whoever waits; `run` is to be cancelled, or has been."""
         self._over = why
-        self.offsets.reload()
-        self.offsets.trouble = ""
+        self._calls.close(why)
+        self.resets.end(why)
+        self.partition.reload()
+        self.partition.offsets.trouble = ""
+        self.feeds.end()
         self._loading.gone(self._access.id)
-        self._commits.close(why)
+        self._between_turns.set()
 
-    def _check_epoch(self, leader_epoch: int | None) -> None:
+    # Inside.
+
+    def _beat(self, beats: Sequence[MemberBeat]) -> list[BeatRefused]:
+        return take_beats(self.partition.groups, beats, self._services.now_ms())
+
+    def _check(self, group_id: str, leader_epoch: int | None) -> None:
+        self.partition.offsets.check_ready(group_id)
         if leader_epoch is None or leader_epoch == self._leader_epoch:
             return
         older = leader_epoch < self._leader_epoch
@@ -185,125 +206,184 @@ class OffsetsLog:
             f"{self._leader_epoch}; ask again with the newer one",
         )
 
+    async def _check_leads(self) -> None:
+        """Check that nobody else can have led when this was called.
+
+        Who leads asks its lease, or the other replicas where that is over: nobody else can have
+        acknowledged anything newer (what is known here is never more than what is committed).
+        """
+        epoch = self._leader_epoch
+        marks = await self._access.watermarks()
+        if marks.leader_epoch != self._leader_epoch:
+            self._forget()
+        if marks.leader_epoch != epoch:
+            raise Refusal(
+                Reason.FENCED_LEADER_EPOCH,
+                f"{self._access.id} was led in epoch {epoch} when this was asked and is led in epoch "
+                f"{marks.leader_epoch} now; ask again",
+            )
+
+    def _topics_are_new(self) -> None:
+        self._topics_changed = True
+        self._wake.set()
+
     def _forget(self) -> None:
         """Read everything anew: what is known may not be what the log says."""
-        self.offsets.reload()
+        loading = self.partition.offsets.loading
+        self.partition.reload()
         # Their callers asked in the leadership that is being looked at; they may ask in the next one.
-        self._commits.refuse(self.offsets.loading)
+        self._calls.refuse(loading)
+        self.resets.end(elsewhere())
         self._wake.set()
 
     # Loading.
 
     async def _load(self) -> None:
         while True:
-            self.offsets.reload()
+            self.partition.reload()
             try:
-                self._leader_epoch = await replay(
-                    self._access, self.offsets, self._threads, self._settings.read_bytes
-                )
+                await self._load_once()
             except (Refusal, CorruptData) as error:
+                offsets = self.partition.offsets
                 if isinstance(error, Refusal) and error.reason in NOT_YET:
-                    self.offsets.trouble = ""
+                    offsets.trouble = ""
                     await asyncio.sleep(self._election.next_s())
                     continue
-                self.offsets.trouble = str(error)
-                self._changed()
+                offsets.trouble = str(error)
+                self._services.changed(self._access.id)
                 self._loading.failed(self._access.id, error)
                 await asyncio.sleep(self._backoff.next_s())
                 continue
             self._loading.recovered(self._access.id)
             self._backoff.reset()
             self._election.reset()
-            self._changed()
+            self._services.changed(self._access.id)
             return
+
+    async def _load_once(self) -> None:
+        """Replay the log, and begin to answer.
+
+        Raises:
+            CorruptData, Refusal: it cannot be read now, or another leader epoch has begun meanwhile.
+        """
+        services, epoch = self._services, self._leader_epoch
+        found = await replay(
+            self._access, self.partition, services.threads, self._settings.read_bytes
+        )
+        if self.partition.groups.registry.groups:
+            # Topics that are too new to be known here are not to be taken from their members.
+            await knows_topics(services)
+        await found.check_same(self._access)
+        if found.leader_epoch != epoch:
+            self.feeds.end()
+        self._leader_epoch = found.leader_epoch
+        self._topics_changed = False
+        self.partition.groups.topics_changed(services.topics.current())
+        now_ms = services.now_ms()
+        self.partition.loaded(found.log_start_offset, found.end_offset, now_ms)
+        self.feeds.reloaded(self.partition.groups, now_ms)
 
     # Serving.
 
     async def _serve(self) -> None:
-        """Append what waits, again and again, until an append's outcome is unknown."""
-        clock = asyncio.get_running_loop().time
-        offsets = self.offsets
-        while offsets.ready:
-            if not offsets.rewriting and offsets.rewrite_due() and clock() >= self._rewrite_at:
-                offsets.begin_rewrite()
-                self._may_forget = await self._knows_topics()
-                continue
-            stale = self._stale()
-            if offsets.rewriting and not stale:
-                await self._trim()
-            elif batch := self._commits.gather(offsets, stale):
-                await self._append(batch)
+        """Take turns, again and again, until an append's outcome is unknown."""
+        partition = self.partition
+        while partition.offsets.ready:
+            if self._rewrite.is_due:
+                await self._rewrite.begin()
+            elif self._rewrite.is_written:
+                await self._rewrite.end()
+            elif self._is_due():
+                await self._turn()
             else:
-                self._wake.clear()
+                await self._rest()
+
+    def _is_due(self) -> bool:
+        groups = self.partition.groups
+        deadline_ms = groups.next_deadline()
+        return (
+            not self._calls.is_empty
+            or self.resets.has_orphans
+            or self._topics_changed
+            or self.partition.rewriting
+            or not groups.is_settled
+            or (deadline_ms is not None and deadline_ms <= self._services.now_ms())
+            or self._expiry.is_due(asyncio.get_running_loop().time())
+        )
+
+    async def _rest(self) -> None:
+        """Wait for a call, or for the time of something."""
+        self._wake.clear()
+        until_s = self._expiry.next_s(asyncio.get_running_loop().time())
+        deadline_ms = self.partition.groups.next_deadline()
+        if deadline_ms is not None:
+            until_s = min(until_s, max(0.0, (deadline_ms - self._services.now_ms()) / 1000))
+        try:
+            async with asyncio.timeout(until_s):
                 await self._wake.wait()
+        except TimeoutError:
+            pass
 
-    def _stale(self) -> list[OffsetRecord]:
-        """Return live records that the rewrite has to append again, as many as fit a batch."""
-        if not self.offsets.rewriting:
-            return []
-        exists = self._exists if self._may_forget else _always
-        return self.offsets.rewritten(self._settings.batch_bytes, exists)
-
-    async def _knows_topics(self) -> bool:
-        """Return whether a topic that is not known does not exist.
-
-        Another broker may have taken a commit for a topic so new that it is not known here; the rewrite
-        would delete it. Everything that stands below the rewrite's point was committed before now.
-        """
+    async def _turn(self) -> None:
+        """Carry out what waits and is due, and let it be known once it is committed."""
+        turn = Turn(self.partition, self._services.now_ms())
+        self._between_turns.clear()
         try:
-            async with asyncio.timeout(_CATCH_UP_S):
-                await self._caught_up()
-        except (Refusal, TimeoutError):
-            return False
-        return True
+            self._write(turn)
+            await self._append(turn)
+        finally:
+            self._between_turns.set()
+        # What one group takes must not keep beats and other partitions waiting for all of them.
+        await asyncio.sleep(0)
 
-    async def _append(self, batch: OffsetsBatch) -> None:
-        """Append one batch, wait until it is committed, and take it into account."""
+    def _write(self, turn: Turn) -> None:
+        groups = self.partition.groups
+        if self._topics_changed:
+            self._topics_changed = False
+            groups.topics_changed(self._services.topics.current())
+        self._calls.serve(turn)
+        turn.write(groups.expire(turn.now_ms))
+        if not turn.has_offsets and self._expiry.is_due(asyncio.get_running_loop().time()):
+            self._expiry.write(turn)
+        self._settle(turn)
+        self.resets.write(turn)
+        self._settle(turn)
+        self._rewrite.write(turn)
+
+    def _settle(self, turn: Turn) -> None:
+        """Let partitions change hands; what is left over is due in the next turn."""
+        groups = self.partition.groups
+        while not groups.is_settled and turn.size_bytes <= self._settings.batch_bytes:
+            turn.write(groups.settle(turn.now_ms, _SETTLED_AT_ONCE))
+
+    async def _append(self, turn: Turn) -> None:
+        """Append what a turn has written, wait until it is committed, and let it be known."""
+        offset, groups = turn.base, self.partition.groups
         try:
-            base = await self._appends.append(batch.packed, self.offsets.next_offset)
+            for records in turn.batches(self._access.max_batch_bytes):
+                offset = await self._appends.append(records, offset) + len(records)
         except Refusal as refusal:
-            if refusal.reason is Reason.EXPECTED_OFFSET_MISMATCH:
-                # Another broker has led meanwhile, and this one again before anybody noticed.
-                self._forget()
-                refusal = self.offsets.loading(batch.records[0].group_id)
-            elif refusal.reason in NOT_YET or not refusal.meaning.definite:
-                self._forget()
-            elif self.offsets.rewriting:
-                self._give_up_rewrite(refusal)
-            batch.fail(refusal)
+            turn.fail(self._failed(refusal, turn, offset))
         except asyncio.CancelledError:
-            batch.fail(unknown(self._over))
+            turn.fail(unknown(self._over))
             raise
         else:
-            for at, record in enumerate(batch.records):
-                self.offsets.replay(record, base + at)
-            batch.succeed()
+            if groups is not self.partition.groups:
+                # Another leadership was noticed while it was on its way, and may not know of it.
+                turn.fail(unknown(elsewhere()))
+                return
+            turn.succeed()
+            self.feeds.tell(groups)
 
-    async def _trim(self) -> None:
-        """End the rewrite: everything live stands above its point and is committed there."""
-        point = self.offsets.trimmable()
-        assert point is not None, "nothing is left to rewrite, so nothing live stands below"
-        try:
-            log_start = await self._access.trim(point)
-        except Refusal as refusal:
-            self._give_up_rewrite(refusal)
-        else:
-            self.offsets.end_rewrite(log_start)
-
-    def _give_up_rewrite(self, refusal: Refusal) -> None:
-        """Leave the log longer than it has to be; nothing is lost, and a later rewrite trims."""
-        _log.warning(
-            "offsets log cannot be shortened, will try again",
-            partition=str(self._access.id),
-            error=refusal.message,
-        )
-        self.offsets.end_rewrite(self.offsets.log_start_offset)
-        clock = asyncio.get_running_loop().time
-        self._rewrite_at = clock() + self._settings.rewrite_again_after_s
-
-
-_CATCH_UP_S = 5.0
-
-
-def _always(_: PartitionId) -> bool:
-    return True
+    def _failed(self, refusal: Refusal, turn: Turn, offset: int) -> Refusal:
+        """Take into account that a turn was not appended as a whole; return what its callers are told."""
+        partition = self.partition
+        if refusal.reason is Reason.EXPECTED_OFFSET_MISMATCH:
+            # Another broker has led meanwhile, and this one again before anybody noticed.
+            refusal = elsewhere()
+            self._forget()
+        elif refusal.reason in NOT_YET or not refusal.meaning.definite or turn.has_groups:
+            self._forget()
+        elif partition.rewriting:
+            self._rewrite.give_up(refusal)
+        return unknown(refusal) if offset > turn.base else refusal

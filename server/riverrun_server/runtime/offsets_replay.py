@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Final
+from typing import Final, NamedTuple
 
 from riverrun_server.core.errors import Reason, Refusal
-from riverrun_server.core.groups.offsets import CommittedOffsets, OffsetRecord
+from riverrun_server.core.groups.offsets_partition import OffsetsPartition
 from riverrun_server.ports.partitions import PartitionAccess
 from riverrun_server.ports.threads import Threads
-from riverrun_server.wire.group_records import UnknownRecord, read_batches
+from riverrun_server.wire.group_records import read_batches
 
 NOT_YET: Final = frozenset(
     {
@@ -26,16 +26,38 @@ NOT_YET: Final = frozenset(
 _LOOK_AGAIN_S: Final = 1.0
 
 
+class Replayed(NamedTuple):
+    """What was read of a log.
+
+    Attributes:
+        leader_epoch: in which this broker leads it.
+        log_start_offset: where it begins.
+        end_offset: behind everything that an earlier leader may have acknowledged.
+    """
+
+    leader_epoch: int
+    log_start_offset: int
+    end_offset: int
+
+    async def check_same(self, access: PartitionAccess) -> None:
+        """Check that this is still the leader epoch.
+
+        Raises:
+            Refusal
+        """
+        await _check_same(access, self.leader_epoch)
+
+
 async def replay(
-    access: PartitionAccess, offsets: CommittedOffsets, threads: Threads, read_bytes: int
-) -> int:
-    """Replay everything that an earlier leader may have acknowledged; return the leader epoch.
+    access: PartitionAccess, partition: OffsetsPartition, threads: Threads, read_bytes: int
+) -> Replayed:
+    """Replay everything that an earlier leader may have acknowledged.
 
     Nobody but its coordinator appends to the log, and that waits for this.
 
     Args:
         access: the partition itself.
-        offsets: empty; is ready behind this.
+        partition: empty.
         threads: where batches are taken apart.
         read_bytes: how much is read in one step.
 
@@ -57,19 +79,11 @@ async def replay(
                 await _check_same(access, marks.leader_epoch)
                 continue
             for logged in await threads.run(read_batches, chunk.batches, chunk.first_offset):
-                record = logged.record
-                if not isinstance(record, OffsetRecord):
-                    # To shorten the log would drop it.
-                    raise UnknownRecord(
-                        f"record at offset {logged.offset} of the offsets topic is about members of "
-                        f"group {record.group_id!r}, whom this version does not coordinate"
-                    )
-                offsets.replay(record, logged.offset)
+                partition.replay(logged.record, logged.offset)
     finally:
         cursor.close()
     await _check_same(access, marks.leader_epoch)
-    offsets.loaded(marks.log_start_offset, end)
-    return marks.leader_epoch
+    return Replayed(marks.leader_epoch, marks.log_start_offset, end)
 
 
 async def _check_same(access: PartitionAccess, leader_epoch: int) -> None:

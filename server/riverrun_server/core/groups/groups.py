@@ -160,6 +160,14 @@ class Groups:
             group.put_off(member_id, now_ms)
         return records
 
+    def attachment_of(self, group_id: str, member_id: str, token: bytes) -> int:
+        """Return the number of a member's newest stream to whoever can prove to be the member.
+
+        Raises:
+            Refusal: UNKNOWN_MEMBER, MEMBER_TAKEN_OVER.
+        """
+        return membership.proven(self.registry.get(group_id), group_id, member_id, token)
+
     def detached(self, group_id: str, member_id: str, attachment: int) -> None:
         """Take note that a member's stream has ended without a leave.
 

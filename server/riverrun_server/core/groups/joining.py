@@ -55,7 +55,7 @@ class Reattach:
 
 def member_of(join: Join, attachment: int, token: bytes, limits: GroupsLimits) -> MemberValue:
     """Return what is kept of a process that joins, which was checked."""
-    session_ms, revocation_ms = join.session_timeout_ms, join.revocation_timeout_ms
+    revocation_ms = join.revocation_timeout_ms
     return MemberValue(
         instance_id=join.instance_id,
         client_id=join.client_id,
@@ -65,9 +65,12 @@ def member_of(join: Join, attachment: int, token: bytes, limits: GroupsLimits) -
         pattern=join.pattern,
         rack=join.rack,
         assignor=join.assignor,
-        session_timeout_ms=limits.session_timeout_ms if session_ms is None else session_ms,
+        session_timeout_ms=_session_ms(join, limits),
+        # Not less than the silence that is allowed: a member must have the time to hear of it.
         revocation_timeout_ms=(
-            limits.revocation_timeout_ms if revocation_ms is None else revocation_ms
+            max(limits.revocation_timeout_ms, _session_ms(join, limits))
+            if revocation_ms is None
+            else revocation_ms
         ),
         attachment=attachment,
         token=token,
@@ -102,7 +105,19 @@ def check_join(
         limits.revocation_timeout_min_ms,
         limits.revocation_timeout_max_ms,
     )
+    session_ms, revocation_ms = _session_ms(join, limits), join.revocation_timeout_ms
+    if revocation_ms is not None and revocation_ms < session_ms:
+        raise Refusal(
+            Reason.INVALID_REQUEST,
+            f"revocation_timeout is {revocation_ms} ms and must not be less than the session timeout of "
+            f"{session_ms} ms; leave it out, or ask for a shorter session timeout",
+        )
     _check_subscription(join, limits, subscriptions)
+
+
+def _session_ms(join: Join, limits: GroupsLimits) -> int:
+    given_ms = join.session_timeout_ms
+    return limits.session_timeout_ms if given_ms is None else given_ms
 
 
 def _check_subscription(join: Join, limits: GroupsLimits, subscriptions: Subscriptions) -> None:

@@ -98,12 +98,7 @@ def reattach(group: Group | None, group_id: str, wanted: Reattach) -> Attaching:
         Refusal: UNKNOWN_MEMBER, MEMBER_TAKEN_OVER.
     """
     group, member = known(group, group_id, wanted.member_id)
-    if not hmac.compare_digest(member.token, wanted.token):
-        raise Refusal(
-            Reason.MEMBER_TAKEN_OVER,
-            f"the token is not, or no longer, that of member {wanted.member_id} of group {group_id!r}: "
-            "another process has taken its instance id; start as a new member",
-        )
+    _check_token(member, group_id, wanted.member_id, wanted.token)
     value = dataclasses.replace(
         member,
         attachment=member.attachment + 1,
@@ -196,6 +191,17 @@ def speaking(
     return group, member
 
 
+def proven(group: Group | None, group_id: str, member_id: str, token: bytes) -> int:
+    """Return the attachment of a member for which somebody without a stream of it speaks.
+
+    Raises:
+        Refusal: UNKNOWN_MEMBER, MEMBER_TAKEN_OVER.
+    """
+    _, member = known(group, group_id, member_id)
+    _check_token(member, group_id, member_id, token)
+    return member.attachment
+
+
 def unknown_member(group_id: str, member_id: str, why: str = "") -> Refusal:
     """Return the refusal where there is no such member, or not any more."""
     why = why or "it has left, was removed or was silent for too long"
@@ -217,6 +223,15 @@ def taken_over(group_id: str, member_id: str, attachment: int, newest: int) -> R
 def _attaching(group: Group, member_id: str, value: MemberValue, over: int | None) -> Attaching:
     record = MemberRecord(group.group_id, member_id, value)
     return Attaching(record, Attached(member_id, value.attachment, value.token), over)
+
+
+def _check_token(member: MemberValue, group_id: str, member_id: str, token: bytes) -> None:
+    if not hmac.compare_digest(member.token, token):
+        raise Refusal(
+            Reason.MEMBER_TAKEN_OVER,
+            f"the token is not, or no longer, that of member {member_id} of group {group_id!r}: "
+            "another process has taken its instance id; start as a new member",
+        )
 
 
 def _check_not_held(group: Group, instance_id: str, member_id: str, now_ms: int) -> None:

@@ -15,7 +15,7 @@ Not here: appending, loading and trimming (runtime/offsets_log), keys and values
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, KeysView, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -101,6 +101,11 @@ class CommittedOffsets:
     def count(self) -> int:
         """How many (group, partition) pairs have an offset."""
         return self._count
+
+    @property
+    def groups(self) -> KeysView[str]:
+        """The groups that have committed something."""
+        return self._groups.keys()
 
     # Hard state.
 

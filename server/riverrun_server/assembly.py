@@ -15,6 +15,7 @@ from riverrun_server.core.admission import ByteBudget, DiskGate
 from riverrun_server.core.cluster.changes import TopicPolicy
 from riverrun_server.core.cluster.topic_config import TopicConfig
 from riverrun_server.core.cluster.values import BrokerRegistration, Id, Incarnations
+from riverrun_server.core.groups.group_limits import GroupsLimits
 from riverrun_server.core.guarded_clock import TimeGap
 from riverrun_server.core.limits import Limits
 from riverrun_server.core.log.batch import PartitionId
@@ -50,6 +51,7 @@ from riverrun_server.runtime.offsets import (
     GroupOffsets,
     GroupOffsetsSettings,
 )
+from riverrun_server.runtime.offsets_log import OffsetsLogSettings
 from riverrun_server.runtime.partition import LocalPartition
 from riverrun_server.runtime.partition_services import PartitionServices
 from riverrun_server.runtime.reader import ReadingServices
@@ -63,6 +65,8 @@ from riverrun_server.storage.rocks_store import RocksStore
 _READ_THREADS = 4
 # Each holds one expanded batch, taken apart; expanding runs beside the loop, parsing does not.
 _VALIDATION_THREADS = 2
+# How long a member may ask for at the most, to finish with a partition.
+_REVOCATION_MAX_MS = 86_400_000
 
 
 @dataclass
@@ -211,10 +215,26 @@ def make_registration(
 
 def make_offsets(shared: Shared, catalog: Catalog) -> GroupOffsets:
     """Return the committed offsets of groups."""
-    settings = GroupOffsetsSettings(partitions=shared.settings.offsets.partitions)
+    settings = GroupOffsetsSettings(
+        partitions=shared.settings.offsets.partitions,
+        log=OffsetsLogSettings(groups=_groups_limits(shared)),
+    )
     assignable = CatalogTopics(catalog)
     return GroupOffsets(
         catalog, catalog, assignable, shared.now_ms, shared.threads, shared.dice, settings
+    )
+
+
+def _groups_limits(shared: Shared) -> GroupsLimits:
+    limits, settings = shared.limits, shared.settings
+    return GroupsLimits(
+        group_members_max=settings.groups.max_members,
+        session_timeout_min_ms=limits.min_session_timeout_ms,
+        session_timeout_max_ms=limits.max_session_timeout_ms,
+        session_timeout_ms=limits.default_session_timeout_ms,
+        revocation_timeout_max_ms=max(_REVOCATION_MAX_MS, limits.max_session_timeout_ms),
+        revocation_timeout_ms=limits.default_revocation_timeout_ms,
+        retention_ms=settings.offsets.retention_ms,
     )
 
 

@@ -113,6 +113,14 @@ def _pairs(settings: Settings) -> Iterator[str]:
             ("storage.disk_high_water_bytes", storage.disk_high_water_bytes),
         ),
         (
+            ("groups.min_session_timeout_ms", settings.groups.min_session_timeout_ms),
+            ("groups.default_session_timeout_ms", settings.groups.default_session_timeout_ms),
+        ),
+        (
+            ("groups.default_session_timeout_ms", settings.groups.default_session_timeout_ms),
+            ("groups.max_session_timeout_ms", settings.groups.max_session_timeout_ms),
+        ),
+        (
             ("produce.default_timeout_ms", settings.produce.default_timeout_ms),
             ("produce.max_timeout_ms", settings.produce.max_timeout_ms),
         ),

@@ -264,6 +264,44 @@ class OffsetSettings:
         doc="Partitions of the internal topic of committed offsets. Fixed once it exists, which "
         "is from the first commit on.",
     )
+    retention_ms: int = setting(
+        Millis(MINUTE_MS, 1000 * YEAR_MS, unlimited=True),
+        7 * DAY_MS,
+        doc="How long what a group has committed is kept once it has no members any more, or, of a "
+        "group that never had one, counted from the commit. Nothing of a group with members expires.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupSettings:
+    """Members of groups: how long they may be silent, and how many there may be."""
+
+    default_session_timeout_ms: int = setting(
+        Millis(1_000, HOUR_MS),
+        _LIMITS.default_session_timeout_ms,
+        doc="How long a member may be silent before others get its partitions, where it does not say.",
+    )
+    min_session_timeout_ms: int = setting(
+        Millis(1_000, HOUR_MS),
+        _LIMITS.min_session_timeout_ms,
+        doc="The shortest session timeout that a member may ask for.",
+    )
+    max_session_timeout_ms: int = setting(
+        Millis(1_000, DAY_MS),
+        _LIMITS.max_session_timeout_ms,
+        doc="The longest session timeout that a member may ask for.",
+    )
+    default_revocation_timeout_ms: int = setting(
+        Millis(1_000, DAY_MS),
+        _LIMITS.default_revocation_timeout_ms,
+        doc="How long a member may take to finish with a partition that another one is to get, where it "
+        "does not say. It is never less than the member's session timeout.",
+    )
+    max_members: int = setting(
+        Integer(1, 10_000),
+        10_000,
+        doc="The most members that a group may have.",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

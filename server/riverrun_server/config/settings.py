@@ -13,6 +13,7 @@ from riverrun_server.config.kinds import Folder, Integer, Seconds, Switch, Text
 from riverrun_server.config.metadata_address import EtcdAddress, MetadataAddress
 from riverrun_server.config.parts import (
     FetchSettings,
+    GroupSettings,
     GrpcSettings,
     HttpSettings,
     LimitSettings,
@@ -105,6 +106,7 @@ class Settings:
     retention: RetentionSettings = field(default_factory=RetentionSettings)
     producers: ProducerSettings = field(default_factory=ProducerSettings)
     offsets: OffsetSettings = field(default_factory=OffsetSettings)
+    groups: GroupSettings = field(default_factory=GroupSettings)
     log: LogSettings = field(default_factory=LogSettings)
     grpc: GrpcSettings = field(default_factory=GrpcSettings)
 
@@ -143,6 +145,10 @@ class Settings:
             default_produce_timeout_ms=self.produce.default_timeout_ms,
             max_produce_timeout_ms=self.produce.max_timeout_ms,
             max_fetch_wait_ms=self.fetch.max_wait_ms,
+            min_session_timeout_ms=self.groups.min_session_timeout_ms,
+            max_session_timeout_ms=self.groups.max_session_timeout_ms,
+            default_session_timeout_ms=self.groups.default_session_timeout_ms,
+            default_revocation_timeout_ms=self.groups.default_revocation_timeout_ms,
             max_partitions_per_topic=limits.max_partitions_per_topic,
             max_partitions=limits.max_partitions,
         )

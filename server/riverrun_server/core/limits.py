@@ -29,6 +29,12 @@ class Limits:
             does not say.
         max_produce_timeout_ms: how long Produce waits at the most.
         max_fetch_wait_ms: how long Fetch waits at the most.
+        min_session_timeout_ms: the shortest time of silence after which a member of a group may ask to be
+            given up. A second is as short as beats over a loaded network allow.
+        max_session_timeout_ms: the longest.
+        default_session_timeout_ms: which one it has where it does not ask.
+        default_revocation_timeout_ms: how long a member may take to give a partition up where it does not
+            ask; never less than its session timeout.
         max_partitions_per_topic: the most partitions that a topic may have.
         max_partitions: the most partitions on this broker, all topics together. Each takes some
             10 KB of memory, and a slot of the store while there are any.
@@ -48,6 +54,10 @@ class Limits:
     default_produce_timeout_ms: int = 30_000
     max_produce_timeout_ms: int = 300_000
     max_fetch_wait_ms: int = 30_000
+    min_session_timeout_ms: int = 1_000
+    max_session_timeout_ms: int = 1_800_000
+    default_session_timeout_ms: int = 10_000
+    default_revocation_timeout_ms: int = 60_000
     max_partitions_per_topic: int = 1_000
     max_partitions: int = 4_000
     max_metadata_watchers: int = 1_000

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from riverrun_server.core.errors import Reason, Refusal
@@ -99,6 +99,32 @@ def told_to_wire(
             size = kept.ByteSize() + 8
         answer.told.offsets.append(kept)
     yield answer
+
+
+def tell_to_wire(partitions: Collection[PartitionId] | None) -> wire.TellOffsets:
+    """Return for which partitions offsets are asked; None is all."""
+    tell = wire.TellOffsets()
+    of_topics: dict[bytes, list[int]] = {}
+    for topic_id, partition in sorted(partitions or ()):
+        of_topics.setdefault(topic_id, []).append(partition)
+    for topic_id, numbers in of_topics.items():
+        tell.partitions.add(topic_id=topic_id, partitions=numbers)
+    return tell
+
+
+def tell_from_wire(tell: wire.TellOffsets) -> set[PartitionId] | None:
+    """Return for which partitions offsets are asked; None is all.
+
+    Raises:
+        InvalidMessage
+    """
+    if not tell.partitions:
+        return None
+    return {
+        partition_from_wire(each.topic_id, number)
+        for each in tell.partitions
+        for number in each.partitions
+    }
 
 
 def told_from_wire(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import grpc
 import grpc.aio
@@ -21,12 +21,11 @@ from riverrun_server.peer.v1.coordination_pb2 import (
     CoordinateResponse,
     CoordinatorAnswer,
     CoordinatorCall,
-    OffsetsTold,
 )
 from riverrun_server.peer.v1.coordination_pb2_grpc import CoordinationServiceStub
 
 Call: TypeAlias = "grpc.aio.StreamStreamCall[CoordinateRequest, CoordinateResponse]"
-Parts: TypeAlias = list[OffsetsTold]
+Parts: TypeAlias = list[CoordinatorAnswer]
 
 UNANSWERED_MAX: Final = 2000
 """Calls to one coordinator that may wait for an answer."""
@@ -38,13 +37,38 @@ _RECONNECT_MAX_S: Final = 1.0
 _log = structlog.stdlib.get_logger(__name__)
 
 
+class OpenCall(Protocol):
+    """Whoever made a call that stays open behind its answer."""
+
+    def told(self, answer: CoordinatorAnswer) -> None:
+        """Hear what comes behind the answer; a refusal is the last."""
+        ...
+
+    def given_up(self, answer: CoordinatorAnswer) -> None:
+        """Hear the answer that nobody waits for any more; the call is not open."""
+        ...
+
+    def lost(self, why: Refusal) -> None:
+        """Hear that the stream between the brokers has ended, and the call with it."""
+        ...
+
+
 @dataclass(slots=True, eq=False)
 class _Asked:
-    """A call and what has come of it."""
+    """A call and what has come of it.
+
+    Attributes:
+        call: what is asked.
+        size_bytes: of it.
+        done: has all parts of the answer.
+        parts: those that have come.
+        opened: hears what comes behind the answer, where the call stays open.
+    """
 
     call: CoordinatorCall
     size_bytes: int
     done: asyncio.Future[Parts]
+    opened: OpenCall | None = None
     parts: Parts = field(default_factory=list)
 
     def fail(self, refusal: Refusal) -> None:
@@ -75,18 +99,22 @@ class CoordinatorStream:
         self._waiting: deque[_Asked] = deque()
         self._waiting_bytes = 0
         self._sent: dict[int, _Asked] = {}
+        self._open: dict[int, OpenCall] = {}
         self._last_id = 0
         self._woken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._is_closed = False
         self._said = ""
 
-    def ask(self, call: CoordinatorCall, within_s: float) -> asyncio.Future[Parts]:
+    def ask(
+        self, call: CoordinatorCall, within_s: float, opened: OpenCall | None = None
+    ) -> asyncio.Future[Parts]:
         """Ask behind everything that was asked before; the future has the parts of the answer.
 
         Args:
             call: without id and time.
             within_s: how long its caller waits.
+            opened: hears what comes behind the answer, where the call stays open.
 
         Raises:
             Refusal: OVERLOADED, LIMIT_EXCEEDED, NOT_READY; the future has InDoubt, NOT_READY, or what the
@@ -97,7 +125,7 @@ class CoordinatorStream:
         call.expires_at_ms = self._myself.now_ms() + round(within_s * 1000)
         size = call.ByteSize()
         self._check(size)
-        asked = _Asked(call, size, asyncio.get_running_loop().create_future())
+        asked = _Asked(call, size, asyncio.get_running_loop().create_future(), opened)
         self._waiting.append(asked)
         self._waiting_bytes += size
         self._woken.set()
@@ -105,6 +133,11 @@ class CoordinatorStream:
             self._task = asyncio.create_task(self._run(), name=f"coordinator {self.broker}")
             self._task.add_done_callback(self._looked_after)
         return asked.done
+
+    def close_call(self, opened: OpenCall) -> None:
+        """Hear nothing more of an open call."""
+        for call_id in [each for each, other in self._open.items() if other is opened]:
+            del self._open[call_id]
 
     async def close(self) -> None:
         """End the stream; everything that was asked is answered."""
@@ -185,16 +218,29 @@ class CoordinatorStream:
     def _answered(self, answer: CoordinatorAnswer) -> None:
         asked = self._sent.get(answer.call_id)
         if asked is None:
+            self._told(answer)
             return
-        if answer.HasField("told"):
-            asked.parts.append(answer.told)
-            if answer.told.more:
-                return
+        asked.parts.append(answer)
+        if answer.told.more or answer.described.more:
+            return
         del self._sent[answer.call_id]
         if answer.HasField("refused"):
             asked.fail(refusal_from_wire(answer.refused))
         elif not asked.done.done():
             asked.done.set_result(asked.parts)
+            if asked.opened is not None:
+                self._open[answer.call_id] = asked.opened
+        elif asked.opened is not None:
+            asked.opened.given_up(answer)
+
+    def _told(self, answer: CoordinatorAnswer) -> None:
+        """Pass on what comes of an open call."""
+        opened = self._open.get(answer.call_id)
+        if opened is None:
+            return
+        if answer.HasField("refused"):
+            del self._open[answer.call_id]
+        opened.told(answer)
 
     # Its end.
 
@@ -206,16 +252,20 @@ class CoordinatorStream:
     def _fail(self, why: str) -> None:
         waiting, self._waiting, self._waiting_bytes = self._waiting, deque(), 0
         sent, self._sent = self._sent, {}
+        opened, self._open = self._open, {}
         for asked in sent.values():
-            asked.fail(
-                InDoubt(
-                    Reason.REQUEST_TIMED_OUT,
-                    f"the stream to broker {self.broker}, which coordinates the group, ended before it "
-                    f"answered ({why}); ask FetchOffsets, or commit again",
-                )
-            )
+            asked.fail(self._in_doubt(why))
+        for each in opened.values():
+            each.lost(self._in_doubt(why))
         for asked in waiting:
             asked.fail(self._not_reached(why))
+
+    def _in_doubt(self, why: str) -> Refusal:
+        return InDoubt(
+            Reason.REQUEST_TIMED_OUT,
+            f"the stream to broker {self.broker}, which coordinates the group, ended before it "
+            f"answered ({why}); ask FetchOffsets, or commit again",
+        )
 
     def _not_reached(self, why: str) -> Refusal:
         return Refusal(

@@ -244,6 +244,10 @@ def _limits(limits: Limits) -> metadata_pb2.Limits:
         default_produce_timeout=_duration(limits.default_produce_timeout_ms),
         max_produce_timeout=_duration(limits.max_produce_timeout_ms),
         max_fetch_wait=_duration(limits.max_fetch_wait_ms),
+        min_session_timeout=_duration(limits.min_session_timeout_ms),
+        max_session_timeout=_duration(limits.max_session_timeout_ms),
+        default_session_timeout=_duration(limits.default_session_timeout_ms),
+        default_revocation_timeout=_duration(limits.default_revocation_timeout_ms),
     )
 
 

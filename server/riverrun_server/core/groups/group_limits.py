@@ -35,7 +35,7 @@ class GroupsLimits:
             that changes all the time takes less than a tenth of a core.
         pause_max_ms: and at most, however large the group is.
         holds_max: resets of one group that may be under way.
-        retention_ms: for how long a group without members is remembered.
+        retention_ms: for how long what a group without members has committed is kept; -1 is for good.
     """
 
     groups_max: int = 20_000

@@ -319,16 +319,23 @@ Global___StoreOffsets: _TypeAlias = StoreOffsets  # noqa: Y015
 
 @_typing.final
 class TellOffsets(_message.Message):
-    """TellOffsets asks for everything that a group has committed."""
+    """TellOffsets asks for what a group has committed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    PARTITIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def partitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___TargetPartitions]:
+        """Only for these, where the coordinator knows of this field; none is everything."""
+
     def __init__(
         self,
+        *,
+        partitions: _abc.Iterable[Global___TargetPartitions] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["partitions", b"partitions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

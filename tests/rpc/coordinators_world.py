@@ -201,7 +201,7 @@ class Links:
 
         return self.streams[home.leader].ask(ask)
 
-    async def committed(self, home, group_id, origin, within_s):
+    async def committed(self, home, group_id, origin, within_s, partitions=None):
         def ask(coordinator):
             return coordinator.committed(home.partition, group_id, home.leader_epoch)
 

@@ -47,7 +47,7 @@ class Log:
         await asyncio.sleep(self.dice.choice([0, 0.01]))
         for each, outcome in zip(commits, outcomes, strict=True):
             if outcome == "stored":
-                each.stored()
+                each.stored({})
             elif outcome == "full":
                 each.failed(FULL)
 
@@ -86,7 +86,7 @@ def test_so_many_may_wait_for_a_group_and_no_more():
         async def try_once(group_id, commits, stir):
             await release.wait()
             for each in commits:
-                each.stored()
+                each.stored({})
 
         lanes = GroupLanes(try_once, lambda work, _: tasks.append(asyncio.create_task(work)), 2)
         lanes.put("g", commit(0))

@@ -47,7 +47,7 @@ T = TypeVar("T")
 
 
 class CoordinatorLinks:
-    """Implements ports.coordination.MemberCoordinators.
+    """Implements ports.coordination.Coordinators.
 
     Nothing is connected before something is asked.
 

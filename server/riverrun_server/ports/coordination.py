@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from riverrun_server.core.errors import Reason, Refusal
@@ -408,18 +408,19 @@ class Coordinators(Protocol):
         ...
 
     async def committed(
-        self, home: Home, group_id: str, origin: Origin, within_s: float
+        self,
+        home: Home,
+        group_id: str,
+        origin: Origin,
+        within_s: float,
+        partitions: Collection[PartitionId] | None = None,
     ) -> Mapping[PartitionId, CommittedOffset]:
-        """Return everything that a group has committed.
+        """Return what a group has committed, in these partitions or in all.
 
         Raises:
             Refusal: as `commit`, and what the future has.
         """
         ...
-
-
-class MemberCoordinators(Coordinators, Protocol):
-    """Other brokers, as those that coordinate groups with members; see `Coordinators` and `Coordinating`."""
 
     def attach(
         self,

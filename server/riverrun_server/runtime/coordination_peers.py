@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Final, NoReturn
+from typing import Final, NoReturn, cast
 
 from riverrun_server.core.errors import Reason, Refusal
-from riverrun_server.core.groups.offsets import CommittedOffset, OffsetRecord
 from riverrun_server.core.log.batch import PartitionId
 from riverrun_server.ports.coordination import Coordinators, Home
 from riverrun_server.ports.gateways import Origin
@@ -42,34 +40,16 @@ class LedAlone:
 
 
 class NoCoordinators:
-    """Implements ports.coordination.Coordinators by refusing."""
+    """Implements ports.coordination.Coordinators by refusing, whatever is asked."""
 
-    def commit(
-        self,
-        home: Home,
-        group_id: str,
-        records: Sequence[OffsetRecord],  # noqa: ARG002 - the port's signature
-        origin: Origin,  # noqa: ARG002 - as above
-        within_s: float,  # noqa: ARG002 - as above
-    ) -> asyncio.Future[None]:
-        """Refuse."""
-        self._refuse(home, group_id)
+    def __getattr__(self, name: str) -> Callable[..., NoReturn]:
+        """Return what refuses."""
+        return _alone
 
-    async def committed(
-        self,
-        home: Home,
-        group_id: str,
-        origin: Origin,  # noqa: ARG002 - the port's signature
-        within_s: float,  # noqa: ARG002 - as above
-    ) -> Mapping[PartitionId, CommittedOffset]:
-        """Refuse."""
-        self._refuse(home, group_id)
 
-    def _refuse(self, home: Home, group_id: str) -> NoReturn:
-        raise Refusal(
-            Reason.NOT_READY,
-            f"broker {home.leader} coordinates group {group_id!r} and this broker speaks to no other",
-        )
+def no_coordinators() -> Coordinators:
+    """Return the others of a broker that is alone: whatever they are asked is refused."""
+    return cast("Coordinators", NoCoordinators())
 
 
 async def always_caught_up() -> None:
@@ -78,6 +58,13 @@ async def always_caught_up() -> None:
 
 def _nothing() -> None:
     pass
+
+
+def _alone(home: Home, *_: object) -> NoReturn:
+    raise Refusal(
+        Reason.NOT_READY,
+        f"broker {home.leader} coordinates the group and this broker speaks to no other",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +81,7 @@ class Peers:
     """
 
     leaderships: Leaderships | None = None
-    coordinators: Coordinators = field(default_factory=NoCoordinators)
+    coordinators: Coordinators = field(default_factory=no_coordinators)
     caught_up: Callable[[], Awaitable[None]] = always_caught_up
     broker_id: int = 0
     origin: Callable[[], Origin] = Origin

@@ -35,6 +35,7 @@ from riverrun_server.ports.coordination import (
 from riverrun_server.ports.leadership import Leadership, Leaderships
 from riverrun_server.runtime import group_calls, group_operations
 from riverrun_server.runtime.call_queue import Act, Call
+from riverrun_server.runtime.coordinator_finder import not_serving
 from riverrun_server.runtime.coordinator_services import CoordinatorServices
 from riverrun_server.runtime.group_turn import refuse
 from riverrun_server.runtime.loading_outage import LoadingOutage
@@ -297,11 +298,6 @@ class Coordinator:
             task = self._tasks.create_task(log.run(), name=f"offsets log {partition.partition}")
             self._terms[partition] = _Term(leadership, log, task)
         self._services.changed(partition)
-
-
-def not_serving() -> Refusal:
-    """Return the refusal before offsets are served, and after."""
-    return Refusal(Reason.NOT_READY, "the broker does not keep offsets yet or any more; ask again")
 
 
 def _not_led(home: PartitionId, group_id: str, leader: int | None) -> Refusal:

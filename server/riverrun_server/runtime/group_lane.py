@@ -16,7 +16,9 @@ from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.groups.offsets import OffsetRecord
 from riverrun_server.core.groups.search import CoordinatorSearch
 from riverrun_server.core.log.batch import PartitionId
+from riverrun_server.ports.coordination import OffsetRefusals
 from riverrun_server.ports.gateways import Origin
+from riverrun_server.ports.membership import Committer
 from riverrun_server.runtime.offsets_appends import shutting_down, unknown
 
 
@@ -28,7 +30,8 @@ class GroupCommit:
         records: what is still to be stored.
         origin: who asks.
         search: when it is tried again.
-        done: ends well once all is stored, or replaced.
+        committer: the member that commits; None is nobody in particular.
+        done: ends once all that counts is stored, or replaced; has why others did not count.
         is_sent: it was tried, and something may have come of it.
         is_stored: all that is left of `records` is committed.
     """
@@ -36,17 +39,26 @@ class GroupCommit:
     records: list[OffsetRecord]
     origin: Origin
     search: CoordinatorSearch
-    done: asyncio.Future[None] = field(
+    committer: Committer | None = None
+    done: asyncio.Future[OffsetRefusals] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
     is_sent: bool = False
     is_stored: bool = False
 
-    def stored(self) -> None:
-        """Answer it well."""
+    @property
+    def keys(self) -> list[tuple[str, PartitionId]]:
+        """What a later commit replaces that has the same."""
+        who = "" if self.committer is None else self.committer.member_id
+        return [(who, record.partition) for record in self.records]
+
+    def stored(self, refused: OffsetRefusals) -> None:
+        """Answer it well: all that is not refused is stored."""
         self.is_stored = True
+        # Nothing replaces an older commit but what is stored.
+        self.records = [each for each in self.records if each.partition not in refused]
         if not self.done.done():
-            self.done.set_result(None)
+            self.done.set_result(refused)
 
     def failed(self, refusal: Refusal) -> None:
         """Answer it."""
@@ -126,16 +138,24 @@ class GroupLanes:
 
 
 def left_of(commits: Sequence[GroupCommit]) -> list[GroupCommit]:
-    """Return what is to be tried again, in order; what newer ones have replaced is answered here."""
+    """Return what is to be tried again, in order; what newer ones have replaced is answered here.
+
+    Only what the same member commits later replaces: that another one's counts says nothing of whether
+    this one would have.
+    """
     left: list[GroupCommit] = []
-    replaced: set[PartitionId] = set()
+    replaced: set[tuple[str, PartitionId]] = set()
     for commit in reversed(commits):
         if commit.is_stored:
-            replaced.update(record.partition for record in commit.records)
+            replaced.update(commit.keys)
         elif not commit.done.done():
-            commit.records = [each for each in commit.records if each.partition not in replaced]
+            commit.records = [
+                record
+                for key, record in zip(commit.keys, commit.records, strict=True)
+                if key not in replaced
+            ]
             if commit.records:
                 left.append(commit)
             else:
-                commit.stored()
+                commit.stored({})
     return left[::-1]

@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import zlib
 from collections.abc import (
     Callable,
+    Collection,
     Coroutine,
     Hashable,
-    Iterable,
     Mapping,
     Sequence,
 )
@@ -34,16 +33,17 @@ from riverrun_server.core.groups.commits import (
     check_within,
 )
 from riverrun_server.core.groups.offsets import CommittedOffset, OffsetRecord
-from riverrun_server.core.groups.search import CoordinatorSearch
 from riverrun_server.core.log.batch import PartitionId
 from riverrun_server.core.reading.events import CommitOutcome
 from riverrun_server.ports.clock import Dice
-from riverrun_server.ports.leadership import Leadership
+from riverrun_server.ports.coordination import OffsetRefusals
+from riverrun_server.ports.membership import Committer
 from riverrun_server.ports.partitions import Directory, PartitionAccess
 from riverrun_server.ports.threads import Threads
 from riverrun_server.runtime.coordination_peers import LedAlone, Peers
-from riverrun_server.runtime.coordinator import Coordinator, not_serving
-from riverrun_server.runtime.coordinator_calls import CoordinatorCalls, now
+from riverrun_server.runtime.coordinator import Coordinator
+from riverrun_server.runtime.coordinator_calls import CoordinatorCalls
+from riverrun_server.runtime.coordinator_finder import CoordinatorFinder, not_serving, now
 from riverrun_server.runtime.coordinator_services import AssignableTopics, CoordinatorServices
 from riverrun_server.runtime.group_lane import GroupCommit, GroupLanes
 from riverrun_server.runtime.offsets_log import OffsetsLogSettings
@@ -113,8 +113,6 @@ class GroupOffsets:
         self._dice = dice
         self._settings = settings or GroupOffsetsSettings()
         self._tasks: asyncio.TaskGroup | None = None
-        self._searching: dict[PartitionId, dict[CoordinatorSearch, asyncio.Event]] = {}
-
         self.join(peers or Peers())
 
     def join(self, peers: Peers) -> None:
@@ -130,6 +128,7 @@ class GroupOffsets:
             peers.caught_up,
             settings.coordinator_wait_s,
         )
+        self.finder = CoordinatorFinder(self._topic, self._leaderships, settings.coordinator_wait_s)
         services = CoordinatorServices(
             broker_id=peers.broker_id,
             now_ms=self._now_ms,
@@ -140,20 +139,21 @@ class GroupOffsets:
             dice=self._dice,
             groups=settings.log.groups,
             compile_pattern=compile_pattern,
-            changed=self._changed,
+            changed=self.finder.changed,
         )
         self.coordinator = Coordinator(
             self._topic.partitions, self._leaderships, services, settings.log
         )
-        self._calls = CoordinatorCalls(
-            self.coordinator, peers.coordinators, settings.coordinator_wait_s
+        self.calls = CoordinatorCalls(
+            self.coordinator, peers.coordinators, peers.broker_id, settings.coordinator_wait_s
         )
-        self._lanes = GroupLanes(self._try_commits, self._spawn, settings.log.waiting_max)
+        self._lanes = GroupLanes(self._try_commits, self.spawn, settings.log.waiting_max)
 
     async def run(self) -> None:
         """Load and serve until cancelled; the owner of every task that this starts."""
         try:
             async with asyncio.TaskGroup() as self._tasks:
+                self.finder.open()
                 self._tasks.create_task(self._assignable.run(), name="assignable topics")
                 self._tasks.create_task(self.coordinator.run(), name="coordinator")
                 # Whatever cannot be found yet is looked for again by the first call that needs it.
@@ -162,13 +162,24 @@ class GroupOffsets:
                 await asyncio.Event().wait()
         finally:
             self._tasks = None
+            self.finder.close()
 
-    async def commit(self, group_id: str, commits: Sequence[OffsetCommit]) -> list[CommitOutcome]:
+    async def commit(
+        self,
+        group_id: str,
+        commits: Sequence[OffsetCommit],
+        committer: Committer | None = None,
+    ) -> list[CommitOutcome]:
         """Store how far a group has come; an outcome for each commit, in order.
 
-        Those that are in order are stored together, or not at all. Returns when they are durable
-        and every replica in sync has them. Commits of a group that this broker is given one after the
-        other take effect in this order.
+        Those that are in order, and that the committer may commit, are stored together, or not at all.
+        Returns when they are durable and every replica in sync has them. Commits of a group that this
+        broker is given one after the other take effect in this order.
+
+        Args:
+            group_id: the group.
+            commits: what to store.
+            committer: the member that commits; None is nobody in particular.
 
         Raises:
             Refusal: INVALID_REQUEST for the group's id; else outcomes have the refusals.
@@ -190,43 +201,50 @@ class GroupOffsets:
             records.append(OffsetRecord(group_id, access.id, value))
         if not records:
             return outcomes
-        search = self._search(group_id, changes=True)
-        waiting = GroupCommit(records, self._peers.origin(), search)
+        search = self.finder.search(group_id, changes=True)
+        waiting = GroupCommit(records, self._peers.origin(), search, committer)
         try:
             self._lanes.put(group_id, waiting)
-            await waiting.done
+            refused = await waiting.done
         except Refusal as refusal:
-            return [
-                CommitOutcome(each.topic, each.topic_id, each.partition, each.refusal or refusal)
-                for each in outcomes
-            ]
-        return outcomes
+            return [_unless_refused(each, refusal) for each in outcomes]
+        return [
+            _unless_refused(each, refused.get(PartitionId(each.topic_id, each.partition)))
+            for each in outcomes
+        ]
 
-    async def committed(self, group_id: str) -> Mapping[PartitionId, CommittedOffset]:
-        """Return everything that a group has committed; what is not in the map it has not.
+    async def committed(
+        self, group_id: str, partitions: Collection[PartitionId] | None = None
+    ) -> Mapping[PartitionId, CommittedOffset]:
+        """Return what a group has committed; what is not in the map it has not.
+
+        Args:
+            group_id: the group.
+            partitions: only these; None is all.
 
         Raises:
             Refusal: INVALID_REQUEST for the group's id, COORDINATOR_LOADING.
         """
         check_group_id(group_id)
-        origin, search, stir = self._peers.origin(), self._search(group_id), asyncio.Event()
+        finder, origin = self.finder, self._peers.origin()
+        search, stir = finder.search(group_id, changes=False), asyncio.Event()
         while True:
-            home = await self._known_home(group_id)
+            home = await finder.known_home(group_id)
             if home is None:
                 return {}
-            leadership, stand = self._stand(home)
+            found, stand = finder.stand(home)
             stir.clear()
             pause_s = search.pause_s(stand, now())
             if pause_s > 0:
-                await self._news(home, [search], stir, pause_s)
+                await finder.news(home, [search], stir, pause_s)
                 continue
             search.asked(stand)
             try:
-                return await self._calls.committed(
-                    home, leadership, group_id, origin, search.deadline
+                return await self.calls.committed(
+                    found, group_id, origin, search.deadline, partitions
                 )
             except Refusal as refusal:
-                search.refused(refusal, now(), alone=leadership.leader is None)
+                search.refused(refusal, now(), alone=found.leadership.leader is None)
 
     # Commits.
 
@@ -250,15 +268,15 @@ class GroupOffsets:
     ) -> None:
         """Try commits of a group once, in order, or wait where none is due."""
         try:
-            home = await self._made_home(group_id)
+            home = await self.finder.made_home(group_id)
         except Refusal as none:
             for commit in commits:
                 commit.failed(commit.search.doubt or Refusal(none.reason, none.message))
             return
-        leadership, stand = self._stand(home)
+        found, stand = self.finder.stand(home)
         pause_s = _pause_s(commits, stand)
         if pause_s is not None and pause_s > 0:
-            await self._news(home, [each.search for each in commits], stir, pause_s)
+            await self.finder.news(home, [each.search for each in commits], stir, pause_s)
             return
         # Who pauses goes along: what is older is never sent behind what is newer.
         due = [
@@ -266,73 +284,16 @@ class GroupOffsets:
         ]
         for commit in due:
             commit.search.asked(stand)
-        met = await self._calls.commit(home, leadership, group_id, due)
-        for commit, refusal in zip(due, met, strict=True):
-            _settle(commit, refusal, alone=leadership.leader is None)
+        met = await self.calls.commit(found, group_id, due)
+        for commit, outcome in zip(due, met, strict=True):
+            _settle(commit, outcome, alone=found.leadership.leader is None)
 
-    # Where a group's offsets are kept, and who leads that.
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Run a task for as long as this runs.
 
-    def _home(self, group_id: str) -> PartitionId | None:
-        """Return the partition of a group, or None where no offsets topic is known."""
-        if self._tasks is None:
-            raise not_serving()
-        homes = self._topic.partitions()
-        return homes[zlib.crc32(group_id.encode()) % len(homes)] if homes else None
-
-    async def _known_home(self, group_id: str) -> PartitionId | None:
-        """Return the partition of a group, or None where there is no offsets topic, for certain."""
-        home = self._home(group_id)
-        if home is None:
-            await self._topic.caught_up()
-            home = self._home(group_id)
-        return home
-
-    async def _made_home(self, group_id: str) -> PartitionId:
-        """Return the partition of a group; the first one who needs it makes the offsets topic."""
-        home = self._home(group_id)
-        if home is None:
-            await self._topic.make()
-            home = self._home(group_id)
-            assert home is not None, "the offsets topic was made"
-        return home
-
-    def _stand(self, home: PartitionId) -> tuple[Leadership, Hashable]:
-        """Return who leads a partition, and what tells one leadership from another; None is nobody."""
-        leadership = self._leaderships.of(home)
-        is_here = leadership.here is not None
-        if not is_here and leadership.leader is None:
-            return leadership, None
-        return leadership, (leadership.leader, leadership.leader_epoch, is_here)
-
-    def _search(self, group_id: str, *, changes: bool = False) -> CoordinatorSearch:
-        deadline = now() + self._settings.coordinator_wait_s
-        return CoordinatorSearch(group_id, deadline, changes=changes)
-
-    async def _news(
-        self,
-        home: PartitionId,
-        searches: Iterable[CoordinatorSearch],
-        stir: asyncio.Event,
-        timeout_s: float,
-    ) -> None:
-        """Wait until something has changed for a partition, `stir` is set, or time has passed."""
-        searching = self._searching.setdefault(home, {})
-        searching.update(dict.fromkeys(searches, stir))
-        try:
-            async with asyncio.timeout(timeout_s):
-                await stir.wait()
-        except TimeoutError:
-            pass
-        finally:
-            for search in searches:
-                searching.pop(search, None)
-
-    def _changed(self, home: PartitionId) -> None:
-        for search, stir in self._searching.get(home, {}).items():
-            search.hurry()
-            stir.set()
-
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        Raises:
+            Refusal: NOT_READY.
+        """
         if self._tasks is None:
             work.close()
             raise not_serving()
@@ -351,12 +312,19 @@ def _pause_s(commits: Sequence[GroupCommit], stand: Hashable) -> float | None:
     return min(pauses, default=None)
 
 
-def _settle(commit: GroupCommit, refusal: Refusal | None, *, alone: bool) -> None:
+def _settle(commit: GroupCommit, met: OffsetRefusals | Refusal, *, alone: bool) -> None:
     """Answer a commit that was tried, unless it is to be tried again."""
-    if refusal is None:
-        commit.stored()
+    if not isinstance(met, Refusal):
+        commit.stored(met)
         return
     try:
-        commit.search.refused(refusal, now(), alone=alone)
+        commit.search.refused(met, now(), alone=alone)
     except Refusal as final:
         commit.failed(final)
+
+
+def _unless_refused(outcome: CommitOutcome, refusal: Refusal | None) -> CommitOutcome:
+    """Return what became of an offset that was refused already, or meets this."""
+    if outcome.refusal is not None or refusal is None:
+        return outcome
+    return CommitOutcome(outcome.topic, outcome.topic_id, outcome.partition, refusal)

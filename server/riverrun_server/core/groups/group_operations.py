@@ -53,7 +53,7 @@ class GroupOperations:
         if group is None and self._has_offsets(group_id):
             group = Group(group_id, self._timers)
         if group is None:
-            raise _not_found(group_id)
+            raise not_found(group_id)
         return description_of(group, now_ms)
 
     def list_groups(self) -> list[GroupListing]:
@@ -71,7 +71,7 @@ class GroupOperations:
         """
         group = self._registry.get(group_id)
         if group is None:
-            raise _not_found(group_id)
+            raise not_found(group_id)
         number = self._holds.hold(group, partitions, until_ms)
         self._registry.due[group_id] = None
         return number
@@ -110,7 +110,7 @@ class GroupOperations:
         if group is not None:
             records.append(GroupRecord(group_id, None))
         if not records:
-            raise _not_found(group_id)
+            raise not_found(group_id)
         return records
 
     def idle(self, now_ms: int) -> list[str]:
@@ -129,7 +129,8 @@ class GroupOperations:
         return emptied_at_ms is not None and emptied_at_ms + self._limits.retention_ms <= now_ms
 
 
-def _not_found(group_id: str) -> Refusal:
+def not_found(group_id: str) -> Refusal:
+    """Return the refusal where there is no such group."""
     return Refusal(
         Reason.GROUP_NOT_FOUND,
         f"there is no group {group_id!r}: it has neither members nor committed offsets; check the name",

@@ -17,6 +17,7 @@ from riverrun_server.assembly import (
     bind,
     make_alone,
     make_catalog,
+    make_members,
     make_offsets,
     make_registration,
     make_retention,
@@ -128,7 +129,8 @@ class Broker:
             hosting.connect_by(make_connect(shared, metadata, peers, offsets))
         # Ports are bound before the broker registers, for it registers with their numbers; nobody
         # is answered before it has.
-        servers, status = bind(shared, make_services(shared, catalog, offsets))
+        members = make_members(shared, offsets)
+        servers, status = bind(shared, make_services(shared, catalog, offsets, members))
         self._stop_in_order(servers, status)
         self.health.life = Life.REGISTERING
         await status.starting()
@@ -136,6 +138,7 @@ class Broker:
             await catalog.start(make_registration(shared, store, servers, reached))
         spawn("catalog", catalog.run())
         spawn("group offsets", offsets.run())
+        spawn("members", members.run())
         spawn("retention", make_retention(shared, catalog, store).run())
         self._watch_figures(catalog, store)
         for server in servers:

@@ -29,6 +29,7 @@ from riverrun_server.rpc import admin, consumer, metadata, producer, text
 from riverrun_server.rpc.admission import Admission, Caps
 from riverrun_server.rpc.appends import AppendRules
 from riverrun_server.rpc.call_log import CallLog, CallLogRules
+from riverrun_server.rpc.caller import origin
 from riverrun_server.rpc.errors import to_proto
 from riverrun_server.rpc.server import (
     ListenerServer,
@@ -44,8 +45,10 @@ from riverrun_server.runtime.broker_clock import BrokerClock
 from riverrun_server.runtime.catalog import Catalog, CatalogServices
 from riverrun_server.runtime.clock import SystemClock, SystemDice
 from riverrun_server.runtime.flusher import Flusher
+from riverrun_server.runtime.found_coordinators import FoundCoordinators
 from riverrun_server.runtime.hosting import Hosting
 from riverrun_server.runtime.in_flight import InFlightBytes
+from riverrun_server.runtime.members import Members
 from riverrun_server.runtime.offline_partition import OfflinePartition
 from riverrun_server.runtime.offsets import (
     GroupOffsets,
@@ -252,7 +255,14 @@ def make_retention(shared: Shared, catalog: Catalog, store: RocksStore) -> Reten
     )
 
 
-def make_services(shared: Shared, catalog: Catalog, offsets: GroupOffsets) -> list[Service]:
+def make_members(shared: Shared, offsets: GroupOffsets) -> Members:
+    """Return what serves members of groups, wherever those are coordinated."""
+    return Members(FoundCoordinators(offsets, origin), shared.dice)
+
+
+def make_services(
+    shared: Shared, catalog: Catalog, offsets: GroupOffsets, members: Members
+) -> list[Service]:
     """Return every public service."""
     limits = shared.limits
     produce = producer.ProducerService(
@@ -274,7 +284,7 @@ def make_services(shared: Shared, catalog: Catalog, offsets: GroupOffsets) -> li
         to_proto,
         shared.dice,
     )
-    streams = Streams(reading, shared.draining)
+    streams = Streams(reading, members, shared.draining)
     description = metadata.ServerDescription(version("riverrun"))
     told = metadata.MetadataService(
         catalog, description, shared.clock, shared.draining, gate=shared.gate

@@ -20,6 +20,7 @@ from riverrun_server.rpc.errors import to_proto
 from riverrun_server.rpc.producer import ProducerService
 from riverrun_server.rpc.streams import Streams
 from riverrun_server.runtime.in_flight import InFlightBytes
+from riverrun_server.runtime.members import Members
 from riverrun_server.runtime.reader import ReadingServices
 from tests.metadata.fakes import SeededDice
 from tests.peer.cluster_of_replicas import NOW_MS
@@ -60,7 +61,7 @@ async def clients_of(gateway, *, heartbeat_s=3.0):
     reading = ReadingServices(directory, None, threads, limits, to_proto, SeededDice())
     services = (
         ProducerService(rules, in_flight, None, draining, SeededDice()),
-        ConsumerService(Streams(reading, draining)),
+        ConsumerService(Streams(reading, Members(None, SeededDice()), draining)),
     )
     server = grpc.aio.server()
     door = Door(Admission(Caps(100, 100, 100), Metrics(process=False)), "clients")

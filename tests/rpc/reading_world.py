@@ -13,6 +13,7 @@ from riverrun_server.core.reading.limits import ReadingLimits
 from riverrun_server.core.reading.places import EARLIEST
 from riverrun_server.core.reading.subscription import Subscription, SubscriptionSettings
 from riverrun_server.observe.metrics import Metrics
+from riverrun_server.ports.gateways import Origin
 from riverrun_server.rpc.admission import Admission, Caps
 from riverrun_server.rpc.consumer import ConsumerService
 from riverrun_server.rpc.door import Door
@@ -20,6 +21,8 @@ from riverrun_server.rpc.errors import to_proto
 from riverrun_server.rpc.reading_plans import places_of
 from riverrun_server.rpc.streams import Streams
 from riverrun_server.rpc.text import TextService
+from riverrun_server.runtime.found_coordinators import FoundCoordinators
+from riverrun_server.runtime.members import Members
 from riverrun_server.runtime.offsets import GroupOffsets, GroupOffsetsSettings
 from riverrun_server.runtime.places import Wanted
 from riverrun_server.runtime.reader import Reader, ReadingServices
@@ -56,20 +59,25 @@ class World:
             to_proto,
             SeededDice(),
         )
-        self.streams = Streams(self.services, self.draining)
+        self.members = Members(FoundCoordinators(self.offsets, Origin), SeededDice())
+        self.streams = Streams(self.services, self.members, self.draining)
         self.target = None
         self.metrics = Metrics(process=False)
         self._running = None
 
     async def __aenter__(self):
-        self._running = asyncio.create_task(self.offsets.run())
+        self._running = [
+            asyncio.create_task(self.offsets.run()),
+            asyncio.create_task(self.members.run()),
+        ]
         await asyncio.sleep(0.001)
         return self
 
     async def __aexit__(self, *_):
-        self._running.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._running
+        for task in reversed(self._running):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
 
     def stream(self, *accesses, form=forms.RECORDS, place=EARLIEST, group_id="", **settings):
         return Stream(self, [Wanted(each, place) for each in accesses], form, group_id, settings)

@@ -293,7 +293,7 @@ async def test_commits_on_delivery_go_where_the_member_has_them_go(world, t0, t1
     fenced = Refusal(Reason.FENCED_MEMBER_EPOCH, "too old")
     stored = []
 
-    async def store(commits):
+    async def store(commits, _):
         (commit,) = commits
         stored.append((commit.partition, commit.offset))
         refusal = fenced if commit.partition == t1.id.partition else None

@@ -423,7 +423,7 @@ async def test_a_reset_for_which_nobody_gives_way_changes_nothing(world):
     assert await a.commit({1: 100}) == {}
     reset = world.coordinator.reset_offsets(world.home, G, world.records({1: 3}), 2)
     async with beating(a):
-        assert await refused(reset) is Reason.REQUEST_TIMED_OUT
+        assert await refused(reset) is Reason.CONFLICT
         await a.acknowledge()
         await asyncio.sleep(0.1)
     assert a.owned == [0, 1, 2, 3]

@@ -378,7 +378,7 @@ class SubscribeStart(_message.Message):
     stop_at_end: _builtins.bool
     """End the stream when it has delivered what was committed when it began. A member's stream ends, and
     the member leaves, when it has delivered of each partition that it has what was committed when it
-    was given it.
+    was given it; one that has none waits until it is given one.
     """
     topic_pattern: _builtins.str
     """A pattern of names of topics to read, those made later included; the syntax is RE2's, and the
@@ -949,28 +949,36 @@ Global___Member: _TypeAlias = Member  # noqa: Y015
 @_typing.final
 class PartitionsAssigned(_message.Message):
     """PartitionsAssigned gives a member partitions; it keeps those that it has. The first one of a stream
-    has everything that the member has, and comes even where that is nothing.
+    names everything that the member has, in `coming`, and comes even where that is nothing.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MEMBER_EPOCH_FIELD_NUMBER: _builtins.int
     PARTITIONS_FIELD_NUMBER: _builtins.int
+    COMING_FIELD_NUMBER: _builtins.int
     member_epoch: _builtins.int
     """The member's epoch; what is read from now on is committed under it."""
     @_builtins.property
     def partitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___AssignedPartition]:
-        """What it has from now on, besides what it has."""
+        """What it reads from now on, besides what it reads."""
+
+    @_builtins.property
+    def coming(self) -> _containers.RepeatedCompositeFieldContainer[Global___TopicPartition]:
+        """What it has been given and will read once it is found out where that begins; another
+        PartitionsAssigned says so.
+        """
 
     def __init__(
         self,
         *,
         member_epoch: _builtins.int = ...,
         partitions: _abc.Iterable[Global___AssignedPartition] | None = ...,
+        coming: _abc.Iterable[Global___TopicPartition] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["member_epoch", b"member_epoch", "partitions", b"partitions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["coming", b"coming", "member_epoch", b"member_epoch", "partitions", b"partitions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -367,7 +367,7 @@ class Coordinating(Protocol):
         """Have partitions given up, set their offsets, and give them again; a group without members, too.
 
         Where they are not given up within `within_s` nothing is written, they go back to where they
-        were, and the future has REQUEST_TIMED_OUT.
+        were, and the future has CONFLICT.
         """
         ...
 

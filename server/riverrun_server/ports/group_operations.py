@@ -83,6 +83,6 @@ class GroupOperations(Protocol):
         """Make a group go on elsewhere; asked again after a doubt, for it says the same each time.
 
         Raises:
-            Refusal: REQUEST_TIMED_OUT where its members did not give the partitions up in time.
+            Refusal: CONFLICT where its members did not give the partitions up in time.
         """
         ...

@@ -33,7 +33,7 @@ class ConsumerService:
         self._streams = streams
         self._services = streams.services
         self._fetcher = Fetcher(streams.services)
-        self._offsets = OffsetCalls(streams.services)
+        self._offsets = OffsetCalls(streams.services, streams.members.coordination)
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return the service's methods; what carries records comes serialised already."""
@@ -53,6 +53,11 @@ class ConsumerService:
                     self.commit_offset,
                     consumer_pb2.CommitOffsetRequest.FromString,
                     consumer_pb2.CommitOffsetResponse.SerializeToString,
+                ),
+                "LeaveGroup": grpc.unary_unary_rpc_method_handler(
+                    self.leave_group,
+                    consumer_pb2.LeaveGroupRequest.FromString,
+                    consumer_pb2.LeaveGroupResponse.SerializeToString,
                 ),
                 "FetchOffsets": grpc.unary_unary_rpc_method_handler(
                     self.fetch_offsets,
@@ -85,6 +90,12 @@ class ConsumerService:
     ) -> consumer_pb2.CommitOffsetResponse:
         """Store how far a group has come."""
         return await self._offsets.commit(request)
+
+    async def leave_group(
+        self, request: consumer_pb2.LeaveGroupRequest, _: _Context
+    ) -> consumer_pb2.LeaveGroupResponse:
+        """Let a member go."""
+        return await self._offsets.leave(request)
 
     async def fetch_offsets(
         self, request: consumer_pb2.FetchOffsetsRequest, _: _Context

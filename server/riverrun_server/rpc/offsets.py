@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from riverrun.v1 import consumer_pb2
 from riverrun.v1.consumer_pb2 import (
@@ -13,6 +15,8 @@ from riverrun.v1.consumer_pb2 import (
     FetchOffsetsRequest,
     FetchOffsetsResponse,
     GroupOffset,
+    LeaveGroupRequest,
+    LeaveGroupResponse,
     ListOffsetsRequest,
     ListOffsetsResponse,
     NoCommittedOffset,
@@ -24,9 +28,11 @@ from riverrun_server.core.groups.commits import check_group_id
 from riverrun_server.core.groups.offsets import CommittedOffset as Committed
 from riverrun_server.core.log.batch import PartitionId
 from riverrun_server.core.reading.places import Place, PlaceKind
+from riverrun_server.ports.membership import Coordination
 from riverrun_server.ports.partitions import PartitionAccess
 from riverrun_server.rpc.reading_requests import (
     check_count,
+    check_not_negative,
     commits_of,
     partition_name,
     place_of,
@@ -44,10 +50,12 @@ class OffsetCalls:
 
     Args:
         services: what all readers share.
+        coordination: finds the coordinators of groups.
     """
 
-    def __init__(self, services: ReadingServices) -> None:
+    def __init__(self, services: ReadingServices, coordination: Coordination) -> None:
         self._services = services
+        self._coordination = coordination
 
     async def commit(self, request: CommitOffsetRequest) -> CommitOffsetResponse:
         """Store how far a group has come.
@@ -59,11 +67,29 @@ class OffsetCalls:
         if not request.offsets:
             raise Refusal(Reason.INVALID_REQUEST, "the request commits nothing; set `offsets`")
         check_count("offsets", len(request.offsets), self._services.limits)
-        outcomes = await self._services.offsets.commit(
-            request.group_id, commits_of(request.offsets)
+        outcomes = await self._coordination.commit(
+            request.group_id, commits_of(request.offsets), _committer(request)
         )
         write_error = self._services.write_error
         return CommitOffsetResponse(results=[commit_result(each, write_error) for each in outcomes])
+
+    async def leave(self, request: LeaveGroupRequest) -> LeaveGroupResponse:
+        """Let a member go.
+
+        Raises:
+            Refusal: UNKNOWN_MEMBER, MEMBER_TAKEN_OVER; the request is wrong.
+        """
+        check_group_id(request.group_id)
+        if not request.member_id:
+            raise Refusal(
+                Reason.INVALID_REQUEST,
+                "the request names no member; set `member_id` and `token` from "
+                "`SubscribeStarted.member`, or ask GroupService to remove one",
+            )
+        await self._coordination.leave(
+            request.group_id, request.member_id, request.token, temporary=request.temporary
+        )
+        return LeaveGroupResponse()
 
     async def fetch(self, request: FetchOffsetsRequest) -> FetchOffsetsResponse:
         """Tell how far a group has come.
@@ -73,12 +99,22 @@ class OffsetCalls:
         """
         check_group_id(request.group_id)
         check_count("partitions", len(request.partitions), self._services.limits)
-        committed = await self._services.offsets.committed(request.group_id)
+        committed = await self._services.offsets.committed(
+            request.group_id, self._known(request.partitions) if request.partitions else None
+        )
         if request.partitions:
             return FetchOffsetsResponse(
                 offsets=[self._group_offset(each, committed) for each in request.partitions]
             )
         return self._all_offsets(request.group_id, committed)
+
+    def _known(self, partitions: Iterable[consumer_pb2.TopicPartition]) -> list[PartitionId]:
+        """Return those partitions that are there."""
+        known = []
+        for each in partitions:
+            with contextlib.suppress(Refusal):
+                known.append(self._services.directory.partition(*partition_name(each)).id)
+        return known
 
     def _group_offset(
         self, named: consumer_pb2.TopicPartition, committed: Mapping[PartitionId, Committed]
@@ -193,6 +229,26 @@ class OffsetCalls:
         elif place.kind is PlaceKind.EARLIEST:
             answer.offset = marks.log_start_offset
         return answer
+
+
+class _Member(NamedTuple):
+    """Implements ports.membership.Committer for a commit that comes on no stream."""
+
+    member_id: str
+    epoch: int
+    attachment: int | None = None
+
+
+def _committer(request: CommitOffsetRequest) -> _Member | None:
+    if not request.member_id:
+        if request.member_epoch:
+            raise Refusal(
+                Reason.INVALID_REQUEST,
+                f"member_epoch {request.member_epoch} is given and no member; set `member_id`, too",
+            )
+        return None
+    check_not_negative("member_epoch", request.member_epoch)
+    return _Member(request.member_id, request.member_epoch)
 
 
 def _query_place(query: OffsetQuery) -> Place:

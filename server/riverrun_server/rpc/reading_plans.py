@@ -168,27 +168,39 @@ def subscribe_plan(
     place = place_of(start, group_id)
     if group_id and place.kind is not PlaceKind.COMMITTED:
         place = Place(PlaceKind.COMMITTED, otherwise=place)
-    _check_distinct(start.topics)
+    check_distinct(start.topics)
     for topic in start.topics:
         partitions.add_topic(topic, place)
-    credit = start.initial_credit
-    check_not_negative("initial_credit.records", credit.records)
-    check_not_negative("initial_credit.bytes", credit.bytes)
-    check_not_negative("max_records", start.max_records)
     return ReadingPlan(
         partitions.wanted("set `topics`, or `positions`"),
-        SubscriptionSettings(
-            frame_bytes=frame_room(start.max_frame_bytes, limits),
-            credit_records=credit.records if credit.HasField("records") else None,
-            credit_bytes=credit.bytes if credit.HasField("bytes") else None,
-            max_records=start.max_records or None,
-            stop_at_end=start.stop_at_end,
-            reset=reset_policy(start.offset_reset, group_id),
-        ),
+        subscription_settings(start, limits),
         form_of(start.form, start.accept_codecs),
         group_id,
         commits_on_delivery(start.commit_mode, group_id),
         partitions.missing,
+    )
+
+
+def subscription_settings(
+    start: SubscribeStart, limits: ReadingLimits, *, is_member: bool = False
+) -> SubscriptionSettings:
+    """Return how a Subscribe stream delivers.
+
+    Raises:
+        Refusal: INVALID_REQUEST.
+    """
+    credit = start.initial_credit
+    check_not_negative("initial_credit.records", credit.records)
+    check_not_negative("initial_credit.bytes", credit.bytes)
+    check_not_negative("max_records", start.max_records)
+    return SubscriptionSettings(
+        frame_bytes=frame_room(start.max_frame_bytes, limits),
+        credit_records=credit.records if credit.HasField("records") else None,
+        credit_bytes=credit.bytes if credit.HasField("bytes") else None,
+        max_records=start.max_records or None,
+        stop_at_end=start.stop_at_end,
+        reset=reset_policy(start.offset_reset, start.group_id),
+        is_member=is_member,
     )
 
 
@@ -254,7 +266,7 @@ async def places_of(
         Refusal: COORDINATOR_LOADING, where the group's offsets are needed and not known yet.
     """
     if any(each.place.kind is PlaceKind.COMMITTED for each in wanted):
-        committed = await offsets.committed(group_id)
+        committed = await offsets.committed(group_id, [each.access.id for each in wanted])
         wanted = [
             each._replace(place=settled(each.place, each.access.id, committed)) for each in wanted
         ]
@@ -270,7 +282,12 @@ def _add_flat(partitions: PartitionList, request: ReadRequest | TailRequest, pla
         partitions.add_topic(request.topic, place)
 
 
-def _check_distinct(topics: Sequence[str]) -> None:
+def check_distinct(topics: Sequence[str]) -> None:
+    """Check that no topic is named twice.
+
+    Raises:
+        Refusal: INVALID_REQUEST.
+    """
     seen: set[str] = set()
     for topic in topics:
         if topic in seen:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 
 from riverrun_server.core.reading.control import HalfClosed
@@ -12,6 +13,7 @@ from riverrun_server.rpc import call_notes
 from riverrun_server.rpc.reading_plans import ReadingPlan, places_of
 from riverrun_server.rpc.sending import send
 from riverrun_server.runtime.delivery_room import CURRENT
+from riverrun_server.runtime.members import Members
 from riverrun_server.runtime.reader import Reader, ReadingServices
 
 _LEAVING = "the broker is shutting down; go on behind the last delivery, here or elsewhere"
@@ -22,12 +24,32 @@ class Streams:
 
     Args:
         services: what all readers share.
+        members: those whose streams this broker holds.
         draining: set when the broker shuts down; streams then end in order.
     """
 
-    def __init__(self, services: ReadingServices, draining: asyncio.Event) -> None:
+    def __init__(
+        self, services: ReadingServices, members: Members, draining: asyncio.Event
+    ) -> None:
         self.services = services
+        self.members = members
         self._draining = draining
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether streams end because the broker does."""
+        return self._draining.is_set()
+
+    @contextlib.asynccontextmanager
+    async def draining(self, reader: Reader) -> AsyncIterator[None]:
+        """End a reader's stream in order when the broker shuts down."""
+        drain = asyncio.create_task(self._draining.wait(), name="reading stream: drain")
+        drain.add_done_callback(lambda task: None if task.cancelled() else reader.leave(_LEAVING))
+        try:
+            yield
+        finally:
+            drain.cancel()
+            await asyncio.gather(drain, return_exceptions=True)
 
     async def deliver(
         self,
@@ -66,14 +88,9 @@ class Streams:
             commit_on_delivery=plan.commit_on_delivery,
             room=CURRENT.get(None),
         )
-        drain = asyncio.create_task(self._draining.wait(), name="reading stream: drain")
-        drain.add_done_callback(lambda task: None if task.cancelled() else reader.leave(_LEAVING))
-        try:
+        async with self.draining(reader):
             if opened is None:
                 await reader.control.say(HalfClosed())
             else:
                 opened(reader)
             await reader.run(positions, plan.missing)
-        finally:
-            drain.cancel()
-            await asyncio.gather(drain, return_exceptions=True)

@@ -15,6 +15,7 @@ from riverrun_server.core.errors import Refusal
 from riverrun_server.core.groups.offsets import CommittedOffset
 from riverrun_server.core.log.batch import PartitionId
 from riverrun_server.core.reading.assignment import Assignment, Given
+from riverrun_server.core.reading.events import MemberPartition
 from riverrun_server.core.reading.places import Place, PlaceKind, Position
 from riverrun_server.core.reading.subscription import Subscription
 from riverrun_server.ports.partitions import PartitionAccess
@@ -95,6 +96,25 @@ class AssignedPartitions:
 
     # What the member's group says.
 
+    def begin(
+        self,
+        epoch: int,
+        partitions: Sequence[NewPartition],
+        besides: Sequence[MemberPartition] = (),
+    ) -> None:
+        """Give a stream the first partitions, and tell its reader at once that these are all it has.
+
+        Args:
+            epoch: the member's.
+            partitions: what it is given.
+            besides: what it has, too, and is to give up.
+        """
+        if self._is_closed:
+            return
+        self._assignment.begun(epoch, map(_given, partitions), besides)
+        self._wake()
+        self.give(epoch, partitions)
+
     def give(self, epoch: int, partitions: Sequence[NewPartition]) -> None:
         """Read partitions, each once its place is found.
 
@@ -107,13 +127,12 @@ class AssignedPartitions:
         """
         if self._is_closed:
             return
-        given = [
-            Given(each.access.topic, each.access.id, each.assignment_epoch) for each in partitions
-        ]
+        given = [_given(each) for each in partitions]
         self._assignment.given(epoch, given)
         committed = None
         if any(each.place.kind is PlaceKind.COMMITTED for each in partitions):
-            committed = asyncio.create_task(self._ask(), name="stream: committed offsets")
+            asked = self._ask([each.id for each in given])
+            committed = asyncio.create_task(asked, name="stream: committed offsets")
             self._asking.add(committed)
             committed.add_done_callback(self._asking.discard)
             committed.add_done_callback(self._done)
@@ -214,9 +233,9 @@ class AssignedPartitions:
 
     # Places.
 
-    async def _ask(self) -> _Committed:
+    async def _ask(self, partitions: Collection[PartitionId]) -> _Committed:
         try:
-            return await self._offsets.committed(self._group_id)
+            return await self._offsets.committed(self._group_id, partitions)
         except Refusal as refusal:
             return refusal
 
@@ -256,6 +275,10 @@ class AssignedPartitions:
     def _stir(self) -> None:
         self._is_stirred = True
         self._wake()
+
+
+def _given(new: NewPartition) -> Given:
+    return Given(new.access.topic, new.access.id, new.assignment_epoch)
 
 
 def _answer(waiting: Iterable[asyncio.Future[bool]], *, is_told: bool) -> None:

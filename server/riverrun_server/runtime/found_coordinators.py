@@ -130,7 +130,11 @@ class FoundAttachment:
 
     async def news(self) -> MemberView:
         """Wait until the member has something else; see the port."""
-        return await self._news.next()
+        try:
+            return await self._news.next()
+        except Refusal:
+            self.coordinator.attachments.discard(self)
+            raise
 
     async def revoked(self, partitions: Mapping[PartitionId, int]) -> None:
         """Say what the member has given up; see the port."""

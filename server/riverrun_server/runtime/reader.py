@@ -23,6 +23,7 @@ from riverrun_server.core.reading.events import (
     Delivery,
     Event,
     GoingAway,
+    Joined,
     PartitionFailed,
     Started,
 )
@@ -34,6 +35,7 @@ from riverrun_server.ports.partitions import Directory, PartitionAccess
 from riverrun_server.ports.threads import Threads
 from riverrun_server.runtime.assigned_partitions import AssignedPartitions
 from riverrun_server.runtime.delivery_room import Room, unlimited
+from riverrun_server.runtime.heartbeats import Heartbeats
 from riverrun_server.runtime.offsets import GroupOffsets
 from riverrun_server.runtime.reader_control import ReaderControl, StoreOffsets
 from riverrun_server.runtime.sources import Sources
@@ -41,8 +43,6 @@ from riverrun_server.wire.deliveries import ErrorWriter
 from riverrun_server.wire.forms import Form
 
 _RECONNECT_AFTER_S = 1.0
-# The first heartbeat comes somewhere between this share of the interval and all of it.
-_FIRST_BEAT_SHARE = 0.5
 # What is read, and the message that is made of it.
 _COPIES = 2
 
@@ -131,14 +131,30 @@ class Reader:
             self._wake.set,
             self.fail,
         )
-        self._beat_due = False
+        self.heartbeats = Heartbeats(
+            services.limits.heartbeat_interval_s,
+            services.dice,
+            machine,
+            self._accesses,
+            self._wake.set,
+        )
         self._leaving: str | None = None
+        self._is_over = False
         self._failure: BaseException | None = None
-        self._asking: asyncio.Task[None] | None = None
 
     def leave(self, reason: str) -> None:
         """End the stream in order, with a GoingAway."""
         self._leaving = reason
+        self._wake.set()
+
+    def tell(self, event: Event) -> None:
+        """Tell the reader something, between two messages."""
+        self._machine.events.append(event)
+        self._wake.set()
+
+    def end(self) -> None:
+        """End the stream without another word, once what there is to tell is told."""
+        self._is_over = True
         self._wake.set()
 
     def fail(self, error: BaseException) -> None:
@@ -147,20 +163,25 @@ class Reader:
         self._wake.set()
 
     async def run(
-        self, places: Sequence[Position | Refusal], missing: Sequence[PartitionFailed] = ()
+        self,
+        places: Sequence[Position | Refusal],
+        missing: Sequence[PartitionFailed] = (),
+        joined: Joined | None = None,
     ) -> None:
         """Deliver until the stream ends.
 
         Args:
             places: where each of the accesses begins, in order, or why nobody can say.
             missing: what was asked for and is not there, for the reader to hear of.
+            joined: the member that the stream speaks for.
 
         Raises:
             Refusal: the stream cannot do what was asked, or the reader broke its rules.
         """
         started = [place for place in places if isinstance(place, Position)]
         try:
-            await self._send(Started(started, self._services.limits.heartbeat_interval_s))
+            interval_s = self._services.limits.heartbeat_interval_s
+            await self._send(Started(started, interval_s, joined))
             for position in started:
                 self._sources.stand(self._accesses[position.id], position)
             self._machine.events.extend(missing)
@@ -173,47 +194,47 @@ class Reader:
             self._sources.close()
             self._room.close()
             await self.assigned.close()
-            if self._asking is not None:
-                self._asking.cancel()
-                await asyncio.gather(self._asking, return_exceptions=True)
+            await self.heartbeats.close()
             await self.control.close()
 
     async def _deliver_all(self) -> None:
-        loop, interval_s = asyncio.get_running_loop(), self._services.limits.heartbeat_interval_s
-        # Streams that were opened at once, as after a restart, would keep the loop busy at once for ever.
-        first_s = self._services.dice.uniform(_FIRST_BEAT_SHARE * interval_s, interval_s)
-        timer = loop.call_later(first_s, self._beat)
-        try:
-            while True:
-                # Whatever wakes from here on is looked at in the next round.
-                self._wake.clear()
-                while self._machine.events:
-                    await self._send(self._machine.events.popleft())
-                if self._beat_due:
-                    # Behind the events: it speaks of partitions that the reader has heard of.
-                    self._beat_due = False
-                    timer = loop.call_later(interval_s, self._beat)
-                    await self._send_heartbeat()
-                if self._failure is not None:
-                    raise self._failure
-                if self._leaving is not None:
-                    await self._send(GoingAway(_RECONNECT_AFTER_S, self._leaving))
-                    return
-                if self.assigned.apply():
-                    continue
-                if await self.control.obey_next():
-                    self._forget_what_rests()
-                    continue
-                partition = self._machine.turn()
-                if partition is not None:
-                    await self._deliver_from(partition)
-                elif self._ended():
-                    return
-                else:
-                    self._withdraw()
-                    await self._wake.wait()
-        finally:
-            timer.cancel()
+        self.heartbeats.begin()
+        while True:
+            # Whatever wakes from here on is looked at in the next round.
+            self._wake.clear()
+            while self._machine.events:
+                await self._send(self._machine.events.popleft())
+            if self.heartbeats.is_due:
+                # Behind the events: it speaks of partitions that the reader has heard of.
+                await self._send(await self.heartbeats.next())
+            if await self._is_told_to_end():
+                return
+            if self.assigned.apply():
+                continue
+            if await self.control.obey_next():
+                self._forget_what_rests()
+                continue
+            partition = self._machine.turn()
+            if partition is not None:
+                await self._deliver_from(partition)
+            elif self._ended():
+                return
+            else:
+                self._withdraw()
+                await self._wake.wait()
+
+    async def _is_told_to_end(self) -> bool:
+        """Return whether something beside the stream has ended it.
+
+        Raises:
+            BaseException: that has failed.
+        """
+        if self._failure is not None:
+            raise self._failure
+        if self._leaving is not None and not self._is_over:
+            await self._send(GoingAway(_RECONNECT_AFTER_S, self._leaving))
+            return True
+        return self._is_over
 
     def _ended(self) -> bool:
         """Return whether the stream has come to its end.
@@ -332,8 +353,11 @@ class Reader:
         self._sources.stand(access, position)
         self._machine.reset(position, refusal)
 
-    async def _store_for_group(self, commits: Sequence[OffsetCommit]) -> list[CommitOutcome]:
+    async def _store_for_group(
+        self, commits: Sequence[OffsetCommit], epoch: int | None
+    ) -> list[CommitOutcome]:
         """Store offsets in nobody's name; who reads without a group needs no store of them."""
+        del epoch  # nobody's
         return await self._services.offsets.commit(self._group_id, commits)
 
     async def _commit_ahead(self, delivery: Delivery) -> bool:
@@ -344,7 +368,7 @@ class Reader:
         epoch = delivery.leader_epoch if delivery.pieces else None
         commit = OffsetCommit("", *delivery.id, delivery.next_offset, epoch)
         try:
-            outcomes = await self._store([commit])
+            outcomes = await self._store([commit], None)
             failure = outcomes[0].refusal
         except Refusal as refusal:
             failure = refusal
@@ -364,34 +388,8 @@ class Reader:
         if frame is not None:
             await self._write(frame)
 
-    async def _send_heartbeat(self) -> None:
-        elsewhere = []
-        for access in self._accesses.values():
-            if access.led_here:
-                await self._observe(access)
-            else:
-                elsewhere.append(access)
-        if elsewhere and (self._asking is None or self._asking.done()):
-            # Nobody here waits for another broker; what it says is told in the next heartbeat.
-            self._asking = asyncio.create_task(self._observe_all(elsewhere), name="stream: lag")
-        await self._send(self._machine.heartbeat())
-
-    async def _observe_all(self, accesses: Sequence[PartitionAccess]) -> None:
-        await asyncio.gather(*map(self._observe, accesses))
-
-    async def _observe(self, access: PartitionAccess) -> None:
-        try:
-            marks = await access.watermarks()
-        except Refusal:
-            return  # the last known ones stand; why it cannot be read, its cursor will say
-        self._machine.observed(access.id, marks.high_watermark, marks.log_start_offset)
-
     # What wakes the stream.
 
     def _woke(self, partition: PartitionId) -> None:
         self._machine.woke(partition)
-        self._wake.set()
-
-    def _beat(self) -> None:
-        self._beat_due = True
         self._wake.set()

@@ -33,8 +33,10 @@ from riverrun_server.runtime.offsets import GroupOffsets
 from riverrun_server.runtime.places import position_at, settled
 from riverrun_server.runtime.sources import Sources
 
-# Stores how far the stream's group has come; an outcome for each commit, in order.
-StoreOffsets: TypeAlias = Callable[[Sequence[OffsetCommit]], Awaitable[list[CommitOutcome]]]
+# Stores how far the stream's group has come, as of an epoch of the member; an outcome for each, in order.
+StoreOffsets: TypeAlias = Callable[
+    [Sequence[OffsetCommit], int | None], Awaitable[list[CommitOutcome]]
+]
 
 
 class ReaderControl:
@@ -73,7 +75,8 @@ class ReaderControl:
         self._group_id = group_id
         self._wake = wake
         self._commits_max = limits.commits_waiting
-        self._queue: asyncio.Queue[Control] = asyncio.Queue(limits.control_waiting)
+        waiting = limits.member_control_waiting if machine.is_member else limits.control_waiting
+        self._queue: asyncio.Queue[Control] = asyncio.Queue(waiting)
         self._commits: set[asyncio.Task[None]] = set()
 
     @property
@@ -85,6 +88,27 @@ class ReaderControl:
         """Take what the reader says, waiting while too much waits to be obeyed."""
         await self._queue.put(control)
         self._wake()
+
+    def commit(self, commit: Commit, at_once_max: int) -> None:
+        """Begin with a commit at once, whatever waits; refuse it where too many are under way.
+
+        A member may have closed its ears, busy with what it has, and still has to commit that.
+        """
+        if len(self._commits) < at_once_max:
+            self._begin_to_commit(commit)
+            return
+        refusal = Refusal(
+            Reason.OVERLOADED,
+            f"{len(self._commits)} commits of this stream wait for an answer and no more may; wait for one "
+            "of them, or commit less often",
+        )
+        self._machine.events.append(CommitDone(commit.commit_id, _all_refused(commit, refusal)))
+        self._wake()
+
+    async def committed(self) -> None:
+        """Wait until the commits that have been begun are answered."""
+        if self._commits:
+            await asyncio.wait([*self._commits])
 
     async def close(self) -> None:
         """Give up the commits under way: nobody is left to be told what became of them."""
@@ -114,10 +138,8 @@ class ReaderControl:
                     self._stand(self._machine.partitions[dropped].position)
             case Resume(names):
                 self._machine.resumed(self._read(names))
-            case Commit(commit_id, offsets):
-                task = asyncio.create_task(self._commit(commit_id, offsets), name="stream: commit")
-                self._commits.add(task)
-                task.add_done_callback(self._committed)
+            case Commit():
+                self._begin_to_commit(control)
             case HalfClosed():
                 self._machine.half_closed()
             case Broken(refusal):
@@ -142,7 +164,7 @@ class ReaderControl:
         if isinstance(place, Refusal):
             raise place
         if place.kind is PlaceKind.COMMITTED:
-            committed = await self._offsets.committed(self._group_id)
+            committed = await self._offsets.committed(self._group_id, [partition])
             place = settled(place, partition, committed)
         return await position_at(self._accesses[partition], place)
 
@@ -177,16 +199,19 @@ class ReaderControl:
             Reason.INVALID_REQUEST, f"the stream does not read {what}; name it in `start`"
         )
 
-    async def _commit(self, commit_id: int, offsets: Sequence[OffsetCommit]) -> None:
+    def _begin_to_commit(self, commit: Commit) -> None:
+        task = asyncio.create_task(self._commit(commit), name="stream: commit")
+        self._commits.add(task)
+        task.add_done_callback(self._committed)
+
+    async def _commit(self, commit: Commit) -> None:
+        offsets = commit.offsets
         try:
             self._check_group()
-            outcomes = await self._store(offsets)
+            outcomes = await self._store(offsets, commit.epoch)
         except Refusal as refusal:
-            outcomes = [
-                CommitOutcome(each.topic, each.topic_id, each.partition, refusal)
-                for each in offsets
-            ]
-        self._machine.events.append(CommitDone(commit_id, outcomes))
+            outcomes = _all_refused(commit, refusal)
+        self._machine.events.append(CommitDone(commit.commit_id, outcomes))
 
     def _check_group(self) -> None:
         if not self._group_id:
@@ -199,3 +224,9 @@ class ReaderControl:
     def _committed(self, task: asyncio.Task[None]) -> None:
         self._commits.discard(task)
         self._wake()
+
+
+def _all_refused(commit: Commit, refusal: Refusal) -> list[CommitOutcome]:
+    return [
+        CommitOutcome(each.topic, each.topic_id, each.partition, refusal) for each in commit.offsets
+    ]

@@ -74,7 +74,7 @@ class Resets:
 
 def _too_late(group_id: str) -> Refusal:
     return Refusal(
-        Reason.REQUEST_TIMED_OUT,
+        Reason.CONFLICT,
         f"members of group {group_id!r} have not given the partitions up in time, so nothing was "
         "changed and they go on where they were; allow more time, or remove the member that is stuck",
     )

@@ -16,6 +16,7 @@ from riverrun.v1 import consumer_pb2, errors_pb2, producer_pb2
 from riverrun_server.core.errors import Refusal
 from riverrun_server.core.log.batch import PartitionId, StoredBatch
 from riverrun_server.core.reading.events import (
+    Assigned,
     CaughtUp,
     CommitDone,
     CommitOutcome,
@@ -23,12 +24,16 @@ from riverrun_server.core.reading.events import (
     Event,
     GoingAway,
     Heartbeat,
+    Joined,
+    Lost,
     PartitionFailed,
     PositionReset,
+    Revoking,
     SeekDone,
     Started,
 )
 from riverrun_server.core.reading.places import Position
+from riverrun_server.wire import memberships
 from riverrun_server.wire.v1.frames_pb2 import StoredDelivery, StoredFrame
 from riverrun_server.wire.varints import varint
 
@@ -68,10 +73,12 @@ def fetch_response(
 def event_frame(event: Event, write_error: ErrorWriter) -> bytes:
     """Return a serialised SubscribeResponse or ReadResponse that is no delivery."""
     frame = StoredFrame()
+    if isinstance(event, Assigned | Revoking | Lost):
+        memberships.tell(frame, event, _position)
+        return frame.SerializeToString()
     match event:
-        case Started(positions, interval_s):
-            frame.started.positions.extend(map(_position, positions))
-            frame.started.heartbeat_interval.CopyFrom(_duration(interval_s))
+        case Started(positions, interval_s, joined):
+            frame.started.CopyFrom(_started(positions, interval_s, joined))
         case SeekDone(seek_id, position):
             frame.seek_done.CopyFrom(
                 consumer_pb2.SeekDone(seek_id=seek_id, position=_position(position))
@@ -141,6 +148,16 @@ def _nested(outer: bytes, delivery: Delivery, tag: bytes) -> list[bytes]:
     return parts
 
 
+def _started(
+    positions: Sequence[Position], interval_s: float, joined: Joined | None
+) -> consumer_pb2.SubscribeStarted:
+    return consumer_pb2.SubscribeStarted(
+        positions=map(_position, positions),
+        heartbeat_interval=_duration(interval_s),
+        member=None if joined is None else memberships.member(joined),
+    )
+
+
 def _position(position: Position) -> consumer_pb2.PartitionPosition:
     return consumer_pb2.PartitionPosition(
         topic=position.topic,
@@ -154,6 +171,7 @@ def _position(position: Position) -> consumer_pb2.PartitionPosition:
 
 def _heartbeat(event: Heartbeat) -> consumer_pb2.Heartbeat:
     heartbeat = consumer_pb2.Heartbeat(
+        heartbeat_id=event.heartbeat_id,
         lags=[
             consumer_pb2.PartitionLag(
                 topic=position.topic,
@@ -163,7 +181,7 @@ def _heartbeat(event: Heartbeat) -> consumer_pb2.Heartbeat:
                 high_watermark=position.high_watermark,
             )
             for position in event.positions
-        ]
+        ],
     )
     heartbeat.credit_left.CopyFrom(
         consumer_pb2.Credit(records=event.credit_records, bytes=event.credit_bytes)

@@ -84,6 +84,14 @@ class Assignment:
         """Whether partitions were given that the reader does not know of yet."""
         return bool(self._coming)
 
+    def begun(
+        self, epoch: int, partitions: Iterable[Given], besides: Iterable[MemberPartition] = ()
+    ) -> None:
+        """Tell the reader everything that it has, before it is known where any of it begins."""
+        self._reached(epoch)
+        coming = [MemberPartition(given.topic, given.id) for given in partitions]
+        self._machine.events.append(Assigned(self._epoch, (), [*coming, *besides]))
+
     def given(self, epoch: int, partitions: Iterable[Given]) -> None:
         """Note partitions that the group has given; `placed` says where each begins."""
         self._reached(epoch)

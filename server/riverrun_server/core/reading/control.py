@@ -52,10 +52,17 @@ class Resume:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """Store offsets of the stream's group."""
+    """Store offsets of the stream's group.
+
+    Attributes:
+        commit_id: the reader's own number.
+        offsets: what to store.
+        epoch: the newest that a member had been told when it read that; None is the newest of now.
+    """
 
     commit_id: int
     offsets: Sequence[OffsetCommit]
+    epoch: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

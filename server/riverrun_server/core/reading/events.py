@@ -58,12 +58,31 @@ class Delivery(NamedTuple):
     leader_epoch: int
 
 
+class Joined(NamedTuple):
+    """A membership of a group, as its member is told of it.
+
+    Attributes:
+        group_id: the group.
+        member_id: the member.
+        token: lets another stream go on for the member.
+        session_timeout_ms: how long it may be silent.
+        revocation_timeout_ms: how long it may take to give a partition up.
+    """
+
+    group_id: str
+    member_id: str
+    token: bytes
+    session_timeout_ms: int
+    revocation_timeout_ms: int
+
+
 @dataclass(frozen=True, slots=True)
 class Started:
-    """Where each partition begins."""
+    """Where each partition begins, and whom a member's stream speaks for."""
 
     positions: Sequence[Position]
     heartbeat_interval_s: float
+    joined: Joined | None = None
 
 
 class AssignedPartition(NamedTuple):
@@ -91,10 +110,17 @@ class MemberPartition(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Assigned:
-    """A group has given partitions to its member, whose epoch is at least this."""
+    """A group has given partitions to its member, whose epoch is at least this.
+
+    Attributes:
+        epoch: the member's.
+        partitions: are read from now on.
+        coming: are the member's, and will be read once their places are found.
+    """
 
     epoch: int
     partitions: Sequence[AssignedPartition]
+    coming: Sequence[MemberPartition] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,11 +194,16 @@ class CommitDone:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """A sign of life: where each partition stands and what is left of the credit."""
+    """A sign of life: where each partition stands and what is left of the credit.
+
+    Attributes:
+        heartbeat_id: the member's last one of which its group's coordinator knows; 0 is none.
+    """
 
     positions: Sequence[Position]
     credit_records: int | None
     credit_bytes: int | None
+    heartbeat_id: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,8 @@ class ReadingLimits:
         disk_wait_s_max: how long Fetch waits for the disk where it knows that there is something.
         answer_wait_s_max: how long Fetch waits for the disk where it has something to answer with.
         control_waiting: control messages read from a stream ahead of their turn.
+        member_control_waiting: the same for a member's stream, whose heartbeats must be heard behind them.
+        member_commits_waiting: commits of a member that may wait to become durable; further ones are refused.
         commits_waiting: commits of one stream that may wait to become durable.
         run_bytes: what is taken apart in one step. Records are 3-10 times as large in memory as on
             the wire, and a subscriber that does not read holds one step.
@@ -50,6 +52,8 @@ class ReadingLimits:
     disk_wait_s_max: float = 10.0
     answer_wait_s_max: float = 1.0
     control_waiting: int = 16
+    member_control_waiting: int = 128
+    member_commits_waiting: int = 256
     commits_waiting: int = 16
     run_bytes: int = 256 << 10
     read_ahead_bytes: int = 8 << 20

@@ -97,6 +97,9 @@ class StoredFrame(_message.Message):
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     PARTITION_ERROR_FIELD_NUMBER: _builtins.int
     GOING_AWAY_FIELD_NUMBER: _builtins.int
+    PARTITIONS_ASSIGNED_FIELD_NUMBER: _builtins.int
+    PARTITIONS_REVOKING_FIELD_NUMBER: _builtins.int
+    PARTITIONS_LOST_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def started(self) -> _consumer_pb2.SubscribeStarted:
         """As in SubscribeResponse."""
@@ -133,6 +136,18 @@ class StoredFrame(_message.Message):
     def going_away(self) -> _producer_pb2.GoingAway:
         """As in SubscribeResponse."""
 
+    @_builtins.property
+    def partitions_assigned(self) -> _consumer_pb2.PartitionsAssigned:
+        """As in SubscribeResponse."""
+
+    @_builtins.property
+    def partitions_revoking(self) -> _consumer_pb2.PartitionsRevoking:
+        """As in SubscribeResponse."""
+
+    @_builtins.property
+    def partitions_lost(self) -> _consumer_pb2.PartitionsLost:
+        """As in SubscribeResponse."""
+
     def __init__(
         self,
         *,
@@ -145,12 +160,15 @@ class StoredFrame(_message.Message):
         heartbeat: _consumer_pb2.Heartbeat | None = ...,
         partition_error: _consumer_pb2.PartitionError | None = ...,
         going_away: _producer_pb2.GoingAway | None = ...,
+        partitions_assigned: _consumer_pb2.PartitionsAssigned | None = ...,
+        partitions_revoking: _consumer_pb2.PartitionsRevoking | None = ...,
+        partitions_lost: _consumer_pb2.PartitionsLost | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["caught_up", b"caught_up", "commit_result", b"commit_result", "delivery", b"delivery", "going_away", b"going_away", "heartbeat", b"heartbeat", "kind", b"kind", "partition_error", b"partition_error", "position_reset", b"position_reset", "seek_done", b"seek_done", "started", b"started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["caught_up", b"caught_up", "commit_result", b"commit_result", "delivery", b"delivery", "going_away", b"going_away", "heartbeat", b"heartbeat", "kind", b"kind", "partition_error", b"partition_error", "partitions_assigned", b"partitions_assigned", "partitions_lost", b"partitions_lost", "partitions_revoking", b"partitions_revoking", "position_reset", b"position_reset", "seek_done", b"seek_done", "started", b"started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["caught_up", b"caught_up", "commit_result", b"commit_result", "delivery", b"delivery", "going_away", b"going_away", "heartbeat", b"heartbeat", "kind", b"kind", "partition_error", b"partition_error", "position_reset", b"position_reset", "seek_done", b"seek_done", "started", b"started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caught_up", b"caught_up", "commit_result", b"commit_result", "delivery", b"delivery", "going_away", b"going_away", "heartbeat", b"heartbeat", "kind", b"kind", "partition_error", b"partition_error", "partitions_assigned", b"partitions_assigned", "partitions_lost", b"partitions_lost", "partitions_revoking", b"partitions_revoking", "position_reset", b"position_reset", "seek_done", b"seek_done", "started", b"started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["started", "delivery", "commit_result", "seek_done", "position_reset", "caught_up", "heartbeat", "partition_error", "going_away"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["started", "delivery", "commit_result", "seek_done", "position_reset", "caught_up", "heartbeat", "partition_error", "going_away", "partitions_assigned", "partitions_revoking", "partitions_lost"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 

@@ -1,0 +1,134 @@
+"""What a member's group gives it and takes away, brought to the stream that reads for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Final
+
+from riverrun_server.core.errors import Refusal
+from riverrun_server.core.gateway.membership import Change, Given, Lost, Revoking
+from riverrun_server.core.log.batch import PartitionId
+from riverrun_server.core.reading import events
+from riverrun_server.core.reading.places import Place
+from riverrun_server.ports.partitions import Directory
+from riverrun_server.runtime.assigned_partitions import AssignedPartitions, NewPartition
+
+# The coordinator may know of a topic, or of a partition, before this broker does.
+_LOOK_AGAIN_S: Final = 0.1
+
+
+class MemberPartitions:
+    """The partitions of one member.
+
+    Transitions of a partition: given -> read, once this broker knows it -> revoking -> released, or lost.
+    One that was to be given up before this stream began is told, and not read.
+
+    Args:
+        assigned: the side of the stream that changes.
+        tell: tells the member.
+        directory: finds partitions.
+        place: where to begin in each.
+        acknowledge: is told what nobody has to give up any more, and the epoch.
+    """
+
+    def __init__(
+        self,
+        assigned: AssignedPartitions,
+        tell: Callable[[events.Event], None],
+        directory: Directory,
+        place: Place,
+        acknowledge: Callable[[Collection[PartitionId], int], None],
+    ) -> None:
+        self._assigned = assigned
+        self._tell = tell
+        self._directory = directory
+        self._place = place
+        self._acknowledge = acknowledge
+        # Given, and not known to this broker yet; with the epochs.
+        self._unknown: dict[PartitionId, int] = {}
+        # To be given up, and told by a stream before this one.
+        self._told_before: dict[PartitionId, str] = {}
+        self._again: asyncio.TimerHandle | None = None
+        self._epoch = 0
+
+    def begin(self, epoch: int, changes: Sequence[Change]) -> None:
+        """Tell the member everything that it has, and read what it reads."""
+        self._epoch = epoch
+        given: dict[PartitionId, int] = {}
+        for change in changes:
+            if isinstance(change, Given):
+                given.update(change.partitions)
+            elif isinstance(change, Revoking):
+                names = {each: self._name(each) for each in change.partitions}
+                self._told_before.update(names)
+        before = [events.MemberPartition(name, each) for each, name in self._told_before.items()]
+        self._assigned.begin(epoch, self._found(given), before)
+        if before:
+            self._tell(events.Revoking(epoch, before))
+
+    def give(self, change: Given) -> None:
+        """Read partitions."""
+        self._epoch = change.epoch
+        self._assigned.give(change.epoch, self._found(change.partitions))
+
+    def revoke(self, change: Revoking) -> None:
+        """Read nothing more of partitions, and ask the member to give them up."""
+        self._epoch = change.epoch
+        unknown = [each for each in change.partitions if self._unknown.pop(each, None) is not None]
+        known = [each for each in change.partitions if each not in unknown]
+        unheard = self._assigned.revoke(change.epoch, known)
+        if unknown or unheard:
+            self._acknowledge([*unknown, *unheard], change.epoch)
+
+    def lose(self, change: Lost) -> None:
+        """Forget partitions, and tell the member."""
+        self._epoch = change.epoch
+        for each in change.partitions:
+            self._unknown.pop(each, None)
+        before = [
+            events.MemberPartition(name, each)
+            for each in change.partitions
+            if (name := self._told_before.pop(each, None)) is not None
+        ]
+        if before:
+            self._tell(events.Lost(change.epoch, before))
+        self._assigned.lose(change.epoch, change.partitions)
+
+    def release(self, partitions: Collection[PartitionId]) -> None:
+        """Forget partitions that the member has given up."""
+        for each in partitions:
+            self._told_before.pop(each, None)
+        self._assigned.release(partitions)
+
+    def close(self) -> None:
+        """Look for nothing any more."""
+        if self._again is not None:
+            self._again.cancel()
+
+    def _found(self, partitions: Mapping[PartitionId, int]) -> list[NewPartition]:
+        """Return those that this broker knows; it looks for the others again."""
+        found = []
+        for partition, assignment_epoch in partitions.items():
+            try:
+                access = self._directory.partition("", partition.topic_id, partition.partition)
+            except Refusal:
+                self._unknown[partition] = assignment_epoch
+            else:
+                found.append(NewPartition(access, self._place, assignment_epoch))
+        if self._unknown and self._again is None:
+            loop = asyncio.get_running_loop()
+            self._again = loop.call_later(_LOOK_AGAIN_S, self._look_again)
+        return found
+
+    def _look_again(self) -> None:
+        self._again = None
+        unknown, self._unknown = self._unknown, {}
+        if found := self._found(unknown):
+            self._assigned.give(self._epoch, found)
+
+    def _name(self, partition: PartitionId) -> str:
+        try:
+            return self._directory.partition("", partition.topic_id, partition.partition).topic
+        except Refusal:
+            return ""

@@ -25,7 +25,7 @@ from riverrun_server.metadata.documents import JsonDocuments
 from riverrun_server.observe.metrics import Metrics
 from riverrun_server.ports.metadata import MetadataStore
 from riverrun_server.ports.partitions import PartitionAccess
-from riverrun_server.rpc import admin, consumer, metadata, producer, text
+from riverrun_server.rpc import admin, consumer, groups, metadata, producer, text
 from riverrun_server.rpc.admission import Admission, Caps
 from riverrun_server.rpc.appends import AppendRules
 from riverrun_server.rpc.call_log import CallLog, CallLogRules
@@ -46,6 +46,7 @@ from riverrun_server.runtime.catalog import Catalog, CatalogServices
 from riverrun_server.runtime.clock import SystemClock, SystemDice
 from riverrun_server.runtime.flusher import Flusher
 from riverrun_server.runtime.found_coordinators import FoundCoordinators
+from riverrun_server.runtime.found_groups import FoundGroups
 from riverrun_server.runtime.hosting import Hosting
 from riverrun_server.runtime.in_flight import InFlightBytes
 from riverrun_server.runtime.members import Members
@@ -294,6 +295,16 @@ def make_services(
         _service(consumer.SERVICE, consumer.ConsumerService(streams).handler()),
         _service(text.SERVICE, text.TextService(streams, produce.append).handler()),
         _service(admin.SERVICE, admin.AdminService(catalog).handler()),
+        _service(
+            groups.SERVICE,
+            groups.GroupService(
+                FoundGroups(offsets, origin, shared.settings.broker_id),
+                catalog,
+                limits,
+                reading.limits,
+                shared.now_ms,
+            ).handler(),
+        ),
         _service(metadata.SERVICE, told.handler()),
     ]
 

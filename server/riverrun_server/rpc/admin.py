@@ -6,8 +6,6 @@ Every method raises a Refusal for a call that fails as a whole; the interceptor 
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -25,6 +23,7 @@ from riverrun_server.core.cluster.values import Id, TopicValue
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.rpc.cluster_admin import ClusterAdmin
 from riverrun_server.rpc.errors import to_proto
+from riverrun_server.rpc.paging import foreign_token, page_token, read_page_token
 from riverrun_server.rpc.reply_size import check_size
 from riverrun_server.runtime.catalog import Catalog
 from riverrun_server.runtime.served_topics import ServedTopic
@@ -252,22 +251,16 @@ async def _trimmed(topic: ServedTopic, partition: int, before_offset: int) -> in
 
 
 def _write_token(last: str, include_internal: bool) -> str:
-    return base64.urlsafe_b64encode(f"{include_internal:d}{last}".encode()).decode()
+    return page_token(f"{include_internal:d}{last}")
 
 
 def _read_token(token: str, include_internal: bool) -> str:
     """Return the last name of the page before; "" at the beginning."""
     if not token:
         return ""
-    try:
-        text = base64.b64decode(token.encode(), altchars=b"-_", validate=True).decode()
-    except (binascii.Error, UnicodeError):
-        text = ""
+    text = read_page_token(token)
     if not topic_rules.is_valid_name(text[1:]):
-        raise Refusal(
-            Reason.INVALID_REQUEST,
-            f"page_token {quoted(token)} is not one that this service gave; begin without one",
-        )
+        raise foreign_token(token)
     if text[0] != f"{include_internal:d}":
         raise Refusal(
             Reason.INVALID_REQUEST,

@@ -22,7 +22,8 @@ pytestmark = [pytest.mark.polyglot, toolchain.BUILDS]
 
 PROTOS = Path(__file__).resolve().parents[2] / "proto" / "riverrun" / "v1"
 SERVICES = {
-    f"riverrun.v1.{name}Service" for name in ("Admin", "Consumer", "Metadata", "Producer", "Text")
+    f"riverrun.v1.{name}Service"
+    for name in ("Admin", "Consumer", "Group", "Metadata", "Producer", "Text")
 }
 RESPONSES = {
     "AdminService/CreateTopic": admin_pb2.CreateTopicResponse,

@@ -126,7 +126,7 @@ async def test_a_partition_whose_place_cannot_be_found_is_assigned_fails_and_can
 async def test_offsets_that_nobody_can_tell_fail_the_partitions_that_need_them(world, t0, t1):
     loading = Refusal(Reason.COORDINATOR_LOADING, "wait")
 
-    async def committed(_):
+    async def committed(*_):
         await asyncio.sleep(10)
         raise loading
 
@@ -144,7 +144,7 @@ async def test_offsets_that_nobody_can_tell_fail_the_partitions_that_need_them(w
 
 @simulated
 async def test_a_bug_in_finding_a_place_ends_the_stream(world, t0, t1):
-    async def committed(_):
+    async def committed(*_):
         raise ZeroDivisionError("a bug")
 
     world.offsets.committed = committed

@@ -13,11 +13,12 @@ from grpc_reflection.v1alpha.reflection_pb2 import (
     ServerReflectionResponse,
 )
 
-from riverrun.v1 import admin_pb2, consumer_pb2, metadata_pb2, producer_pb2, text_pb2
+from riverrun.v1 import admin_pb2, consumer_pb2, group_pb2, metadata_pb2, producer_pb2, text_pb2
 from riverrun_server.rpc import reflection
 
 API = [
-    module.DESCRIPTOR for module in (admin_pb2, consumer_pb2, metadata_pb2, producer_pb2, text_pb2)
+    module.DESCRIPTOR
+    for module in (admin_pb2, consumer_pb2, group_pb2, metadata_pb2, producer_pb2, text_pb2)
 ]
 SERVICES = [name.full_name for file in API for name in file.services_by_name.values()]
 SOURCES = {"riverrun/v1/records.proto", "riverrun/v1/errors.proto", *(file.name for file in API)}

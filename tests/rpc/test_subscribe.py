@@ -156,11 +156,7 @@ async def test_a_group_goes_on_where_it_committed_and_else_where_the_start_says(
     t0, t1 = world.directory.topics["t"]
     for each in (t0, t1):
         each.append(*[b"x"] * 10)
-    await stub.CommitOffset(
-        consumer_pb2.CommitOffsetRequest(
-            group_id="g", offsets=[OffsetCommit(topic="t", partition=0, offset=7, leader_epoch=1)]
-        )
-    )
+    seven = OffsetCommit(topic="t", partition=0, offset=7, leader_epoch=1)
     for place, expected in (
         ({}, 0),
         ({"from": consumer_pb2.FROM_LATEST}, 10),
@@ -171,9 +167,16 @@ async def test_a_group_goes_on_where_it_committed_and_else_where_the_start_says(
         ({"from_time_ms": 0}, 0),
         ({"from_time_ms": 1 << 50}, 10),
     ):
-        call = stub.Subscribe(iter([start(topics=["t"], group_id="g", **place)]))
-        started = await read(call, "started")
-        assert [each.offset for each in started.positions] == [7, expected], place
+        group = f"g {place}"
+        await stub.CommitOffset(consumer_pb2.CommitOffsetRequest(group_id=group, offsets=[seven]))
+        call = stub.Subscribe(iter([start(topics=["t"], group_id=group, **place)]))
+        found = {}
+        while len(found) < len(world.directory.topics["t"]):
+            assigned = await read(call, "partitions_assigned")
+            found.update(
+                (each.position.partition, each.position.offset) for each in assigned.partitions
+            )
+        assert found == {0: 7, 1: expected}, place
         call.cancel()
 
 

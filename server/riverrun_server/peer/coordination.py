@@ -16,7 +16,7 @@ from riverrun_server.peer.v1.coordination_pb2 import (
     CoordinateRequest,
     CoordinateResponse,
 )
-from riverrun_server.ports.coordination import Coordinating
+from riverrun_server.ports.coordinators import Coordinating
 
 SERVICE: Final = "riverrun_server.peer.v1.CoordinationService"
 

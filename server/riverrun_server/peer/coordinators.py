@@ -47,7 +47,7 @@ T = TypeVar("T")
 
 
 class CoordinatorLinks:
-    """Implements ports.coordination.Coordinators.
+    """Implements ports.coordinators.Coordinators.
 
     Nothing is connected before something is asked.
 

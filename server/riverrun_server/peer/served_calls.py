@@ -26,7 +26,7 @@ from riverrun_server.peer.coordination_messages import (
     unknown_kind,
 )
 from riverrun_server.peer.v1.coordination_pb2 import CoordinatorAnswer, CoordinatorCall
-from riverrun_server.ports.coordination import Coordinating
+from riverrun_server.ports.coordinators import Coordinating
 
 T = TypeVar("T")
 

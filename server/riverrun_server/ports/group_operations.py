@@ -34,7 +34,7 @@ class GroupOperations(Protocol):
     """Asks coordinators what operators want, again where they move, for as long as a call may wait.
 
     All raise COORDINATOR_LOADING where nobody was found in time, INVALID_REQUEST for what is no name of a
-    group, and what `ports.coordination.Coordinating` says.
+    group, and what `ports.coordinators.Coordinating` says.
     """
 
     def coordinator(self, group_id: str) -> int | None:

@@ -8,7 +8,8 @@ from typing import Final, NoReturn, cast
 
 from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.log.batch import PartitionId
-from riverrun_server.ports.coordination import Coordinators, Home
+from riverrun_server.ports.coordination import Home
+from riverrun_server.ports.coordinators import Coordinators
 from riverrun_server.ports.gateways import Origin
 from riverrun_server.ports.leadership import Leadership, Leaderships
 from riverrun_server.ports.partitions import Directory
@@ -40,7 +41,7 @@ class LedAlone:
 
 
 class NoCoordinators:
-    """Implements ports.coordination.Coordinators by refusing, whatever is asked."""
+    """Implements ports.coordinators.Coordinators by refusing, whatever is asked."""
 
     def __getattr__(self, name: str) -> Callable[..., NoReturn]:
         """Return what refuses."""

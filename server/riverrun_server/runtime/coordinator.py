@@ -53,7 +53,7 @@ class _Term(NamedTuple):
 
 
 class Coordinator:
-    """Implements ports.coordination.Coordinating, by the logs of the partitions that are led here.
+    """Implements ports.coordinators.Coordinating, by the logs of the partitions that are led here.
 
     Transitions: made -> running (`run`) -> closed (`run` is cancelled).
     Transitions of a partition: away -> led (its log loads, then serves) -> away | led in another

@@ -12,8 +12,6 @@ from riverrun_server.core.log.batch import PartitionId
 from riverrun_server.ports.coordination import (
     Attached,
     BeatRefused,
-    Coordinating,
-    Coordinators,
     Detached,
     GroupDescription,
     GroupPage,
@@ -27,6 +25,7 @@ from riverrun_server.ports.coordination import (
     OffsetRefusals,
     Revoked,
 )
+from riverrun_server.ports.coordinators import Coordinating, Coordinators
 from riverrun_server.ports.gateways import Origin
 from riverrun_server.runtime.coordinator_finder import Found, now
 from riverrun_server.runtime.group_lane import GroupCommit

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     # Imported when the first one is made: `riverrun topic list` needs neither, and waits for it.
     from riverrun._core.partitioner import Partitioner, PartitionerName
     from riverrun._net.cluster import Cluster
+    from riverrun._net.member_settings import MemberOptions
     from riverrun.consumer import Consumer
     from riverrun.consumer_options import ConsumerOptions
     from riverrun.deserializers import Deserializer
@@ -258,35 +259,35 @@ class Client:
         commit_interval_s: float = 5.0,
         key_deserializer: Deserializer[Any] = "bytes",
         value_deserializer: Deserializer[Any] = "bytes",
+        **member: Unpack[MemberOptions],
     ) -> Consumer[Any, Any]:
-        """Make a consumer.
+        """Make a consumer; with a group and whole topics it is a member of the group.
 
         Args:
             topics: what to read: all partitions of each, unless `partitions` says less.
-            group: whose committed offsets to use and to commit for.
+            group: whose member to be, with a share of the partitions, and whose committed offsets to use.
+                With `partitions` it is no member, and can commit while the group has none.
             from_: where to begin; with a group it counts only where nothing is committed. None is
                 "earliest".
             partitions: what to read explicitly: numbers count in each of `topics`; a mapping says
                 also where to begin in each, whatever the group has committed.
             offset_reset: where to go on from a position that is out of range; None is "earliest"
-                with a group, else "error". Where a partition has lost what had been read, that is
-                an `OffsetOutOfRangeError` in any case, with the reason LOG_TRUNCATED and the offset
-                where the log departs from what was read (`diverging_offset`).
-            stop_at_end: end the iteration at the high watermarks found at the start. Where nothing is
-                heard of the brokers, or a partition cannot be read, for `request_timeout_s` on the
-                way there, that is an error.
+                with a group, else "error". Where what had been read was lost, that is an
+                `OffsetOutOfRangeError` in any case, with `diverging_offset`.
+            stop_at_end: end at the high watermarks found at the start. Where nothing is heard of the
+                brokers, or a partition cannot be read, for `request_timeout_s`, that is an error.
             prefetch_bytes: how much may be read ahead.
-            on_reset: called, on the event loop, with each position that was out of range; it is
-                logged as a warning in any case.
+            on_reset: called, on the event loop, with each position out of range; it is logged, too.
             commit: who commits for the group. "manual": the application, by `Consumer.commit`.
-                "auto", at least once: the consumer, every `commit_interval_s` and at the end, all
-                positions up to what the application has finished with; a record is finished with
-                when the next one is asked for. "at_most_once", at most once: the consumer, before
+                "auto", at least once: the consumer, every `commit_interval_s` and at the end, what the
+                application has finished with: a record, when the next one is asked for.
+                "at_most_once", at most once: the consumer, before
                 it returns records, some hundred at a time; a crash loses those not yet returned.
             commit_interval_s: how often "auto" commits. What fails is tried again the next time.
-            key_deserializer: what keys are: "bytes", "str" (UTF-8), "json", a protobuf message
-                class, or a function of bytes. No key stays None. `batches` has bytes in any case.
+            key_deserializer: what keys are: "bytes", "str" (UTF-8), "json", a protobuf message class,
+                or a function of bytes. No key stays None. `batches` has bytes in any case.
             value_deserializer: what values are, likewise; a tombstone stays None.
+            member: as `MemberOptions` tells.
 
         Raises:
             UsageError: nothing to read, or settings that contradict each other.
@@ -300,6 +301,7 @@ class Client:
         """
         from riverrun._net.cluster import Cluster  # noqa: PLC0415 - see the imports
         from riverrun._net.group_commits import CommitSettings  # noqa: PLC0415
+        from riverrun._net.member_settings import member_settings  # noqa: PLC0415
         from riverrun._net.subscribe_settings import checked_settings  # noqa: PLC0415
         from riverrun.consumer import Consumer  # noqa: PLC0415
         from riverrun.deserializers import record_deserializer  # noqa: PLC0415
@@ -314,6 +316,7 @@ class Client:
             stop_at_end=stop_at_end,
             prefetch_bytes=prefetch_bytes,
             on_reset=on_reset,
+            pattern=member.get("topic_pattern"),
         )
         self._cluster = self._cluster or Cluster(self._connections, self._uniform)
         consumer: Consumer[Any, Any] = Consumer(
@@ -322,6 +325,7 @@ class Client:
             self._uniform,
             self._consumers.discard,
             commits=CommitSettings(commit, commit_interval_s, settings.group),
+            member=member_settings(settings, member),
             deserializer=record_deserializer(key_deserializer, value_deserializer),
         )
         self._consumers.add(consumer)

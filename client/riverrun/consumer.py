@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from types import TracebackType
@@ -20,6 +21,8 @@ from riverrun._core.records import Record
 from riverrun._core.type_parameters import K, V
 from riverrun._net.cluster import Cluster
 from riverrun._net.group_commits import CommitSettings
+from riverrun._net.member_loop import MemberLoop
+from riverrun._net.member_settings import MemberSettings
 from riverrun._net.subscribe_loop import SubscribeLoop
 from riverrun._net.subscribe_settings import SubscribeSettings
 from riverrun._net.subscribe_stream import Machine
@@ -30,6 +33,8 @@ from riverrun.v1 import records_pb2
 RecordBatchView: TypeAlias = BatchView[records_pb2.Record]
 """What `Consumer.batches` yields: topic, partition, offsets, next_offset, high_watermark, `len`,
 `values()`, `keys()`, `timestamps_ms()`, `records` (protobuf messages), `to_records()`."""
+
+_log = logging.getLogger("riverrun")
 
 # After so many records that were there already, other tasks get their turn: a few milliseconds.
 _TURN_RECORDS = 4096
@@ -61,6 +66,7 @@ class Consumer(ConsumerCommits, Generic[K, V]):
         released: Callable[[Consumer[K, V]], None],
         *,
         commits: CommitSettings | None = None,
+        member: MemberSettings | None = None,
         deserializer: RecordDeserializer[K, V] | None = None,
     ) -> None:
         commits = commits or CommitSettings()
@@ -70,10 +76,16 @@ class Consumer(ConsumerCommits, Generic[K, V]):
             settings.places,
             ahead=ReadAhead(gated=commits.mode == "at_most_once"),
         )
-        loop = SubscribeLoop(cluster, machine, settings, uniform)
+        if member is None:
+            loop = SubscribeLoop(cluster, machine, settings, uniform)
+        else:
+            loop = joining = MemberLoop(cluster, machine, settings, uniform, member)
         handing_out: HandingOut[records_pb2.RecordBatch, records_pb2.Record]
         handing_out = HandingOut(machine, _parse, deserializer)
         super().__init__(cluster.connections, settings, commits, machine, loop, handing_out)
+        if member is not None:
+            joining.finish, joining.forget = self._finish_with, self._forget
+            self._commits.committer = lambda: joining.membership.committer
         self._released = released
         self._turn_left = _TURN_RECORDS
         self._let_go = asyncio.Event()
@@ -243,6 +255,13 @@ class Consumer(ConsumerCommits, Generic[K, V]):
             await self._end_commits(through=through, quiet=quiet, timeout_s=timeout_s)
         finally:
             await self._give_up_commits()
+            await self._leave()
+
+    async def _leave(self) -> None:
+        try:
+            await self._loop.leave()
+        except RiverrunError as error:
+            _log.warning("group %s: others wait for what it had: %s", self._group, error)
 
     def _put_back(self, given: Sequence[Given[records_pb2.RecordBatch]]) -> None:
         """Take back what has reached nobody; whoever waits is given it."""
@@ -289,6 +308,8 @@ class Consumer(ConsumerCommits, Generic[K, V]):
 
     def _view_at_hand(self) -> RecordBatchView | None:
         """Take the next batch that has records, of those that are there."""
+        if self._loop.is_telling:
+            return None
         view = self._handing_out.next_view()
         if view is not None:
             self._turn_left -= 1 + len(view)

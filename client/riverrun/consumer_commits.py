@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from riverrun._core.argument_checks import by_partition, topic_partitions
 from riverrun._core.committing import Front, Positions, front_of, with_released
@@ -42,6 +42,8 @@ class ConsumerCommits(ConsumerPositions):
         self._commit_mode = commits.mode
         self._commit_interval_s = commits.interval_s
         self._commits = GroupCommits(connections, settings.group, self._topic_ids)
+        self._asked = asyncio.Event()
+        handing_out.on_asked = self._asked.set
         self._releasing: asyncio.Task[None] | None = None
 
     async def commit(
@@ -132,6 +134,40 @@ class ConsumerCommits(ConsumerPositions):
         if self._commit_mode == "auto":
             self._floors.stored(positions)
             self._handing_out.committed(positions)
+
+    async def _finish_with(self, partitions: Sequence[TopicPartition], within_s: float) -> None:
+        """Wait until the application is through with what it has of partitions, and commit that."""
+        leaving = frozenset(partitions)
+        try:
+            async with asyncio.timeout(within_s):
+                while any(each.partition in leaving for each in self._handing_out.in_hand()):
+                    self._asked.clear()
+                    await self._asked.wait()
+                await self._commit_finished(leaving)
+        except RiverrunError as error:
+            _log.warning("group %s: what it gives up is not committed: %s", self._group, error)
+        except TimeoutError:
+            _log.warning(
+                "group %s: %s are taken away while the application works on them, longer than the "
+                "revocation timeout of %g s",
+                self._group, ", ".join(map(str, partitions)), within_s,
+            )  # fmt: skip
+
+    async def _commit_finished(self, partitions: frozenset[TopicPartition]) -> None:
+        def positions() -> Positions:
+            # What was released and not given, is the group's again.
+            auto = self._commit_mode == "auto"
+            found = self._finished() if auto else self._machine.finished_positions({})
+            return {each: at for each, at in found.items() if each in partitions}
+
+        if self._commit_mode != "manual":
+            await self._commits.commit_due(positions)
+
+    def _forget(self, partition: TopicPartition) -> None:
+        """Have nothing more to do with a partition, which comes back from where it is committed."""
+        self._handing_out.forget(partition)
+        self._floors.forget(partition)
+        self._commits.forget(partition)
 
     def _begin_release(self, *, wait: bool = True) -> bool:
         """Begin to commit the batches that are next in turn; say whether to wait for that."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TypedDict
 
 from riverrun._core.records import CommitMode, From, OffsetReset, PositionReset, TopicPartition
+from riverrun._net.member_settings import MemberOptions
 
 
-class ConsumerOptions(TypedDict, total=False):
+class ConsumerOptions(MemberOptions, total=False):
     """What `Client.consumer` takes beside topics and deserializers; it says what each one means."""
 
     group: str | None

@@ -7,7 +7,7 @@ then released, so that a crash loses what was released and not yet given, and re
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 from riverrun._core.batch_view import WireBatch
@@ -34,7 +34,7 @@ class Ledger:
         """Return those of the positions that are not what is stored; some may lie before that."""
         return {p: at for p, at in positions.items() if self._stored.get(p) != at}
 
-    def sending(self, positions: Positions) -> None:
+    def sending(self, positions: Iterable[TopicPartition]) -> None:
         """Forget what is stored there: until the answer has come, nobody knows."""
         for partition in positions:
             self._stored.pop(partition, None)

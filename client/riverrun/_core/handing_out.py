@@ -68,6 +68,8 @@ class HandingOut(Generic[B, W]):
         self._error_of: PartitionReader | None = None
         # First offsets that others have in hand than whoever asks next: threads share a consumer.
         self.held: Callable[[], Mapping[TopicPartition, int]] = dict
+        # Somebody may wait for what is in hand; else it is nothing.
+        self.on_asked: Callable[[], object] = object
         self._opened_records = 0
         self.batches = 0
         self.bytes = 0
@@ -89,6 +91,7 @@ class HandingOut(Generic[B, W]):
         self._in_hand.clear()
         self._given = []
         self._since = self.index
+        self.on_asked()
 
     def committed(self, positions: Mapping[TopicPartition, CommittedOffset]) -> None:
         """Note what the application has committed: it is through with what lies before that, and no more."""

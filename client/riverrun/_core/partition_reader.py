@@ -93,6 +93,7 @@ class PartitionReader:
         start_seek_id: what `seek_id` was when the current stream's start was written.
         trouble: why the broker cannot deliver it just now, while it is asked again.
         error: why the broker does not deliver it.
+        retired: its group wants it back: nothing more of it is returned.
     """
 
     partition: TopicPartition
@@ -115,6 +116,7 @@ class PartitionReader:
     start_seek_id: int = 0
     trouble: RiverrunError | None = None
     error: RiverrunError | None = None
+    retired: bool = False
 
     def cut(self, offset: int) -> int:
         """Return the offset, or where reading stops if that comes before it."""
@@ -138,7 +140,7 @@ class PartitionReader:
     @property
     def finished(self) -> bool:
         """Whether the application has been given everything up to the end."""
-        return (
+        return self.retired or (
             self.end is not None
             and self.position >= self.end
             and self.place is None
@@ -148,13 +150,17 @@ class PartitionReader:
     @property
     def delivered(self) -> bool:
         """Whether everything up to the end has come, though the application may not have it yet."""
-        return self.gone or (
-            self.end is not None
-            and self.expected >= self.end
-            and self.place is None
-            and self.in_range
-            # What a pause has dropped is read again when it ends.
-            and (self.paused or not self.dropped)
+        return (
+            self.gone
+            or self.retired
+            or (
+                self.end is not None
+                and self.expected >= self.end
+                and self.place is None
+                and self.in_range
+                # What a pause has dropped is read again when it ends.
+                and (self.paused or not self.dropped)
+            )
         )
 
     @property

@@ -45,6 +45,7 @@ class ReaderMachine(Generic[B]):
         ended: a broker has ended a stream because it had delivered everything asked for. Only then
             is it known that there is no partition of which nothing has been heard yet.
         error: why nothing more will come at all.
+        is_told: a member's group has told it everything that it has, be that nothing.
         deliveries: how many have come, those included that were dropped.
     """
 
@@ -56,6 +57,7 @@ class ReaderMachine(Generic[B]):
     ended: bool = False
     error: RiverrunError | None = None
     deliveries: int = 0
+    is_told: bool = False
     _paused: set[TopicPartition] = field(default_factory=set)
     _last_seek_id: int = 0
 
@@ -79,7 +81,7 @@ class ReaderMachine(Generic[B]):
     @property
     def told(self) -> bool:
         """Whether brokers have told of every partition where it begins, or why it cannot yet."""
-        return bool(self.readers) and all(
+        return (self.is_told or bool(self.readers)) and all(
             reader.begun or reader.error or reader.trouble for reader in self.readers.values()
         )
 

@@ -11,12 +11,17 @@ from typing import get_args
 from riverrun._core.argument_checks import check_seconds
 from riverrun._core.committing import Ledger, Positions
 from riverrun._core.episodes import Episodes
-from riverrun._core.records import CommitMode
+from riverrun._core.records import CommitMode, TopicPartition
 from riverrun._net.channel import Connections
 from riverrun._net.offsets import TopicIds, try_group_offsets
 from riverrun.errors import Reason, RiverrunError, UsageError
 
 _log = logging.getLogger("riverrun")
+
+# A partition that the member has lost meanwhile is nothing that its own commits are to fail for.
+_NOT_ITS_OWN = frozenset(
+    {Reason.PARTITION_NOT_ASSIGNED, Reason.FENCED_MEMBER_EPOCH, Reason.UNKNOWN_MEMBER}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +60,17 @@ class GroupCommits:
 
     Attributes:
         count: how many commits were stored.
+        committer: tells the member that commits, and the newest epoch that it was told; None is nobody.
     """
 
     def __init__(
-        self, connections: Connections, group: str, topic_ids: Callable[[], TopicIds]
+        self,
+        connections: Connections,
+        group: str,
+        topic_ids: Callable[[], TopicIds],
     ) -> None:
         self._connections = connections
+        self.committer: Callable[[], tuple[str, int] | None] = _nobody
         self._group = group
         self._topic_ids = topic_ids
         self._ledger = Ledger()
@@ -94,7 +104,11 @@ class GroupCommits:
         Raises:
             RiverrunError: as `commit` does.
         """
-        await self._in_turn(lambda: self._ledger.due(positions()))
+        await self._in_turn(lambda: self._ledger.due(positions()), own=True)
+
+    def forget(self, partition: TopicPartition) -> None:
+        """Reckon no more with what was stored for a partition: others may commit for it."""
+        self._ledger.sending((partition,))
 
     def start(self, interval_s: float, positions: Callable[[], Positions]) -> None:
         """Begin to commit in the background, if that has not begun."""
@@ -147,32 +161,48 @@ class GroupCommits:
         self,
         positions: Callable[[], Positions],
         stored: Callable[[Positions], None] = lambda _: None,
+        *,
+        own: bool = False,
     ) -> None:
         """Store positions behind all commits that were begun before.
 
         Who is cancelled no longer waits for it, and later ones still do: a request that may be on its
         way must not overtake them.
         """
-        task = asyncio.create_task(self._store(positions, stored), name="riverrun consumer: commit")
+        task = asyncio.create_task(
+            self._store(positions, stored, own=own), name="riverrun consumer: commit"
+        )
         self._under_way.add(task)
         task.add_done_callback(self._stored)
         await asyncio.shield(task)
 
     async def _store(
-        self, positions: Callable[[], Positions], stored: Callable[[Positions], None]
+        self,
+        positions: Callable[[], Positions],
+        stored: Callable[[Positions], None],
+        *,
+        own: bool,
     ) -> None:
         async with self._one_at_a_time:
             due = positions()
             if due:
                 ids = self._topic_ids()
                 self._ledger.sending(due)
-                refused = await try_group_offsets(self._connections, self._group, due, ids)
+                refused = await try_group_offsets(
+                    self._connections, self._group, due, ids, self.committer()
+                )
                 due = {partition: at for partition, at in due.items() if partition not in refused}
                 self._ledger.stored(due)
                 self.count += bool(due)
                 # What the others hold is so, whatever one of them refuses.
                 stored(due)
-                for error in refused.values():
+                for partition, error in refused.items():
+                    if own and error.reason in _NOT_ITS_OWN:
+                        # Whoever has it now goes on where it was committed last.
+                        _log.info(
+                            "group %s: %s is not committed: %s", self._group, partition, error
+                        )
+                        continue
                     raise error
             else:
                 stored(due)
@@ -182,3 +212,7 @@ class GroupCommits:
         # Where nobody waits any more, nobody is to be told of an error that nobody retrieved.
         if not task.cancelled():
             task.exception()
+
+
+def _nobody() -> None:
+    return None

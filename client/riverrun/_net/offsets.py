@@ -182,8 +182,16 @@ async def try_group_offsets(
     group: str,
     offsets: Mapping[TopicPartition, int | CommittedOffset],
     topic_ids: TopicIds = _NO_IDS,
+    committer: tuple[str, int] | None = None,
 ) -> dict[TopicPartition, RiverrunError]:
     """Store how far a group has come, likewise; return what partitions refused, the others have it.
+
+    Args:
+        connections: finds brokers.
+        group: the group.
+        offsets: the next offset to read, by partition.
+        topic_ids: of topics whose ids are known.
+        committer: the member that commits, and the newest epoch that it was told; None is nobody.
 
     Raises:
         RiverrunError: the call itself.
@@ -199,6 +207,8 @@ async def try_group_offsets(
             for partition, offset in offsets.items()
         ],
     )
+    if committer is not None:
+        request.member_id, request.member_epoch = committer
     attempts = Attempts()
     answer = await connections.call(
         lambda connection, timeout_s: connection.consumer.CommitOffset(request, timeout=timeout_s),

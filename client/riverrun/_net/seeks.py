@@ -7,7 +7,7 @@ import copy
 
 from riverrun._core.partition_reader import PartitionReader
 from riverrun._core.records import TopicPartition
-from riverrun.errors import RiverrunError
+from riverrun.errors import Reason, RiverrunError, UsageError
 
 
 class Seeks:
@@ -33,6 +33,17 @@ class Seeks:
             done.set_result(None)
         else:
             done.set_exception(error)
+
+    def gone(self, partition: TopicPartition) -> None:
+        """Fail who waits for a partition that is not this consumer's any more."""
+        done = self._waiting.pop(partition, None)
+        if done is not None and not done.done():
+            done.set_exception(
+                UsageError(
+                    f"{partition} is not being read any more: its group has given it to another member",
+                    reason=Reason.PARTITION_NOT_ASSIGNED,
+                )
+            )
 
     def fail(self, error: RiverrunError) -> None:
         """Fail all that wait: nothing will be answered any more."""

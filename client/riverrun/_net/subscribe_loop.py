@@ -83,6 +83,14 @@ class SubscribeLoop:
         self._task: asyncio.Task[None] | None = None
 
     @property
+    def is_telling(self) -> bool:
+        """Whether the application is being told of partitions before it is given anything of them."""
+        return False
+
+    async def leave(self) -> None:
+        """Leave the group, where it is a member of one."""
+
+    @property
     def reconnects(self) -> int:
         """How many streams there were after the first one to a broker that began."""
         return sum(each.reconnects for each in self._outlets.values())

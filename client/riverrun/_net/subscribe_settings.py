@@ -75,6 +75,7 @@ def checked_settings(
     stop_at_end: bool,
     prefetch_bytes: int,
     on_reset: Callable[[PositionReset], None] | None = None,
+    pattern: str | None = None,
 ) -> SubscribeSettings:
     """Check what a consumer shall read.
 
@@ -101,7 +102,7 @@ def checked_settings(
         places.update(dict.fromkeys(explicit, begin_at))
     for at in (begin_at, *places.values()):
         check_place(at, group)
-    whole = _whole_topics(topics, places)
+    whole = _whole_topics(topics, places, pattern)
     if not isinstance(offset_reset, str | None) or offset_reset not in _RESETS:
         raise _refused(f'offset_reset is {offset_reset!r}; use "earliest", "latest" or "error"')
     return SubscribeSettings(
@@ -193,12 +194,12 @@ def _explicit(
 
 
 def _whole_topics(
-    topics: tuple[str, ...], places: Mapping[TopicPartition, From]
+    topics: tuple[str, ...], places: Mapping[TopicPartition, From], pattern: str | None
 ) -> tuple[str, ...]:
     """Return the topics of which no partition is named, and check that there is something."""
     named = {partition.topic for partition in places}
     whole = tuple(dict.fromkeys(topic for topic in topics if topic not in named))
-    if not whole and not places:
+    if not whole and not places and not pattern:
         raise _refused("there is nothing to read: name topics, or partitions")
     if not all(whole):
         raise _refused("a topic's name is empty")

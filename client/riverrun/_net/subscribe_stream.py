@@ -226,6 +226,7 @@ class SubscribeStream:
                 f"{first.WhichOneof('kind')} instead of `started`; is it a Riverrun broker?",
                 reason=Reason.PROTOCOL_BROKEN,
             )
+        self._joined(first.started)
         positions = map(started_position, first.started.positions)
         # What was asked for here and has moved meanwhile may be further already.
         answered = self._machine.started(
@@ -244,6 +245,9 @@ class SubscribeStream:
         if not interval_s:
             return _SILENCE_DEFAULT_S
         return max(_SILENCE_MIN_S, _SILENT_HEARTBEATS * interval_s)
+
+    def _joined(self, started: pb.SubscribeStarted) -> None:
+        """Take whom the stream speaks for: nobody, unless it is a member's."""
 
     async def _read(self, call: _Call, silence_s: float) -> None:
         """Take what comes until the stream ends; silence breaks it."""

@@ -12,6 +12,7 @@ from riverrun._core.descriptions import ServerInfo
 from riverrun._core.partitioner import Partitioner, PartitionerName
 from riverrun._core.records import CommitMode, From, OffsetReset, PositionReset, TopicPartition
 from riverrun._core.type_parameters import K, V
+from riverrun._net.member_settings import MemberOptions
 from riverrun.blocking.admin import Admin
 from riverrun.blocking.consumer import Consumer
 from riverrun.blocking.lifetimes import ends_with
@@ -223,10 +224,11 @@ class Client:
         commit_interval_s: float = 5.0,
         key_deserializer: Deserializer[Any] = "bytes",
         value_deserializer: Deserializer[Any] = "bytes",
+        **member: Unpack[MemberOptions],
     ) -> Consumer[Any, Any]:
         """Make a consumer; `riverrun.Client.consumer` explains the settings.
 
-        `on_reset` and deserializers are called on the client's thread and must not block. Where threads
+        `on_reset`, a member's callbacks and deserializers are called on the client's thread and must not block. Where threads
         share a consumer with `commit="auto"`, a record is finished with when the thread that got it
         asks for more, or when the consumer's `with` block is left without an exception.
 
@@ -254,6 +256,7 @@ class Client:
                 commit_interval_s=commit_interval_s,
                 key_deserializer=key_deserializer,
                 value_deserializer=value_deserializer,
+                **member,
             )
         )
         return Consumer(self._session, made, self, keeps_hands=commit == "auto")

@@ -75,6 +75,11 @@ class FakeConsumerService(consumer_pb2_grpc.ConsumerServiceServicer):
         await self._broker.notify()
         return answer
 
+    async def LeaveGroup(self, request, context):  # noqa: N802
+        await self._broker.note("LeaveGroup", context)
+        self._broker.members.pop(request.member_id, None)
+        return pb.LeaveGroupResponse()
+
     async def FetchOffsets(self, request, context):  # noqa: N802
         await self._broker.note("FetchOffsets", context)
         answer = pb.FetchOffsetsResponse()
@@ -135,17 +140,29 @@ class _Subscription:
         self._group = ""
         self._not_begun: list[tuple[_Reading, FakeRefusal]] = []
         self._missing: list[tuple[str, int, FakeRefusal]] = []
+        # Of a group of one, which has everything.
+        self._member_id = ""
         self._do_not_proxy = False
         self._wake = asyncio.Event()
         self._control: list[pb.SubscribeRequest] = []
 
     async def run(self) -> None:
         first = await self._context.read()
-        self._start(first.start)
+        start = first.start
+        if start.HasField("resume"):
+            self._member_id = start.resume.member_id
+            self._broker.subscribe_resumes.append(start)
+            start = self._broker.members[self._member_id]
+        elif start.group_id and start.topics:
+            self._member_id = f"member-{len(self._broker.members) + 1}"
+            self._broker.members[self._member_id] = start
+        self._start(start)
         started = self._started()
         await self._broker.notify()
         await self._broker.streams_may_begin.wait()
         await self._context.write(started)
+        if self._member_id:
+            await self._assign()
         if self._broker.streams_to_leave:
             self._broker.streams_to_leave -= 1
             message = pb.SubscribeResponse()
@@ -201,6 +218,8 @@ class _Subscription:
                 self._missing.append((place.topic, place.partition, refusal))
             else:
                 self._read(place, log, "")
+        if self._member_id:
+            self._missing.clear()  # a member waits for its topics
         if self._missing and not self._readings and not self._not_begun:
             raise self._missing[0][2]
 
@@ -255,11 +274,32 @@ class _Subscription:
         heartbeat = Duration(nanos=int(self._broker.heartbeat_s * 1e9))
         if self._broker.heartbeat_s >= 1:
             heartbeat = Duration(seconds=int(self._broker.heartbeat_s))
-        started = pb.SubscribeStarted(
-            positions=[self._position(r) for r in self._readings.values()],
-            heartbeat_interval=heartbeat,
-        )
+        started = pb.SubscribeStarted(heartbeat_interval=heartbeat)
+        if self._member_id:
+            started.member.member_id, started.member.token = self._member_id, b"token"
+            started.member.session_timeout.seconds = 10
+            started.member.revocation_timeout.seconds = 60
+        else:
+            started.positions.extend(self._position(r) for r in self._readings.values())
         return pb.SubscribeResponse(started=started)
+
+    async def _assign(self) -> None:
+        """Give the member everything there is."""
+        begun = [*self._readings.values()]
+        all_of_them = begun + [reading for reading, _ in self._not_begun]
+        told = pb.PartitionsAssigned(member_epoch=1)
+        for each in all_of_them:
+            told.coming.add(topic=each.topic, partition=each.log.partition)
+        await self._context.write(pb.SubscribeResponse(partitions_assigned=told))
+        given = pb.PartitionsAssigned(member_epoch=1)
+        for each in all_of_them:
+            one = given.partitions.add(assignment_epoch=1)
+            if each in begun:
+                one.position.CopyFrom(self._position(each))
+            else:
+                one.position.topic, one.position.partition = each.topic, each.log.partition
+                one.position.topic_id = each.log.topic_id
+        await self._context.write(pb.SubscribeResponse(partitions_assigned=given))
 
     def _heartbeat(self) -> pb.Heartbeat:
         return pb.Heartbeat(

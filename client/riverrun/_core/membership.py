@@ -46,9 +46,14 @@ class Membership:
         self._revoking: set[TopicPartition] = set()
 
     @property
+    def is_placed(self) -> bool:
+        """Whether it was told of everything that it has where that begins."""
+        return self.has_begun and not self._coming
+
+    @property
     def is_complete(self) -> bool:
         """Whether all that it was told to have is there, and nothing of it is to go."""
-        return self.has_begun and not self._coming and not self._revoking
+        return self.is_placed and not self._revoking
 
     @property
     def committer(self) -> tuple[str, int] | None:

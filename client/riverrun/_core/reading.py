@@ -45,7 +45,7 @@ class ReaderMachine(Generic[B]):
         ended: a broker has ended a stream because it had delivered everything asked for. Only then
             is it known that there is no partition of which nothing has been heard yet.
         error: why nothing more will come at all.
-        is_told: a member's group has told it everything that it has, be that nothing.
+        is_told: a member was told everything that it has, be that nothing, and where that begins.
         deliveries: how many have come, those included that were dropped.
     """
 

@@ -16,7 +16,7 @@ from riverrun._net.member_settings import MemberSettings
 from riverrun._net.subscribe_messages import started_position
 from riverrun._net.subscribe_settings import place_start
 from riverrun._net.subscribe_stream import SubscribeStream
-from riverrun.errors import Reason, RetriableError, RiverrunError
+from riverrun.errors import FatalError, Reason, RetriableError, RiverrunError
 from riverrun.v1 import consumer_pb2 as pb
 from riverrun.v1 import records_pb2
 
@@ -122,6 +122,11 @@ class MemberStream(SubscribeStream):
         return partition in self._asked
 
     def _joined(self, started: pb.SubscribeStarted) -> None:
+        if not started.HasField("member"):
+            raise FatalError(
+                f"{self._connection.endpoint} does not make members of groups; is it of an older version?",
+                reason=Reason.PROTOCOL_BROKEN,
+            )
         told = started.member
         self.membership.joined(
             Member(
@@ -164,7 +169,6 @@ class MemberStream(SubscribeStream):
     def _assigned(self, told: pb.PartitionsAssigned) -> None:
         if not self.membership.has_begun:
             gone = self.membership.begun(told.member_epoch, _named(told.coming))
-            self._machine.is_told = True
             self._gone(gone)
         placed = {started_position(each.position): each for each in told.partitions}
         kept = self.membership.assigned(
@@ -179,6 +183,7 @@ class MemberStream(SubscribeStream):
             self._asked[at.partition] = Asked(Offset(at.offset), False, 0)
             if at.partition in kept:
                 self._go_on(at)
+        self._machine.is_told = self._machine.is_told or self.membership.is_placed
         if new:
             self._machine.started(new, {})
             # Nobody could say where it begins, or it is empty: what comes next tells.

@@ -265,29 +265,25 @@ class Client:
 
         Args:
             topics: what to read: all partitions of each, unless `partitions` says less.
-            group: whose member to be, with a share of the partitions, and whose committed offsets to use.
-                With `partitions` it is no member, and can commit while the group has none.
-            from_: where to begin; with a group it counts only where nothing is committed. None is
-                "earliest".
+            group: whose member to be, with a share of the partitions; with `partitions` it is none.
+            from_: where to begin, "earliest" if None; with a group only where nothing is committed.
             partitions: what to read explicitly: numbers count in each of `topics`; a mapping says
                 also where to begin in each, whatever the group has committed.
-            offset_reset: where to go on from a position that is out of range; None is "earliest"
-                with a group, else "error". Where what had been read was lost, that is an
-                `OffsetOutOfRangeError` in any case, with `diverging_offset`.
-            stop_at_end: end at the high watermarks found at the start. Where nothing is heard of the
-                brokers, or a partition cannot be read, for `request_timeout_s`, that is an error.
+            offset_reset: where to go on from a position out of range; None is "earliest" with a group, else
+                "error". What had been read and is lost is an `OffsetOutOfRangeError` in any case.
+            stop_at_end: end at the high watermarks found at the start; `request_timeout_s` without a word of a
+                broker, or of a partition, on the way there is an error.
             prefetch_bytes: how much may be read ahead.
             on_reset: called, on the event loop, with each position out of range; it is logged, too.
             commit: who commits for the group. "manual": the application, by `Consumer.commit`.
                 "auto", at least once: the consumer, every `commit_interval_s` and at the end, what the
                 application has finished with: a record, when the next one is asked for.
-                "at_most_once", at most once: the consumer, before
-                it returns records, some hundred at a time; a crash loses those not yet returned.
+                "at_most_once", at most once: the consumer, before it returns records, some hundred at a time; a crash loses those not yet returned.
             commit_interval_s: how often "auto" commits. What fails is tried again the next time.
-            key_deserializer: what keys are: "bytes", "str" (UTF-8), "json", a protobuf message class,
-                or a function of bytes. No key stays None. `batches` has bytes in any case.
+            key_deserializer: what keys are: "bytes", "str" (UTF-8), "json", a protobuf message class, or a
+                function of bytes. No key stays None. `batches` has bytes in any case.
             value_deserializer: what values are, likewise; a tombstone stays None.
-            member: as `MemberOptions` tells.
+            member: see `MemberOptions`.
 
         Raises:
             UsageError: nothing to read, or settings that contradict each other.

@@ -80,8 +80,8 @@ class FakeBroker:
         self.swallowed = 0
         self.topics: dict[str, FakeTopic] = {}
         self.commits: dict[tuple[str, str, int], tuple[int, str]] = {}
-        self.members: dict[str, consumer_pb2.SubscribeStart] = {}
-        self.subscribe_resumes: list[consumer_pb2.SubscribeStart] = []
+        self.members: dict[str, object] = {}
+        self.subscribe_resumes: list[object] = []
         self.calls: list[str] = []
         self.refuse: dict[str, list[FakeRefusal]] = {}
         self.max_unacknowledged = 64

@@ -68,11 +68,9 @@ class HandingOut(Generic[B, W]):
         self._error_of: PartitionReader | None = None
         # First offsets that others have in hand than whoever asks next: threads share a consumer.
         self.held: Callable[[], Mapping[TopicPartition, int]] = dict
-        # Somebody may wait for what is in hand; else it is nothing.
-        self.on_asked: Callable[[], object] = object
+        self.on_asked: Callable[[], object] = object  # whoever waits for what is in hand
         self._opened_records = 0
-        self.batches = 0
-        self.bytes = 0
+        self.batches = self.bytes = 0
 
     @property
     def empty(self) -> bool:

@@ -80,7 +80,9 @@ class Beginnings:
             return
         found = await fetch_group_offsets(self._connections, settings.group, asked)
         for partition in asked:
-            reader = readers[partition]
+            reader = readers.get(partition)
+            if reader is None:
+                continue
             # Meanwhile it may have begun after all, or the application has gone elsewhere.
             if not reader.begun:
                 begin_at = settings.places.get(partition, settings.begin_at)

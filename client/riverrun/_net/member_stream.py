@@ -159,7 +159,10 @@ class MemberStream(SubscribeStream):
                 self._gone(partitions)
             case "partition_error":
                 self._take_error(response.partition_error)
-            case _:
+            case kind:
+                if kind in ("caught_up", "position_reset"):
+                    position = getattr(response, kind).position
+                    self._placed(TopicPartition(position.topic, position.partition))
                 super()._take(response)
                 self.rebalances.through()
                 return
@@ -186,8 +189,11 @@ class MemberStream(SubscribeStream):
         self._machine.is_told = self._machine.is_told or self.membership.is_placed
         if new:
             self._machine.started(new, {})
-            # Nobody could say where it begins, or it is empty: what comes next tells.
-            self._unplaced.update(at.partition for at in new if not at.high_watermark)
+            for at in new:
+                if not at.high_watermark and not at.offset:
+                    # It is empty, or nobody could say where it begins: what comes next tells.
+                    self._unplaced.add(at.partition)
+                    self._machine.readers[at.partition].begun = False
             self.rebalances.assigned([at.partition for at in new])
 
     def _go_on(self, at: StartedPosition) -> None:
@@ -210,8 +216,15 @@ class MemberStream(SubscribeStream):
             # It was on its way when the partition was lost.
             self._machine.ahead.refuse(delivery, self._broker_id)
             return
-        self._unplaced.discard(delivery.partition)
+        self._placed(delivery.partition)
         super()._take_delivery(delivery)
+
+    def _placed(self, partition: TopicPartition) -> None:
+        """Take that a partition begins where it was said to."""
+        if partition in self._unplaced:
+            self._unplaced.discard(partition)
+            if (reader := self._machine.readers.get(partition)) is not None:
+                reader.begun = True
 
     def _take_error(self, failed: pb.PartitionError) -> None:
         partition = TopicPartition(failed.topic, failed.partition)
@@ -219,10 +232,10 @@ class MemberStream(SubscribeStream):
         error = from_proto(failed.error, str(partition))
         if reader is None or error.reason is Reason.PARTITION_NOT_ASSIGNED:
             return  # it was said of one that is gone by now
-        if partition in self._unplaced and not reader.position and not failed.seek_id:
-            # It has never begun: it is to begin where the group has come to.
+        if partition in self._unplaced and not failed.seek_id:
+            # It is to begin where the group has come to.
+            self._unplaced.discard(partition)
             reader.place = "committed"
-            reader.begun = False
         self._on_failed(partition, failed.topic_id, error, failed.seek_id)
 
 

@@ -86,8 +86,8 @@ class PartitionRetries:
     def look(self) -> None:
         """See which partitions can be read again."""
         for partition in self._episodes.subjects:
-            reader = self._machine.readers[partition]
-            if reader.trouble is None and self._episodes.worked(partition):
+            reader = self._machine.readers.get(partition)
+            if (reader is None or reader.trouble is None) and self._episodes.worked(partition):
                 _log.info("%s can be read again", partition)
 
     async def close(self) -> None:
@@ -121,7 +121,9 @@ class PartitionRetries:
 
     def _ask_again(self, partition: TopicPartition) -> None:
         del self._timers[partition]
-        reader = self._machine.readers[partition]
+        reader = self._machine.readers.get(partition)
+        if reader is None:
+            return  # its group has given it to another member
         if not reader.begun and self._settings.follows_group(partition):
             if partition not in self._lookups:
                 task = asyncio.create_task(self._begin_again(reader), name="riverrun lookup")
@@ -139,4 +141,5 @@ class PartitionRetries:
             self.failed(partition, reader.topic_id, error)
             self._changed()
         else:
-            self._say_seek(self._machine.ask_again(partition))
+            if self._machine.readers.get(partition) is reader:
+                self._say_seek(self._machine.ask_again(partition))

@@ -25,11 +25,6 @@ async def make_consumer(client: Client, options: ConsumeOptions) -> Consumer:
     # With --until the end of each partition is found here: a partition that is done before its
     # high watermark is paused, and the library would wait for it.
     stop_at_end = options.exit_at_end and options.until is None
-    if options.group is not None:
-        write_note(
-            f"note: groups do not share partitions yet: this reads all that was asked for, as the "
-            f"only reader of group {options.group}, and commits what it has printed"
-        )
     if not options.partitions:
         return client.consumer(
             options.topic, group=options.group, from_=start, stop_at_end=stop_at_end

@@ -258,7 +258,13 @@ def make_retention(shared: Shared, catalog: Catalog, store: RocksStore) -> Reten
 
 def make_members(shared: Shared, offsets: GroupOffsets) -> Members:
     """Return what serves members of groups, wherever those are coordinated."""
-    return Members(FoundCoordinators(offsets, origin), shared.dice)
+    members = Members(FoundCoordinators(offsets, origin), shared.dice)
+    metrics = shared.metrics
+    # A process learns of the others, and makes its coordinator anew, before it serves.
+    metrics.coordinated_groups.set_function(lambda: offsets.coordinator.groups)
+    metrics.coordinated_members.set_function(lambda: offsets.coordinator.members)
+    metrics.member_streams.set_function(lambda: members.count)
+    return members
 
 
 def make_services(

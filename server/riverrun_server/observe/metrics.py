@@ -123,6 +123,21 @@ class Metrics:
             "1 while appends are refused because the disk is nearly full, else 0.",
             registry=registry,
         )
+        self.coordinated_groups = Gauge(
+            "riverrun_coordinated_groups",
+            "Groups with members, or that have had some, that this broker coordinates.",
+            registry=registry,
+        )
+        self.coordinated_members = Gauge(
+            "riverrun_coordinated_members",
+            "Members of groups that this broker coordinates.",
+            registry=registry,
+        )
+        self.member_streams = Gauge(
+            "riverrun_member_streams",
+            "Members of groups whose streams this broker holds.",
+            registry=registry,
+        )
         self.store = StoreCollector()
         registry.register(self.store)
         self.unclean_recoveries = Gauge(

@@ -16,8 +16,8 @@ import time
 from datetime import date
 
 import riverrun
+from examples.broker import Broker, running_broker
 from examples.flights.board import Board
-from examples.flights.broker import Broker, running_broker
 from examples.flights.events import Event, events_of, flights
 from examples.flights.replay import create_topics, day_of, replay
 from examples.flights.totals import Totals

@@ -1,4 +1,4 @@
-"""A broker for the time of the demo: in a process and a folder of its own, both gone afterwards."""
+"""A broker for the time of a demo: in a process and a folder of its own, both gone afterwards."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Broker:
 @contextlib.asynccontextmanager
 async def running_broker() -> AsyncIterator[Broker]:
     """Run a broker for the length of the block."""
-    with tempfile.TemporaryDirectory(prefix="riverrun-flights-") as folder:
+    with tempfile.TemporaryDirectory(prefix="riverrun-demo-") as folder:
         broker = Broker(Path(folder))
         try:
             await broker.start()

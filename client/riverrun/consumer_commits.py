@@ -56,7 +56,8 @@ class ConsumerCommits(ConsumerPositions):
         through with what it has, and the consumer's own commits do not go back behind what was
         committed here, unless a `seek` does. With `commit="at_most_once"` a call without offsets takes
         nothing back of what was committed before its delivery; an offset that lies before that makes
-        records come twice.
+        records come twice. Of a partition that the group has given to another member meanwhile nothing is
+        stored: a call without offsets leaves it out, and for one that is named it is an error.
 
         Raises:
             UsageError: the consumer has no group, or an offset is below 0.
@@ -75,11 +76,11 @@ class ConsumerCommits(ConsumerPositions):
         elif self._commit_mode == "at_most_once":
             # As it is in its turn: what was released meanwhile must not come again.
             ahead, machine = self._machine.ahead, self._machine
-            await self._commits.commit(lambda: with_released(machine.positions(), ahead))
+            await self._commits.commit(lambda: with_released(machine.positions(), ahead), own=True)
         else:
             self._handing_out.asked()
             positions = self._handing_out.positions()
-            await self._commits.commit(lambda: positions, self._floors.stored)
+            await self._commits.commit(lambda: positions, self._floors.stored, own=True)
 
     async def committed(
         self, partitions: Iterable[TopicPartition] | None = None
@@ -143,6 +144,8 @@ class ConsumerCommits(ConsumerPositions):
                 while any(each.partition in leaving for each in self._handing_out.in_hand()):
                     self._asked.clear()
                     await self._asked.wait()
+                # Who asks for more by committing what it has is to have that stored.
+                await self._commits.settled()
                 await self._commit_finished(leaving)
         except RiverrunError as error:
             _log.warning("group %s: what it gives up is not committed: %s", self._group, error)

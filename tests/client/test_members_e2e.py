@@ -277,3 +277,21 @@ async def test_options_of_members_are_checked(client):
         client.consumer("t", instance_id="a")
     with pytest.raises(riverrun.UsageError, match="rack is for members of a group"):
         client.consumer("t", group=GROUP, partitions=[0], rack="r")
+
+
+async def test_who_commits_what_it_has_of_a_partition_that_goes_has_it_stored(client):
+    await produce(client, 400)
+    first = client.consumer("t", group=GROUP)
+    given = await first.getmany(40)
+    async with reading(client) as b:
+        await asyncio.sleep(0.5)
+        async with asyncio.timeout(20):
+            while len(given) + len(b.values) < 400:
+                # One after the other, as applications do: what is in hand is committed, and more is asked for.
+                await first.commit()
+                given += await first.getmany(40, timeout_s=0.2)
+        seen = sorted(int(each) for each in [*(r.value for r in given), *b.values])
+        assert seen == [*range(400)]
+        await first.commit()
+    await first.close()
+    assert await committed(client) == [100] * 4

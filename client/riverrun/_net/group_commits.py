@@ -85,18 +85,26 @@ class GroupCommits:
         self,
         positions: Callable[[], Positions],
         stored: Callable[[Positions], None] = lambda _: None,
+        *,
+        own: bool = False,
     ) -> None:
         """Store positions, as they are when it is this commit's turn.
 
         Args:
             positions: what to store.
             stored: called with what is stored of that, before the next commit's turn.
+            own: they are whatever the consumer has come to: what it has lost meanwhile is left out.
 
         Raises:
             RiverrunError: of the first partition that refused; the others have been stored. Or of the
                 call, and nobody may know.
         """
-        await self._in_turn(positions, stored)
+        await self._in_turn(positions, stored, own=own)
+
+    async def settled(self) -> None:
+        """Wait until the commits that have been begun are over."""
+        if self._under_way:
+            await asyncio.wait([*self._under_way])
 
     async def commit_due(self, positions: Callable[[], Positions]) -> None:
         """Store those positions that are not stored yet, as they are when it is this commit's turn.

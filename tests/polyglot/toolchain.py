@@ -47,6 +47,12 @@ class Client:
         assert done.returncode == 0, f"{self._command} {arguments}: {done.stdout}{done.stderr}"
         return json.loads(done.stdout)
 
+    def begin(self, *arguments: str | Path) -> subprocess.Popen[str]:
+        """Run it until its standard input ends; what it prints is for whoever waits for it."""
+        pipe = subprocess.PIPE
+        command = [*self._command, *map(str, arguments)]
+        return subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
 
 def client(language: str) -> Client:
     """Return the client in `language`, built; skip the test where its toolchain is missing."""

@@ -13,13 +13,13 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 )
 
-const usage = "usage: riverrun-polyglot vectors FILE | (tour | produce | read) HOST:PORT TOPIC"
+const usage = "usage: riverrun-polyglot vectors FILE | (tour | produce | read | member) HOST:PORT TOPIC"
 
 func main() {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
 	deeds := map[string]func(context.Context, *grpc.ClientConn, string) any{
-		"tour": tour, "produce": produce, "read": read,
+		"tour": tour, "produce": produce, "read": read, "member": member,
 	}
 	var seen any
 	if len(os.Args) == 3 && os.Args[1] == "vectors" {

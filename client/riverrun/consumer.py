@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Generic, Self, TypeAlias
@@ -13,6 +13,7 @@ from riverrun._core.argument_checks import check_timeout, whole_number
 from riverrun._core.batch_view import BatchView
 from riverrun._core.deserializing import RecordDeserializer
 from riverrun._core.handing_out import HandingOut
+from riverrun._core.in_progress import first_of_each
 from riverrun._core.put_back import Given
 from riverrun._core.read_ahead import ReadAhead
 from riverrun._core.reader_statistics import ConsumerStatistics
@@ -23,11 +24,12 @@ from riverrun._net.cluster import Cluster
 from riverrun._net.group_commits import CommitSettings
 from riverrun._net.member_loop import MemberLoop
 from riverrun._net.member_settings import MemberSettings
+from riverrun._net.processing import Processing
 from riverrun._net.subscribe_loop import SubscribeLoop
 from riverrun._net.subscribe_settings import SubscribeSettings
 from riverrun._net.subscribe_stream import Machine
 from riverrun.consumer_commits import ConsumerCommits
-from riverrun.errors import RiverrunError
+from riverrun.errors import Reason, RiverrunError, UsageError
 from riverrun.v1 import records_pb2
 
 RecordBatchView: TypeAlias = BatchView[records_pb2.Record]
@@ -168,6 +170,46 @@ class Consumer(ConsumerCommits, Generic[K, V]):
             records += self._handing_out.some(max_records - len(records))
             if len(records) == max_records or not self._take_more_apart():
                 return records
+
+    async def process(
+        self, handler: Callable[[Record[K, V]], Awaitable[object]], *, concurrency: int = 16
+    ) -> None:
+        """Work on records side by side, until the end (`stop_at_end`), a failure, or the task is cancelled.
+
+        Records with the same key of a partition are worked on one after the other, in order; so are those of a
+        partition that have no key. A record is finished with when the handler returns, and with
+        `commit="auto"` each partition is committed up to the first record that is not. Before a partition
+        goes to another member, the records of it that were begun or had are finished with.
+
+        Args:
+            handler: works on one record; another one waits where it is slow.
+            concurrency: how many at a time.
+
+        Raises:
+            UsageError: `concurrency` is no number from 1, or `commit` is "at_most_once".
+            RiverrunError: a partition, or the consumer, cannot go on.
+            Exception: what the first handler that failed has raised, once the others under way have ended;
+                its record, and what was not begun, is not finished with.
+
+        Example:
+            async def charge(record):
+                print(record.key, record.value)
+
+            async with client.consumer("orders", group="billing", commit="auto", stop_at_end=True) as consumer:
+                await consumer.process(charge, concurrency=8)
+        """
+        whole_number("concurrency", concurrency, 1)
+        if self._commit_mode == "at_most_once":
+            raise UsageError(
+                'process finishes with records, and commit="at_most_once" commits them before; use "auto"',
+                reason=Reason.INVALID_REQUEST,
+            )
+        work = Processing(self.getmany, handler, concurrency, self._asked.set)
+        before = self._handing_out.held
+        self._handing_out.held = lambda: first_of_each(before(), work.in_progress.lowest())
+        await work.run()
+        # Else what has failed stays in hand: nothing from there on is committed.
+        self._handing_out.held = before
 
     def statistics(self) -> ConsumerStatistics:
         """Return what has been done since the consumer was made; it asks nobody and costs little.

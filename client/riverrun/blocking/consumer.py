@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
 from typing import Any, Generic, NamedTuple, Self, TypeAlias, TypeVar
@@ -210,6 +212,33 @@ class Consumer(ConsumerPositions, Generic[K, V]):
                 print(consumer.committed())
         """
         return self._call(lambda: self._consumer.committed(partitions))
+
+    def process(self, handler: Callable[[Record[K, V]], object], *, concurrency: int = 16) -> None:
+        """Work on records in threads, side by side; see `riverrun.Consumer.process`.
+
+        Args:
+            handler: works on one record, on a thread of its own.
+            concurrency: how many at a time.
+
+        Raises:
+            UsageError: `concurrency` is no number from 1, or `commit` is "at_most_once".
+            RiverrunError: a partition, or the consumer, cannot go on.
+            Exception: what the first handler that failed has raised.
+
+        Example:
+            def charge(record):
+                print(record.key, record.value)
+
+            with client.consumer("orders", group="billing", commit="auto", stop_at_end=True) as consumer:
+                consumer.process(charge, concurrency=8)
+        """
+        whole_number("concurrency", concurrency, 1)
+        with ThreadPoolExecutor(concurrency, thread_name_prefix="riverrun-process") as threads:
+
+            async def work(record: Record[K, V]) -> None:
+                await asyncio.get_running_loop().run_in_executor(threads, handler, record)
+
+            self._call(lambda: self._consumer.process(work, concurrency=concurrency))
 
     def statistics(self) -> ConsumerStatistics:
         """Return what has been done since the consumer was made; it asks nobody and costs little.

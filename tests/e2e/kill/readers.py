@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import riverrun
 from riverrun import Record, RiverrunError, TopicPartition
@@ -59,8 +59,22 @@ async def coming_and_going(world: World, group: str) -> None:
         riverrun.Client(world.address, connect_timeout_s=_CONNECT_TIMEOUT_S) as client,
     ):
         while not world.at_end(positions):
-            async with client.consumer(TOPIC, group=group) as consumer:
+            async with _member(world, group, client, positions) as consumer:
                 await _session(world, group, consumer, dice, positions)
+
+
+def _member(
+    world: World, group: str, client: riverrun.Client, positions: dict[int, int]
+) -> riverrun.Consumer:
+    """Return a member of a group, which begins again where a broker that was cut off has forgotten it."""
+
+    async def begin(places: Sequence[TopicPartition]) -> None:
+        for place in places:
+            positions[place.partition] = await consumer.position(place)
+            world.recorder.add(Began(group, place.partition, positions[place.partition], group))
+
+    consumer = client.consumer(TOPIC, group=group, on_assigned=begin)
+    return consumer
 
 
 async def _session(
@@ -70,9 +84,7 @@ async def _session(
     dice: random.Random,
     positions: dict[int, int],
 ) -> None:
-    for place in await consumer.assignment():
-        positions[place.partition] = await consumer.position(place)
-        world.recorder.add(Began(group, place.partition, positions[place.partition], group))
+    await consumer.assignment()
     for _ in range(dice.randint(2, 12)):
         records = await consumer.getmany(dice.randint(1, 400), timeout_s=_POLL_S)
         note(world, group, records, positions)

@@ -115,7 +115,9 @@ async def test_a_hung_leader_costs_a_delay_and_a_group_goes_on_where_it_has_comm
             await consumer.close()
     async with (
         riverrun.Client(cluster.bootstrap) as other,
-        other.consumer("orders", group="billing", stop_at_end=True) as consumer,
+        other.consumer(
+            "orders", group="billing", partitions=range(PARTITIONS), stop_at_end=True
+        ) as consumer,
     ):
         first = {p.partition: at for p, at in (await consumer.positions()).items()}
         await consume(consumer, rest := [[], [], []])

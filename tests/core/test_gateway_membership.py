@@ -113,12 +113,30 @@ def test_the_lease_ends_before_the_coordinator_gives_its_partitions_to_another(m
     assert member.may_deliver_until < 110.0
 
 
+def test_a_sign_of_life_is_passed_on_until_the_coordinator_knows_of_it(member):
+    member.attached(100.0)
+    member.confirmed(101.0)
+    assert not member.beats(101.5)
+    member.heard(101.0)
+    assert member.beats(101.5)
+    member.heard(101.5)
+    assert member.beats(102.0)
+    # A beat from before it was heard says nothing of it.
+    member.confirmed(101.0)
+    assert member.beats(103.0)
+    member.confirmed(102.0)
+    assert not member.beats(104.0)
+    member.heard(104.5)
+    assert member.beats(105.0)
+
+
 def test_a_silent_member_is_left_out_of_beats_and_one_that_speaks_again_is_not(member):
     member.attached(100.0)
-    assert member.beats(109.9)
-    assert not member.beats(110.0)
-    member.heard(110.5)
-    assert member.beats(111.0)
+    member.heard(101.0)
+    assert member.beats(110.9)
+    assert not member.beats(111.0)
+    member.heard(111.5)
+    assert member.beats(112.0)
 
 
 def test_who_has_half_closed_lives_by_its_transport(member):
@@ -132,7 +150,11 @@ def test_who_is_apart_from_its_coordinator_takes_no_part_in_beats_and_keeps_its_
     member.detached()
     assert not member.beats(101.0)
     assert member.may_deliver(101.0)
+    member.heard(102.0)
+    member.detached()
+    assert not member.beats(103.0)
     member.attached(103.0)
+    member.heard(103.5)
     assert member.beats(104.0)
 
 

@@ -65,6 +65,7 @@ PARTS = (
     Part("cluster-term", "tests.cluster.proof", ("--part", "term"), rounds=10),
     Part("cluster-power", "tests.cluster.proof", ("--part", "power"), rounds=20),
     Part("cluster-etcd", "tests.cluster.proof", ("--part", "etcd"), rounds=1),
+    Part("cluster-groups", "tests.cluster.group_chaos", minutes=2),
     Part("hostile", "tests.e2e.hostile", minutes=10),
     Part("soak", "tests.e2e.soak", minutes=30),
 )

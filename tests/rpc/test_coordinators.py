@@ -7,8 +7,10 @@ import random
 
 import pytest
 
+from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.groups.commits import OffsetCommit
 from tests.rpc.coordinators_world import Coordinators
+from tests.rpc.reading_world import World
 from tests.sim.loop import simulate
 
 SECONDS = 20.0
@@ -184,5 +186,25 @@ def test_an_idle_coordinator_does_nothing():
             takes, submitted = replica.takes, replica.submitted
             await asyncio.sleep(3600)
             assert (replica.takes, replica.submitted) == (takes, submitted)
+
+    simulate(run(), 1)
+
+
+def test_nothing_begins_any_more_while_what_runs_comes_to_its_end():
+    async def run():
+        told = []
+        async with World() as world:
+
+            async def lasting():
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    with pytest.raises(Refusal) as refused:
+                        world.offsets.spawn(asyncio.sleep(0), "too late")
+                    told.append(refused.value.reason)
+
+            world.offsets.spawn(lasting(), "lasting")
+            await asyncio.sleep(1)
+        assert told == [Reason.NOT_READY]
 
     simulate(run(), 1)

@@ -145,7 +145,7 @@ class AssignedPartitions:
         """Deliver nothing more of partitions, and ask the reader to acknowledge that.
 
         Returns:
-            Those that it has never heard of: nobody has to acknowledge them.
+            Those that it has never been given: it is told nothing of them.
         """
         unheard = self._assignment.revoked(epoch, partitions)
         self._taken(partitions)
@@ -156,10 +156,15 @@ class AssignedPartitions:
         self._assignment.released(partitions)
         self._taken(partitions)
 
-    def lose(self, epoch: int, partitions: Collection[PartitionId]) -> None:
-        """Forget partitions that others may have already, and tell the reader."""
-        self._assignment.lost(epoch, partitions)
+    def lose(self, epoch: int, partitions: Collection[PartitionId]) -> list[PartitionId]:
+        """Forget partitions that others may have already, and tell the reader.
+
+        Returns:
+            Those that it has never been given: it is told nothing of them.
+        """
+        unheard = self._assignment.lost(epoch, partitions)
         self._taken(partitions)
+        return unheard
 
     def fence(self) -> None:
         """Deliver nothing from now on: nobody knows whether the member still has its partitions.

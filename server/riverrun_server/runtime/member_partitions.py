@@ -22,7 +22,8 @@ class MemberPartitions:
     """The partitions of one member.
 
     Transitions of a partition: given -> read, once this broker knows it -> revoking -> released, or lost.
-    One that was to be given up before this stream began is told, and not read.
+    One that was to be given up before this stream began, or before it is known where it begins, is told, and
+    not read: the member may still work on what an earlier stream has delivered of it.
 
     Args:
         assigned: the side of the stream that changes.
@@ -47,8 +48,10 @@ class MemberPartitions:
         self._acknowledge = acknowledge
         # Given, and not known to this broker yet; with the epochs.
         self._unknown: dict[PartitionId, int] = {}
-        # To be given up, and told by a stream before this one.
-        self._told_before: dict[PartitionId, str] = {}
+        # Told as coming, which is all that the stream has said of them.
+        self._announced: dict[PartitionId, str] = {}
+        # To be given up, and not read.
+        self._unread: dict[PartitionId, str] = {}
         self._again: asyncio.TimerHandle | None = None
         self._epoch = 0
 
@@ -61,9 +64,11 @@ class MemberPartitions:
                 given.update(change.partitions)
             elif isinstance(change, Revoking):
                 names = {each: self._name(each) for each in change.partitions}
-                self._told_before.update(names)
-        before = [events.MemberPartition(name, each) for each, name in self._told_before.items()]
-        self._assigned.begin(epoch, self._found(given), before)
+                self._unread.update(names)
+        before = _named(self._unread)
+        found = self._found(given)
+        self._announced = {each.access.id: each.access.topic for each in found}
+        self._assigned.begin(epoch, found, before)
         if before:
             self._tell(events.Revoking(epoch, before))
 
@@ -77,28 +82,36 @@ class MemberPartitions:
         self._epoch = change.epoch
         unknown = [each for each in change.partitions if self._unknown.pop(each, None) is not None]
         known = [each for each in change.partitions if each not in unknown]
-        unheard = self._assigned.revoke(change.epoch, known)
-        if unknown or unheard:
-            self._acknowledge([*unknown, *unheard], change.epoch)
+        unread = self._assigned.revoke(change.epoch, known)
+        announced = self._called_off(unread)
+        if announced:
+            self._unread.update(announced)
+            self._tell(events.Revoking(change.epoch, _named(announced)))
+        unheard = [*unknown, *(each for each in unread if each not in announced)]
+        if unheard:
+            self._acknowledge(unheard, change.epoch)
 
     def lose(self, change: Lost) -> None:
         """Forget partitions, and tell the member."""
         self._epoch = change.epoch
         for each in change.partitions:
             self._unknown.pop(each, None)
-        before = [
-            events.MemberPartition(name, each)
+        lost = {
+            each: name
             for each in change.partitions
-            if (name := self._told_before.pop(each, None)) is not None
-        ]
-        if before:
-            self._tell(events.Lost(change.epoch, before))
-        self._assigned.lose(change.epoch, change.partitions)
+            if (name := self._unread.pop(each, None)) is not None
+        }
+        lost |= self._called_off(self._assigned.lose(change.epoch, change.partitions))
+        for each in change.partitions:
+            self._announced.pop(each, None)
+        if lost:
+            self._tell(events.Lost(change.epoch, _named(lost)))
 
     def release(self, partitions: Collection[PartitionId]) -> None:
         """Forget partitions that the member has given up."""
         for each in partitions:
-            self._told_before.pop(each, None)
+            self._unread.pop(each, None)
+            self._announced.pop(each, None)
         self._assigned.release(partitions)
 
     def close(self) -> None:
@@ -127,8 +140,16 @@ class MemberPartitions:
         if found := self._found(unknown):
             self._assigned.give(self._epoch, found)
 
+    def _called_off(self, unread: Collection[PartitionId]) -> dict[PartitionId, str]:
+        """Return those of some partitions of which the member knows, with their names; it reads none of them."""
+        return {each: self._announced.pop(each) for each in unread if each in self._announced}
+
     def _name(self, partition: PartitionId) -> str:
         try:
             return self._directory.partition("", partition.topic_id, partition.partition).topic
         except Refusal:
             return ""
+
+
+def _named(partitions: Mapping[PartitionId, str]) -> list[events.MemberPartition]:
+    return [events.MemberPartition(name, each) for each, name in partitions.items()]

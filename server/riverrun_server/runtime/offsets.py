@@ -152,16 +152,20 @@ class GroupOffsets:
     async def run(self) -> None:
         """Load and serve until cancelled; the owner of every task that this starts."""
         try:
-            async with asyncio.TaskGroup() as self._tasks:
-                self.finder.open()
-                self._tasks.create_task(self._assignable.run(), name="assignable topics")
-                self._tasks.create_task(self.coordinator.run(), name="coordinator")
-                # Whatever cannot be found yet is looked for again by the first call that needs it.
-                with contextlib.suppress(Refusal):
-                    self.coordinator.serve()
-                await asyncio.Event().wait()
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                try:
+                    self.finder.open()
+                    tasks.create_task(self._assignable.run(), name="assignable topics")
+                    tasks.create_task(self.coordinator.run(), name="coordinator")
+                    # Whatever cannot be found yet is looked for again by the first call that needs it.
+                    with contextlib.suppress(Refusal):
+                        self.coordinator.serve()
+                    await asyncio.Event().wait()
+                finally:
+                    # While what runs is waited for, nothing new begins.
+                    self._tasks = None
         finally:
-            self._tasks = None
             self.finder.close()
 
     async def commit(

@@ -84,6 +84,7 @@ class Membership:
         self._is_attached = False
         self._is_half_closed = False
         self._heard_at = now
+        self._confirmed_at = now
         self._lease_until = now
         self._given: dict[PartitionId, int] = {}
         self._revoking: dict[PartitionId, _Revocation] = {}
@@ -102,6 +103,7 @@ class Membership:
 
     def confirmed(self, sent_at: float) -> None:
         """Learn that the coordinator has taken a beat that was sent at `sent_at`."""
+        self._confirmed_at = max(self._confirmed_at, sent_at)
         lease_s = self._session_timeout_s * (1 - _MARGIN)
         self._lease_until = max(self._lease_until, sent_at + lease_s)
 
@@ -163,8 +165,14 @@ class Membership:
         return self._is_half_closed or now < self._heard_at + self._session_timeout_s
 
     def beats(self, now: float) -> bool:
-        """Return whether it takes part in the next beat."""
-        return self._is_attached and self.is_alive(now)
+        """Return whether it takes part in the next beat.
+
+        A sign of life is passed on until its coordinator knows of it, and then not again: its coordinator
+        counts the silence from each beat, and would count that of the member twice.
+        """
+        # At the same moment nobody can say which was first.
+        is_news = self._is_half_closed or self._heard_at >= self._confirmed_at
+        return self._is_attached and self.is_alive(now) and is_news
 
     @property
     def may_deliver_until(self) -> float:

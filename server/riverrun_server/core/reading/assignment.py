@@ -110,7 +110,7 @@ class Assignment:
         """Note partitions that the group wants back.
 
         Returns:
-            Those of which the reader has never heard: it need not acknowledge them.
+            Those that the reader was never given: it is told nothing of them.
         """
         self._reached(epoch)
         unheard = []
@@ -130,14 +130,22 @@ class Assignment:
             if self._has(partition):
                 self._to_release[partition] = None
 
-    def lost(self, epoch: int, partitions: Iterable[PartitionId]) -> None:
-        """Note partitions that the reader has lost without being asked."""
+    def lost(self, epoch: int, partitions: Iterable[PartitionId]) -> list[PartitionId]:
+        """Note partitions that the reader has lost without being asked.
+
+        Returns:
+            Those that it was never given: it is told nothing of them.
+        """
         self._reached(epoch)
+        unheard = []
         for partition in partitions:
             self._call_off(partition)
             if self._has(partition):
                 self._to_revoke.pop(partition, None)
                 self._to_lose[partition] = None
+            else:
+                unheard.append(partition)
+        return unheard
 
     def apply(self) -> Applied:
         """Bring the subscription up to date with everything noted, and tell its reader."""

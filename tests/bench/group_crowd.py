@@ -1,0 +1,233 @@
+"""Many members of groups in one process: each a stream for membership alone, which does at once what it is asked.
+
+It reads commands, one a line, and answers each with a line: `join N` opens N more streams and waits until
+every one has been told what it has; `count` tells how many partitions all of them have together; `alive SECONDS`
+waits until the coordinator of each has heard of it again, later than that moment of the machine's monotonic
+clock. The end of its input ends it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+
+import grpc
+import grpc.aio
+
+from riverrun._net.failures import from_rpc
+from riverrun.v1.consumer_pb2 import SubscribeRequest, SubscribeResponse
+from riverrun.v1.consumer_pb2_grpc import ConsumerServiceStub
+
+# Fewer than a connection may hold.
+_STREAMS_PER_CHANNEL = 200
+_AT_ONCE = 50
+_AGAIN_S = 0.1
+_GONE = {"UNKNOWN_MEMBER", "MEMBER_TAKEN_OVER"}
+_OPTIONS = [
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 300),
+]
+
+
+class Channels:
+    """Connections to all brokers, as many as the streams take."""
+
+    def __init__(self, brokers: list[str]) -> None:
+        self._brokers = brokers
+        self._channels: dict[tuple[str, int], grpc.aio.Channel] = {}
+
+    def stub(self, number: int) -> ConsumerServiceStub:
+        """Return the stub of a stream with this number: its broker, and a connection that has room."""
+        broker = self._brokers[number % len(self._brokers)]
+        key = broker, number // len(self._brokers) // _STREAMS_PER_CHANNEL
+        if key not in self._channels:
+            self._channels[key] = grpc.aio.insecure_channel(broker, options=_OPTIONS)
+        return ConsumerServiceStub(self._channels[key])
+
+    async def close(self) -> None:
+        """End them."""
+        await asyncio.gather(*(channel.close() for channel in self._channels.values()))
+
+
+class Member:
+    """One member, for as long as its task runs."""
+
+    def __init__(
+        self, channels: Channels, number: int, group: str, topic: str, session_ms: int
+    ) -> None:
+        self.told = asyncio.Event()
+        self.partitions: set[int] = set()
+        self.confirmed_s = 0.0
+        self.changed: Callable[[], None] = lambda: None
+        self._channels = channels
+        self._number = number
+        self._group = group
+        self._topic = topic
+        self._session_ms = session_ms
+        self._member_id, self._token = "", b""
+        self._said: asyncio.Queue[SubscribeRequest] = asyncio.Queue()
+        self._beat, self._sent_s = 0, dict[int, float]()
+        self._is_first = True
+
+    async def run(self) -> None:
+        """Be a member; a stream that breaks is opened again at the next broker."""
+        while True:
+            self._said, self._is_first = asyncio.Queue(), True
+            call = self._channels.stub(self._number).Subscribe(self._requests())
+            beating = asyncio.create_task(self._beats())
+            try:
+                async for response in call:
+                    self._hear(response)
+            except grpc.aio.AioRpcError as error:
+                told = from_rpc(error, "Subscribe", "")
+                if told.reason.value in _GONE:
+                    self._member_id = ""
+                    self.partitions.clear()
+            finally:
+                beating.cancel()
+                await asyncio.gather(beating, return_exceptions=True)
+                call.cancel()
+            self._number += 1
+            await asyncio.sleep(_AGAIN_S)
+
+    async def _requests(self) -> AsyncIterator[SubscribeRequest]:
+        request = SubscribeRequest()
+        start = request.start
+        start.group_id, start.membership_only = self._group, True
+        if self._member_id:
+            start.resume.member_id, start.resume.token = self._member_id, self._token
+        else:
+            start.topics.append(self._topic)
+            start.session_timeout.FromMilliseconds(self._session_ms)
+        yield request
+        while True:
+            yield await self._said.get()
+
+    async def _beats(self) -> None:
+        """Show signs of life, a third of the session timeout apart."""
+        while True:
+            self._beat += 1
+            self._sent_s[self._beat] = time.monotonic()
+            self._said.put_nowait(SubscribeRequest(heartbeat={"heartbeat_id": self._beat}))
+            await asyncio.sleep(self._session_ms / 3000)
+
+    def _hear(self, response: SubscribeResponse) -> None:
+        match response.WhichOneof("kind"):
+            case "started":
+                self._member_id = response.started.member.member_id
+                self._token = response.started.member.token
+            case "partitions_assigned":
+                assigned = response.partitions_assigned
+                if self._is_first:
+                    self.partitions.clear()
+                self._is_first = False
+                self.partitions |= {each.position.partition for each in assigned.partitions}
+                self.partitions |= {each.partition for each in assigned.coming}
+                self.told.set()
+            case "partitions_revoking":
+                revoking = response.partitions_revoking
+                self.partitions -= {each.partition for each in revoking.partitions}
+                done = SubscribeRequest()
+                done.revocation_done.member_epoch = revoking.member_epoch
+                done.revocation_done.partitions.extend(revoking.partitions)
+                self._said.put_nowait(done)
+            case "partitions_lost":
+                self.partitions -= {each.partition for each in response.partitions_lost.partitions}
+            case "heartbeat":
+                self._confirmed(response.heartbeat.heartbeat_id)
+        self.changed()
+
+    def _confirmed(self, number: int) -> None:
+        sent_s = self._sent_s.get(number)
+        if sent_s is None:
+            return
+        self.confirmed_s = max(self.confirmed_s, sent_s)
+        for each in [each for each in self._sent_s if each < number]:
+            del self._sent_s[each]
+
+
+class Crowd:
+    """All members of the process."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._options = options
+        self._channels = Channels(options.bootstrap.split(","))
+        self._members: list[Member] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._room = asyncio.Semaphore(_AT_ONCE)
+        self._numbers = itertools.count(options.first)
+        self._changed = asyncio.Event()
+
+    async def obey(self, command: str) -> str:
+        """Do what a line says, and return what is answered."""
+        what, _, value = command.partition(" ")
+        match what:
+            case "join":
+                return await self._join(int(value))
+            case "count":
+                return str(sum(len(member.partitions) for member in self._members))
+            case "alive":
+                return await self._alive(float(value))
+        raise AssertionError(f"{command!r} is none of join, count, alive")
+
+    async def _join(self, count: int) -> str:
+        began_s = time.monotonic()
+        await asyncio.gather(*(self._one() for _ in range(count)))
+        return f"{time.monotonic() - began_s:.3f}"
+
+    async def _one(self) -> None:
+        options, number = self._options, next(self._numbers)
+        group = f"{options.group}-{number}" if options.apart else options.group
+        member = Member(self._channels, number, group, options.topic, options.session_ms)
+        member.changed = self._changed.set
+        self._members.append(member)
+        async with self._room:
+            self._tasks.append(asyncio.create_task(member.run(), name=f"member {number}"))
+            await member.told.wait()
+
+    async def _alive(self, since_s: float) -> str:
+        while any(member.confirmed_s <= since_s for member in self._members):
+            self._changed.clear()
+            await self._changed.wait()
+        return f"{time.monotonic():.3f}"
+
+    async def close(self) -> None:
+        """End everybody."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._channels.close()
+
+
+async def _main(options: argparse.Namespace) -> None:
+    lines = asyncio.StreamReader()
+    protocol = asyncio.StreamReaderProtocol(lines)
+    await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, sys.stdin)
+    crowd = Crowd(options)
+    try:
+        while line := await lines.readline():
+            sys.stdout.write(await crowd.obey(line.decode().strip()) + "\n")
+            sys.stdout.flush()
+    finally:
+        await crowd.close()
+
+
+def main() -> None:
+    """Obey until the input ends."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--bootstrap", required=True)
+    parser.add_argument("--first", type=int, default=0, help="number of the first member")
+    parser.add_argument("--group", required=True)
+    parser.add_argument("--apart", action="store_true", help="each in a group of its own")
+    parser.add_argument("--topic", required=True)
+    parser.add_argument("--session-ms", type=int, default=30_000)
+    asyncio.run(_main(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()

@@ -37,7 +37,10 @@ async def serve_member(context: Context, streams: Streams, start: SubscribeStart
     members = streams.members
     members.check_running()
     plan = member_plan(start, streams.services.limits)
-    call_notes.current().group_id = plan.group_id
+    notes = call_notes.current()
+    notes.group_id = plan.group_id
+    for topic in start.topics:
+        notes.touched(topic)
     address = context.peer().partition(":")[2]
     attachment = await members.coordination.attach(
         plan.group_id, replace(plan.start, address=address)

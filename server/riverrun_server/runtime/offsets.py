@@ -151,18 +151,20 @@ class GroupOffsets:
 
     async def run(self) -> None:
         """Load and serve until cancelled; the owner of every task that this starts."""
-        try:
-            async with asyncio.TaskGroup() as self._tasks:
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            try:
                 self.finder.open()
-                self._tasks.create_task(self._assignable.run(), name="assignable topics")
-                self._tasks.create_task(self.coordinator.run(), name="coordinator")
+                tasks.create_task(self._assignable.run(), name="assignable topics")
+                tasks.create_task(self.coordinator.run(), name="coordinator")
                 # Whatever cannot be found yet is looked for again by the first call that needs it.
                 with contextlib.suppress(Refusal):
                     self.coordinator.serve()
                 await asyncio.Event().wait()
-        finally:
-            self._tasks = None
-            self.finder.close()
+            finally:
+                # At once: a group that is ending takes tasks only as long as it has some.
+                self._tasks = None
+                self.finder.close()
 
     async def commit(
         self,

@@ -60,7 +60,7 @@ class MemberPartitions:
             if isinstance(change, Given):
                 given.update(change.partitions)
             elif isinstance(change, Revoking):
-                names = {each: self._name(each) for each in change.partitions}
+                names = {each: self._name(each) for each in sorted(change.partitions)}
                 self._told_before.update(names)
         before = [events.MemberPartition(name, each) for each, name in self._told_before.items()]
         self._assigned.begin(epoch, self._found(given), before)
@@ -75,8 +75,10 @@ class MemberPartitions:
     def revoke(self, change: Revoking) -> None:
         """Read nothing more of partitions, and ask the member to give them up."""
         self._epoch = change.epoch
-        unknown = [each for each in change.partitions if self._unknown.pop(each, None) is not None]
-        known = [each for each in change.partitions if each not in unknown]
+        # In order: what a member is told is the same in each run.
+        partitions = sorted(change.partitions)
+        unknown = [each for each in partitions if self._unknown.pop(each, None) is not None]
+        known = [each for each in partitions if each not in unknown]
         unheard = self._assigned.revoke(change.epoch, known)
         if unknown or unheard:
             self._acknowledge([*unknown, *unheard], change.epoch)
@@ -84,16 +86,17 @@ class MemberPartitions:
     def lose(self, change: Lost) -> None:
         """Forget partitions, and tell the member."""
         self._epoch = change.epoch
-        for each in change.partitions:
+        partitions = sorted(change.partitions)
+        for each in partitions:
             self._unknown.pop(each, None)
         before = [
             events.MemberPartition(name, each)
-            for each in change.partitions
+            for each in partitions
             if (name := self._told_before.pop(each, None)) is not None
         ]
         if before:
             self._tell(events.Lost(change.epoch, before))
-        self._assigned.lose(change.epoch, change.partitions)
+        self._assigned.lose(change.epoch, partitions)
 
     def release(self, partitions: Collection[PartitionId]) -> None:
         """Forget partitions that the member has given up."""

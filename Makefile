@@ -77,7 +77,7 @@ clean: ## remove what the other targets made, data aside
 -include tests/metadata/etcd.mk
 -include tests/e2e/proof.mk
 -include tests/bench/bench.mk
--include tests/sim/cluster/sim.mk
+-include tests/sim/sim.mk
 
 config-docs: $(VENV)/.stamp ## write docs/configuration.md from the settings in the code
 	$(BIN)/python tools/config_docs.py

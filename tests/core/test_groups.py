@@ -181,6 +181,26 @@ def test_the_old_stream_can_do_nothing_any_more(world):
     assert world.beat(other) == [Beat.OK]
 
 
+def test_a_gateway_that_goes_on_by_itself_does_not_get_in_front_of_a_stream_opened_since(world):
+    one = world.attach(Join(topics=("t",), address="a:1"))
+    goes_on = Reattach(
+        member_id=one.member_id, token=one.token, address="a:1", attachment=one.attachment
+    )
+    other = world.attach(Reattach(member_id=one.member_id, token=one.token, address="b:2"))
+    assert "stream 1 of" in refused(Reason.MEMBER_TAKEN_OVER, world.attach, goes_on)
+    assert world.beat(other) == [Beat.OK]
+
+
+def test_a_gateway_that_goes_on_by_itself_may_try_again_where_an_answer_was_lost(world):
+    one = world.attach(Join(topics=("t",), address="a:1"))
+    goes_on = Reattach(
+        member_id=one.member_id, token=one.token, address="a:1", attachment=one.attachment
+    )
+    assert [world.attach(goes_on).attachment for _ in range(2)] == [2, 3]
+    nowhere = Reattach(member_id=one.member_id, token=one.token, attachment=one.attachment)
+    assert world.attach(nowhere).attachment == 4
+
+
 def test_a_token_that_is_not_the_members_takes_nothing(world):
     one = world.attach(T)
     wrong = Reattach(member_id=one.member_id, token=b"guess")

@@ -55,7 +55,7 @@ joins = st.builds(
     revocation_timeout_ms=st.none() | counts,
 )
 starts = st.builds(NewMember, ids, tokens, joins) | st.builds(
-    Reattach, member_id=ids, token=tokens, address=names
+    Reattach, member_id=ids, token=tokens, address=names, attachment=st.none() | counts
 )
 
 

@@ -34,7 +34,10 @@ def attach_to_wire(start: NewMember | Reattach) -> wire.AttachMember:
             return wire.AttachMember(join=new)
         case Reattach():
             known = wire.ReattachMember(
-                member_id=start.member_id, token=start.token, address=start.address
+                member_id=start.member_id,
+                token=start.token,
+                address=start.address,
+                attachment=start.attachment,
             )
             return wire.AttachMember(reattach=known)
 
@@ -57,7 +60,10 @@ def attach_from_wire(attach: wire.AttachMember) -> NewMember | Reattach:
         case "reattach":
             known = attach.reattach
             return Reattach(
-                member_id=named(known.member_id), token=known.token, address=known.address
+                member_id=named(known.member_id),
+                token=known.token,
+                address=known.address,
+                attachment=known.attachment if known.HasField("attachment") else None,
             )
         case _:
             raise unknown_kind()

@@ -102,12 +102,16 @@ class Coordinator:
     async def run(self) -> None:
         """Load and serve until cancelled; the owner of every task that this starts."""
         try:
-            async with asyncio.TaskGroup() as self._tasks:
-                for partition in self._watched:
-                    self._look(partition)
-                await asyncio.Event().wait()
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                try:
+                    for partition in self._watched:
+                        self._look(partition)
+                    await asyncio.Event().wait()
+                finally:
+                    # At once: a group that is ending takes tasks only as long as it has some.
+                    self._tasks = None
         finally:
-            self._tasks = None
             for unwatch in self._watched.values():
                 unwatch()
             self._watched.clear()

@@ -45,12 +45,12 @@ class FoundTerm:
         wait_s: how long a call may wait.
 
     Attributes:
-        attachments: those that stand and fall with it.
+        attachments: those that stand and fall with it, in the order in which they came.
     """
 
     def __init__(self, found: Found, calls: CoordinatorCalls, wait_s: float) -> None:
         self.found = found
-        self.attachments: set[FoundAttachment] = set()
+        self.attachments: dict[FoundAttachment, None] = {}
         self._calls = calls
         self._within_s = wait_s * _BEAT_SHARE
 
@@ -126,14 +126,14 @@ class FoundAttachment:
         self._group_id = group_id
         self._news = news
         self._origin = origin
-        coordinator.attachments.add(self)
+        coordinator.attachments[self] = None
 
     async def news(self) -> MemberView:
         """Wait until the member has something else; see the port."""
         try:
             return await self._news.next()
         except Refusal:
-            self.coordinator.attachments.discard(self)
+            self.coordinator.attachments.pop(self, None)
             raise
 
     async def revoked(self, partitions: Mapping[PartitionId, int]) -> None:
@@ -154,12 +154,12 @@ class FoundAttachment:
 
     def detach(self) -> None:
         """Say that the stream has ended without a leave; see the port."""
-        self.coordinator.attachments.discard(self)
+        self.coordinator.attachments.pop(self, None)
         self._members.detach(self.coordinator.found, self._group_id, self.attached, self._origin)
 
     def over(self, why: Refusal) -> None:
         """Tell whoever waits for news that it is over."""
-        self.coordinator.attachments.discard(self)
+        self.coordinator.attachments.pop(self, None)
         self._news.ended(why)
 
 

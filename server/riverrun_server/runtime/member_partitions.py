@@ -63,7 +63,7 @@ class MemberPartitions:
             if isinstance(change, Given):
                 given.update(change.partitions)
             elif isinstance(change, Revoking):
-                names = {each: self._name(each) for each in change.partitions}
+                names = {each: self._name(each) for each in sorted(change.partitions)}
                 self._unread.update(names)
         before = _named(self._unread)
         found = self._found(given)
@@ -80,8 +80,10 @@ class MemberPartitions:
     def revoke(self, change: Revoking) -> None:
         """Read nothing more of partitions, and ask the member to give them up."""
         self._epoch = change.epoch
-        unknown = [each for each in change.partitions if self._unknown.pop(each, None) is not None]
-        known = [each for each in change.partitions if each not in unknown]
+        # In order: what a member is told is the same in each run.
+        partitions = sorted(change.partitions)
+        unknown = [each for each in partitions if self._unknown.pop(each, None) is not None]
+        known = [each for each in partitions if each not in unknown]
         unread = self._assigned.revoke(change.epoch, known)
         announced = self._called_off(unread)
         if announced:
@@ -94,15 +96,16 @@ class MemberPartitions:
     def lose(self, change: Lost) -> None:
         """Forget partitions, and tell the member."""
         self._epoch = change.epoch
-        for each in change.partitions:
+        partitions = sorted(change.partitions)
+        for each in partitions:
             self._unknown.pop(each, None)
         lost = {
             each: name
-            for each in change.partitions
+            for each in partitions
             if (name := self._unread.pop(each, None)) is not None
         }
-        lost |= self._called_off(self._assigned.lose(change.epoch, change.partitions))
-        for each in change.partitions:
+        lost |= self._called_off(self._assigned.lose(change.epoch, partitions))
+        for each in partitions:
             self._announced.pop(each, None)
         if lost:
             self._tell(events.Lost(change.epoch, _named(lost)))

@@ -208,7 +208,12 @@ class MemberStream:
         """
         self._membership.detached()
         attached = self._attachment.attached
-        again = Reattach(member_id=attached.member_id, token=attached.token, address=self._address)
+        again = Reattach(
+            member_id=attached.member_id,
+            token=attached.token,
+            address=self._address,
+            attachment=attached.attachment,
+        )
         backoff = Backoff(self._dice.uniform, _AGAIN_FIRST_S, _AGAIN_MAX_S)
         while True:
             try:

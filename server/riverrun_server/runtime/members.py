@@ -40,11 +40,13 @@ class Members:
 
     async def run(self) -> None:
         """Tell coordinators which members live, until cancelled; the owner of every task that is spawned."""
-        try:
-            async with asyncio.TaskGroup() as self._tasks:
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            try:
                 await self._beats.run()
-        finally:
-            self._tasks = None
+            finally:
+                # At once: a group that is ending takes tasks only as long as it has some.
+                self._tasks = None
 
     def check_running(self) -> None:
         """Check that members can be served.

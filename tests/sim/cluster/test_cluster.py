@@ -109,7 +109,7 @@ def test_a_failure_names_its_seed_and_the_least_that_it_takes():
         text = explain(seed, tries=4)
     assert text.startswith(f"seed {seed} failed: ")
     assert "planned faults are needed:" in text
-    assert f"again: make sim SEEDS=1 FROM={seed}" in text
+    assert f"again: make sim-cluster SEEDS=1 FROM={seed}" in text
 
 
 def test_a_damaged_follower_takes_the_leaders_data_by_itself():

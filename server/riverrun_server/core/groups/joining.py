@@ -46,11 +46,14 @@ class Reattach:
         member_id: the member.
         token: that it was given when it joined.
         address: from where it comes.
+        attachment: the stream's number so far, where its gateway goes on by itself; None where the
+            member does, with a new one.
     """
 
     member_id: str
     token: bytes
     address: str = ""
+    attachment: int | None = None
 
 
 def member_of(join: Join, attachment: int, token: bytes, limits: GroupsLimits) -> MemberValue:

@@ -92,13 +92,15 @@ def is_known(group: Group | None, wanted: Join, new_member_id: str) -> bool:
 def reattach(group: Group | None, group_id: str, wanted: Reattach) -> Attaching:
     """Let another stream speak for a member.
 
-    The token stays: where the answer to this is lost, it proves the next attempt, too.
+    The token stays: where the answer to this is lost, it proves the next attempt, too. A gateway that goes on
+    by itself may be the last to learn that the member has opened another stream, which is not taken over.
 
     Raises:
         Refusal: UNKNOWN_MEMBER, MEMBER_TAKEN_OVER.
     """
     group, member = known(group, group_id, wanted.member_id)
     _check_token(member, group_id, wanted.member_id, wanted.token)
+    _check_newest(member, group_id, wanted)
     value = dataclasses.replace(
         member,
         attachment=member.attachment + 1,
@@ -232,6 +234,15 @@ def _check_token(member: MemberValue, group_id: str, member_id: str, token: byte
             f"the token is not, or no longer, that of member {member_id} of group {group_id!r}: "
             "another process has taken its instance id; start as a new member",
         )
+
+
+def _check_newest(member: MemberValue, group_id: str, wanted: Reattach) -> None:
+    number = wanted.attachment
+    if number is None or member.attachment <= number:
+        return
+    # An earlier try of the same, whose answer was lost, came from the same place.
+    if wanted.address and member.address != wanted.address:
+        raise taken_over(group_id, wanted.member_id, number, member.attachment)
 
 
 def _check_not_held(group: Group, instance_id: str, member_id: str, now_ms: int) -> None:

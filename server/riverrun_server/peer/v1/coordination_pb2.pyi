@@ -531,24 +531,32 @@ class ReattachMember(_message.Message):
     MEMBER_ID_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
+    ATTACHMENT_FIELD_NUMBER: _builtins.int
     member_id: _builtins.str
     """The member."""
     token: _builtins.bytes
     """That it was given."""
     address: _builtins.str
     """From where it comes, as host:port."""
+    attachment: _builtins.int
+    """The stream's number so far, where its gateway goes on by itself; it must not get in front of a stream
+    that the member has opened since.
+    """
     def __init__(
         self,
         *,
         member_id: _builtins.str = ...,
         token: _builtins.bytes = ...,
         address: _builtins.str = ...,
+        attachment: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_attachment", b"_attachment", "attachment", b"attachment"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "member_id", b"member_id", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attachment", b"_attachment", "address", b"address", "attachment", b"attachment", "member_id", b"member_id", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__attachment: _TypeAlias = _typing.Literal["attachment"]  # noqa: Y015
+    _WhichOneofArgType__attachment: _TypeAlias = _typing.Literal["_attachment", b"_attachment"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__attachment) -> _WhichOneofReturnType__attachment | None: ...
 
 Global___ReattachMember: _TypeAlias = ReattachMember  # noqa: Y015
 

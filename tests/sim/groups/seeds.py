@@ -1,0 +1,8 @@
+"""Seeds that found something once, each with what it was; they stay, and run with every test suite."""
+
+from __future__ import annotations
+
+FOUND: dict[int, str] = {
+    1382: "a gateway that went on by itself, its coordinator being another one, got in front of the stream "
+    "that the member had opened since",
+}

@@ -100,9 +100,7 @@ class MemberPartitions:
         for each in partitions:
             self._unknown.pop(each, None)
         lost = {
-            each: name
-            for each in partitions
-            if (name := self._unread.pop(each, None)) is not None
+            each: name for each in partitions if (name := self._unread.pop(each, None)) is not None
         }
         lost |= self._called_off(self._assigned.lose(change.epoch, partitions))
         for each in partitions:

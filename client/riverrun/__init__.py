@@ -68,6 +68,14 @@ if TYPE_CHECKING:
         TopicLeaders,
         TrimResult,
     )
+    from riverrun._core.group_descriptions import (
+        GroupDescription,
+        GroupInfo,
+        GroupMember,
+        GroupPartition,
+        OffsetMove,
+        Shift,
+    )
     from riverrun._core.histogram import Durations
     from riverrun._core.partitioner import Partitioner
     from riverrun._core.producer_statistics import ProducerStatistics
@@ -92,6 +100,12 @@ _LATE = {
     "DrainResult": "riverrun._core.cluster_descriptions",
     "Durations": "riverrun._core.histogram",
     "ElectionResult": "riverrun._core.cluster_descriptions",
+    "GroupDescription": "riverrun._core.group_descriptions",
+    "GroupInfo": "riverrun._core.group_descriptions",
+    "GroupMember": "riverrun._core.group_descriptions",
+    "GroupPartition": "riverrun._core.group_descriptions",
+    "OffsetMove": "riverrun._core.group_descriptions",
+    "Shift": "riverrun._core.group_descriptions",
     "LackingPartition": "riverrun._core.cluster_descriptions",
     "OnDelivery": "riverrun.producer",
     "Partitioner": "riverrun._core.partitioner",
@@ -131,6 +145,10 @@ __all__ = [
     "ElectionResult",
     "FatalError",
     "From",
+    "GroupDescription",
+    "GroupInfo",
+    "GroupMember",
+    "GroupPartition",
     "Headers",
     "LackingPartition",
     "Last",
@@ -140,6 +158,7 @@ __all__ = [
     "NoBrokerError",
     "Offset",
     "OffsetAndTimestamp",
+    "OffsetMove",
     "OffsetOutOfRangeError",
     "OffsetRange",
     "OffsetReset",
@@ -159,6 +178,7 @@ __all__ = [
     "RiverrunError",
     "SendSummary",
     "ServerInfo",
+    "Shift",
     "Storage",
     "Time",
     "TimedOutError",

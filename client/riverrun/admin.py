@@ -25,8 +25,8 @@ from riverrun._core.descriptions import (
     TopicInfo,
     TrimResult,
 )
-from riverrun._core.records import CommittedOffset, From, TopicPartition
-from riverrun._net.channel import Connection, Connections
+from riverrun._core.records import From, TopicPartition
+from riverrun._net.channel import Connection
 from riverrun._net.cluster_calls import (
     describe_cluster,
     drain_broker,
@@ -36,16 +36,12 @@ from riverrun._net.cluster_calls import (
 from riverrun._net.configs import config_texts
 from riverrun._net.describing import topic_description, topic_info
 from riverrun._net.failures import from_proto
-from riverrun._net.offsets import (
-    commit_group_offsets,
-    fetch_group_offsets,
-    list_offsets,
-    offset_query,
-)
+from riverrun._net.offsets import list_offsets, offset_query
+from riverrun.group_admin import GroupAdmin
 from riverrun.v1 import admin_pb2 as pb
 
 
-class Admin:
+class Admin(GroupAdmin):
     """Calls that make and change things, from `Client.admin()`. It needs no closing.
 
     Every method raises `NoBrokerError` or `TimedOutError` where no broker answers in time, and the
@@ -56,9 +52,6 @@ class Admin:
         admin = client.admin()
         await admin.create_topic("orders", partitions=3, if_not_exists=True)
     """
-
-    def __init__(self, connections: Connections) -> None:
-        self._connections = connections
 
     async def create_topic(
         self,
@@ -261,32 +254,6 @@ class Admin:
         """
         query = offset_query(topic, partition, at)
         return await list_offsets(self._connections, [query])
-
-    async def group_offsets(
-        self, group: str, partitions: Iterable[TopicPartition] = ()
-    ) -> dict[TopicPartition, CommittedOffset | None]:
-        """Tell how far a group has come: in the partitions named, else in all that it committed.
-
-        None stands where the group has never committed, or where that has expired.
-
-        Example:
-            for place, committed in (await admin.group_offsets("billing")).items():
-                print(place, committed.offset)
-        """
-        return await fetch_group_offsets(self._connections, group, partitions)
-
-    async def commit_group_offsets(
-        self, group: str, offsets: Mapping[TopicPartition, int | CommittedOffset]
-    ) -> None:
-        """Set how far a group has come: the next offset to read, by partition.
-
-        Raises:
-            RiverrunError: of the first partition that refused; the others may have been stored.
-
-        Example:
-            await admin.commit_group_offsets("billing", {riverrun.TopicPartition("orders", 0): 0})
-        """
-        await commit_group_offsets(self._connections, group, offsets)
 
     async def cluster(self, topics: Iterable[str] = ()) -> ClusterInfo:
         """Tell the brokers, and who leads what in the topics named; none is all.

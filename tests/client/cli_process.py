@@ -16,6 +16,7 @@ class CommandLine:
     """Runs the console script against one broker; its input and output are bytes."""
 
     def __init__(self, address):
+        self.address = address
         self.env = {name: value for name, value in os.environ.items() if "RIVERRUN" not in name}
         self.env["RIVERRUN_BOOTSTRAP"] = address
 

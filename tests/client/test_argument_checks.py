@@ -125,6 +125,13 @@ CALLS = [
     (lambda c: c.admin().elect_leaders([""]), "the topic's name is empty"),
     (lambda c: c.admin().drain_broker("3"), "broker_id is '3'"),
     (lambda c: c.admin().drain_broker(-1), "broker_id is -1"),
+    (lambda c: c.admin().reset_group("g", {}), "targets is {}"),
+    (lambda c: c.admin().reset_group("g", {"t": "committed"}), "a target is 'committed'"),
+    (lambda c: c.admin().reset_group("g", {"t": -1}), "an offset is -1"),
+    (lambda c: c.admin().reset_group("g", {"t": 1}, timeout_s=0), "timeout_s is 0"),
+    (lambda c: c.admin().remove_member("g"), "by member_id, or by instance_id"),
+    (lambda c: c.admin().remove_member("g", member_id=""), "member_id is ''"),
+    (lambda c: c.admin().delete_group(""), "the group's name is empty"),
     (lambda c: c.close(timeout_s="1"), "timeout_s is '1'"),
 ]
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import pytest
 
+import riverrun
+import riverrun.blocking
 from riverrun import TopicPartition
 from riverrun.cli.exits import Exit
 from riverrun.cli.group_moves import target_offset
@@ -39,6 +44,7 @@ def test_a_group_is_described_where_it_has_committed_with_its_lag(cli, topic):
     assert (told["group"], told["lag"]) == ("g1", 7)
     (only,) = told["offsets"]
     assert only.pop("commit_time").startswith("20")
+    assert only.pop("lag_s") > 0
     assert only == {
         "topic": topic,
         "partition": 0,
@@ -46,6 +52,7 @@ def test_a_group_is_described_where_it_has_committed_with_its_lag(cli, topic):
         "earliest": 0,
         "latest": 10,
         "lag": 7,
+        "member": None,
         "metadata": "",
     }
 
@@ -170,3 +177,89 @@ def test_a_new_group_is_placed_by_time(cli, topic):
 def test_committed_is_no_place_to_move_to(cli):
     said = cli.error("group", "reset-offsets", "g9", "--to", "committed", code=Exit.USAGE)
     assert "changes nothing" in said
+
+
+def test_groups_are_listed_with_their_state(cli, topic):
+    commit(cli, topic, "g20", 1)
+    told = {one["group"]: one for one in cli.json("group", "list")}
+    assert told["g20"] == {"group": "g20", "state": "empty", "members": 0, "assignor": ""}
+    heading, *rows = cli.out("group", "list", "--state", "empty").decode().splitlines()
+    assert heading.split() == ["GROUP", "STATE", "MEMBERS", "ASSIGNOR"]
+    assert ["g20", "empty", "0", "-"] in [row.split() for row in rows]
+    assert "g20" not in [one["group"] for one in cli.json("group", "list", "--state", "stable")]
+
+
+def test_a_group_is_deleted_and_then_is_not_there(cli, topic):
+    commit(cli, topic, "g21", 1)
+    said = cli.error("group", "delete", "g21", code=Exit.USAGE)
+    assert "nothing was deleted: nobody can be asked here whether to delete group g21" in said
+    assert cli.run("group", "delete", "g21", "--yes").stderr == b"deleted group g21\n"
+    assert "group g21 has committed nothing" in cli.error(
+        "group", "describe", "g21", code=Exit.NOT_FOUND
+    )
+    assert "there is no group 'g21'" in cli.error(
+        "group", "delete", "g21", "--yes", code=Exit.NOT_FOUND
+    )
+    assert cli.json("group", "delete", "g21", "--yes", "--if-exists") == {
+        "group": "g21",
+        "deleted": False,
+    }
+
+
+@pytest.fixture
+def member(cli, topic):
+    """A member of a group of the test's own, which reads and commits for as long as the test runs."""
+    values = []
+    with (
+        riverrun.blocking.Client(cli.address) as client,
+        client.consumer(topic, group=topic, instance_id="i", commit="auto") as consumer,
+    ):
+        ending = threading.Event()
+
+        def read():
+            while not ending.is_set():
+                values.extend(record.value for record in consumer.getmany(timeout_s=0.1))
+
+        reading = threading.Thread(target=read)
+        reading.start()
+        try:
+            while len(values) < 10:
+                time.sleep(0.02)
+            yield values
+        finally:
+            ending.set()
+            reading.join()
+
+
+def test_a_group_that_lives_is_described_with_its_members(cli, topic, member):
+    told = cli.json("group", "describe", topic)
+    assert (told["state"], told["assignor"], told["coordinator"]) == ("stable", "uniform", 1)
+    (only,) = told["members"]
+    assert (only["instance_id"], only["state"]) == ("i", "attached")
+    assert only["owned"] == [{"topic": topic, "partition": number} for number in (0, 1)]
+    assert [one["member"] for one in told["offsets"]] == [only["member_id"]] * 2
+    shown = cli.out("group", "describe", topic).decode()
+    assert shown.startswith("stable, 1 member, uniform assignor, coordinated by broker 0\n")
+    assert only["member_id"] in shown
+
+
+def test_a_group_that_lives_goes_on_where_it_is_moved_to(cli, topic, member):
+    assert len(member) == 10
+    moved = cli.run("group", "reset-offsets", topic, "--to", "-3", "--topic", topic, "--yes")
+    assert b"moved group" in moved.stderr
+    deadline = time.monotonic() + 20
+    while len(member) < 13:
+        assert time.monotonic() < deadline, member
+        time.sleep(0.02)
+    assert member[10:] == [b"7", b"8", b"9"]
+
+
+def test_a_member_is_removed_by_one_of_its_names(cli, topic, member):
+    assert "name one member" in cli.error("group", "remove-member", topic, code=Exit.USAGE)
+    said = cli.error("group", "remove-member", topic, "nobody", code=Exit.NOT_FOUND)
+    assert "nobody" in said
+    (only,) = cli.json("group", "describe", topic)["members"]
+    removed = cli.json("group", "remove-member", topic, "--instance", "i")
+    assert removed == {"group": topic, "member_id": only["member_id"]}
+    said = cli.error("group", "delete", topic, "--yes", code=Exit.CONFLICT)
+    assert "member" in said, "its client has joined again"

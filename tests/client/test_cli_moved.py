@@ -20,7 +20,7 @@ class StubbornAdmin:
         self.offsets = {FIRST: CommittedOffset(9), SECOND: CommittedOffset(9)}
         self._stored, self._error, self._silent = stored, error, silent
 
-    async def commit_group_offsets(self, _group, offsets):
+    async def reset_group(self, _group, offsets):
         self.offsets |= {where: CommittedOffset(offsets[where]) for where in self._stored}
         raise self._error
 

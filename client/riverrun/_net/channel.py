@@ -24,6 +24,7 @@ from riverrun.errors import ClosedError, Reason, RetriableError, RiverrunError
 from riverrun.v1 import (
     admin_pb2_grpc,
     consumer_pb2_grpc,
+    group_pb2_grpc,
     metadata_pb2,
     metadata_pb2_grpc,
     producer_pb2_grpc,
@@ -83,7 +84,7 @@ class ConnectionConfig:
 class Connection:
     """One broker that has answered: its address, what it said of itself, and its services."""
 
-    __slots__ = ("admin", "consumer", "endpoint", "info", "metadata", "producer")
+    __slots__ = ("admin", "consumer", "endpoint", "group", "info", "metadata", "producer")
 
     def __init__(
         self, endpoint: str, channel: grpc.aio.Channel, info: metadata_pb2.GetServerInfoResponse
@@ -92,6 +93,7 @@ class Connection:
         self.info = info
         self.admin = admin_pb2_grpc.AdminServiceStub(channel)
         self.consumer = consumer_pb2_grpc.ConsumerServiceStub(channel)
+        self.group = group_pb2_grpc.GroupServiceStub(channel)
         self.metadata = metadata_pb2_grpc.MetadataServiceStub(channel)
         self.producer = producer_pb2_grpc.ProducerServiceStub(channel)
 

@@ -6,10 +6,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, TypedDict, get_args
 
-from google.protobuf.duration_pb2 import Duration
-
 from riverrun._core.argument_checks import check_callable, check_seconds, out_of_range
 from riverrun._core.records import TopicPartition
+from riverrun._net.durations import duration
 from riverrun._net.subscribe_settings import SubscribeSettings
 from riverrun.errors import Reason, UsageError
 from riverrun.v1 import consumer_pb2 as pb
@@ -105,9 +104,9 @@ class MemberSettings:
         if self.assignor is not None:
             start.assignor = _ASSIGNORS[self.assignor]
         if self.session_timeout_s is not None:
-            start.session_timeout.CopyFrom(_duration(self.session_timeout_s))
+            start.session_timeout.CopyFrom(duration(self.session_timeout_s))
         if self.revocation_timeout_s is not None:
-            start.revocation_timeout.CopyFrom(_duration(self.revocation_timeout_s))
+            start.revocation_timeout.CopyFrom(duration(self.revocation_timeout_s))
 
 
 def member_settings(settings: SubscribeSettings, options: MemberOptions) -> MemberSettings | None:
@@ -126,9 +125,3 @@ def member_settings(settings: SubscribeSettings, options: MemberOptions) -> Memb
             reason=Reason.INVALID_REQUEST,
         )
     return None
-
-
-def _duration(seconds: float) -> Duration:
-    duration = Duration()
-    duration.FromMilliseconds(round(seconds * 1000))
-    return duration

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-import riverrun.admin
 from riverrun._core.cluster_descriptions import (
     ClusterDescription,
     DrainResult,
@@ -17,11 +16,11 @@ from riverrun._core.descriptions import (
     TopicInfo,
     TrimResult,
 )
-from riverrun._core.records import CommittedOffset, From, TopicPartition
-from riverrun.blocking.session import Session
+from riverrun._core.records import From, TopicPartition
+from riverrun.blocking.group_admin import GroupAdmin
 
 
-class Admin:
+class Admin(GroupAdmin):
     """Calls that make and change things, from `Client.admin()`. It needs no closing.
 
     Everything that `riverrun.Admin` promises holds here.
@@ -30,13 +29,6 @@ class Admin:
         admin = client.admin()
         admin.create_topic("orders", partitions=3, if_not_exists=True)
     """
-
-    def __init__(self, session: Session, admin: riverrun.admin.Admin, owner: object) -> None:
-        self._session = session
-        self._call = session.thread.call
-        self._admin = admin
-        # Whoever has this has its client, which is not closed as forgotten.
-        self._owner = owner
 
     def create_topic(
         self,
@@ -162,32 +154,6 @@ class Admin:
                 print(found.partition, found.offset)
         """
         return self._call(lambda: self._admin.list_offsets(topic, at, partition=partition))
-
-    def group_offsets(
-        self, group: str, partitions: Iterable[TopicPartition] = ()
-    ) -> dict[TopicPartition, CommittedOffset | None]:
-        """Tell how far a group has come: in the partitions named, else in all that it committed.
-
-        None stands where the group has never committed, or where that has expired.
-
-        Example:
-            for place, committed in admin.group_offsets("billing").items():
-                print(place, committed.offset)
-        """
-        return self._call(lambda: self._admin.group_offsets(group, partitions))
-
-    def commit_group_offsets(
-        self, group: str, offsets: Mapping[TopicPartition, int | CommittedOffset]
-    ) -> None:
-        """Set how far a group has come: the next offset to read, by partition.
-
-        Raises:
-            RiverrunError: of the first partition that refused; the others may have been stored.
-
-        Example:
-            admin.commit_group_offsets("billing", {riverrun.TopicPartition("orders", 0): 0})
-        """
-        self._call(lambda: self._admin.commit_group_offsets(group, offsets))
 
     def cluster(self, topics: Iterable[str] = ()) -> ClusterInfo:
         """Tell the brokers, and who leads what in the topics named; none is all.

@@ -33,7 +33,7 @@ cli = Group(
         "produce": Late("riverrun.cli.produce:produce", "Write records from standard input."),
         "consume": Late("riverrun.cli.consume:consume", "Write records to standard output."),
         "group": Late(
-            "riverrun.cli.group:group", "Look at the committed offsets of groups, and reset them."
+            "riverrun.cli.group:group", "Look at groups and their committed offsets, and move them."
         ),
         "cluster": Late(
             "riverrun.cli.cluster:cluster", "Look at the brokers, elect leaders, drain a broker."

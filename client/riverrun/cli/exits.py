@@ -33,8 +33,9 @@ MEANINGS = {
     "something is wrong.",
     Exit.USAGE: "The command line, or the first line of input, is wrong; nothing happened, and the "
     "message says what is right.",
-    Exit.NOT_FOUND: "There is no such topic, partition, offset or broker.",
-    Exit.CONFLICT: "There is such a topic already, or somebody else's change came in between.",
+    Exit.NOT_FOUND: "There is no such topic, partition, offset, broker, group or member.",
+    Exit.CONFLICT: "There is such a topic already, somebody else's change came in between, or a group has "
+    "members.",
     Exit.UNAVAILABLE: "No broker answers, or it cannot do it just now. Nothing happened; the same "
     "command may succeed a little later.",
     Exit.UNKNOWN_OUTCOME: "It failed, and nobody knows whether it, or a part of it, happened: look "
@@ -52,9 +53,12 @@ _BY_REASON = {
     "TOPIC_NOT_FOUND": Exit.NOT_FOUND,
     "PARTITION_NOT_FOUND": Exit.NOT_FOUND,
     "BROKER_NOT_FOUND": Exit.NOT_FOUND,
+    "GROUP_NOT_FOUND": Exit.NOT_FOUND,
+    "UNKNOWN_MEMBER": Exit.NOT_FOUND,
     "OFFSET_OUT_OF_RANGE": Exit.NOT_FOUND,
     "LOG_TRUNCATED": Exit.NOT_FOUND,
     "TOPIC_EXISTS": Exit.CONFLICT,
+    "GROUP_HAS_MEMBERS": Exit.CONFLICT,
     "TOPIC_ID_MISMATCH": Exit.CONFLICT,
     "CONFLICT": Exit.CONFLICT,
     "EXPECTED_OFFSET_MISMATCH": Exit.CONFLICT,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from riverrun.cli.places import AtOffset, AtTime, LastRecords, Place
 
 if TYPE_CHECKING:
+    from riverrun import OffsetMove
     from riverrun.cli.group_progress import Standing
 
 SHOWN = 3
@@ -47,6 +48,24 @@ def target_offset(
         case _:
             offset = standing.latest
     return min(max(offset, standing.earliest), standing.latest)
+
+
+def as_done(moves: Sequence[Move], done: Sequence[OffsetMove]) -> list[Move]:
+    """Return moves as they were made: members may have committed between the plan and its deed."""
+    found = {(one.topic, one.partition): one for one in done}
+    return [
+        move if (one := found.get(move.standing.where)) is None else _made(move, one)
+        for move in moves
+    ]
+
+
+def _made(move: Move, done: OffsetMove) -> Move:
+    committed = move.standing.committed
+    if done.old_offset is None:
+        committed = None
+    elif committed is not None:
+        committed = committed._replace(offset=done.old_offset)
+    return Move(replace(move.standing, committed=committed), done.new_offset)
 
 
 def shown_moves(moves: Sequence[Move]) -> str:

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from riverrun import Admin, CommittedOffset, PartitionOffset, RiverrunError, TopicPartition
+from riverrun import (
+    Admin,
+    CommittedOffset,
+    GroupDescription,
+    GroupPartition,
+    PartitionOffset,
+    Reason,
+    RiverrunError,
+    TopicPartition,
+)
 from riverrun.cli.exits import Complaint, Exit
 from riverrun.cli.topics import partition_count
 
@@ -47,8 +56,48 @@ class Standing:
         return max(0, self.earliest - self.committed.offset)
 
 
-async def standings(admin: Admin, group: str, topics: Iterable[str] = ()) -> list[Standing]:
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A group as its coordinator tells it, None where it has none yet, and how it stands in each partition."""
+
+    group: GroupDescription | None
+    standings: list[Standing]
+
+    def partition(self, where: TopicPartition) -> GroupPartition | None:
+        """Return what the coordinator tells of a partition; None where that is nothing."""
+        if self.group is not None:
+            for one in self.group.partitions:
+                if (one.topic, one.partition) == where:
+                    return one
+        return None
+
+
+async def described(admin: Admin, group: str, topics: Iterable[str]) -> Described:
+    """Tell everything about a group, and how it stands.
+
+    Raises:
+        RiverrunError: as `standings` does.
+        Complaint: likewise.
+    """
+    found: GroupDescription | None = None
+    try:
+        found = await admin.describe_group(group)
+    except RiverrunError as error:
+        if error.reason is not Reason.GROUP_NOT_FOUND:
+            raise
+    owned = [TopicPartition(one.topic, one.partition) for one in found.partitions] if found else []
+    return Described(found, await standings(admin, group, topics, owned))
+
+
+async def standings(
+    admin: Admin,
+    group: str,
+    topics: Iterable[str] = (),
+    owned: Iterable[TopicPartition] = (),
+) -> list[Standing]:
     """Tell how a group stands: in all partitions of the topics named, else where it has committed.
+
+    Without topics, those that its members have are told too.
 
     Raises:
         TopicNotFoundError: there is no topic of a name.
@@ -60,6 +109,9 @@ async def standings(admin: Admin, group: str, topics: Iterable[str] = ()) -> lis
         count = await partition_count(admin, topic)
         wanted += [TopicPartition(topic, partition) for partition in range(count)]
     committed = await admin.group_offsets(group, wanted)
+    if not wanted and (more := [where for where in owned if where not in committed]):
+        committed |= await admin.group_offsets(group, more)
+        committed = dict(sorted(committed.items()))
     if not committed:
         raise Complaint(
             f"group {group} has committed nothing, or its topics are gone; a group is there from "

@@ -12,14 +12,14 @@ from riverrun.cli.completion import complete_places
 from riverrun.cli.confirming import confirm, yes_option
 from riverrun.cli.counts import counted
 from riverrun.cli.exits import Complaint, Exit, write_note
-from riverrun.cli.group_moves import Move, bounded_note, shown_moves, target_offset
+from riverrun.cli.group_moves import Move, as_done, bounded_note, shown_moves, target_offset
 from riverrun.cli.places import AtTime, Place, write_place
 from riverrun.cli.running import run
 from riverrun.cli.settings import Command, settings
 from riverrun.cli.tables import Cell, Table, print_json, print_table
 
 if TYPE_CHECKING:
-    from riverrun import Admin, Client, TopicPartition
+    from riverrun import Admin, Client, OffsetMove, TopicPartition
     from riverrun.cli.group_progress import Standing
 
 
@@ -55,9 +55,9 @@ def reset_offsets(
     r"""Move GROUP to another place, in each partition where it has committed.
 
     With --topic it is moved in all partitions of that topic, also where it has not committed yet.
-    Stop the group's consumers first: one that runs reads on where it is, and commits that.
-    It asks first; where there is no terminal to ask on, --yes is needed. Where some partitions
-    refuse, the others are moved all the same, the error says which, and the exit code is 7.
+    Members go on there by themselves: a partition is taken back from its member, which finishes with
+    what it has, and is given again. Where one does not give it up within 30 s nothing is changed.
+    It asks first; where there is no terminal to ask on, --yes is needed.
 
     \b
     riverrun group reset-offsets billing --to earliest --dry-run
@@ -92,23 +92,25 @@ def reset_offsets(
         "nothing was changed",
     )
     offsets = {move.standing.where: move.offset for move in changes}
-    run(ctx, lambda client: _store(client.admin(), group, offsets))
-    _show(ctx, moves)
+    done = run(ctx, lambda client: _store(client.admin(), group, offsets))
+    _show(ctx, as_done(moves, done))
     if not settings(ctx).as_json:
         write_note(f"moved group {group} in {count}")
 
 
-async def _store(admin: Admin, group: str, changes: Mapping[TopicPartition, int]) -> None:
-    """Commit the new offsets.
+async def _store(
+    admin: Admin, group: str, changes: Mapping[TopicPartition, int]
+) -> tuple[OffsetMove, ...]:
+    """Move the group, whose members may work on meanwhile.
 
     Raises:
-        Complaint: a partition refused; it says which others were moved.
+        Complaint: it was not moved; or nobody knows, then it says what has been.
     """
     from riverrun.cli.session import complaint_of  # noqa: PLC0415 - imports grpc
     from riverrun.errors import RiverrunError  # noqa: PLC0415 - for the work only
 
     try:
-        await admin.commit_group_offsets(group, changes)
+        return await admin.reset_group(group, changes)
     except RiverrunError as error:
         raise await _not_all_moved(admin, group, changes, complaint_of(error)) from error
 

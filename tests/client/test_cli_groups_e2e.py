@@ -239,7 +239,7 @@ def test_a_group_that_lives_is_described_with_its_members(cli, topic, member):
     assert only["owned"] == [{"topic": topic, "partition": number} for number in (0, 1)]
     assert [one["member"] for one in told["offsets"]] == [only["member_id"]] * 2
     shown = cli.out("group", "describe", topic).decode()
-    assert shown.startswith("stable, 1 member, uniform assignor, coordinated by broker 0\n")
+    assert shown.startswith("stable, 1 member, uniform assignor, coordinated by broker 1\n")
     assert only["member_id"] in shown
 
 

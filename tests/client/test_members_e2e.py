@@ -295,3 +295,12 @@ async def test_who_commits_what_it_has_of_a_partition_that_goes_has_it_stored(cl
         await first.commit()
     await first.close()
     assert await committed(client) == [100] * 4
+
+
+async def test_a_member_that_was_removed_has_nothing_to_leave(client, caplog):
+    consumer = client.consumer("t", group=GROUP)
+    await consumer.getmany(timeout_s=0.1)
+    (member,) = (await client.admin().describe_group(GROUP)).members
+    assert await client.admin().remove_member(GROUP, member_id=member.member_id) == member.member_id
+    await consumer.close()
+    assert "others wait" not in caplog.text

@@ -184,12 +184,20 @@ async def remove_member(
         raise out_of_range(name, text, "a name")
     request = pb.RemoveMemberRequest(group_id=group)
     setattr(request, name, text)
-    answer = await connections.call(
-        lambda connection, timeout_s: connection.group.RemoveMember(request, timeout=timeout_s),
-        f"remove member {text} of group {group}",
-        # Who has an instance id may be somebody else by then.
-        idempotent=member_id is not None,
-    )
+    attempts = Attempts()
+    try:
+        answer = await connections.call(
+            lambda connection, timeout_s: connection.group.RemoveMember(request, timeout=timeout_s),
+            f"remove member {text} of group {group}",
+            # Who has an instance id may be somebody else by then.
+            idempotent=member_id is not None,
+            attempts=attempts,
+        )
+    except RiverrunError as error:
+        # The attempt before, which had no answer, has done it.
+        if member_id and attempts.doubtful and error.reason is Reason.UNKNOWN_MEMBER:
+            return member_id
+        raise
     return answer.member_id
 
 

@@ -17,6 +17,7 @@ from riverrun._net.member_stream import MemberStream
 from riverrun._net.subscribe_loop import SubscribeLoop
 from riverrun._net.subscribe_settings import SubscribeSettings
 from riverrun._net.subscribe_stream import Machine
+from riverrun.errors import Reason, RiverrunError
 from riverrun.v1 import consumer_pb2 as pb
 
 _LEAVE_S = 5.0
@@ -84,12 +85,17 @@ class MemberLoop(SubscribeLoop):
             token=member.token,
             temporary=self._member.instance_id is not None,
         )
-        await self._connections.call(
-            lambda connection, timeout_s: connection.consumer.LeaveGroup(
-                request, timeout=min(timeout_s, _LEAVE_S)
-            ),
-            f"leave group {self._settings.group}",
-        )
+        try:
+            await self._connections.call(
+                lambda connection, timeout_s: connection.consumer.LeaveGroup(
+                    request, timeout=min(timeout_s, _LEAVE_S)
+                ),
+                f"leave group {self._settings.group}",
+            )
+        except RiverrunError as error:
+            # Removed, silent for too long, or gone by an attempt before: nobody waits for what it had.
+            if error.reason is not Reason.UNKNOWN_MEMBER:
+                raise
 
     # What the group says.
 

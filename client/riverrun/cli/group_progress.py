@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from riverrun import (
@@ -62,14 +62,7 @@ class Described:
 
     group: GroupDescription | None
     standings: list[Standing]
-
-    def partition(self, where: TopicPartition) -> GroupPartition | None:
-        """Return what the coordinator tells of a partition; None where that is nothing."""
-        if self.group is not None:
-            for one in self.group.partitions:
-                if (one.topic, one.partition) == where:
-                    return one
-        return None
+    partitions: Mapping[TopicPartition, GroupPartition]
 
 
 async def described(admin: Admin, group: str, topics: Iterable[str]) -> Described:
@@ -85,8 +78,9 @@ async def described(admin: Admin, group: str, topics: Iterable[str]) -> Describe
     except RiverrunError as error:
         if error.reason is not Reason.GROUP_NOT_FOUND:
             raise
-    owned = [TopicPartition(one.topic, one.partition) for one in found.partitions] if found else []
-    return Described(found, await standings(admin, group, topics, owned))
+    told = found.partitions if found else ()
+    partitions = {TopicPartition(one.topic, one.partition): one for one in told}
+    return Described(found, await standings(admin, group, topics, partitions), partitions)
 
 
 async def standings(

@@ -149,7 +149,7 @@ def total_lag(lags: Sequence[int | None]) -> int | None:
 def _row(standing: Standing, told: Described) -> list[Cell]:
     """Tell one partition for people."""
     known = standing.committed
-    found = told.partition(standing.where)
+    found = told.partitions.get(standing.where)
     return [
         standing.where.topic,
         standing.where.partition,
@@ -164,7 +164,7 @@ def _row(standing: Standing, told: Described) -> list[Cell]:
 def _fields(standing: Standing, told: Described) -> dict[str, object]:
     """Tell one partition for programs."""
     known = standing.committed
-    found = told.partition(standing.where)
+    found = told.partitions.get(standing.where)
     fields: dict[str, object] = {
         "topic": standing.where.topic,
         "partition": standing.where.partition,

@@ -29,7 +29,10 @@ RESULTS = {
     "AsyncIterator[": "Iterator[",
     "asyncio.Future[": "Future[",
 }
-ARGUMENTS = {("Producer", "send_many", "records"): "Iterable[Item[K, V]]"}
+ARGUMENTS = {
+    ("Producer", "send_many", "records"): "Iterable[Item[K, V]]",
+    ("Consumer", "process", "handler"): "Callable[[Record[K, V]], object]",
+}
 
 
 def faces():

@@ -214,7 +214,7 @@ class Consumer(ConsumerPositions, Generic[K, V]):
         return self._call(lambda: self._consumer.committed(partitions))
 
     def process(self, handler: Callable[[Record[K, V]], object], *, concurrency: int = 16) -> None:
-        """Work on records in threads, side by side; see `riverrun.Consumer.process`.
+        """Work on records side by side; each on a thread, all else is as `riverrun.Consumer.process` has it.
 
         Args:
             handler: works on one record, on a thread of its own.

@@ -167,12 +167,14 @@ class StubMember:
                 self.epoch = response.partitions_revoking.member_epoch
                 for each in response.partitions_revoking.partitions:
                     self.owned.pop(each.partition, None)
+                    self.coming.discard(each.partition)
                     self.revoking.add(each.partition)
                 if self.acknowledges:
                     asyncio.get_running_loop().create_task(self._give_up())
             case "partitions_lost":
                 for each in response.partitions_lost.partitions:
                     self.owned.pop(each.partition, None)
+                    self.coming.discard(each.partition)
                     self.lost.append(each.partition)
             case "delivery":
                 delivery = response.delivery

@@ -21,6 +21,7 @@ from riverrun._core.reading import ReaderMachine
 from riverrun._core.records import Record
 from riverrun._core.type_parameters import K, V
 from riverrun._net.cluster import Cluster
+from riverrun._net.direct_loop import DirectLoop
 from riverrun._net.group_commits import CommitSettings
 from riverrun._net.member_loop import MemberLoop
 from riverrun._net.member_settings import MemberSettings
@@ -81,7 +82,8 @@ class Consumer(ConsumerCommits, Generic[K, V]):
         if member is None:
             loop = SubscribeLoop(cluster, machine, settings, uniform)
         else:
-            loop = joining = MemberLoop(cluster, machine, settings, uniform, member)
+            kind = DirectLoop if member.direct else MemberLoop
+            loop = joining = kind(cluster, machine, settings, uniform, member)
         handing_out: HandingOut[records_pb2.RecordBatch, records_pb2.Record]
         handing_out = HandingOut(machine, _parse, deserializer)
         super().__init__(cluster.connections, settings, commits, machine, loop, handing_out)
@@ -350,7 +352,7 @@ class Consumer(ConsumerCommits, Generic[K, V]):
 
     def _view_at_hand(self) -> RecordBatchView | None:
         """Take the next batch that has records, of those that are there."""
-        if self._loop.is_telling:
+        if self._loop.holds_back:
             return None
         view = self._handing_out.next_view()
         if view is not None:

@@ -1,8 +1,8 @@
-"""A reader on nothing but generated stubs, alone or as a member of a group: how many records a second it gets.
+"""A reader on nothing but generated stubs, or the client: alone or in a group, how many records a second it gets.
 
-    .venv/bin/python -m tests.bench.group_reader --address HOST:PORT --topic T --records N [--group G]
+    .venv/bin/python -m tests.bench.group_reader --address HOST:PORT --topic T --records N [--group G] [--client]
 
-It asks one broker, looks at every value, and counts from the first delivery to the last.
+On stubs it asks one broker; the client goes to leaders, as a member by `direct`. It looks at every value, and counts from the first delivery to the last.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import time
 from collections.abc import AsyncIterator
 
 import grpc.aio
+
+import riverrun
 
 from riverrun.v1.consumer_pb2 import FORM_BATCHES, SubscribeRequest
 from riverrun.v1.consumer_pb2_grpc import ConsumerServiceStub
@@ -42,6 +44,23 @@ async def read(address: str, topic: str, group: str, count: int) -> float:
     return got / seconds
 
 
+async def read_by_client(address: str, topic: str, group: str, count: int) -> float:
+    """Return records a second, of so many, that the client gets from leaders."""
+    as_member = {"group": group, "direct": True} if group else {}
+    async with (
+        riverrun.Client(address) as client,
+        client.consumer(topic, **as_member) as consumer,
+    ):
+        got, began_s = 0, 0.0
+        async for batch in consumer.batches():
+            if not got:
+                began_s = time.perf_counter()
+            got += sum(1 for value in batch.values() if value)
+            if got >= count:
+                break
+        return got / (time.perf_counter() - began_s)
+
+
 async def _requests(topic: str, group: str) -> AsyncIterator[SubscribeRequest]:
     request = SubscribeRequest()
     request.start.topics.append(topic)
@@ -62,8 +81,10 @@ def main() -> None:
     parser.add_argument("--topic", required=True)
     parser.add_argument("--group", default="")
     parser.add_argument("--records", type=int, required=True)
+    parser.add_argument("--client", action="store_true", help="read by the client")
     told = parser.parse_args()
-    print(asyncio.run(read(told.address, told.topic, told.group, told.records)))
+    way = read_by_client if told.client else read
+    print(asyncio.run(way(told.address, told.topic, told.group, told.records)))
 
 
 if __name__ == "__main__":

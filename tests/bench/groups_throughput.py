@@ -2,8 +2,8 @@
 
     .venv/bin/python -m tests.bench.groups --part throughput [--records N] [--rounds N]
 
-Two brokers, of which the first leads all partitions. The same reader is asked four ways in turn, in each
-round; ratios are to who reads alone from the leader in the same round.
+Two brokers, of which the first leads all partitions. Each way of reading has its turn in each round; ratios
+are to the same reader, on stubs or the client, that reads alone from the leader in the same round.
 """
 
 from __future__ import annotations
@@ -26,7 +26,19 @@ RECORD_BYTES = 100
 ENVIRON = {"RIVERRUN_TOPIC_DEFAULTS_REPLICATION_FACTOR": "1"}
 ALONE, ALONE_ELSEWHERE = "alone, from the leader", "alone, through a broker that leads nothing"
 MEMBER, MEMBER_ELSEWHERE = "a member, at the leader", "a member, at a broker that leads nothing"
-_WAYS = (ALONE, ALONE_ELSEWHERE, MEMBER, MEMBER_ELSEWHERE)
+CLIENT, CLIENT_DIRECT = "the client alone", "the client as a member that reads from leaders"
+# Each with the one that it is compared with.
+_WAYS = {
+    ALONE: ALONE,
+    ALONE_ELSEWHERE: ALONE,
+    MEMBER: ALONE,
+    MEMBER_ELSEWHERE: ALONE,
+    CLIENT: CLIENT,
+    CLIENT_DIRECT: CLIENT,
+}
+# What each is to reach of that.
+ASKED = {MEMBER_ELSEWHERE: 0.5, CLIENT_DIRECT: 0.9}
+_FROM_THE_LEADER, _MEMBERS = {ALONE, MEMBER}, {MEMBER, MEMBER_ELSEWHERE, CLIENT_DIRECT}
 _TIMEOUT_S = 300.0
 
 
@@ -48,11 +60,10 @@ def measure(cluster: ClusterProcesses, records: int, rounds: int) -> dict[str, l
     other.start()
     rates: dict[str, list[float]] = {way: [] for way in _WAYS}
     for number in range(rounds + 1):
-        for way in _WAYS:
-            address = other.address if way in {ALONE_ELSEWHERE, MEMBER_ELSEWHERE} else leader
-            is_member = way in {MEMBER, MEMBER_ELSEWHERE}
-            group = f"{number}-{_WAYS.index(way)}" if is_member else ""
-            rate = _read(address, topic, group, records)
+        for place, way in enumerate(_WAYS):
+            address = leader if way in _FROM_THE_LEADER else other.address
+            group = f"{number}-{place}" if way in _MEMBERS else ""
+            rate = _read(address, topic, group, records, by_client=_WAYS[way] == CLIENT)
             print(f"round {number}, {way}: {rate:,.0f} records/s", flush=True)
             if number:
                 rates[way].append(rate)
@@ -66,15 +77,23 @@ def lines(rates: Mapping[str, Sequence[float]]) -> Iterator[str]:
 
 
 def ratio(rates: Mapping[str, Sequence[float]], way: str) -> float:
-    """Return the median of the ratios to who reads alone from the leader in the same round."""
-    pairs = zip(rates[way], rates[ALONE], strict=True)
+    """Return the median of the ratios to the same reader, alone, in the same round."""
+    pairs = zip(rates[way], rates[_WAYS[way]], strict=True)
     return statistics.median(one / other for one, other in pairs)
 
 
-def _read(address: str, topic: str, group: str, records: int) -> float:
+def complaints(rates: Mapping[str, Sequence[float]]) -> Iterator[str]:
+    """Yield what is slower than it is asked to be."""
+    for way, asked in ASKED.items():
+        if (found := ratio(rates, way)) < asked:
+            yield f"{way}: {found:.2f} of the same reader alone, {asked} is asked"
+
+
+def _read(address: str, topic: str, group: str, records: int, *, by_client: bool) -> float:
     command = [
         *(sys.executable, "-m", "tests.bench.group_reader", "--address", address),
         *("--topic", topic, "--group", group, "--records", str(records)),
+        *(["--client"] if by_client else []),
     ]
     told = subprocess.run(
         command, check=True, capture_output=True, text=True, timeout=_TIMEOUT_S, cwd=Path.cwd()

@@ -25,6 +25,12 @@ def broker(tmp_path):
         yield process
 
 
+@pytest.fixture(autouse=True, params=[False, True], ids=["through_a_gateway", "direct"])
+def way(request, monkeypatch):
+    """How consumers read what they have."""
+    monkeypatch.setattr(Reading, "direct", request.param)
+
+
 @pytest.fixture
 async def client(broker):
     async with riverrun.Client(broker.address) as client:
@@ -45,10 +51,12 @@ async def produce(client, count, *, begin=0):
 class Reading:
     """A consumer that reads in a task of its own, and what it has been given and told."""
 
+    direct = False
+
     def __init__(self, client, **options):
         self.told = []
         self.values = []
-        options = {"commit": "auto", "commit_interval_s": 0.1, **options}
+        options = {"commit": "auto", "commit_interval_s": 0.1, "direct": self.direct, **options}
         self.consumer = client.consumer(
             "t",
             group=GROUP,
@@ -304,3 +312,19 @@ async def test_a_member_that_was_removed_has_nothing_to_leave(client, caplog):
     assert await client.admin().remove_member(GROUP, member_id=member.member_id) == member.member_id
     await consumer.close()
     assert "others wait" not in caplog.text
+
+
+async def test_nothing_is_returned_while_others_may_have_what_it_was_given(client):
+    await produce(client, 8)
+    async with reading(client) as a:
+        await until(lambda: len(a.values) == 8)
+        lease = a.consumer._loop.membership.lease
+        # As if nothing had been confirmed for a session timeout.
+        lease._until_s = 0.0
+        lease._sent.clear()
+        deliveries = a.consumer.statistics().deliveries
+        await produce(client, 8, begin=8)
+        await until(lambda: a.consumer.statistics().deliveries > deliveries)
+        assert len(a.values) == 8
+        await until(lambda: len(a.values) == 16)
+        assert not lease.is_over(asyncio.get_running_loop().time())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
+from riverrun._core.lease import Lease
 from riverrun._core.records import TopicPartition
 
 
@@ -35,12 +36,14 @@ class Membership:
         member: who it is; None while it is none.
         epoch: the newest that it was told; what is read from now on is committed under it.
         has_begun: whether the stream of now has told everything that it has.
+        lease: how long it has that for certain.
     """
 
     def __init__(self) -> None:
         self.member: Member | None = None
         self.epoch = 0
         self.has_begun = False
+        self.lease = Lease()
         self._coming: set[TopicPartition] = set()
         self._had: dict[TopicPartition, int] = {}
         self._revoking: set[TopicPartition] = set()
@@ -64,6 +67,7 @@ class Membership:
         """Take that a stream speaks for it; what it has is told next."""
         self.member = member
         self.has_begun = False
+        self.lease.confirmed(0, member.session_timeout_s)
         self._coming.clear()
 
     def begun(self, epoch: int, partitions: Iterable[TopicPartition]) -> list[TopicPartition]:
@@ -119,6 +123,7 @@ class Membership:
         self.member = None
         self.epoch = 0
         self.has_begun = False
+        self.lease.ended()
         self._had.clear()
         self._revoking.clear()
         self._coming.clear()

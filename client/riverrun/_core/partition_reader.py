@@ -138,6 +138,11 @@ class PartitionReader:
         return isinstance(self.error, TopicNotFoundError) and not self.seek_id
 
     @property
+    def is_wanted(self) -> bool:
+        """Whether a broker is to be asked for it."""
+        return not self.gone and not self.retired
+
+    @property
     def finished(self) -> bool:
         """Whether the application has been given everything up to the end."""
         return self.retired or (

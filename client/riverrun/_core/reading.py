@@ -99,8 +99,11 @@ class ReaderMachine(Generic[B]):
     def wanted_at(self, broker_id: int) -> bool:
         """Whether there is anything to be read from a broker."""
         if not self.readers:
-            return broker_id == ANY
-        return any(reader.home == broker_id and not reader.gone for reader in self.readers.values())
+            # What a group gives, it tells.
+            return broker_id == ANY and not self.is_told
+        return any(
+            reader.home == broker_id and reader.is_wanted for reader in self.readers.values()
+        )
 
     def asked(self, broker_id: int = ANY) -> dict[TopicPartition, Asked]:
         """Return what the start of a new stream to a broker has to ask for.
@@ -109,7 +112,7 @@ class ReaderMachine(Generic[B]):
         """
         asked: dict[TopicPartition, Asked] = {}
         for partition, reader in self.readers.items():
-            if reader.home == broker_id and not reader.gone:
+            if reader.home == broker_id and reader.is_wanted:
                 reader.start_seek_id = reader.seek_id
                 is_seek = reader.place is not None
                 asked[partition] = Asked(reader.resume_at, is_seek, reader.seek_id)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from typing import Any, ClassVar
 
 from riverrun._core.leader_map import ANY
 from riverrun._core.membership import Membership
@@ -12,11 +13,13 @@ from riverrun._core.records import TopicPartition
 from riverrun._core.retiring import drop, retire
 from riverrun._net.channel import Connection
 from riverrun._net.cluster import Cluster
+from riverrun._net.member_outlet import MemberOutlet
 from riverrun._net.member_settings import MemberSettings, OnPartitions
 from riverrun._net.member_stream import MemberStream
 from riverrun._net.subscribe_loop import SubscribeLoop
+from riverrun._net.subscribe_outlet import SubscribeOutlet
 from riverrun._net.subscribe_settings import SubscribeSettings
-from riverrun._net.subscribe_stream import Machine
+from riverrun._net.subscribe_stream import Machine, SubscribeStream
 from riverrun.errors import Reason, RiverrunError
 from riverrun.v1 import consumer_pb2 as pb
 
@@ -26,7 +29,7 @@ _log = logging.getLogger("riverrun")
 
 
 class MemberLoop(SubscribeLoop):
-    """Drives one member's machine; see `SubscribeLoop`, of which it has one outlet.
+    """Drives one member's machine; see `SubscribeLoop`, of which it has one outlet, at `_MEMBER_AT`.
 
     Implements `_net.member_stream.Rebalances`. Owns the tasks that give partitions up; `close` ends them.
 
@@ -37,6 +40,10 @@ class MemberLoop(SubscribeLoop):
         uniform: returns a random number in [0, 1), for delays.
         member: what the member says of itself.
     """
+
+    # Under which key its own stream is, and what kind of stream that is.
+    _MEMBER_AT: ClassVar[int] = ANY
+    _STREAM: ClassVar[type[MemberStream]] = MemberStream
 
     def __init__(
         self,
@@ -54,17 +61,19 @@ class MemberLoop(SubscribeLoop):
         self._member = member
         self._telling: asyncio.Task[None] | None = None
         self._to_tell: list[tuple[OnPartitions, Sequence[TopicPartition]]] = []
-        self._giving_up: set[asyncio.Task[None]] = set()
+        self._doing: set[asyncio.Task[None]] = set()
 
     @property
-    def is_telling(self) -> bool:
-        """Whether the application is being told of partitions before it is given anything of them."""
-        return self._telling is not None and not self._telling.done()
+    def holds_back(self) -> bool:
+        """Whether the application is still being told of what it has, or others may have that by now."""
+        if self._telling is not None and not self._telling.done():
+            return True
+        return self.membership.lease.is_over(asyncio.get_running_loop().time())
 
     async def close(self) -> None:
         """End the stream and all that belongs to it; the member stays one until it has left."""
         await super().close()
-        tasks = [*self._giving_up, *([] if self._telling is None else [self._telling])]
+        tasks = [*self._doing, *([] if self._telling is None else [self._telling])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -110,9 +119,7 @@ class MemberLoop(SubscribeLoop):
         retire(self._machine, partitions)
         for each in partitions:
             self.forget(each)
-        task = asyncio.create_task(self._give_up(partitions), name="riverrun consumer: give up")
-        self._giving_up.add(task)
-        task.add_done_callback(self._giving_up.discard)
+        self._do(self._give_up(partitions), "give up")
 
     def lost(self, partitions: Sequence[TopicPartition]) -> None:
         """Forget partitions, and tell the application."""
@@ -138,17 +145,16 @@ class MemberLoop(SubscribeLoop):
 
     async def _run(self) -> None:
         try:
-            outlet = self._outlet(ANY)
-            outlet.gain()
+            self._outlet(self._MEMBER_AT).gain()
             while not (self._settings.stop_at_end and self._machine.ended):
                 self._look.clear()
                 for task in self._tasks.values():
                     if task.done():
                         task.result()
                 await self._look.wait()
-            # The stream is still open, and is to be cancelled rather than its task.
+            # Streams are still open, and are to be cancelled rather than their tasks.
             self._contact.closing = True
-            await outlet.close()
+            await asyncio.gather(*(each.close() for each in self._outlets.values()))
             self._contact.closing = False
         finally:
             tasks, self._tasks = self._tasks, {}
@@ -159,8 +165,15 @@ class MemberLoop(SubscribeLoop):
     def _move(self, partitions: Iterable[TopicPartition]) -> None:
         """Stay: the broker that holds the stream reads from leaders wherever they are."""
 
-    def _new_stream(self, broker_id: int, connection: Connection) -> MemberStream:
-        stream = MemberStream(
+    def _new_outlet(
+        self, broker_id: int, kind: type[SubscribeOutlet] = SubscribeOutlet
+    ) -> SubscribeOutlet:
+        return super()._new_outlet(
+            broker_id, MemberOutlet if broker_id == self._MEMBER_AT else kind
+        )
+
+    def _new_stream(self, broker_id: int, connection: Connection) -> SubscribeStream:
+        stream = self._STREAM(
             connection,
             self._machine,
             self._settings,
@@ -184,10 +197,15 @@ class MemberLoop(SubscribeLoop):
         given_up = self.membership.given_up(partitions)
         drop(self._machine, known)
         self._seeks_are_over(known)
-        outlet = self._outlets.get(ANY)
+        outlet = self._outlets.get(self._MEMBER_AT)
         if given_up and outlet is not None and isinstance(outlet.stream, MemberStream):
             outlet.stream.give_up(given_up)
         self._wake()
+
+    def _do(self, what: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(what, name=f"riverrun consumer: {name}")
+        self._doing.add(task)
+        task.add_done_callback(self._doing.discard)
 
     def _seeks_are_over(self, partitions: Iterable[TopicPartition]) -> None:
         for each in partitions:

@@ -36,6 +36,8 @@ class MemberOptions(TypedDict, total=False):
     rack: where it runs, to be given partitions that have a replica there.
     assignor: "uniform" or "range"; the group uses what most of its members ask for.
     client_id: what it is called where operators see it.
+    direct: read each partition from its leader, on a stream to each, rather than everything on one stream
+        through whichever broker answers: more connections, and one way less for each record.
     on_assigned: called with partitions that the group has given it, before their first record.
     on_revoked: called with partitions that another member is to get, when the application is through with
         what it has of them: the moment to commit what goes with them. Then they are let go.
@@ -49,6 +51,7 @@ class MemberOptions(TypedDict, total=False):
     rack: str | None
     assignor: AssignorName | None
     client_id: str | None
+    direct: bool | None
     on_assigned: OnPartitions | None
     on_revoked: OnPartitions | None
     on_lost: OnPartitions | None
@@ -69,6 +72,7 @@ class MemberSettings:
     rack: str | None = None
     assignor: str | None = None
     client_id: str | None = None
+    direct: bool | None = None
     on_assigned: OnPartitions | None = None
     on_revoked: OnPartitions | None = None
     on_lost: OnPartitions | None = None
@@ -85,6 +89,8 @@ class MemberSettings:
                 check_seconds(name, value, above=True)
         for name in ("on_assigned", "on_revoked", "on_lost"):
             check_callable(name, getattr(self, name))
+        if not isinstance(self.direct, bool | None):
+            raise out_of_range("direct", self.direct, "True, False or None")
         if self.assignor not in (None, *get_args(AssignorName)):
             raise UsageError(
                 f'assignor is {self.assignor!r}; use "uniform" or "range", or None',

@@ -109,6 +109,7 @@ class MemberStream(SubscribeStream):
             ),
         )
         place_start(start, settings.begin_at)
+        self.membership.lease.sent(0, asyncio.get_running_loop().time())
         member = self.membership.member
         if member is not None:
             start.resume.CopyFrom(pb.ResumeMember(member_id=member.member_id, token=member.token))
@@ -143,6 +144,7 @@ class MemberStream(SubscribeStream):
             member = self.membership.member
             await asyncio.sleep((member.session_timeout_s if member else 1.0) / _HEARTBEATS)
             heartbeat_id += 1
+            self.membership.lease.sent(heartbeat_id, asyncio.get_running_loop().time())
             self._say(pb.SubscribeRequest(heartbeat=pb.MemberHeartbeat(heartbeat_id=heartbeat_id)))
 
     def _take(self, response: pb.SubscribeResponse) -> None:
@@ -159,15 +161,30 @@ class MemberStream(SubscribeStream):
                 self._gone(partitions)
             case "partition_error":
                 self._take_error(response.partition_error)
+            case "heartbeat":
+                self._confirmed(response.heartbeat.heartbeat_id)
+                super()._take(response)
+                return
             case kind:
                 if kind in ("caught_up", "position_reset"):
                     position = getattr(response, kind).position
-                    self._placed(TopicPartition(position.topic, position.partition))
+                    at = TopicPartition(position.topic, position.partition)
+                    self._placed(at, position.high_watermark)
                 super()._take(response)
                 self.rebalances.through()
                 return
         self.rebalances.through()
         self._changed()
+
+    def _confirmed(self, heartbeat_id: int) -> None:
+        """Take how far the group knows that the member lives."""
+        now_s = asyncio.get_running_loop().time()
+        lease, member = self.membership.lease, self.membership.member
+        was_over = lease.is_over(now_s)
+        if member is not None:
+            lease.confirmed(heartbeat_id, member.session_timeout_s)
+        if was_over and not lease.is_over(now_s):
+            self._changed()
 
     def _assigned(self, told: pb.PartitionsAssigned) -> None:
         if not self.membership.has_begun:
@@ -193,7 +210,8 @@ class MemberStream(SubscribeStream):
                 if not at.high_watermark and not at.offset:
                     # It is empty, or nobody could say where it begins: what comes next tells.
                     self._unplaced.add(at.partition)
-                    self._machine.readers[at.partition].begun = False
+                    reader = self._machine.readers[at.partition]
+                    reader.begun, reader.end = False, None
             self.rebalances.assigned([at.partition for at in new])
 
     def _go_on(self, at: StartedPosition) -> None:
@@ -216,15 +234,17 @@ class MemberStream(SubscribeStream):
             # It was on its way when the partition was lost.
             self._machine.ahead.refuse(delivery, self._broker_id)
             return
-        self._placed(delivery.partition)
+        self._placed(delivery.partition, delivery.high_watermark)
         super()._take_delivery(delivery)
 
-    def _placed(self, partition: TopicPartition) -> None:
+    def _placed(self, partition: TopicPartition, high_watermark: int) -> None:
         """Take that a partition begins where it was said to."""
         if partition in self._unplaced:
             self._unplaced.discard(partition)
             if (reader := self._machine.readers.get(partition)) is not None:
                 reader.begun = True
+                if self._machine.stop_at_end and reader.end is None:
+                    reader.end = high_watermark
 
     def _take_error(self, failed: pb.PartitionError) -> None:
         partition = TopicPartition(failed.topic, failed.partition)

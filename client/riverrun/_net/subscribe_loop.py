@@ -83,8 +83,8 @@ class SubscribeLoop:
         self._task: asyncio.Task[None] | None = None
 
     @property
-    def is_telling(self) -> bool:
-        """Whether the application is being told of partitions before it is given anything of them."""
+    def holds_back(self) -> bool:
+        """Whether the application is to be given nothing for now, whatever has come."""
         return False
 
     async def leave(self) -> None:
@@ -296,28 +296,38 @@ class SubscribeLoop:
     def _outlet(self, broker_id: int) -> SubscribeOutlet:
         outlet = self._outlets.get(broker_id)
         if outlet is None:
-            outlet = self._outlets[broker_id] = SubscribeOutlet(
-                broker_id,
-                self._cluster,
-                self._machine,
-                self._contact,
-                self._uniform,
-                prepare=self._beginnings.find,
-                new_stream=self._new_stream,
-                ended=self._stream_ended,
-            )
+            outlet = self._outlets[broker_id] = self._new_outlet(broker_id)
         if broker_id not in self._tasks:
             task = asyncio.create_task(outlet.run(), name="riverrun consumer: a broker")
             task.add_done_callback(lambda _: self._look.set())
             self._tasks[broker_id] = task
         return outlet
 
+    def _new_outlet(
+        self, broker_id: int, kind: type[SubscribeOutlet] = SubscribeOutlet
+    ) -> SubscribeOutlet:
+        return kind(
+            broker_id,
+            self._cluster,
+            self._machine,
+            self._contact,
+            self._uniform,
+            prepare=self._beginnings.find,
+            new_stream=self._new_stream,
+            ended=self._stream_ended,
+        )
+
     def _new_stream(self, broker_id: int, connection: Connection) -> SubscribeStream:
+        return self._reading_stream(broker_id, connection, self._settings)
+
+    def _reading_stream(
+        self, broker_id: int, connection: Connection, settings: SubscribeSettings
+    ) -> SubscribeStream:
         homes = {reader.home for reader in self._machine.readers.values()}
         return SubscribeStream(
             connection,
             self._machine,
-            self._settings,
+            settings,
             broker_id=broker_id,
             prefetch_bytes=max(1, self._settings.prefetch_bytes // max(1, len(homes))),
             whole=not self._cluster.leaders.several,

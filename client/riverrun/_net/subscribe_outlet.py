@@ -91,8 +91,7 @@ class SubscribeOutlet:
         """Read a partition no more: it is read from another broker."""
         if self.stream is not None:
             self.stream.lose(reader)
-            machine, broker_id = self._machine, self._broker_id
-            if not machine.wanted_at(broker_id) or machine.delivered_from(broker_id):
+            if not self._is_wanted() or self._machine.delivered_from(self._broker_id):
                 self._open_anew()
 
     async def close(self) -> None:
@@ -111,20 +110,27 @@ class SubscribeOutlet:
             RiverrunError: nothing more will come from any broker.
         """
         while True:
-            if self._at_end or not self._machine.wanted_at(self._broker_id):
+            if self._at_end or not self._is_wanted():
                 self._wake.clear()
                 await self._wake.wait()
             else:
                 await self._sleep(await self._one_stream())
+
+    def _is_wanted(self) -> bool:
+        """Whether there is to be a stream."""
+        return self._machine.wanted_at(self._broker_id)
+
+    def _connect(self) -> Awaitable[Connection]:
+        return self._cluster.connect_to(self._broker_id, again=self._contact.begun)
 
     async def _one_stream(self) -> float:
         """Serve one stream; return how long to wait before the next."""
         connection: Connection | None = None
         stream: SubscribeStream | None = None
         try:
-            connection = await self._cluster.connect_to(self._broker_id, again=self._contact.begun)
+            connection = await self._connect()
             await self._prepare(self._broker_id)
-            if not self._machine.wanted_at(self._broker_id):
+            if not self._is_wanted():
                 return 0.0
             stream = self._new_stream(connection)
             await stream.run()

@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator
 import grpc.aio
 
 import riverrun
-
 from riverrun.v1.consumer_pb2 import FORM_BATCHES, SubscribeRequest
 from riverrun.v1.consumer_pb2_grpc import ConsumerServiceStub
 from riverrun.v1.records_pb2 import RecordSet

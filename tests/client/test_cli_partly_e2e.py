@@ -120,7 +120,7 @@ def test_where_the_broker_goes_away_it_says_which_line_is_the_first_that_is_not_
         broker.start()
         cli = CommandLine(broker.address)
         cli.run("topic", "create", "one")
-        asked = ["produce", "one", "--timeout", "1500ms", "--output", "json"]
+        asked = ["produce", "one", "--timeout", "5s", "--output", "json"]
         with (
             cli.running(*asked, stdin=subprocess.PIPE) as producer,
             cli.running("consume", "one") as consumer,
@@ -137,7 +137,7 @@ def test_where_the_broker_goes_away_it_says_which_line_is_the_first_that_is_not_
             error = json.loads(producer.stderr.read().splitlines()[-1])["error"]
     finally:
         broker.stop()
-    assert code == error["exit_code"] == Exit.PARTLY
+    assert code == error["exit_code"] == Exit.PARTLY, error
     assert error["outcome"] == "partly happened"
     assert error["acknowledged_records"] == error["acknowledged_to_line"] == 5
     assert error["unsent_from_line"] == 8

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import itertools
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import grpc
 import grpc.aio
@@ -26,6 +27,7 @@ from riverrun.v1.consumer_pb2_grpc import ConsumerServiceStub
 _STREAMS_PER_CHANNEL = 200
 _AT_ONCE = 50
 _AGAIN_S = 0.1
+_LOOK_AGAIN_S = 1.0
 _GONE = {"UNKNOWN_MEMBER", "MEMBER_TAKEN_OVER"}
 _OPTIONS = [
     ("grpc.use_local_subchannel_pool", 1),
@@ -63,7 +65,6 @@ class Member:
         self.told = asyncio.Event()
         self.partitions: set[int] = set()
         self.confirmed_s = 0.0
-        self.changed: Callable[[], None] = lambda: None
         self._channels = channels
         self._number = number
         self._group = group
@@ -73,6 +74,7 @@ class Member:
         self._said: asyncio.Queue[SubscribeRequest] = asyncio.Queue()
         self._beat, self._sent_s = 0, dict[int, float]()
         self._is_first = True
+        self._news = asyncio.Event()
 
     async def run(self) -> None:
         """Be a member; a stream that breaks is opened again at the next broker."""
@@ -111,10 +113,22 @@ class Member:
     async def _beats(self) -> None:
         """Show signs of life, a third of the session timeout apart."""
         while True:
-            self._beat += 1
-            self._sent_s[self._beat] = time.monotonic()
-            self._said.put_nowait(SubscribeRequest(heartbeat={"heartbeat_id": self._beat}))
+            self._say_alive()
             await asyncio.sleep(self._session_ms / 3000)
+
+    async def heard_of(self, since_s: float) -> None:
+        """Show signs of life, a second apart, until the coordinator knows of one later than that moment."""
+        while self.confirmed_s <= since_s:
+            self._say_alive()
+            self._news.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_AGAIN_S):
+                    await self._news.wait()
+
+    def _say_alive(self) -> None:
+        self._beat += 1
+        self._sent_s[self._beat] = time.monotonic()
+        self._said.put_nowait(SubscribeRequest(heartbeat={"heartbeat_id": self._beat}))
 
     def _hear(self, response: SubscribeResponse) -> None:
         match response.WhichOneof("kind"):
@@ -140,13 +154,13 @@ class Member:
                 self.partitions -= {each.partition for each in response.partitions_lost.partitions}
             case "heartbeat":
                 self._confirmed(response.heartbeat.heartbeat_id)
-        self.changed()
 
     def _confirmed(self, number: int) -> None:
         sent_s = self._sent_s.get(number)
         if sent_s is None:
             return
         self.confirmed_s = max(self.confirmed_s, sent_s)
+        self._news.set()
         for each in [each for each in self._sent_s if each < number]:
             del self._sent_s[each]
 
@@ -161,7 +175,6 @@ class Crowd:
         self._tasks: list[asyncio.Task[None]] = []
         self._room = asyncio.Semaphore(_AT_ONCE)
         self._numbers = itertools.count(options.first)
-        self._changed = asyncio.Event()
 
     async def obey(self, command: str) -> str:
         """Do what a line says, and return what is answered."""
@@ -184,16 +197,13 @@ class Crowd:
         options, number = self._options, next(self._numbers)
         group = f"{options.group}-{number}" if options.apart else options.group
         member = Member(self._channels, number, group, options.topic, options.session_ms)
-        member.changed = self._changed.set
         self._members.append(member)
         async with self._room:
             self._tasks.append(asyncio.create_task(member.run(), name=f"member {number}"))
             await member.told.wait()
 
     async def _alive(self, since_s: float) -> str:
-        while any(member.confirmed_s <= since_s for member in self._members):
-            self._changed.clear()
-            await self._changed.wait()
+        await asyncio.gather(*(member.heard_of(since_s) for member in self._members))
         return f"{time.monotonic():.3f}"
 
     async def close(self) -> None:

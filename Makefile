@@ -4,6 +4,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Workers of the tests: much of what they do is waiting for processes. A file's tests share what it starts.
+JOBS ?= auto
 PROTO_VENV := .tools/proto
 
 .PHONY: help setup run cluster test check lint types format proto proto-check proto-breaking map map-write
@@ -36,7 +38,7 @@ cluster: $(VENV)/.stamp etcd ## an etcd and three brokers in the foreground, dat
 
 test: setup ## the CI suite: checks, then every kind of test with small rounds
 	$(MAKE) --no-print-directory check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 check: lint types proto-check ## style, types, import contracts, generated code
 

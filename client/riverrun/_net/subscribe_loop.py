@@ -22,6 +22,7 @@ from riverrun._net.cluster import Cluster
 from riverrun._net.contact import Contact
 from riverrun._net.failures import as_error, from_proto
 from riverrun._net.partition_retries import PartitionRetries
+from riverrun._net.position_resets import tell_reset
 from riverrun._net.seeks import Seeks
 from riverrun._net.subscribe_outlet import SubscribeOutlet
 from riverrun._net.subscribe_settings import SubscribeSettings
@@ -377,15 +378,7 @@ class SubscribeLoop:
             self._outlets[reader.home].gain()
 
     def _position_reset(self, reset: PositionReset) -> None:
-        _log.warning(
-            "%s: position %d is out of range, reading goes on at %d: %s",
-            reset.partition, reset.old_offset, reset.new_offset, reset.cause,
-        )  # fmt: skip
-        if self._settings.on_reset is not None:
-            try:
-                self._settings.on_reset(reset)
-            except Exception:  # noqa: BLE001
-                _log.exception("on_reset failed")
+        tell_reset(reset, self._settings.on_reset)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Tell the application and whoever seeks why nothing more will come."""

@@ -10,7 +10,7 @@ from riverrun._core.records import PositionReset
 _log = logging.getLogger("riverrun")
 
 
-def tell_reset(reset: PositionReset, on_reset: Callable[[PositionReset], None] | None) -> None:
+def tell_reset(on_reset: Callable[[PositionReset], None] | None, reset: PositionReset) -> None:
     """Log where reading goes on, and tell the application; what its callback raises is only logged."""
     _log.warning(
         "%s: position %d is out of range, reading goes on at %d: %s",

@@ -11,11 +11,12 @@ import asyncio
 import copy
 import logging
 from collections.abc import Callable, Iterable, Mapping, Set
+from functools import partial
 
 from riverrun._core.backoff import Backoff
 from riverrun._core.leader_map import ANY
 from riverrun._core.partition_reader import PartitionReader
-from riverrun._core.records import From, PositionReset, TopicPartition
+from riverrun._core.records import From, TopicPartition
 from riverrun._net.beginnings import Beginnings
 from riverrun._net.channel import Connection
 from riverrun._net.cluster import Cluster
@@ -70,6 +71,7 @@ class SubscribeLoop:
         self._look = asyncio.Event()
         self._changed = asyncio.Event()
         self._seeks = Seeks()
+        self._position_reset = partial(tell_reset, settings.on_reset)
         self._beginnings = Beginnings(self._connections, machine, settings)
         self._retries = PartitionRetries(
             self._connections,
@@ -376,9 +378,6 @@ class SubscribeLoop:
             stream.seek(reader)
         elif reader.home in self._outlets and reader.home in self._tasks:
             self._outlets[reader.home].gain()
-
-    def _position_reset(self, reset: PositionReset) -> None:
-        tell_reset(reset, self._settings.on_reset)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Tell the application and whoever seeks why nothing more will come."""

@@ -80,6 +80,7 @@ if TYPE_CHECKING:
     from riverrun._core.partitioner import Partitioner
     from riverrun._core.producer_statistics import ProducerStatistics
     from riverrun._core.reader_statistics import ConsumerStatistics
+    from riverrun._net.member_settings import MemberOptions, OnPartitions
     from riverrun.admin import Admin
     from riverrun.client import Client
     from riverrun.consumer import Consumer, RecordBatchView
@@ -110,6 +111,8 @@ _LATE = {
     "OnDelivery": "riverrun.producer",
     "Partitioner": "riverrun._core.partitioner",
     "Limits": "riverrun._core.descriptions",
+    "MemberOptions": "riverrun._net.member_settings",
+    "OnPartitions": "riverrun._net.member_settings",
     "PartitionDescription": "riverrun._core.descriptions",
     "PartitionOffset": "riverrun._core.descriptions",
     "Producer": "riverrun.producer",
@@ -154,6 +157,7 @@ __all__ = [
     "Last",
     "LeaderHint",
     "Limits",
+    "MemberOptions",
     "NewRecord",
     "NoBrokerError",
     "Offset",
@@ -163,6 +167,7 @@ __all__ = [
     "OffsetRange",
     "OffsetReset",
     "OnDelivery",
+    "OnPartitions",
     "PartitionDescription",
     "PartitionOffset",
     "Partitioner",

@@ -330,6 +330,13 @@ def test_clients_of_one_process_do_not_disturb_each_other(client, real_broker, t
     assert client.server_info().broker_id >= 0
 
 
+def test_what_members_of_groups_may_ask_for_stands_in_the_limits(client):
+    limits = client.server_info().limits
+    shortest, longest = limits.min_session_timeout_s, limits.max_session_timeout_s
+    assert 0 < shortest <= limits.default_session_timeout_s <= longest
+    assert limits.default_revocation_timeout_s >= limits.default_session_timeout_s
+
+
 def test_nobody_there_is_told_as_the_async_client_tells_it():
     client = riverrun.blocking.Client("127.0.0.1:1", connect_timeout_s=0.2)
     with client, pytest.raises(riverrun.NoBrokerError, match="riverrun-server run"):

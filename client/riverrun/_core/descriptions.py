@@ -175,6 +175,10 @@ class Limits:
         default_produce_timeout_s: how long it waits for the ack condition by default.
         max_produce_timeout_s: how long it waits at the most.
         max_fetch_wait_s: how long a fetch waits at the most.
+        min_session_timeout_s: the shortest that a member of a group may ask for.
+        max_session_timeout_s: the longest.
+        default_session_timeout_s: that of a member that asks for none.
+        default_revocation_timeout_s: how long such a member may take to give a partition up.
 
     Example:
         limits = (await client.server_info()).limits
@@ -192,6 +196,10 @@ class Limits:
     default_produce_timeout_s: float
     max_produce_timeout_s: float
     max_fetch_wait_s: float
+    min_session_timeout_s: float
+    max_session_timeout_s: float
+    default_session_timeout_s: float
+    default_revocation_timeout_s: float
 
 
 @dataclass(frozen=True, slots=True)

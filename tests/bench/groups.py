@@ -92,8 +92,8 @@ def main() -> int:
     parser.add_argument("--members", type=int, default=1_000, help="of members")
     parser.add_argument("--partitions", type=int, default=1_000, help="of members")
     parser.add_argument("--groups", type=int, default=10_000, help="of groups")
-    parser.add_argument("--records", type=int, default=2_000_000, help="of throughput")
-    parser.add_argument("--rounds", type=int, default=3, help="of throughput")
+    parser.add_argument("--records", type=int, default=10_000_000, help="of throughput")
+    parser.add_argument("--rounds", type=int, default=5, help="of throughput")
     options = parser.parse_args()
     # The client says that connections break; that is what this is about.
     logging.getLogger("riverrun").setLevel(logging.ERROR)

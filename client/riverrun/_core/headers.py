@@ -18,6 +18,8 @@ def own_headers(
     Raises:
         UsageError: they are not pairs.
     """
+    if headers == ():
+        return ()  # of most records
     if type(headers) is tuple and all(type(header) is tuple for header in headers):
         pairs: tuple[tuple[str, bytes], ...] = headers
         if all(len(header) == 2 for header in pairs):

@@ -12,9 +12,10 @@ import argparse
 import asyncio
 import contextlib
 import itertools
+import random
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import grpc
 import grpc.aio
@@ -40,20 +41,28 @@ class Channels:
     """Connections to all brokers, as many as the streams take."""
 
     def __init__(self, brokers: list[str]) -> None:
-        self._brokers = brokers
-        self._channels: dict[tuple[str, int], grpc.aio.Channel] = {}
+        self.brokers = brokers
+        self._channels: dict[str, list[grpc.aio.Channel]] = {broker: [] for broker in brokers}
+        self._streams: dict[grpc.aio.Channel, int] = {}
 
-    def stub(self, number: int) -> ConsumerServiceStub:
-        """Return the stub of a stream with this number: its broker, and a connection that has room."""
-        broker = self._brokers[number % len(self._brokers)]
-        key = broker, number // len(self._brokers) // _STREAMS_PER_CHANNEL
-        if key not in self._channels:
-            self._channels[key] = grpc.aio.insecure_channel(broker, options=_OPTIONS)
-        return ConsumerServiceStub(self._channels[key])
+    @contextlib.contextmanager
+    def stub(self, broker: str) -> Iterator[ConsumerServiceStub]:
+        """Lend a connection that has room for one more stream."""
+        channels = self._channels[broker]
+        found = [each for each in channels if self._streams[each] < _STREAMS_PER_CHANNEL]
+        if not found:
+            found = [grpc.aio.insecure_channel(broker, options=_OPTIONS)]
+            channels += found
+            self._streams[found[0]] = 0
+        self._streams[found[0]] += 1
+        try:
+            yield ConsumerServiceStub(found[0])
+        finally:
+            self._streams[found[0]] -= 1
 
     async def close(self) -> None:
         """End them."""
-        await asyncio.gather(*(channel.close() for channel in self._channels.values()))
+        await asyncio.gather(*(channel.close() for channel in self._streams))
 
 
 class Member:
@@ -77,27 +86,34 @@ class Member:
         self._news = asyncio.Event()
 
     async def run(self) -> None:
-        """Be a member; a stream that breaks is opened again at the next broker."""
+        """Be a member; a stream that breaks is opened again at another broker."""
+        broker = self._channels.brokers[self._number % len(self._channels.brokers)]
         while True:
-            self._said, self._is_first = asyncio.Queue(), True
-            call = self._channels.stub(self._number).Subscribe(self._requests())
-            beating = asyncio.create_task(self._beats())
-            try:
-                async for response in call:
-                    self._hear(response)
-            except grpc.aio.AioRpcError as error:
-                told = from_rpc(error, "Subscribe", "")
-                if told.reason.value in _GONE:
-                    self._member_id = ""
-                    self.partitions.clear()
-            finally:
-                beating.cancel()
-                await asyncio.gather(beating, return_exceptions=True)
-                call.cancel()
-            self._number += 1
+            with self._channels.stub(broker) as stub:
+                await self._one_stream(stub)
+            broker = random.choice([each for each in self._channels.brokers if each != broker])
             await asyncio.sleep(_AGAIN_S)
 
-    async def _requests(self) -> AsyncIterator[SubscribeRequest]:
+    async def _one_stream(self, stub: ConsumerServiceStub) -> None:
+        self._said, self._is_first = asyncio.Queue(), True
+        call = stub.Subscribe(self._requests(self._said))
+        beating = asyncio.create_task(self._beats())
+        try:
+            async for response in call:
+                self._hear(response)
+        except grpc.aio.AioRpcError as error:
+            told = from_rpc(error, "Subscribe", "")
+            if told.reason.value in _GONE:
+                self._member_id = ""
+                self.partitions.clear()
+        finally:
+            beating.cancel()
+            await asyncio.gather(beating, return_exceptions=True)
+            call.cancel()
+
+    async def _requests(
+        self, said: asyncio.Queue[SubscribeRequest]
+    ) -> AsyncIterator[SubscribeRequest]:
         request = SubscribeRequest()
         start = request.start
         start.group_id, start.membership_only = self._group, True
@@ -108,7 +124,7 @@ class Member:
             start.session_timeout.FromMilliseconds(self._session_ms)
         yield request
         while True:
-            yield await self._said.get()
+            yield await said.get()
 
     async def _beats(self) -> None:
         """Show signs of life, a third of the session timeout apart."""

@@ -13,7 +13,7 @@ from riverrun_server.ports.gateways import Origin
 from riverrun_server.ports.partitions import Acks, Append, Appended, Chunk, Watermarks
 from riverrun_server.runtime.gateway.remote_cursor import LITTLE_BYTES, LittleRoom
 from riverrun_server.runtime.gateway.routed_partition import RoutedPartition
-from riverrun_server.runtime.gateway.services import GatewayServices
+from riverrun_server.runtime.gateway.services import WAIT_S, GatewayServices
 from tests.peer.batches import batch
 from tests.rpc.fake_partitions import FakePartition, batch_of, records_of
 from tests.sim.loop import simulate
@@ -209,6 +209,33 @@ async def test_a_question_goes_to_whoever_is_said_to_lead():
     leaders.answers = [refusal(Reason.NOT_LEADER, LeaderHint(3, 2)), marks]
     assert await partition.watermarks() == marks
     assert [each[1:] for each in leaders.asked] == [(2, 1), (3, 2)]
+
+
+@virtual
+async def test_a_crowd_that_asks_for_offsets_of_elsewhere_asks_as_often_as_one_does():
+    partition, leaders = routed()
+    partition.route(1, 2)
+    marks = Watermarks(0, 1, 1, 2, 10)
+    leaders.answers = [*(refusal(Reason.UNKNOWN_LEADER_EPOCH) for _ in range(5)), marks]
+    assert await asyncio.gather(*(partition.watermarks() for _ in range(1000))) == [marks] * 1000
+    assert len(leaders.asked) == 6
+
+
+@virtual
+async def test_who_comes_behind_a_question_without_an_answer_waits_little_longer_than_alone():
+    partition, leaders = routed()
+    partition.route(1, 2)
+    leaders.answers = [refusal(Reason.UNKNOWN_LEADER_EPOCH) for _ in range(1000)]
+    clock = asyncio.get_running_loop().time
+    first = asyncio.create_task(partition.watermarks())
+    await asyncio.sleep(0.01)
+    began = clock()
+    with pytest.raises(Refusal) as caught:
+        await partition.watermarks()
+    assert caught.value.reason is Reason.LEADER_NOT_AVAILABLE
+
+    assert WAIT_S <= clock() - began <= WAIT_S + 1.1
+    await asyncio.gather(first, return_exceptions=True)
 
 
 @virtual

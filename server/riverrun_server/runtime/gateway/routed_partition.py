@@ -23,6 +23,7 @@ from riverrun_server.runtime.gateway.remote_cursor import RemoteCursor
 from riverrun_server.runtime.gateway.routed_appends import RoutedAppends, Target
 from riverrun_server.runtime.gateway.routed_cursor import RoutedCursor
 from riverrun_server.runtime.gateway.services import AWAY, MOVED, GatewayServices, again
+from riverrun_server.runtime.shared_answers import SharedAnswers
 
 # After this, what a leader refused because it does not lead yet is asked again; then twice, and so on.
 RETRY_S: Final = 0.1
@@ -61,6 +62,7 @@ class RoutedPartition:
         self._retry_s = RETRY_S
         self._waiters: set[asyncio.Future[None]] = set()
         self._direct = DirectPartition(self)
+        self._watermarks = SharedAnswers(self._ask_for_watermarks)
         self._closed: Refusal | None = None
 
     def __str__(self) -> str:
@@ -212,11 +214,21 @@ class RoutedPartition:
             self._connect()
 
     async def watermarks(self) -> Watermarks:
-        """Return the partition's offsets.
+        """Return the partition's offsets; those who want them from elsewhere at once ask once.
 
         Raises:
             Refusal: of the leader, or LEADER_NOT_AVAILABLE.
         """
+        if self._led_by is not None:
+            return await self._ask_for_watermarks()
+        try:
+            # A question that is under way may wait for a leader as long as this one may.
+            async with asyncio.timeout(self._services.wait_s + RETRY_MAX_S):
+                return await self._watermarks.answer()
+        except TimeoutError:
+            raise self._refusal() from None
+
+    async def _ask_for_watermarks(self) -> Watermarks:
         leaders, origin = self._services.leaders, self._services.origin()
         return await self._ask(
             lambda local: local.watermarks(),

@@ -2,8 +2,9 @@
 
 It reads commands, one a line, and answers each with a line: `join N` opens N more streams and waits until
 every one has been told what it has; `count` tells how many partitions all of them have together; `alive SECONDS`
-waits until the coordinator of each has heard of it again, later than that moment of the machine's monotonic
-clock. The end of its input ends it.
+waits until the coordinator of each of the kept has heard of it again, later than that moment of the machine's
+monotonic clock; `keep BROKER` says which those are: whose group that broker coordinates, and tells how many. The
+end of its input ends it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ import grpc.aio
 from riverrun._net.failures import from_rpc
 from riverrun.v1.consumer_pb2 import SubscribeRequest, SubscribeResponse
 from riverrun.v1.consumer_pb2_grpc import ConsumerServiceStub
+from riverrun.v1.group_pb2 import DescribeGroupRequest
+from riverrun.v1.group_pb2_grpc import GroupServiceStub
 
 # Fewer than a connection may hold.
 _STREAMS_PER_CHANNEL = 200
@@ -59,6 +62,11 @@ class Channels:
             yield ConsumerServiceStub(found[0])
         finally:
             self._streams[found[0]] -= 1
+
+    def groups(self, number: int) -> GroupServiceStub:
+        """Return where to ask about groups, of those that there are connections to."""
+        channels = self._channels[self.brokers[number % len(self.brokers)]]
+        return GroupServiceStub(channels[0])
 
     async def close(self) -> None:
         """End them."""
@@ -141,6 +149,13 @@ class Member:
                 async with asyncio.timeout(_LOOK_AGAIN_S):
                     await self._news.wait()
 
+    async def coordinator(self) -> int:
+        """Return the broker that coordinates its group."""
+        told = await self._channels.groups(self._number).DescribeGroup(
+            DescribeGroupRequest(group_id=self._group)
+        )
+        return told.coordinator
+
     def _say_alive(self) -> None:
         self._beat += 1
         self._sent_s[self._beat] = time.monotonic()
@@ -188,6 +203,7 @@ class Crowd:
         self._options = options
         self._channels = Channels(options.bootstrap.split(","))
         self._members: list[Member] = []
+        self._kept: list[Member] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._room = asyncio.Semaphore(_AT_ONCE)
         self._numbers = itertools.count(options.first)
@@ -200,9 +216,11 @@ class Crowd:
                 return await self._join(int(value))
             case "count":
                 return str(sum(len(member.partitions) for member in self._members))
+            case "keep":
+                return await self._keep(int(value))
             case "alive":
                 return await self._alive(float(value))
-        raise AssertionError(f"{command!r} is none of join, count, alive")
+        raise AssertionError(f"{command!r} is none of join, count, keep, alive")
 
     async def _join(self, count: int) -> str:
         began_s = time.monotonic()
@@ -218,8 +236,18 @@ class Crowd:
             self._tasks.append(asyncio.create_task(member.run(), name=f"member {number}"))
             await member.told.wait()
 
+    async def _keep(self, broker: int) -> str:
+        coordinators = await asyncio.gather(*(self._coordinator(each) for each in self._members))
+        them = zip(self._members, coordinators, strict=True)
+        self._kept = [member for member, coordinator in them if coordinator == broker]
+        return str(len(self._kept))
+
+    async def _coordinator(self, member: Member) -> int:
+        async with self._room:
+            return await member.coordinator()
+
     async def _alive(self, since_s: float) -> str:
-        await asyncio.gather(*(member.heard_of(since_s) for member in self._members))
+        await asyncio.gather(*(member.heard_of(since_s) for member in self._kept))
         return f"{time.monotonic():.3f}"
 
     async def close(self) -> None:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Hashable, Iterable
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from riverrun_server.core.errors import Reason, Refusal
-from riverrun_server.core.groups.search import CoordinatorSearch
+from riverrun_server.core.groups.scouts import Scouts
+from riverrun_server.core.groups.search import CoordinatorSearch, is_moving
 from riverrun_server.core.log.batch import PartitionId
 from riverrun_server.ports.coordination import Home
 from riverrun_server.ports.leadership import Leadership, Leaderships
@@ -56,6 +57,7 @@ class CoordinatorFinder:
         self._leaderships = leaderships
         self._is_open = False
         self._searching: dict[PartitionId, dict[CoordinatorSearch, asyncio.Event]] = {}
+        self._scouts: dict[PartitionId, Scouts] = {}
         self._watching: list[Callable[[PartitionId], None]] = []
 
     def open(self) -> None:
@@ -177,20 +179,64 @@ class CoordinatorFinder:
         Raises:
             Refusal
         """
+        return await self._ask(group_id, home, search, once, Scouts())
+
+    async def ask_among_many(
+        self, group_id: str, home: PartitionId, search: CoordinatorSearch, once: Once[T]
+    ) -> T:
+        """Ask as `ask` does; while the coordinator cannot be had, one of those who do asks for all.
+
+        Raises:
+            Refusal
+        """
+        scouts = self._scouts.setdefault(home, Scouts())
+        try:
+            answer = await self._ask(group_id, home, search, once, scouts)
+        except Refusal as refusal:
+            self._over(home, scouts, search, is_answered=not is_moving(refusal))
+            raise
+        except BaseException:
+            self._over(home, scouts, search, is_answered=False)
+            raise
+        self._over(home, scouts, search, is_answered=True)
+        return answer
+
+    async def _ask(
+        self,
+        group_id: str,
+        home: PartitionId,
+        search: CoordinatorSearch,
+        once: Once[T],
+        scouts: Scouts,
+    ) -> T:
         stir = asyncio.Event()
         while True:
             found, stand = self.stand(home)
             stir.clear()
             pause_s = search.pause_s(stand, now())
+            if not scouts.may_ask(search, stand):
+                pause_s = max(pause_s, search.deadline - now())
             if pause_s > 0:
                 await self.news(home, [search], stir, pause_s)
                 continue
             search.asked(stand)
+            scouts.asked(search, stand)
             try:
                 within_s = max(0.0, search.deadline - now())
                 return await _within(within_s, once(found, within_s), group_id)
             except Refusal as refusal:
                 search.refused(refusal, now(), alone=found.leadership.leader is None)
+                scouts.refused(search, stand)
+
+    def _over(
+        self, home: PartitionId, scouts: Scouts, search: CoordinatorSearch, *, is_answered: bool
+    ) -> None:
+        """Have those who have waited for a search go on, now that it is over."""
+        is_news = scouts.answered() if is_answered else scouts.left(search)
+        if is_news:
+            for each, stir in self._searching.get(home, {}).items():
+                each.hurry()
+                stir.set()
 
 
 async def _within(within_s: float, asked: asyncio.Future[T], group_id: str) -> T:

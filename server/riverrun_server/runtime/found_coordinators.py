@@ -207,7 +207,7 @@ class FoundCoordinators:
             return asked
 
         try:
-            attached = await finder.ask(group_id, home, search, once)
+            attached = await finder.ask_among_many(group_id, home, search, once)
         except BaseException:
             # It may have been answered in the moment in which its caller gave up.
             if tries and (late := tries[-1].answer()) is not None:

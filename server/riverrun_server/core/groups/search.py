@@ -40,6 +40,11 @@ _OF_ANOTHER: Final = _MOVING | {
 }
 
 
+def is_moving(refusal: Refusal) -> bool:
+    """Return whether a refusal tells of the coordinator and not of what it was asked."""
+    return not refusal.meaning.definite or refusal.reason in _OF_ANOTHER
+
+
 class InDoubt(Refusal):
     """The stream ended on which something was asked: nobody knows, and it may be asked anew."""
 

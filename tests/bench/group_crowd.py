@@ -279,7 +279,7 @@ def main() -> None:
     parser.add_argument("--group", required=True)
     parser.add_argument("--apart", action="store_true", help="each in a group of its own")
     parser.add_argument("--topic", required=True)
-    parser.add_argument("--session-ms", type=int, default=30_000)
+    parser.add_argument("--session-ms", type=int, default=45_000)
     asyncio.run(_main(parser.parse_args()))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -23,7 +24,6 @@ class Heartbeats:
     Transitions: waiting -> due, after the interval or `confirmed` -> waiting (`next`) ... -> closed.
 
     Args:
-        interval_s: how often one falls due.
         dice: when the first one does.
         machine: the stream's subscription.
         accesses: the partitions that it reads.
@@ -35,14 +35,13 @@ class Heartbeats:
 
     def __init__(
         self,
-        interval_s: float,
         dice: Dice,
         machine: Subscription,
         accesses: Mapping[PartitionId, PartitionAccess],
         wake: Callable[[], None],
     ) -> None:
         self.is_due = False
-        self._interval_s = interval_s
+        self._interval_s = math.inf
         self._dice = dice
         self._machine = machine
         self._accesses = accesses
@@ -51,8 +50,9 @@ class Heartbeats:
         self._asking: asyncio.Task[None] | None = None
         self._heartbeat_id = 0
 
-    def begin(self) -> None:
-        """Begin to count the time."""
+    def begin(self, interval_s: float) -> None:
+        """Begin to count the time; one falls due so often."""
+        self._interval_s = interval_s
         # Streams that were opened at once, as after a restart, would keep the loop busy at once for ever.
         interval_s = self._interval_s
         self._count(self._dice.uniform(_FIRST_BEAT_SHARE * interval_s, interval_s))

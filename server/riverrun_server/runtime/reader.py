@@ -131,13 +131,7 @@ class Reader:
             self._wake.set,
             self.fail,
         )
-        self.heartbeats = Heartbeats(
-            services.limits.heartbeat_interval_s,
-            services.dice,
-            machine,
-            self._accesses,
-            self._wake.set,
-        )
+        self.heartbeats = Heartbeats(services.dice, machine, self._accesses, self._wake.set)
         self._leaving: str | None = None
         self._is_over = False
         self._failure: BaseException | None = None
@@ -167,6 +161,7 @@ class Reader:
         places: Sequence[Position | Refusal],
         missing: Sequence[PartitionFailed] = (),
         joined: Joined | None = None,
+        heartbeat_interval_s: float | None = None,
     ) -> None:
         """Deliver until the stream ends.
 
@@ -174,13 +169,15 @@ class Reader:
             places: where each of the accesses begins, in order, or why nobody can say.
             missing: what was asked for and is not there, for the reader to hear of.
             joined: the member that the stream speaks for.
+            heartbeat_interval_s: how often it gives a sign of life; None is as every stream.
 
         Raises:
             Refusal: the stream cannot do what was asked, or the reader broke its rules.
         """
         started = [place for place in places if isinstance(place, Position)]
         try:
-            interval_s = self._services.limits.heartbeat_interval_s
+            usual_s = self._services.limits.heartbeat_interval_s
+            interval_s = usual_s if heartbeat_interval_s is None else heartbeat_interval_s
             await self._send(Started(started, interval_s, joined))
             for position in started:
                 self._sources.stand(self._accesses[position.id], position)
@@ -189,6 +186,7 @@ class Reader:
             for access, place in zip(self._accesses.values(), places, strict=True):
                 if isinstance(place, Refusal):
                     self._machine.failed_to_start(access.topic, access.id, place)
+            self.heartbeats.begin(interval_s)
             await self._deliver_all()
         finally:
             self._sources.close()
@@ -198,7 +196,6 @@ class Reader:
             await self.control.close()
 
     async def _deliver_all(self) -> None:
-        self.heartbeats.begin()
         while True:
             # Whatever wakes from here on is looked at in the next round.
             self._wake.clear()

@@ -72,6 +72,27 @@ async def test_what_is_not_given_up_in_time_is_taken(world):
 
 
 @with_members
+async def test_the_time_to_give_up_begins_when_the_member_is_told(world):
+    (a,) = await world.joined("a", session_timeout_ms=2000, revocation_timeout_ms=2000)
+    async with beating(a):
+        world.log.commits_at_once = False
+        joining = asyncio.create_task(world.stream().join("b"))
+        # Longer than its time, its coordinator's replicas are slow.
+        await asyncio.sleep(2.5)
+        assert not joining.done()
+        world.log.commits_at_once = True
+        world.log.commit()
+        b = await joining
+        await asyncio.sleep(1.5)
+        assert len(a.revoking) == 2
+        assert b.owned == []
+    async with beating(a, b):
+        await asyncio.sleep(1)
+        assert a.revoking == []
+        assert len(b.owned) == 2
+
+
+@with_members
 async def test_a_member_that_is_silent_loses_its_place_and_the_others_get_what_it_had(world):
     a, b = await world.joined("a", "b", session_timeout_ms=3000)
     async with beating(b):
@@ -251,6 +272,34 @@ def test_a_failed_append_leaves_everybody_what_the_log_says(why):
         assert await a.beat() == []
 
     scenario()
+
+
+@with_members
+async def test_a_full_disk_is_not_tried_again_and_again_and_whoever_asks_is_told(world):
+    (a,) = await world.joined("a")
+    tried = []
+
+    def full(append):
+        tried.append(asyncio.get_running_loop().time())
+        append.refuse(FULL)
+
+    submit, world.log.submit = world.log.submit, full
+    assert await refused(world.stream().join("b")) is Reason.STORAGE_FULL
+    for _ in range(100):
+        await asyncio.sleep(0.1)
+        assert await refused(world.stream().join("b")) in {
+            Reason.STORAGE_FULL,
+            Reason.COORDINATOR_LOADING,
+        }
+        assert await a.beat() == [], "what needs no disk goes on"
+    # Each time twice as late, from half a second to ten; an append is tried a few times itself.
+    assert len(tried) <= 60, len(tried)
+    world.log.submit = submit
+    async with beating(a):
+        await asyncio.sleep(10)
+    b = await world.stream().join("b")
+    await world.settled(a, b)
+    assert sorted(a.owned + b.owned) == [0, 1, 2, 3]
 
 
 @with_members

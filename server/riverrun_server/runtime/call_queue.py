@@ -106,10 +106,14 @@ class CallQueue:
             call = self._waiting.popleft()
             refuse(call.done, why(call.group_id))
 
+    def refuse_all(self, why: Refusal) -> None:
+        """Fail what waits with one reason; nothing of it has happened."""
+        self.refuse(lambda _: again(why))
+
     def close(self, why: Refusal) -> None:
         """Fail what waits, and whatever comes from now on; nothing of it has happened."""
         self._closed = why
-        self.refuse(lambda _: again(why))
+        self.refuse_all(why)
 
 
 def again(refusal: Refusal) -> Refusal:

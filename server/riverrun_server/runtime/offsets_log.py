@@ -16,6 +16,7 @@ partition belongs to a group (runtime/offsets).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
@@ -31,6 +32,7 @@ from riverrun_server.runtime.call_queue import Call, CallQueue
 from riverrun_server.runtime.coordinator_services import CoordinatorServices
 from riverrun_server.runtime.group_calls import take_beats
 from riverrun_server.runtime.group_turn import Turn
+from riverrun_server.runtime.held_back import HeldBack
 from riverrun_server.runtime.loading_outage import LoadingOutage
 from riverrun_server.runtime.member_feeds import MemberFeeds, elsewhere
 from riverrun_server.runtime.offsets_appends import OffsetsAppends, shutting_down, unknown
@@ -83,6 +85,7 @@ class OffsetsLog:
         self._settings = settings
         dice = services.dice
         self._backoff = Backoff(dice.uniform, settings.reload_first_s, settings.reload_max_s)
+        self._held = HeldBack(dice.uniform, settings.reload_first_s, settings.reload_max_s)
         self._election = Backoff(dice.uniform, settings.election_first_s, settings.election_max_s)
         self._leader_epoch = -1
         self._appends = OffsetsAppends(access, services.now_ms, settings.retry_after_s)
@@ -289,7 +292,10 @@ class OffsetsLog:
         """Take turns, again and again, until an append's outcome is unknown."""
         partition = self.partition
         while partition.offsets.ready:
-            if self._rewrite.is_due:
+            if (why := self._held.why) is not None:
+                self._calls.refuse_all(why)
+                await self._stirred(self._held.left_s)
+            elif self._rewrite.is_due:
                 await self._rewrite.begin()
             elif self._rewrite.is_written:
                 await self._rewrite.end()
@@ -313,16 +319,17 @@ class OffsetsLog:
 
     async def _rest(self) -> None:
         """Wait for a call, or for the time of something."""
-        self._wake.clear()
         until_s = self._expiry.next_s(asyncio.get_running_loop().time())
         deadline_ms = self.partition.groups.next_deadline()
         if deadline_ms is not None:
             until_s = min(until_s, max(0.0, (deadline_ms - self._services.now_ms()) / 1000))
-        try:
-            async with asyncio.timeout(until_s):
+        await self._stirred(until_s)
+
+    async def _stirred(self, within_s: float) -> None:
+        self._wake.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
                 await self._wake.wait()
-        except TimeoutError:
-            pass
 
     async def _turn(self) -> None:
         """Carry out what waits and is due, and let it be known once it is committed."""
@@ -333,8 +340,7 @@ class OffsetsLog:
             await self._append(turn)
         finally:
             self._between_turns.set()
-        # What one group takes must not keep beats and other partitions waiting for all of them.
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # others are not kept waiting for all that there is to do
 
     def _write(self, turn: Turn) -> None:
         groups = self.partition.groups
@@ -352,9 +358,8 @@ class OffsetsLog:
 
     def _settle(self, turn: Turn) -> None:
         """Let partitions change hands; what is left over is due in the next turn."""
-        groups = self.partition.groups
-        while not groups.is_settled and turn.size_bytes <= self._settings.batch_bytes:
-            turn.write(groups.settle(turn.now_ms, _SETTLED_AT_ONCE))
+        if turn.size_bytes <= self._settings.batch_bytes:
+            turn.write(self.partition.groups.settle(turn.now_ms, _SETTLED_AT_ONCE))
 
     async def _append(self, turn: Turn) -> None:
         """Append what a turn has written, wait until it is committed, and let it be known."""
@@ -372,7 +377,10 @@ class OffsetsLog:
                 # Another leadership was noticed while it was on its way, and may not know of it.
                 turn.fail(unknown(elsewhere()))
                 return
+            if not turn.is_empty:
+                self._held.worked()
             turn.succeed()
+            groups.committed(self._services.now_ms())
             self.feeds.tell(groups)
 
     def _failed(self, refusal: Refusal, turn: Turn, offset: int) -> Refusal:
@@ -382,7 +390,10 @@ class OffsetsLog:
             # Another broker has led meanwhile, and this one again before anybody noticed.
             refusal = elsewhere()
             self._forget()
-        elif refusal.reason in NOT_YET or not refusal.meaning.definite or turn.has_groups:
+        elif refusal.reason in NOT_YET or not refusal.meaning.definite:
+            self._forget()
+        elif turn.has_groups:
+            self._held.refused(refusal)  # else the groups would try it again at once
             self._forget()
         elif partition.rewriting:
             self._rewrite.give_up(refusal)

@@ -11,6 +11,7 @@ before its group, and a member's partitions before the member, as the log is tri
 from __future__ import annotations
 
 import enum
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -62,6 +63,7 @@ class Timers:
         revocations: when a member loses the first of the partitions that it is to give up.
         pauses: when a group's targets may be computed anew.
         holds: when a reset has taken too long, by group and number.
+        untold: what members are to give up, and cannot know yet: it is not committed.
     """
 
     def __init__(self) -> None:
@@ -69,6 +71,7 @@ class Timers:
         self.revocations: Deadlines[MemberKey] = Deadlines()
         self.pauses: Deadlines[str] = Deadlines()
         self.holds: Deadlines[tuple[str, int]] = Deadlines()
+        self.untold: dict[MemberKey, set[PartitionId]] = {}
 
     def next_ms(self) -> int | None:
         """Return the earliest deadline; None where there is none."""
@@ -230,6 +233,23 @@ class Group:
         self.presence.setdefault(member_id, Presence()).stream = StreamState.ATTACHED
         silent_at_ms = now_ms + value.session_timeout_ms
         self.timers.sessions.set(MemberKey(self.group_id, member_id), silent_at_ms)
+
+    def revoke(self, member_id: str, partitions: Collection[PartitionId], now_ms: int) -> None:
+        """Begin to count the time in which a member is to give partitions up, for now."""
+        by_ms = now_ms + self.members[member_id].revocation_timeout_ms
+        self.presence[member_id].revoke_by_ms.update(dict.fromkeys(partitions, by_ms))
+        key = MemberKey(self.group_id, member_id)
+        self.timers.untold.setdefault(key, set()).update(partitions)
+
+    def told(self, member_id: str, partitions: Collection[PartitionId], now_ms: int) -> None:
+        """Count it from now, where a member still is to give them up: only now it is told to."""
+        presence, member = self.presence.get(member_id), self.members.get(member_id)
+        if presence is None or member is None:
+            return
+        for partition in partitions:
+            if partition in presence.revoke_by_ms:
+                presence.revoke_by_ms[partition] = now_ms + member.revocation_timeout_ms
+        self.time_revocations(member_id)
 
     def put_off(self, member_id: str, now_ms: int) -> None:
         """Give a member its whole session timeout from now."""

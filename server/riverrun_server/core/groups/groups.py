@@ -288,6 +288,17 @@ class Groups:
             records += self._settling.step(group, now_ms)
         return records
 
+    def committed(self, now_ms: int) -> None:
+        """Learn that all records are committed, and that members are told so now.
+
+        Until then nobody has been asked to give anything up, however long that took: a member whose lease
+        goes on must not lose what it could not know of.
+        """
+        untold, self._timers.untold = self._timers.untold, {}
+        for key, partitions in untold.items():
+            if (group := self.registry.get(key.group_id)) is not None:
+                group.told(key.member_id, partitions, now_ms)
+
     def has_members(self, group_id: str) -> bool:
         """Return whether a group has members, so that only they commit."""
         group = self.registry.get(group_id)

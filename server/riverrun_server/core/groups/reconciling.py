@@ -61,8 +61,7 @@ def reconcile(
         else:
             revoking.update(lost)
             if lost:
-                by_ms = now_ms + member.revocation_timeout_ms
-                group.presence[member_id].revoke_by_ms.update(dict.fromkeys(lost, by_ms))
+                group.revoke(member_id, lost, now_ms)
         changes.assign(
             member_id,
             target=target,

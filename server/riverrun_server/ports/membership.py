@@ -65,6 +65,10 @@ class Attachment(Protocol):
         """Say that the stream has ended without a leave, and hear nothing more; nobody waits for that."""
         ...
 
+    def close(self) -> None:
+        """Hear nothing more, and say nothing: the member has left, or another attachment speaks for it."""
+        ...
+
 
 class CoordinatorTerm(Protocol):
     """One coordinator's leadership of one partition of the offsets topic."""

@@ -65,7 +65,7 @@ class Beats:
         by_coordinator: dict[CoordinatorTerm, list[_Beating]] = {}
         for stream in self.streams:
             if (beat := stream.beat(now)) is not None:
-                beating = _Beating(stream, beat, stream.heartbeat_id)
+                beating = _Beating(stream, beat, stream.heartbeats.newest)
                 by_coordinator.setdefault(stream.coordinator, []).append(beating)
         for coordinator, all_of_it in by_coordinator.items():
             self._say(coordinator, all_of_it, now)

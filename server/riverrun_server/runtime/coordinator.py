@@ -80,6 +80,7 @@ class Coordinator:
         self._loading = LoadingOutage()
         self._tasks: asyncio.TaskGroup | None = None
         self._terms: dict[PartitionId, _Term] = {}
+        self._known: dict[PartitionId, Leadership] = {}
         self._watched: dict[PartitionId, Callable[[], None]] = {}
         # Beats and resets that are under way.
         self._waiting: set[asyncio.Task[object]] = set()
@@ -116,6 +117,7 @@ class Coordinator:
                 unwatch()
             self._watched.clear()
             self._terms.clear()
+            self._known.clear()
 
     def serve(self) -> None:
         """Coordinate the groups of every partition that is known now, whenever it is led here."""
@@ -284,9 +286,11 @@ class Coordinator:
     def _look(self, partition: PartitionId) -> None:
         """Begin a term, end it, or both, where the leadership is another one."""
         leadership = self._leaderships.of(partition)
-        term = self._terms.get(partition)
-        if term is not None and term.leadership == leadership:
+        if self._known.get(partition) == leadership:
             return
+        if self._tasks is not None:
+            self._known[partition] = leadership
+        term = self._terms.get(partition)
         if term is not None:
             del self._terms[partition]
             term.log.end(

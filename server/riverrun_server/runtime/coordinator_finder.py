@@ -201,6 +201,10 @@ class CoordinatorFinder:
         self._over(home, scouts, search, is_answered=True)
         return answer
 
+    def doubt(self, home: PartitionId, lost_at: float) -> None:
+        """Learn that what stood with a coordinator was lost: one looks for it, for all of its groups."""
+        self._scouts.setdefault(home, Scouts()).doubted(lost_at)
+
     async def _ask(
         self,
         group_id: str,
@@ -227,12 +231,15 @@ class CoordinatorFinder:
             except Refusal as refusal:
                 search.refused(refusal, now(), alone=found.leadership.leader is None)
                 scouts.refused(search, stand)
+                if search.needs_other(stand):
+                    # It must not ask here again; others may.
+                    self._over(home, scouts, search, is_answered=False)
 
     def _over(
         self, home: PartitionId, scouts: Scouts, search: CoordinatorSearch, *, is_answered: bool
     ) -> None:
         """Have those who have waited for a search go on, now that it is over."""
-        is_news = scouts.answered() if is_answered else scouts.left(search)
+        is_news = scouts.answered(now()) if is_answered else scouts.left(search)
         if is_news:
             for each, stir in self._searching.get(home, {}).items():
                 each.hurry()

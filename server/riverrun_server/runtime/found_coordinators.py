@@ -12,6 +12,7 @@ from riverrun_server.core.groups.commits import OffsetCommit, check_group_id
 from riverrun_server.core.groups.group_views import MemberView
 from riverrun_server.core.groups.joining import Join, Reattach
 from riverrun_server.core.groups.membership import unknown_member
+from riverrun_server.core.groups.search import is_moving
 from riverrun_server.core.log.batch import PartitionId
 from riverrun_server.core.reading.events import CommitOutcome
 from riverrun_server.ports.coordination import (
@@ -63,11 +64,15 @@ class _News:
     """Implements ports.coordination.MemberEvents: the newest view, and the end.
 
     Transitions: open (`changed`) -> over (`ended`, once).
+
+    Attributes:
+        ended_at: when it was over, in seconds of the loop's clock.
     """
 
     def __init__(self) -> None:
         self._view: MemberView | None = None
         self._why: Refusal | None = None
+        self.ended_at = 0.0
         self._stirred = asyncio.Event()
 
     def changed(self, view: MemberView) -> None:
@@ -78,7 +83,7 @@ class _News:
     def ended(self, why: Refusal) -> None:
         """Keep why it is over; what was told before is told first."""
         if self._why is None:
-            self._why = why
+            self._why, self.ended_at = why, now()
             self._stirred.set()
 
     async def next(self) -> MemberView:
@@ -132,8 +137,10 @@ class FoundAttachment:
         """Wait until the member has something else; see the port."""
         try:
             return await self._news.next()
-        except Refusal:
+        except Refusal as why:
             self.coordinator.attachments.pop(self, None)
+            if is_moving(why):
+                self._members.doubt(self.coordinator.found, self._news.ended_at)
             raise
 
     async def revoked(self, partitions: Mapping[PartitionId, int]) -> None:
@@ -156,6 +163,10 @@ class FoundAttachment:
         """Say that the stream has ended without a leave; see the port."""
         self.coordinator.attachments.pop(self, None)
         self._members.detach(self.coordinator.found, self._group_id, self.attached, self._origin)
+
+    def close(self) -> None:
+        """Wait for nothing any more; see the port."""
+        self.coordinator.attachments.pop(self, None)
 
     def over(self, why: Refusal) -> None:
         """Tell whoever waits for news that it is over."""
@@ -222,6 +233,10 @@ class FoundCoordinators:
         if not is_current:
             attachment.over(elsewhere())
         return attachment
+
+    def doubt(self, found: Found, lost_at: float) -> None:
+        """Learn that an attachment was lost with its coordinator."""
+        self._offsets.finder.doubt(found.home, lost_at)
 
     async def commit(
         self, group_id: str, commits: Sequence[OffsetCommit], committer: Committer | None

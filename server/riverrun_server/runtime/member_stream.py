@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from riverrun_server.core.backoff import Backoff
 from riverrun_server.core.errors import Reason, Refusal
+from riverrun_server.core.gateway.heard_heartbeats import HeardHeartbeats
 from riverrun_server.core.gateway.membership import Change, Given, Lost, Membership, Revoking
 from riverrun_server.core.groups.commits import OffsetCommit
 from riverrun_server.core.groups.group_views import MemberView
@@ -75,7 +76,7 @@ class MemberStream:
         delivers: whether anything is delivered on the stream.
 
     Attributes:
-        heartbeat_id: the last one that was heard; 0 is none.
+        heartbeats: those of the member.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class MemberStream:
         delivers: bool,
     ) -> None:
         attached = attachment.attached
-        self.heartbeat_id = 0
+        self.heartbeats = HeardHeartbeats()
         self._group_id = group_id
         self._attachment = attachment
         self._coordination = coordination
@@ -135,11 +136,10 @@ class MemberStream:
     def heartbeat_interval_s(self) -> float:
         """How often the member hears of its stream: so that it notices in time when it does not any more.
 
-        What is not heard of for three intervals is broken, and then another gateway is still to be found
-        within the session timeout. Who reads from leaders misses no record meanwhile.
+        What is not heard of for three intervals is broken, and then another gateway is still to be found in
+        the other half of the session timeout.
         """
-        noticed_s = self.session_timeout_s / (3 if self._delivers else 2)
-        return min(_HEARTBEAT_MAX_S, noticed_s / 3)
+        return min(_HEARTBEAT_MAX_S, self.session_timeout_s / 2 / 3)
 
     @property
     def joined(self) -> Joined:
@@ -186,6 +186,7 @@ class MemberStream:
 
     def close(self) -> None:
         """Stop what runs by itself."""
+        self._attachment.close()
         if self._lease is not None:
             self._lease.cancel()
         if self._partitions is not None:
@@ -238,6 +239,7 @@ class MemberStream:
         self._doubted.clear()
         self._membership.attached(found.asked_at)
         self._go_on()
+        self._reader.heartbeats.confirmed(self.heartbeats.until(found.asked_at))
         self._acknowledging.attached(found)
         return found.attached.view
 
@@ -272,7 +274,7 @@ class MemberStream:
 
     def heartbeat(self, heartbeat_id: int) -> None:
         """Note a heartbeat of the member's own."""
-        self.heartbeat_id = max(self.heartbeat_id, heartbeat_id)
+        self.heartbeats.heard(heartbeat_id, _now())
 
     def half_closed(self) -> None:
         """Note that the member will say nothing more: the gateway gives up for it what it is to give up."""
@@ -342,8 +344,7 @@ class MemberStream:
             return
         self._membership.confirmed(sent_at)
         self._go_on()
-        if heartbeat_id:
-            self._reader.heartbeats.confirmed(heartbeat_id)
+        self._reader.heartbeats.confirmed(heartbeat_id)
 
     def doubted(self, attachment: int) -> None:
         """Learn that a beat did not count: the coordinator does not know the stream of this number."""

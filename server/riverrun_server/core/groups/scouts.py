@@ -13,14 +13,16 @@ from collections.abc import Hashable
 class Scouts:
     """The searches for one coordinator that would wait for each other.
 
-    Transitions: clear -> in trouble (`refused`: that search is the scout) -> clear (`answered`). In trouble, a
-    scout that is gone (`left`), or asks a leadership that is over, is followed by the next that may ask (`asked`).
+    Transitions: clear -> in trouble (`refused`: that search is the scout; `doubted`: there is none yet) -> clear
+    (`answered`). In trouble, a scout that is gone (`left`), or asks a leadership that is over, is followed by the
+    next that may ask (`asked`).
     """
 
     def __init__(self) -> None:
         self._is_in_trouble = False
         self._scout: object = None
         self._asked: Hashable = None
+        self._answered_at = float("-inf")
 
     @property
     def is_clear(self) -> bool:
@@ -44,8 +46,14 @@ class Scouts:
             self._is_in_trouble = True
             self._scout, self._asked = search, leadership
 
-    def answered(self) -> bool:
+    def doubted(self, lost_at: float) -> None:
+        """Learn that what stood with a coordinator was lost at a time, unless it has answered since."""
+        if not self._is_in_trouble and self._answered_at < lost_at:
+            self._is_in_trouble = True
+
+    def answered(self, now: float) -> bool:
         """Learn that a coordinator has answered; return whether others have waited for that."""
+        self._answered_at = now
         was_in_trouble = self._is_in_trouble
         self._is_in_trouble, self._scout, self._asked = False, None, None
         return was_in_trouble

@@ -20,8 +20,8 @@ from riverrun_server.ports.coordinators import Coordinating
 
 SERVICE: Final = "riverrun_server.peer.v1.CoordinationService"
 
-_UNDER_WAY_MAX: Final = 1000
-
+UNDER_WAY_MAX: Final = 1000
+"""Calls of one gateway that a coordinator takes on at a time."""
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -46,7 +46,7 @@ class CoordinationService:
         self._coordinator = coordinator
         self._processes = greeting.Processes()
         self._streams: dict[int, ServedCalls] = {}
-        self.under_way_max = _UNDER_WAY_MAX
+        self.under_way_max = UNDER_WAY_MAX
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return the service's methods."""

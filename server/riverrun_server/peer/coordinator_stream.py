@@ -30,6 +30,9 @@ Parts: TypeAlias = list[CoordinatorAnswer]
 UNANSWERED_MAX: Final = 2000
 """Calls to one coordinator that may wait for an answer."""
 
+SENT_MAX: Final = 800
+"""Of these, calls that may have been sent: fewer than a coordinator takes on, so that it always reads beats."""
+
 _CALL_BYTES_MAX: Final = 3_500_000
 _WAITING_BYTES_MAX: Final = 16 << 20
 _RECONNECT_MAX_S: Final = 1.0
@@ -98,6 +101,8 @@ class CoordinatorStream:
         self._channel = peer_channel(address, _RECONNECT_MAX_S)
         self._waiting: deque[_Asked] = deque()
         self._waiting_bytes = 0
+        # They go before all others: members' leases rest on them, and on no turn of the coordinator's.
+        self._beats: deque[_Asked] = deque()
         self._sent: dict[int, _Asked] = {}
         self._open: dict[int, OpenCall] = {}
         self._last_id = 0
@@ -109,7 +114,7 @@ class CoordinatorStream:
     def ask(
         self, call: CoordinatorCall, within_s: float, opened: OpenCall | None = None
     ) -> asyncio.Future[Parts]:
-        """Ask behind everything that was asked before; the future has the parts of the answer.
+        """Ask behind everything that was asked before, beats apart; the future has the parts of the answer.
 
         Args:
             call: without id and time.
@@ -124,9 +129,10 @@ class CoordinatorStream:
         call.call_id = self._last_id
         call.expires_at_ms = self._myself.now_ms() + round(within_s * 1000)
         size = call.ByteSize()
-        self._check(size)
+        is_beat = call.HasField("beat")
+        self._check(size, is_beat=is_beat)
         asked = _Asked(call, size, asyncio.get_running_loop().create_future(), opened)
-        self._waiting.append(asked)
+        (self._beats if is_beat else self._waiting).append(asked)
         self._waiting_bytes += size
         self._woken.set()
         if self._task is None:
@@ -149,7 +155,7 @@ class CoordinatorStream:
         self._fail("this broker is shutting down, or the other one has moved")
         await self._channel.close()
 
-    def _check(self, size: int) -> None:
+    def _check(self, size: int, *, is_beat: bool) -> None:
         if self._is_closed:
             raise self._not_reached("it is no longer there")
         if size > _CALL_BYTES_MAX:
@@ -159,7 +165,8 @@ class CoordinatorStream:
                 "split it, or use shorter metadata",
             )
         unanswered = len(self._waiting) + len(self._sent)
-        if unanswered >= UNANSWERED_MAX or self._waiting_bytes + size > _WAITING_BYTES_MAX:
+        is_full = unanswered >= UNANSWERED_MAX or self._waiting_bytes + size > _WAITING_BYTES_MAX
+        if is_full and not is_beat:
             raise Refusal(
                 Reason.OVERLOADED,
                 f"{unanswered} calls to broker {self.broker}, which coordinates the group, wait for an "
@@ -205,15 +212,22 @@ class CoordinatorStream:
 
     async def _write(self, call: Call) -> None:
         while True:
-            while not self._waiting:
+            while (asked := self._next()) is None:
                 self._woken.clear()
                 await self._woken.wait()
-            asked = self._waiting.popleft()
             self._waiting_bytes -= asked.size_bytes
             if asked.done.done():
                 continue  # its caller is gone
             self._sent[asked.call.call_id] = asked
             await call.write(CoordinateRequest(call=asked.call))
+
+    def _next(self) -> _Asked | None:
+        """Return what is to be sent now."""
+        if self._beats:
+            return self._beats.popleft()
+        if self._waiting and len(self._sent) < SENT_MAX:
+            return self._waiting.popleft()
+        return None
 
     def _answered(self, answer: CoordinatorAnswer) -> None:
         asked = self._sent.get(answer.call_id)
@@ -224,6 +238,7 @@ class CoordinatorStream:
         if answer.told.more or answer.described.more:
             return
         del self._sent[answer.call_id]
+        self._woken.set()
         if answer.HasField("refused"):
             asked.fail(refusal_from_wire(answer.refused))
         elif not asked.done.done():
@@ -250,7 +265,8 @@ class CoordinatorStream:
             self._fail("the stream to it failed; the log of this broker says why")
 
     def _fail(self, why: str) -> None:
-        waiting, self._waiting, self._waiting_bytes = self._waiting, deque(), 0
+        waiting = [*self._beats, *self._waiting]
+        self._beats, self._waiting, self._waiting_bytes = deque(), deque(), 0
         sent, self._sent = self._sent, {}
         opened, self._open = self._open, {}
         for asked in sent.values():

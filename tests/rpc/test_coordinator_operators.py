@@ -9,6 +9,7 @@ from riverrun_server.core.errors import Reason, Refusal
 from riverrun_server.core.groups.group_limits import GroupsLimits
 from riverrun_server.core.groups.group_views import GroupState
 from riverrun_server.core.groups.offsets import OffsetsLimits
+from riverrun_server.core.log.batch import PartitionId
 from riverrun_server.ports.coordination import (
     GroupQuery,
     MemberName,
@@ -26,6 +27,13 @@ REWRITES = OffsetsLogSettings(
     groups=LIMITS,
     batch_bytes=2000,
 )
+
+
+def many(world, group):
+    """Return offsets of more partitions than there are, which nobody minds."""
+    (one,) = world.records({0: 1}, group)
+    topic_id = one.partition.topic_id
+    return [one._replace(partition=PartitionId(topic_id, number)) for number in range(300)]
 
 
 async def refused(awaitable):
@@ -147,6 +155,14 @@ async def test_a_group_is_deleted_with_what_it_has_committed_but_not_with_member
     assert await refused(delete(world.home, G)) is Reason.GROUP_NOT_FOUND
 
 
+@with_members
+async def test_a_group_with_more_offsets_than_a_batch_holds_is_deleted_all_the_same(world):
+    await world.coordinator.commit(world.home, "large", many(world, "large"))
+    world.log.max_batch_bytes = 4000
+    await world.coordinator.delete_group(world.home, "large")
+    assert await world.committed("large") == {}
+
+
 # --- what is forgotten, and what is written again
 
 
@@ -173,6 +189,14 @@ async def test_offsets_expire_when_nobody_has_needed_them_for_long_enough(world)
     await asyncio.sleep(300)
     assert await world.committed() == {}
     assert await refused(world.coordinator.describe(world.home, G)) is Reason.GROUP_NOT_FOUND
+
+
+@with_members(log_settings=EXPIRES)
+async def test_more_offsets_than_a_batch_holds_expire_all_the_same(world):
+    await world.coordinator.commit(world.home, "large", many(world, "large"))
+    world.log.max_batch_bytes = 4000
+    await asyncio.sleep(3900)
+    assert await world.committed("large") == {}
 
 
 KEEPS = OffsetsLogSettings(

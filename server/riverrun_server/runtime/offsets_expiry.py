@@ -51,7 +51,9 @@ class OffsetsExpiry:
             for partition, value in committed.items()
             if value.commit_time_ms + self._retention_ms <= turn.now_ms
         ]
-        turn.store(group_id, expired)
+        for each in expired:
+            # One by one, for all of a large group are more than a batch.
+            turn.store(group_id, [each])
         if expired and len(expired) == len(committed):
             turn.write(self._forgotten(turn, group_id))
 

@@ -31,7 +31,7 @@ from riverrun.v1.group_pb2_grpc import GroupServiceStub
 _STREAMS_PER_CHANNEL = 200
 _AT_ONCE = 50
 _AGAIN_S = 0.1
-_LOOK_AGAIN_S = 1.0
+_LOOK_AGAIN_S = 5.0
 _GONE = {"UNKNOWN_MEMBER", "MEMBER_TAKEN_OVER"}
 _OPTIONS = [
     ("grpc.use_local_subchannel_pool", 1),
@@ -141,7 +141,7 @@ class Member:
             await asyncio.sleep(self._session_ms / 3000)
 
     async def heard_of(self, since_s: float) -> None:
-        """Show signs of life, a second apart, until the coordinator knows of one later than that moment."""
+        """Show signs of life, now and every few seconds, until the coordinator knows of one later than that moment."""
         while self.confirmed_s <= since_s:
             self._say_alive()
             self._news.clear()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 from collections.abc import Sequence
 
@@ -61,6 +62,8 @@ class Member:
             commit_interval_s=0.1,
             instance_id=options.instance or None,
             session_timeout_s=options.session_ms / 1000,
+            # Either way of reading in turn, also where the same member is started again.
+            direct=os.getpid() % 2 == 0,
             on_assigned=self._assigned,
             on_revoked=self._released,
             on_lost=self._lost,

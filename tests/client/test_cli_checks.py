@@ -56,9 +56,8 @@ def test_a_clock_is_judged_by_what_is_certain(off_ms, trip_ms, state):
 
 def server(frame_bytes):
     """Make what a broker says of itself."""
-    limits = Limits(
-        1 << 20, 65_536, 4 << 20, frame_bytes, 1000, 64, 8 << 20, 3600.0, 30.0, 60.0, 30.0
-    )
+    sizes = (1 << 20, 65_536, 4 << 20, frame_bytes, 1000, 64, 8 << 20)
+    limits = Limits(*sizes, 3600.0, 30.0, 60.0, 30.0, 1.0, 1800.0, 10.0, 60.0)
     return ServerInfo("0.1.0", 1, "c", (), limits, 0, "h:1")
 
 

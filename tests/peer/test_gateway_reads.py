@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from riverrun_server.core.errors import Reason, Refusal
+from riverrun_server.ports.gateways import Led, Origin
 from riverrun_server.ports.partitions import Acks
 from tests.peer.cluster_of_gateways import values_of
 
@@ -212,7 +213,9 @@ async def test_watermarks_of_many_are_asked_for_in_one_call(gateways):
         await ask(origin, asked)
 
     gateway.outgoing._links[1].calls._ask = counted
-    marks = await asyncio.gather(*[gateway.routed.watermarks() for _ in range(100)])
+    led = Led(gateway.routed.id, gateway.routed.leader_epoch)
+    asked = [gateway.outgoing.watermarks(1, led, Origin()) for _ in range(100)]
+    marks = await asyncio.gather(*asked)
     assert {each.high_watermark for each in marks} == {0}
     assert calls == [100]
 

@@ -42,6 +42,11 @@ class MemberOptions(TypedDict, total=False):
     on_revoked: called with partitions that another member is to get, when the application is through with
         what it has of them: the moment to commit what goes with them. Then they are let go.
     on_lost: called with partitions that others may have already; nothing of them can be committed.
+
+    Example:
+        options: riverrun.MemberOptions = {"instance_id": "till-3", "session_timeout_s": 30.0}
+        async with client.consumer("orders", group="billing", **options) as consumer:
+            print(await consumer.getmany(10, timeout_s=1))
     """
 
     instance_id: str | None

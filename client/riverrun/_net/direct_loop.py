@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence, Set
 from dataclasses import replace
 from typing import ClassVar, Final
 
+from riverrun._core.partition_reader import PartitionReader
 from riverrun._core.records import TopicPartition
 from riverrun._net.channel import Connection
 from riverrun._net.direct_stream import DirectStream
@@ -52,17 +53,20 @@ class DirectLoop(MemberLoop):
     def revoking(self, partitions: Sequence[TopicPartition]) -> None:
         """Have nothing more of them sent, and give them up as any member does."""
         super().revoking(partitions)
-        readers = self._machine.readers
-        for each in partitions:
-            if (reader := readers.get(each)) is not None and reader.home in self._outlets:
-                self._outlets[reader.home].lose(reader)
+        self._lose(self._known(partitions))
 
     def lost(self, partitions: Sequence[TopicPartition]) -> None:
         """Forget partitions, and have nothing more of them sent."""
-        readers = self._machine.readers
-        had = [reader for each in partitions if (reader := readers.get(each)) is not None]
+        had = self._known(partitions)
         super().lost(partitions)
-        for reader in had:
+        self._lose(had)
+
+    def _known(self, partitions: Iterable[TopicPartition]) -> list[PartitionReader]:
+        readers = self._machine.readers
+        return [reader for each in partitions if (reader := readers.get(each)) is not None]
+
+    def _lose(self, readers: Iterable[PartitionReader]) -> None:
+        for reader in readers:
             if reader.home in self._outlets:
                 self._outlets[reader.home].lose(reader)
 
@@ -80,18 +84,11 @@ class DirectLoop(MemberLoop):
 
     def _moved(self, partitions: Set[TopicPartition]) -> None:
         """Read from elsewhere what is led elsewhere by now; what is new, the group will give to somebody."""
-        self._move(
-            each
-            for each in partitions
-            if (reader := self._machine.readers.get(each)) is not None and reader.home != _NOWHERE
-        )
+        self._move(each.partition for each in self._known(partitions) if each.home != _NOWHERE)
 
     def _move(self, partitions: Iterable[TopicPartition]) -> None:
-        SubscribeLoop._move(self, (p for p in partitions if not self._is_retired(p)))  # noqa: SLF001
-
-    def _is_retired(self, partition: TopicPartition) -> bool:
-        reader = self._machine.readers.get(partition)
-        return reader is None or reader.retired
+        wanted = [each.partition for each in self._known(partitions) if not each.retired]
+        SubscribeLoop._move(self, wanted)  # noqa: SLF001
 
     # Streams.
 

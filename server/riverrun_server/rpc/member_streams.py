@@ -104,11 +104,7 @@ class _MemberCall:
         is_over = False
         try:
             async with self._streams.draining(reader):
-                await reader.run(
-                    [],
-                    joined=stream.joined,
-                    heartbeat_interval_s=stream.heartbeat_interval_s,
-                )
+                await reader.run([], joined=stream.joined)
             is_over = not self._streams.is_draining
         except Refusal:
             # It is no member any more, or ends here for what it did: then its partitions wait for it.

@@ -190,15 +190,15 @@ class CoordinatorFinder:
             Refusal
         """
         scouts = self._scouts.setdefault(home, Scouts())
+        is_answered = False
         try:
             answer = await self._ask(group_id, home, search, once, scouts)
+            is_answered = True
         except Refusal as refusal:
-            self._over(home, scouts, search, is_answered=not is_moving(refusal))
+            is_answered = not is_moving(refusal)
             raise
-        except BaseException:
-            self._over(home, scouts, search, is_answered=False)
-            raise
-        self._over(home, scouts, search, is_answered=True)
+        finally:
+            self._over(home, scouts, search, is_answered=is_answered)
         return answer
 
     def doubt(self, home: PartitionId, lost_at: float) -> None:
@@ -231,8 +231,8 @@ class CoordinatorFinder:
             except Refusal as refusal:
                 search.refused(refusal, now(), alone=found.leadership.leader is None)
                 scouts.refused(search, stand)
-                if search.needs_other(stand):
-                    # It must not ask here again; others may.
+                if search.needs_other(stand) and scouts is self._scouts.get(home):
+                    # It must not ask here again; others that wait for it may.
                     self._over(home, scouts, search, is_answered=False)
 
     def _over(

@@ -85,10 +85,8 @@ def delete_group(group_id: str) -> Act[None]:
     def act(turn: Turn) -> Answer[None]:
         partitions = turn.offsets.committed(group_id)
         records = turn.groups.operations.delete_group(group_id, partitions)
-        for each in records:
-            # One by one, for all of a large group are more than a batch; what is last deletes the group.
-            if isinstance(each, OffsetRecord):
-                turn.store(group_id, [each])
+        # What is last deletes the group.
+        turn.store_each(group_id, [each for each in records if isinstance(each, OffsetRecord)])
         turn.write([each for each in records if not isinstance(each, OffsetRecord)])
         return nothing
 

@@ -99,6 +99,15 @@ class Turn:
         if records:
             self._write(records)
 
+    def store_each(self, group_id: str, records: Sequence[OffsetRecord]) -> None:
+        """Write offsets of a group one by one, for all of them may be more than a batch.
+
+        Raises:
+            Refusal: as `store`.
+        """
+        for record in records:
+            self.store(group_id, [record])
+
     def rewrite(self, stale: Sequence[Record], limit_bytes: int) -> None:
         """Write again what a rewrite says, as far as it fits.
 

@@ -35,7 +35,6 @@ from riverrun_server.runtime.reader import Reader
 _FINAL: Final = frozenset({Reason.UNKNOWN_MEMBER, Reason.MEMBER_TAKEN_OVER})
 _AGAIN_FIRST_S: Final = 0.05
 _AGAIN_MAX_S: Final = 1.0
-_HEARTBEAT_MAX_S: Final = 10.0
 
 Spawn = Callable[[Coroutine[Any, Any, None], str], None]
 
@@ -131,15 +130,6 @@ class MemberStream:
     def session_timeout_s(self) -> float:
         """How long the member may be silent."""
         return self._attachment.attached.session_timeout_ms / 1000
-
-    @property
-    def heartbeat_interval_s(self) -> float:
-        """How often the member hears of its stream: so that it notices in time when it does not any more.
-
-        What is not heard of for three intervals is broken, and then another gateway is still to be found in
-        the other half of the session timeout.
-        """
-        return min(_HEARTBEAT_MAX_S, self.session_timeout_s / 2 / 3)
 
     @property
     def joined(self) -> Joined:

@@ -51,9 +51,7 @@ class OffsetsExpiry:
             for partition, value in committed.items()
             if value.commit_time_ms + self._retention_ms <= turn.now_ms
         ]
-        for each in expired:
-            # One by one, for all of a large group are more than a batch.
-            turn.store(group_id, [each])
+        turn.store_each(group_id, expired)
         if expired and len(expired) == len(committed):
             turn.write(self._forgotten(turn, group_id))
 

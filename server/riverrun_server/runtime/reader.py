@@ -161,7 +161,6 @@ class Reader:
         places: Sequence[Position | Refusal],
         missing: Sequence[PartitionFailed] = (),
         joined: Joined | None = None,
-        heartbeat_interval_s: float | None = None,
     ) -> None:
         """Deliver until the stream ends.
 
@@ -169,7 +168,6 @@ class Reader:
             places: where each of the accesses begins, in order, or why nobody can say.
             missing: what was asked for and is not there, for the reader to hear of.
             joined: the member that the stream speaks for.
-            heartbeat_interval_s: how often it gives a sign of life; None is as every stream.
 
         Raises:
             Refusal: the stream cannot do what was asked, or the reader broke its rules.
@@ -177,7 +175,7 @@ class Reader:
         started = [place for place in places if isinstance(place, Position)]
         try:
             usual_s = self._services.limits.heartbeat_interval_s
-            interval_s = usual_s if heartbeat_interval_s is None else heartbeat_interval_s
+            interval_s = usual_s if joined is None else joined.heartbeat_interval_s
             await self._send(Started(started, interval_s, joined))
             for position in started:
                 self._sources.stand(self._accesses[position.id], position)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from riverrun_server.core.errors import Refusal
 from riverrun_server.core.log.batch import PartitionId, StoredBatch
 from riverrun_server.core.reading.places import Position
+
+_HEARTBEAT_MAX_S: Final = 10.0
 
 
 class Run(NamedTuple):
@@ -74,6 +76,15 @@ class Joined(NamedTuple):
     token: bytes
     session_timeout_ms: int
     revocation_timeout_ms: int
+
+    @property
+    def heartbeat_interval_s(self) -> float:
+        """How often the member hears of its stream: so that it notices in time when it does not any more.
+
+        What is not heard of for three intervals is broken, and then another gateway is still to be found in
+        the other half of the session timeout.
+        """
+        return min(_HEARTBEAT_MAX_S, self.session_timeout_ms / 1000 / 2 / 3)
 
 
 @dataclass(frozen=True, slots=True)
